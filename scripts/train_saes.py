@@ -1,0 +1,339 @@
+"""Train the TopK SAEs that are shipped with stratalens, and write their model card.
+
+    python scripts/train_saes.py --corpora DIR [--tokens 2600000] [--output stratalens/data/saes/NAME]
+
+DIR holds `financial_*.jsonl.gz`, `general_*.jsonl.gz`, `medical_*.jsonl.gz` and `legal_*.jsonl.gz` (columns `text`,
+`source`, `id`). One document in twenty, chosen by hash of the id up to `#`, is held out and measures the quality.
+Recipe: TopK with an auxiliary loss on dead latents (Gao et al. 2024, "Scaling and evaluating sparse autoencoders",
+section 2.4 and appendix A), inputs centred and scaled to unit mean square, both folded back into the exported weights.
+"""
+
+import hashlib
+import json
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import cycle, islice
+from pathlib import Path
+
+import numpy as np
+import torch
+import tyro
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers import AutoTokenizer
+
+from stratalens.embedded import MODEL_NAME, MODEL_PACKAGE, SAE_DIRECTORY, embedded_model_directory
+from stratalens.hashing import hash64
+from stratalens.model import forward, hooked, load_model
+from stratalens.readers import find_files, read_rows
+from stratalens.tokens import PassageCutter, TokenBatch, pack
+
+SINK_RATIO = 10.0
+HELD_OUT_ONE_IN = 20
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the SAEs are trained."""
+
+    corpora: Path
+    """Directory with the corpora."""
+    output: Path = SAE_DIRECTORY
+    """Where the SAEs and the model card go."""
+    layers: tuple[int, ...] = (4, 10, 16, 22, 28)
+    num_latents: int = 2304
+    k: int = 32
+    tokens: int = 2_600_000
+    """Training tokens, over all corpora."""
+    shares: dict[str, float] = field(
+        default_factory=lambda: {"general": 0.58, "financial": 0.26, "medical": 0.08, "legal": 0.08}
+    )
+    """Share of training tokens a subject; within a subject files share equally by size."""
+    max_length: int = 256
+    batch_tokens: int = 2048
+    buffer_tokens: int = 120_000
+    lr: float = 1.5e-3
+    warm_up_steps: int = 60
+    decay_share: float = 0.4
+    dead_after_tokens: int = 60_000
+    aux_latents: int = 256
+    aux_weight: float = 1 / 32
+    seed: int = 0
+
+
+def is_held_out(identifier: str) -> bool:
+    return hash64("held out", identifier.split("#")[0]) % HELD_OUT_ONE_IN == 0
+
+
+def texts(recipe: Recipe, subject: str, held_out: bool) -> list[str]:
+    """All passages of a subject on one side of the split, in the order of their hashes."""
+    rows = [
+        row
+        for file in find_files([str(recipe.corpora / f"{subject}_*.jsonl.gz")])
+        for row in read_rows(file, "text")
+        if is_held_out(row.identifier or row.text) == held_out
+    ]
+    return [row.text for row in sorted(rows, key=lambda row: hash64(recipe.seed, row.identifier or "", row.text))]
+
+
+def sequences(recipe: Recipe, cutter: PassageCutter, subject: str, held_out: bool) -> list[np.ndarray]:
+    """The subject's share of the training tokens (held out: a twentieth of it), as passages."""
+    budget = recipe.tokens * recipe.shares[subject] / (HELD_OUT_ONE_IN if held_out else 1)
+    chosen: list[np.ndarray] = []
+    for text in texts(recipe, subject, held_out):
+        for span in cutter.spans(text):
+            if budget <= 0:
+                return chosen
+            chosen.append(cutter.sequence(span))
+            budget -= len(chosen[-1])
+    return chosen
+
+
+class Activations:
+    """Block outputs of the base model at positions that count: not 0, not padding, not special, no sinks."""
+
+    def __init__(self, model: torch.nn.Module, layers: tuple[int, ...]):
+        self.model, self.layers = model, layers
+        self.median_norm: dict[int, float] = {}
+
+    def read(self, batch: TokenBatch) -> dict[int, Tensor]:
+        """Layer -> activations `[token, d_model]` in bfloat16, the same tokens at every layer."""
+        outputs: dict[int, Tensor] = {}
+        keep = batch.countable.clone()
+
+        def take(layer: int, output: Tensor) -> None:
+            norms = output.float().norm(dim=-1)
+            median = self.median_norm.setdefault(layer, float(norms[batch.countable].median()))
+            keep.logical_and_(norms <= SINK_RATIO * median)
+            outputs[layer] = output
+
+        consumers = {f"layers.{layer}": (lambda _, out, layer=layer: take(layer, out)) for layer in self.layers}
+        with hooked(self.model, consumers):
+            forward(self.model, batch.input_ids)
+        return {layer: outputs[layer][keep].clone() for layer in self.layers}
+
+    def shuffled(self, batches: Iterator[TokenBatch], buffer_tokens: int, batch_tokens: int, seed: int):
+        """Yield batches of shuffled tokens, layer -> `[batch_tokens, d_model]`."""
+        generator = torch.Generator().manual_seed(seed)
+        pool: dict[int, list[Tensor]] = {layer: [] for layer in self.layers}
+        held = 0
+        for batch in batches:
+            read = self.read(batch)
+            for layer in self.layers:
+                pool[layer].append(read[layer])
+            held += len(read[self.layers[0]])
+            if held < buffer_tokens:
+                continue
+            order = torch.randperm(held, generator=generator)
+            joined = {layer: torch.cat(pool[layer]) for layer in self.layers}
+            drained = held // 2 // batch_tokens * batch_tokens
+            for first in range(0, drained, batch_tokens):
+                rows = order[first : first + batch_tokens]
+                yield {layer: joined[layer][rows] for layer in self.layers}
+            pool = {layer: [joined[layer][order[drained:]]] for layer in self.layers}
+            held -= drained
+
+
+class Trainer:
+    """One TopK SAE in training, in the centred and scaled space."""
+
+    def __init__(self, recipe: Recipe, first: Tensor, steps: int, seed: int):
+        generator = torch.Generator().manual_seed(seed)
+        x = first.float()
+        self.mean, self.recipe, self.steps, self.step_number = x.mean(0), recipe, steps, 0
+        self.scale = float((x - self.mean).pow(2).mean().sqrt())
+        d_model = x.shape[1]
+        rows = torch.randn(recipe.num_latents, d_model, generator=generator)
+        self.W_dec = torch.nn.Parameter(rows / rows.norm(dim=1, keepdim=True))
+        self.W_enc = torch.nn.Parameter(self.W_dec.detach().clone())
+        self.b_enc = torch.nn.Parameter(torch.zeros(recipe.num_latents))
+        self.b_dec = torch.nn.Parameter(torch.zeros(d_model))
+        self.parameters = [self.W_dec, self.W_enc, self.b_enc, self.b_dec]
+        self.optimizer = torch.optim.Adam(self.parameters, lr=recipe.lr, fused=True)
+        self.silent_tokens = torch.zeros(recipe.num_latents, dtype=torch.long)
+
+    def rate(self) -> float:
+        warm = min(1.0, (self.step_number + 1) / self.recipe.warm_up_steps)
+        left = (self.steps - self.step_number) / (self.steps * self.recipe.decay_share)
+        return self.recipe.lr * warm * max(0.02, min(1.0, left))
+
+    def train(self, activations: Tensor) -> tuple[float, int]:
+        """One optimiser step; returns the batch's FVU and the number of dead latents."""
+        recipe = self.recipe
+        x = (activations.float() - self.mean) / self.scale
+        pre = torch.relu((x - self.b_dec) @ self.W_enc.T + self.b_enc)
+        values, indices = pre.topk(recipe.k, sorted=False)
+        latents = torch.zeros_like(pre).scatter(1, indices, values)
+        error = x - (latents @ self.W_dec + self.b_dec)
+        loss = error.pow(2).mean()
+        fired = torch.zeros(recipe.num_latents, dtype=torch.bool)
+        fired[indices[values > 0]] = True
+        self.silent_tokens = torch.where(fired, 0, self.silent_tokens + len(x))
+        dead = self.silent_tokens > recipe.dead_after_tokens
+        if (dead_count := int(dead.sum())) > 0:
+            numbers = dead.nonzero().squeeze(1)
+            raw = (x - self.b_dec.detach()) @ self.W_enc[numbers].T + self.b_enc[numbers]
+            aux_values, aux_indices = raw.topk(min(recipe.aux_latents, dead_count), sorted=False)
+            aux = torch.zeros_like(raw).scatter(1, aux_indices, torch.relu(aux_values)) @ self.W_dec[numbers]
+            residual = error.detach()
+            weight = recipe.aux_weight * min(1.0, dead_count / recipe.aux_latents)
+            loss = loss + weight * (residual - aux).pow(2).mean() / residual.pow(2).mean() * loss.detach()
+        loss.backward()
+        with torch.no_grad():
+            assert self.W_dec.grad is not None
+            self.W_dec.grad -= (self.W_dec.grad * self.W_dec).sum(1, keepdim=True) * self.W_dec
+        torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate()
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        with torch.no_grad():
+            self.W_dec /= self.W_dec.norm(dim=1, keepdim=True)
+        self.step_number += 1
+        return float(error.detach().pow(2).sum() / (x - x.mean(0)).pow(2).sum()), dead_count
+
+    @torch.no_grad()
+    def exported(self) -> dict[str, Tensor]:
+        """Weights in sparsify's layout, float16, in the model's own units.
+
+        Encoder weights are rounded to values that bfloat16 holds as well, so that a bfloat16 product loses nothing;
+        the encoder bias takes up what the rounding of b_dec and of the weights shifts on average.
+        """
+        b_dec = (self.mean + self.scale * self.b_dec).half()
+        weight = self.W_enc.bfloat16().half()
+        centre = self.mean + self.scale * self.b_dec
+        shift = self.W_enc @ (self.mean - centre) - weight.float() @ (self.mean - b_dec.float())
+        return {
+            "encoder.weight": weight.contiguous(),
+            "encoder.bias": (self.scale * self.b_enc + shift).half(),
+            "W_dec": self.W_dec.half().contiguous(),
+            "b_dec": b_dec,
+        }
+
+
+@torch.no_grad()
+def quality(weights: dict[str, Tensor], x: Tensor, k: int) -> dict[str, float]:
+    """FVU, share of error in the mean, L0 and dead latents of exported weights on activations `[token, d_model]`."""
+    w = {name: tensor.float() for name, tensor in weights.items()}
+    mean = x.mean(0, dtype=torch.float32)
+    squared_error = total = 0.0
+    error_sum = torch.zeros_like(mean)
+    fired = torch.zeros(len(w["encoder.bias"]), dtype=torch.bool)
+    active = 0
+    for part in x.split(8192):
+        part = part.float()
+        pre = torch.relu((part - w["b_dec"]) @ w["encoder.weight"].T + w["encoder.bias"])
+        values, indices = pre.topk(k, sorted=False)
+        error = part - (torch.zeros_like(pre).scatter(1, indices, values) @ w["W_dec"] + w["b_dec"])
+        squared_error += float(error.pow(2).sum())
+        total += float((part - mean).pow(2).sum())
+        error_sum += error.sum(0)
+        fired[indices[values > 0]] = True
+        active += int((values > 0).sum())
+    return {
+        "fvu": squared_error / total,
+        "mean_error_share": float(error_sum.pow(2).sum()) / len(x) / total,
+        "l0": active / len(x),
+        "latents_silent_on_held_out": int((~fired).sum()),
+        "tokens": len(x),
+    }
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def export(recipe: Recipe, layer: int, trainer: Trainer) -> dict[str, Tensor]:
+    folder = recipe.output / f"layers.{layer}"
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = trainer.exported()
+    save_file(weights, folder / "sae.safetensors")
+    config = {
+        "activation": "topk",
+        "expansion_factor": recipe.num_latents // len(trainer.mean),
+        "normalize_decoder": True,
+        "num_latents": recipe.num_latents,
+        "k": recipe.k,
+        "multi_topk": False,
+        "skip_connection": False,
+        "transcode": False,
+        "d_in": len(trainer.mean),
+    }
+    (folder / "cfg.json").write_text(json.dumps(config, indent=1) + "\n")
+    return weights
+
+
+def training_batches(recipe: Recipe, cutter: PassageCutter) -> list[TokenBatch]:
+    """Batches of the chosen passages of all subjects, in a shuffled order."""
+    chosen = [s for subject in recipe.shares for s in sequences(recipe, cutter, subject, held_out=False)]
+    print(f"{len(chosen):,} passages, {sum(map(len, chosen)):,} tokens", flush=True)
+    order = np.random.default_rng(recipe.seed).permutation(len(chosen))
+    chosen = [chosen[i] for i in order]
+    batches = [
+        batch
+        for first in range(0, len(chosen), 512)
+        for batch in pack(chosen[first : first + 512], 2 * recipe.batch_tokens, cutter.special_ids)
+    ]
+    return [batches[i] for i in np.random.default_rng(recipe.seed + 1).permutation(len(batches))]
+
+
+def measure(recipe: Recipe, cutter: PassageCutter, activations: Activations, weights: dict[int, dict[str, Tensor]]):
+    """Held-out quality a layer and subject, and over all subjects together."""
+    results: dict[int, dict[str, dict[str, float]]] = {layer: {} for layer in recipe.layers}
+    everything: dict[int, list[Tensor]] = {layer: [] for layer in recipe.layers}
+    for subject in recipe.shares:
+        batches = pack(sequences(recipe, cutter, subject, held_out=True), 4096, cutter.special_ids)
+        read = [activations.read(batch) for batch in batches]
+        for layer in recipe.layers:
+            x = torch.cat([one[layer] for one in read])
+            everything[layer].append(x)
+            results[layer][subject] = quality(weights[layer], x, recipe.k)
+    for layer in recipe.layers:
+        results[layer]["all"] = quality(weights[layer], torch.cat(everything[layer]), recipe.k)
+        print(layer, {k: round(v, 4) for k, v in results[layer]["all"].items()}, flush=True)
+    return results
+
+
+def main(recipe: Recipe) -> None:
+    torch.backends.mkldnn.matmul.fp32_precision = "bf16"  # float32 sums of bfloat16 products
+    started = time.time()
+    source = embedded_model_directory()
+    cutter = PassageCutter(AutoTokenizer.from_pretrained(source), recipe.max_length, min_length=16)
+    device = torch.device("cpu")
+    model = load_model(source, blocks=max(recipe.layers) + 1, device=device, dtype=torch.bfloat16)
+    activations = Activations(model, recipe.layers)
+    batches = training_batches(recipe, cutter)
+    tokens = sum(batch.tokens for batch in batches)
+    steps = math.floor(tokens / recipe.batch_tokens * 0.95)
+    trainers: dict[int, Trainer] = {}
+    stream = activations.shuffled(cycle(batches), recipe.buffer_tokens, recipe.batch_tokens, recipe.seed)
+    for step, batch in enumerate(islice(stream, steps)):
+        done = {}
+        for layer, x in batch.items():
+            if layer not in trainers:
+                trainers[layer] = Trainer(recipe, x, steps, seed=recipe.seed + layer)
+            done[layer] = trainers[layer].train(x)
+        if step % 25 == 0:
+            line = "  ".join(f"{layer}: fvu {fvu:.3f} dead {dead}" for layer, (fvu, dead) in done.items())
+            print(f"{step}/{steps} {time.time() - started:.0f} s  {line}", flush=True)
+    weights = {layer: export(recipe, layer, trainers[layer]) for layer in recipe.layers}
+    seconds = time.time() - started
+    torch.backends.mkldnn.matmul.fp32_precision = "ieee"
+    results = measure(recipe, cutter, activations, weights)
+    record = {
+        "model": MODEL_NAME,
+        "model_package": MODEL_PACKAGE,
+        "recipe": {k: str(v) if isinstance(v, Path) else v for k, v in vars(recipe).items() if k not in ("corpora", "output")},
+        "training_tokens": steps * recipe.batch_tokens,
+        "training_seconds": round(seconds),
+        "sources": {file.path.name: sha256(file.path) for file in find_files([recipe.corpora / "*.jsonl.gz"])},
+        "weights": {f"layers.{n}": sha256(recipe.output / f"layers.{n}" / "sae.safetensors") for n in recipe.layers},
+        "held_out": results,
+    }
+    (recipe.output / "training.json").write_text(json.dumps(record, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Recipe, description=__doc__))

@@ -1,0 +1,138 @@
+"""EleutherAI's sparsify format: `<run>/<hookpoint>/{cfg.json, sae.safetensors}`, with several seeds one level deeper."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load
+from torch import Tensor
+
+from stratalens.errors import CheckpointError
+from stratalens.sae import Sae
+
+CONFIG_FILE = "cfg.json"
+WEIGHTS_FILE = "sae.safetensors"
+
+
+class SparsifyConfig(BaseModel):
+    """`cfg.json` of a sparse coder; unknown keys of other versions are dropped, missing ones take the library's default."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    d_in: int = Field(gt=0)
+    activation: str = "topk"
+    expansion_factor: int = Field(32, gt=0)
+    num_latents: int = Field(0, ge=0)
+    k: int = Field(32, gt=0)
+    skip_connection: bool = False
+    transcode: bool = False
+    signed: bool = False
+
+    @property
+    def width(self) -> int:
+        """Number of latents; 0 in the file means d_in x expansion_factor."""
+        return self.num_latents or self.d_in * self.expansion_factor
+
+
+def hookpoints(root: Path) -> dict[str, Path]:
+    """Hookpoints that a run directory holds, each with the directory of its checkpoint.
+
+    With several seeds a hookpoint, the one of the lowest name is taken. Other files of the run are ignored.
+
+    Raises:
+        CheckpointError: the directory holds no checkpoint of this format.
+    """
+    if (root / CONFIG_FILE).is_file() and (root / WEIGHTS_FILE).is_file():
+        name = root.parent.name if root.name.startswith("seed") else root.name
+        return {name: root}
+    found: dict[str, Path] = {}
+    for folder in sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")):
+        seeds = sorted(path for path in folder.glob("seed*") if path.is_dir())
+        place = folder if not seeds or (folder / WEIGHTS_FILE).exists() else seeds[0]
+        if (place / CONFIG_FILE).exists() or (place / WEIGHTS_FILE).exists():
+            found[folder.name] = place
+    if not found:
+        raise CheckpointError(
+            f"{root}: no SAE found; expected directories such as `layers.16` with {CONFIG_FILE} and {WEIGHTS_FILE}"
+        )
+    return found
+
+
+def load_sae(folder: Path, hookpoint: str) -> Sae:
+    """Load one checkpoint.
+
+    Raises:
+        CheckpointError: a file is missing, corrupt, of an unsupported kind, or holds values that are not finite.
+    """
+    config = _read_config(folder / CONFIG_FILE)
+    tensors, digest = _read_tensors(folder / WEIGHTS_FILE)
+    weights_path = folder / WEIGHTS_FILE
+    d_in, width = config.d_in, config.width
+    weight = _take(tensors, "encoder.weight", (width, d_in), weights_path)
+    bias = _take(tensors, "encoder.bias", (width,), weights_path)
+    decoder = _take(tensors, "W_dec", (width, d_in), weights_path)
+    b_dec = _take(tensors, "b_dec", (d_in,), weights_path)
+    skip = _take(tensors, "W_skip", (d_in, d_in), weights_path) if config.skip_connection else None
+    folded = bias if config.transcode else (bias.double() - weight.double() @ b_dec.double()).float()
+    return Sae(
+        hookpoint=hookpoint,
+        activation="topk" if config.activation == "topk" else "groupmax",
+        k=config.k,
+        reads_input=config.transcode,
+        digest=digest,
+        encoder_weight=weight,
+        encoder_bias=folded,
+        decoder_weight=decoder,
+        decoder_bias=b_dec,
+        skip_weight=skip,
+        bfloat16_weights=torch.equal(weight.bfloat16().float(), weight),
+    )
+
+
+def _read_config(path: Path) -> SparsifyConfig:
+    try:
+        config = SparsifyConfig.model_validate(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: missing; a sparsify checkpoint needs it beside {WEIGHTS_FILE}") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise CheckpointError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: cannot be read as JSON ({error})") from None
+    if config.signed:
+        raise CheckpointError(f"{path}: `signed: true` (top-k of |h|, no ReLU) is not supported")
+    if config.activation not in ("topk", "groupmax"):
+        raise CheckpointError(f"{path}: activation `{config.activation}` is unknown; expected topk or groupmax")
+    if config.k > config.width:
+        raise CheckpointError(f"{path}: k = {config.k} exceeds the {config.width} latents")
+    if config.activation == "groupmax" and config.width % config.k:
+        raise CheckpointError(f"{path}: groupmax needs the {config.width} latents to be a multiple of k = {config.k}")
+    return config
+
+
+def _read_tensors(path: Path) -> tuple[dict[str, Tensor], str]:
+    try:
+        data = path.read_bytes()
+        return load(data), hashlib.sha256(data).hexdigest()
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: missing") from None
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
+        raise CheckpointError(
+            f"{path}: truncated or corrupt ({str(error).splitlines()[0]}); copy or download it again"
+        ) from None
+
+
+def _take(tensors: dict[str, Tensor], name: str, shape: tuple[int, ...], path: Path) -> Tensor:
+    if name not in tensors:
+        raise CheckpointError(f"{path}: no tensor `{name}` (found: {', '.join(sorted(tensors)) or 'none'})")
+    tensor = tensors[name].float()
+    if tuple(tensor.shape) != shape:
+        raise CheckpointError(
+            f"{path}: `{name}` has shape {list(tensor.shape)}, but {CONFIG_FILE} says {list(shape)}"
+        )
+    if not bool(torch.isfinite(tensor).all()):
+        raise CheckpointError(f"{path}: `{name}` holds NaN or infinite values; the checkpoint is damaged")
+    return tensor

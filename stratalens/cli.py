@@ -1,0 +1,140 @@
+"""The command line: arguments to configuration to run; the only place that prints or exits."""
+
+import io
+import os
+import sys
+from contextlib import redirect_stderr
+from pathlib import Path
+
+from pydantic import Field, create_model
+
+from stratalens.config import RunConfig, make_config, read_config_file
+from stratalens.errors import ConfigError, StratalensError
+
+USAGE = """usage: stratalens COMMAND [OPTIONS]
+
+Finds which features of a language model belong to a domain, layer by layer, and shows the evidence.
+
+commands:
+  analyze     run the complete analysis (stratalens analyze --help lists its options)
+
+options:
+  --version   print the version
+  --help      print this
+"""
+BAD_INPUT = 2
+INTERRUPTED = 130
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command; returns the exit code: 0, 2 after a mistake in the input, 130 after Ctrl-C."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return _command(words)
+    except StratalensError as error:
+        return _fail(" ".join(str(error).split()))
+    except KeyboardInterrupt:
+        print("Interrupted; nothing was written. Run the same command again to start over.", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def entry_point() -> None:
+    """Run the command line and leave the process with its exit code."""
+    sys.exit(main())
+
+
+def _fail(message: str) -> int:
+    print(f"stratalens: {message}", file=sys.stderr)
+    return BAD_INPUT
+
+
+def _command(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(USAGE, end="")
+        return 0 if words else BAD_INPUT
+    if words[0] == "--version":
+        from importlib.metadata import version
+
+        print(f"stratalens {version('stratalens')}")
+        return 0
+    if words[0] != "analyze":
+        raise ConfigError(f"unknown command `{words[0]}`; see stratalens --help")
+    return run_analysis(words[1:])
+
+
+def run_analysis(words: list[str], program: str = "stratalens analyze") -> int:
+    """Run `analyze` with its options."""
+    config = parse(words, program)
+    from stratalens.terminal import Terminal
+
+    terminal = Terminal(config.quiet)
+    if config.dry_run:
+        from stratalens.estimate import estimate
+
+        for line in estimate(config, terminal):
+            terminal.say(line)
+        return 0
+    from stratalens.run import analyze
+
+    terminal.show(analyze(config, terminal))
+    return 0
+
+
+def parse(words: list[str], program: str) -> RunConfig:
+    """Configuration from arguments: defaults, then the file of `--config`, then flags.
+
+    Raises:
+        ConfigError: an argument or the file is wrong.
+    """
+    import tyro
+
+    _refuse_repeated(words)
+    options = create_model(
+        "Options",
+        __doc__=RunConfig.__doc__,
+        config=(str | None, Field(None, description="YAML file with options, or the run.json of an earlier run.")),
+        **{
+            name: (field.annotation, Field(field.default, description=field.description))
+            for name, field in RunConfig.model_fields.items()
+        },  # pyright: ignore[reportArgumentType, reportCallIssue]
+    )
+    file = _config_argument(words)
+    loaded = make_config(**read_config_file(Path(file).expanduser())).model_dump() if file else {}
+    complaints = io.StringIO()
+    try:
+        with redirect_stderr(complaints):
+            parsed = tyro.cli(options, prog=program, args=words, default=options(config=file, **loaded))
+    except SystemExit as stop:
+        if stop.code == 0:
+            raise
+        raise ConfigError(_one_line(complaints.getvalue(), program)) from None
+    return make_config(**parsed.model_dump(exclude={"config"}))
+
+
+def _refuse_repeated(words: list[str]) -> None:
+    flags = [word.split("=")[0].replace("_", "-") for word in words if word.startswith("--")]
+    flags = [flag.replace("--no-", "--", 1) for flag in flags]
+    for flag in flags:
+        if flags.count(flag) > 1:
+            raise ConfigError(f"{flag} is given more than once; give it once (several values go behind one flag)")
+
+
+def _config_argument(words: list[str]) -> str | None:
+    for place, word in enumerate(words):
+        if word.startswith("--config="):
+            return word.removeprefix("--config=")
+        if word == "--config":
+            if place + 1 == len(words):
+                raise ConfigError("--config needs a file")
+            return words[place + 1]
+    return None
+
+
+def _one_line(complaint: str, program: str) -> str:
+    """The first sentence of a framed complaint, without its frame."""
+    lines = [line.strip("│╭╮╰╯─ ").strip() for line in complaint.splitlines()[1:]]
+    message = " ".join(lines[: lines.index("")] if "" in lines else lines)
+    return f"{message or 'the arguments cannot be read'}; see {program} --help"

@@ -1,0 +1,172 @@
+"""The configuration of a run: frozen, validated once, the only home of defaults."""
+
+import re
+from pathlib import Path
+from typing import Literal, Self, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from stratalens.errors import ConfigError
+
+RankBy = Literal[
+    "specialization", "auroc", "hedges_g", "domain_share", "domain_score", "log_ratio", "firing_rate_difference"
+]
+RANK_METRICS: tuple[str, ...] = get_args(RankBy)
+BRIEF_LAYERS = (4, 10, 16, 22, 28)
+
+
+class RunConfig(BaseModel):
+    """Find the features of a language model that belong to a domain, layer by layer.
+
+    Contrasts the latents of sparse autoencoders (SAEs) on domain text and on general text, selects on one half of the
+    documents, and reports estimates with intervals from the other half.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+    base_model: str | None = None
+    """Model to analyse: a local directory or a Hub id. Default: the embedded SmolLM2-135M-Instruct."""
+    revision: str | None = None
+    """Revision (branch, tag or commit) of a base model on the Hub."""
+    sae_model: str | None = None
+    """SAEs in sparsify's format: a local directory or a Hub id. Default: the ones shipped for the embedded model."""
+    layers: tuple[str, ...] = ()
+    """Layers to analyse, such as `4 10-12 16`, or `all`. Default: 4 10 16 22 28 with the embedded model, else every
+    layer that the SAE folder has."""
+    domain: str = "financial"
+    """Name of the domain: financial, medical and legal have built-in texts, any other needs --domain_data."""
+    domain_data: tuple[str, ...] = ()
+    """Domain texts: txt, jsonl, csv or parquet files, gz of these, directories or globs."""
+    general_data: tuple[str, ...] = ()
+    """General texts to contrast with; as above. Default: the built-in ones."""
+    text_column: str = "text"
+    """Column that holds the text in jsonl, csv and parquet files."""
+    text_unit: Literal["auto", "line", "file"] = "auto"
+    """What a document is in plain-text files. `auto`: a line of a file, a file of a directory."""
+    max_documents: int | None = Field(None, ge=3)
+    """Use at most this many documents a side, chosen by hash."""
+    max_length: int = Field(256, ge=16, le=131_072)
+    """Longest passage in tokens; longer documents are cut into several."""
+    min_length: int = Field(8, ge=2)
+    """Skip documents of fewer tokens."""
+    top_n: int = Field(30, ge=1)
+    """Features to report a layer."""
+    min_specialization: float = Field(0.1, ge=0)
+    """Least specialization (raw units) of a feature in the file of the best features across layers."""
+    top_features_n: int = Field(50, ge=1)
+    """Most features in the file of the best features across layers."""
+    rank_by: RankBy = "specialization"
+    """What orders the features of a layer."""
+    compare_layers_by: Literal["normalised", "raw"] = "normalised"
+    """What orders features and layers across layers: specialization as a share of the residual stream, or raw."""
+    output_dir: str = "multi_layer_results"
+    """Where the results go."""
+    batch_tokens: int = Field(4096, ge=16)
+    """Tokens a batch, padding included."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Number format of the base model. `auto`: bfloat16 where the hardware multiplies it natively."""
+    device: str = "auto"
+    """Where the model runs: `auto` takes cuda, mps or cpu, in this order."""
+    seed: int = Field(0, ge=0, lt=2**63)
+    """Seed of the split into halves and of all samples."""
+    allow_poor_fit: bool = False
+    """Go on although an SAE does not seem to fit its layer."""
+    dry_run: bool = False
+    """Say what would run, with an estimate of memory and time, and stop."""
+    quiet: bool = False
+    """Print nothing but errors."""
+
+    @field_validator("layers", "domain_data", "general_data", mode="before")
+    @classmethod
+    def _as_words(cls, value: object) -> object:
+        """Words from `16`, `[4, 10]`, `all` or a path, as Python callers and YAML files write them."""
+        several = value if isinstance(value, list | tuple | range) else [value]
+        return tuple(str(item) if isinstance(item, int | Path) and not isinstance(item, bool) else item for item in several)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]{0,63}", self.domain) or self.domain.lower() == "general":
+            raise ValueError(
+                f"domain: `{self.domain}` cannot name files; use letters, digits, _ and -, and not `general`"
+            )
+        if self.min_length > self.max_length:
+            raise ValueError(f"min_length {self.min_length} exceeds max_length {self.max_length}")
+        if self.batch_tokens < self.max_length:
+            raise ValueError(f"batch_tokens {self.batch_tokens} is less than max_length {self.max_length}")
+        if (self.base_model is None) != (self.sae_model is None):
+            given, missing = ("sae_model", "base_model") if self.base_model is None else ("base_model", "sae_model")
+            raise ValueError(f"{given} was given without {missing}; the embedded default is used only as a pair")
+        if re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", self.device) is None:
+            raise ValueError(f"device: `{self.device}` is unknown; expected auto, cpu, mps, cuda or cuda:N")
+        parse_layers(self.layers)
+        return self
+
+
+def make_config(**options: object) -> RunConfig:
+    """Validate options into a configuration.
+
+    Raises:
+        ConfigError: an option is unknown or its value is out of range; the message names it.
+    """
+    try:
+        return RunConfig.model_validate(options)
+    except ValidationError as error:
+        raise ConfigError("; ".join(_describe(detail) for detail in error.errors())) from None
+    except ConfigError:
+        raise
+
+
+def _describe(detail) -> str:
+    name = str(detail["loc"][0]) if detail["loc"] else ""
+    message = str(detail["msg"]).removeprefix("Value error, ")
+    if detail["type"] == "extra_forbidden":
+        return f"unknown option `{name}`"
+    message = message[0].lower() + message[1:]
+    return f"{name}: {message} (got {detail['input']!r})" if name else message
+
+
+def parse_layers(words: tuple[str, ...]) -> tuple[int, ...] | Literal["all"] | None:
+    """Layers named by words such as `4`, `10-12` or `all`, in rising order; None when no word is given.
+
+    Raises:
+        ConfigError: a word is no layer, or a layer is named twice.
+    """
+    if not words:
+        return None
+    if words == ("all",):
+        return "all"
+    layers: list[int] = []
+    for word in words:
+        match = re.fullmatch(r"(\d{1,5})(?:-(\d{1,5}))?", word)
+        if match is None:
+            raise ConfigError(f"layers: `{word}` is not a layer; write numbers and ranges such as 4 10-12, or all")
+        first, last = int(match[1]), int(match[2] or match[1])
+        if last < first:
+            raise ConfigError(f"layers: the range `{word}` runs backwards")
+        layers += range(first, last + 1)
+    repeated = sorted({layer for layer in layers if layers.count(layer) > 1})
+    if repeated:
+        raise ConfigError(f"layers: {', '.join(map(str, repeated))} named more than once")
+    return tuple(sorted(layers))
+
+
+def read_config_file(path: Path) -> dict[str, object]:
+    """Options from a YAML or JSON file; of a `run.json` its settings are taken.
+
+    Raises:
+        ConfigError: the file is missing, unreadable or not a table of options.
+    """
+    import yaml
+
+    try:
+        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8 text"
+        raise ConfigError(f"{path}: cannot be read: {reason}") from None
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ConfigError(f"{path}: not valid YAML or JSON ({' '.join(str(error).split())})") from None
+    if isinstance(loaded, dict) and isinstance(loaded.get("settings"), dict):
+        loaded = loaded["settings"]
+    if not isinstance(loaded, dict) or not all(isinstance(key, str) for key in loaded):
+        raise ConfigError(f"{path}: expected options such as `top_n: 20`, one a line")
+    return {key.replace("-", "_"): value for key, value in loaded.items() if value is not None}

@@ -1,0 +1,40 @@
+"""Errors a user can cause, and what each means.
+
+    StratalensError              base class; the command line prints its message on one line and exits with 2
+    ├── ConfigError              an option or a configuration file is wrong
+    ├── CorpusError              text is missing, unreadable or unusable
+    ├── ModelError               the base model is missing, incomplete or does not fit the request
+    ├── CheckpointError          a sparse autoencoder is missing, corrupt or of an unknown kind
+    │   └── MismatchError        a sparse autoencoder does not belong to this model or layer
+    └── OutputError              results cannot be written
+
+Every message says what was found, what was expected and what to do. A broken invariant is an assert, not one of these.
+"""
+
+
+class StratalensError(Exception):
+    """Base class of all errors that a user can cause and mend."""
+
+
+class ConfigError(StratalensError):
+    """An option or a configuration file is wrong."""
+
+
+class CorpusError(StratalensError):
+    """Text is missing, unreadable or unusable."""
+
+
+class ModelError(StratalensError):
+    """The base model is missing, incomplete or does not fit the request."""
+
+
+class CheckpointError(StratalensError):
+    """A sparse autoencoder is missing, corrupt or of an unknown kind."""
+
+
+class MismatchError(CheckpointError):
+    """A sparse autoencoder does not belong to this model or layer."""
+
+
+class OutputError(StratalensError):
+    """Results cannot be written."""

@@ -1,0 +1,46 @@
+"""How a run tells what it is doing. The library is silent; the command line listens."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+Advance = Callable[[int, int], None]
+"""Called with the rows and the tokens that were done since the last call."""
+
+
+class Listener(Protocol):
+    """Hears of a run's progress."""
+
+    def say(self, message: str) -> None:
+        """A fact worth a line."""
+        ...
+
+    def warn(self, message: str) -> None:
+        """Something that limits what the results mean."""
+        ...
+
+    def track(self, title: str, rows: int) -> "AbstractTracker":
+        """Follow a long stage of so many rows."""
+        ...
+
+
+class AbstractTracker(Protocol):
+    """Context manager that yields the function to report progress with."""
+
+    def __enter__(self) -> Advance: ...
+    def __exit__(self, *details: object) -> bool | None: ...
+
+
+class Silence:
+    """Hears nothing."""
+
+    def say(self, message: str) -> None:
+        """Ignore."""
+
+    def warn(self, message: str) -> None:
+        """Ignore."""
+
+    @contextmanager
+    def track(self, title: str, rows: int) -> Iterator[Advance]:
+        """Ignore."""
+        yield lambda _rows, _tokens: None

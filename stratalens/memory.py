@@ -1,0 +1,14 @@
+"""Peak memory of this process."""
+
+import resource
+import sys
+
+
+def peak_memory_bytes() -> int:
+    """Largest resident set so far, or the largest allocation on cuda where that is more, in bytes."""
+    import torch
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    if torch.cuda.is_available():
+        peak = max(peak, torch.cuda.max_memory_allocated())
+    return peak

@@ -1,0 +1,193 @@
+"""The record of a run: what is needed to run it again, what it found of its input, and what it took."""
+
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from stratalens.config import RunConfig
+from stratalens.corpora import Corpus, Side, Survey
+from stratalens.harvest import Harvest
+from stratalens.ranking import mean_norm
+from stratalens.report.output import RECORD_FILE
+from stratalens.report.tables import LayerFacts, Tables
+from stratalens.sae import Sae
+from stratalens.selfcheck import LayerCheck
+from stratalens.sources import ModelSource
+
+if TYPE_CHECKING:
+    from stratalens.run import Prepared
+
+PACKAGES = ("stratalens", "torch", "transformers", "tokenizers", "numpy", "scipy", "pandas", "safetensors")
+
+
+def side_name(domain: str, side: int) -> str:
+    """`financial` or `general`."""
+    return domain if side == Side.DOMAIN else "general"
+
+
+def describe_files(domain: str, corpus: Corpus) -> list[str]:
+    """A line a side: how many files, and what a document is in them."""
+    lines = []
+    for side, files in zip(Side, corpus.files, strict=True):
+        units = sorted({file.unit for file in files})
+        shown = str(files[0].path) if len(files) == 1 else f"{len(files)} files"
+        lines.append(f"{side_name(domain, side).capitalize()} text: {shown} (a document is a {' or a '.join(units)})")
+    return lines
+
+
+def describe_survey(domain: str, survey: Survey) -> str:
+    """One line: documents a side, how they are split, what was left out."""
+    parts = []
+    for side, counts in zip(Side, survey.counts, strict=True):
+        halves = f"{counts.discovery_documents} discovery, {counts.confirmation_documents} confirmation"
+        out = {
+            "empty": counts.empty,
+            "too short": counts.too_short,
+            "duplicate": counts.duplicates,
+            "beyond --max_documents": counts.beyond_max_documents,
+        }
+        left = ", ".join(f"{number} {reason}" for reason, number in out.items() if number)
+        split = f" ({halves})" if survey.split else ""
+        parts.append(f"{counts.documents} {side_name(domain, side)}{split}" + (f", skipped {left}" if left else ""))
+    return "Documents: " + "; ".join(parts)
+
+
+def corpus_warnings(config: RunConfig, survey: Survey) -> list[str]:
+    """What the documents at hand do not allow."""
+    found = []
+    if common := survey.counts[0].on_both_sides:
+        found.append(f"{common} texts stand on both sides and were dropped from both; mend the data if you can")
+    if not survey.split:
+        found.append(
+            "fewer than 10 documents a side in a half: nothing was held back, features were selected and estimated on "
+            "the same documents, estimates flatter them, and `confirmed` stays empty"
+        )
+    return found
+
+
+def describe_model(source: ModelSource, saes: Mapping[int, Sae], device: torch.device, dtype: torch.dtype) -> str:
+    """One line: what is loaded, and how."""
+    widths = sorted({sae.num_latents for sae in saes.values()})
+    layers = " ".join(map(str, saes))
+    return (
+        f"Model: {source.name}, blocks 0 to {max(saes)} of {source.num_layers}, {str(dtype).split('.')[1]} on {device}; "
+        f"SAEs of {' and '.join(f'{w:,}' for w in widths)} latents at layers {layers}"
+    )
+
+
+def describe_check(check: LayerCheck) -> str:
+    """One line of the self-check."""
+    others = ", ".join(f"{fit.hookpoint} {fit.mean_error_share:.4f}" for fit in check.neighbours)
+    verdict = "fits" if not check.problem else f"DOES NOT FIT: {check.problem}"
+    return (
+        f"SAE of {check.own.hookpoint}: FVU {check.own.fvu:.3f}, L0 {check.own.l0:.1f}, "
+        f"error in the mean {check.own.mean_error_share:.4f} ({others or 'no neighbours'}): {verdict}"
+    )
+
+
+def layer_facts(checks: Mapping[int, LayerCheck], harvest: Harvest) -> dict[int, LayerFacts]:
+    """What the layer comparison says besides the features."""
+    facts = {}
+    for layer, one in harvest.layers.items():
+        countable, kept = int(one.stats.countable_positions.sum()), int(one.stats.positions.sum())
+        facts[layer] = LayerFacts(checks[layer].own.fvu, mean_norm(one.stats), 1 - kept / max(1, countable))
+    return facts
+
+
+def warnings(
+    config: RunConfig, survey: Survey, checks: Mapping[int, LayerCheck], tables: Tables
+) -> list[str]:
+    """What a reader must know before trusting the numbers, beyond what the documents showed."""
+    found = [f"the SAE of {check.own.hookpoint} may not fit: {check.problem}" for check in checks.values() if check.problem]
+    if tables.below_threshold:
+        found.append(
+            f"{tables.below_threshold} of {len(tables.consolidated)} reported features have a specialization below "
+            f"--min_specialization {config.min_specialization:g} and are left out of the top {config.top_features_n} file"
+        )
+    if config.domain_data and not config.general_data:
+        found.append(
+            "your texts were contrasted with the built-in general texts, which differ in style as well as in subject; "
+            "--general_data with text of the same kind separates the two"
+        )
+    return found
+
+
+def settings(config: RunConfig, source: ModelSource) -> dict[str, object]:
+    """The settings of the run with its defaults resolved, enough to run it again."""
+    values = config.model_dump(mode="json")
+    shown = {"base_model": source.name, "sae_model": config.sae_model or "embedded"}
+    return shown | {k: v for k, v in values.items() if k not in (*shown, "quiet", "dry_run", "output_dir")}
+
+
+def build(
+    config: RunConfig,
+    ready: "Prepared",
+    checks: Mapping[int, LayerCheck],
+    harvest: Harvest,
+    seconds: float,
+    warned: list[str],
+    peak_memory_bytes: int,
+    staging: Path,
+) -> dict[str, object]:
+    """The content of `run.json`."""
+    sides = {side_name(config.domain, side): asdict(counts) for side, counts in zip(Side, ready.survey.counts, strict=True)}
+    facts = layer_facts(checks, harvest)
+    return {
+        "stratalens": _version("stratalens"),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "settings": config.model_dump(mode="json"),
+        "model": ready.source._asdict(),
+        "saes": {
+            layer: {"hookpoint": sae.hookpoint, "latents": sae.num_latents, "k": sae.k, "sha256": sae.digest}
+            for layer, sae in ready.saes.items()
+        },
+        "corpus": {
+            "digest": f"{ready.survey.digest:016x}",
+            "split": ready.survey.split,
+            **sides,
+            "files": {
+                side_name(config.domain, side): [str(file.path) for file in files]
+                for side, files in zip(Side, ready.corpus.files, strict=True)
+            },
+            "lengths": _lengths(config, harvest),
+        },
+        "self_check": {layer: asdict(check) for layer, check in checks.items()},
+        "layers": {layer: fact._asdict() for layer, fact in facts.items()},
+        "warnings": [*corpus_warnings(config, ready.survey), *warned],
+        "documents": sum(counts.documents for counts in ready.survey.counts),
+        "passages": harvest.passages,
+        "tokens": harvest.tokens,
+        "harvest_seconds": round(seconds, 3),
+        "tokens_per_second": round(harvest.tokens / seconds, 1),
+        "peak_memory_bytes": peak_memory_bytes,
+        "versions": {name: _version(name) for name in PACKAGES} | {"python": platform.python_version()},
+        "machine": {"system": platform.platform(), "threads": torch.get_num_threads()},
+        "files": sorted(
+            str(path.relative_to(staging)) for path in staging.rglob("*") if path.is_file() and path.name != RECORD_FILE
+        ),
+    }
+
+
+def _lengths(config: RunConfig, harvest: Harvest) -> dict[str, object]:
+    """Mean countable positions a passage on each side: maxima grow with length."""
+    stats = next(iter(harvest.layers.values())).stats
+    lengths: dict[str, object] = {"max_length": config.max_length}
+    for side in Side:
+        populations = [2 * side, 2 * side + 1]
+        passages = max(1, int(stats.passages[populations].sum()))
+        mean = float(stats.countable_positions[populations].sum()) / passages
+        lengths[f"mean_{side_name(config.domain, side)}_passage"] = round(mean, 2)
+    return lengths
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "unknown"

@@ -1,0 +1,192 @@
+"""Where model and SAEs come from: the embedded default, a local directory, or the Hugging Face Hub."""
+
+import hashlib
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from stratalens.checkpoints import sparsify
+from stratalens.config import BRIEF_LAYERS, RunConfig, parse_layers
+from stratalens.embedded import MODEL_NAME, SAE_DIRECTORY, embedded_model_directory
+from stratalens.errors import CheckpointError, ConfigError, ModelError, StratalensError
+from stratalens.sae import Sae
+
+
+class ModelSource(NamedTuple):
+    """Where the base model is and how it is named in results."""
+
+    location: str
+    """Local directory or Hub id."""
+    name: str
+    revision: str | None
+    num_layers: int
+    d_model: int
+    digest: str
+    """SHA-256 over config and weights of a local directory, or the commit of a Hub repository."""
+
+
+def find_model(config: RunConfig) -> ModelSource:
+    """Resolve the base model and read its configuration, not its weights.
+
+    Raises:
+        ModelError: there is no such model, or it cannot be reached; the message says what to do.
+    """
+    if config.base_model is None:
+        location, name = str(embedded_model_directory()), MODEL_NAME
+    else:
+        location, name = _local_or_hub(config.base_model, ModelError), config.base_model
+    from transformers import AutoConfig
+
+    with _hub_errors(location, ModelError):
+        loaded = AutoConfig.from_pretrained(location, revision=config.revision)
+    text = loaded.get_text_config()
+    commit = getattr(loaded, "_commit_hash", None)
+    digest = commit or digest_of(p for p in Path(location).iterdir() if p.suffix in (".json", ".safetensors", ".bin"))
+    return ModelSource(location, name, config.revision, text.num_hidden_layers, text.hidden_size, digest)
+
+
+def load_tokenizer(model: ModelSource):
+    """The model's own fast tokenizer.
+
+    Raises:
+        ModelError: the model comes without one.
+    """
+    from transformers import AutoTokenizer
+
+    with _hub_errors(model.location, ModelError):
+        tokenizer = AutoTokenizer.from_pretrained(model.location, revision=model.revision)
+    if not tokenizer.is_fast:
+        raise ModelError(f"{model.name}: it has only a slow tokenizer, without character offsets; a fast one is needed")
+    return tokenizer
+
+
+def digest_of(paths: Iterable[Path]) -> str:
+    """SHA-256 over the names and contents of files, in the order of their names."""
+    total = hashlib.sha256()
+    for path in sorted(paths):
+        with path.open("rb") as stream:
+            total.update(f"{path.name}:{hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
+    return total.hexdigest()
+
+
+def load_saes(config: RunConfig, model: ModelSource) -> dict[int, Sae]:
+    """Load the SAE of every layer asked for, in rising order of layers.
+
+    Raises:
+        ConfigError: a layer is asked for that the SAE folder lacks.
+        CheckpointError: a checkpoint is missing, corrupt, or of another width than the model.
+        ModelError: a layer lies beyond the model.
+    """
+    root = SAE_DIRECTORY if config.sae_model is None else _sae_root(config)
+    found = sparsify.hookpoints(root)
+    by_layer = _by_layer(found)
+    wanted = parse_layers(config.layers)
+    if wanted is None and config.sae_model is None:
+        wanted = BRIEF_LAYERS
+    layers = sorted(by_layer) if wanted in (None, "all") else wanted
+    assert not isinstance(layers, str)
+    if not layers:
+        raise CheckpointError(f"{root}: none of its hookpoints lies in a numbered layer (found: {', '.join(found)})")
+    saes = {}
+    for layer in layers:
+        if layer >= model.num_layers:
+            raise ModelError(f"{model.name} has layers 0 to {model.num_layers - 1}; layer {layer} was asked for")
+        if layer not in by_layer:
+            raise ConfigError(f"{root}: no SAE for layer {layer}; it has layers {' '.join(map(str, sorted(by_layer)))}")
+        hookpoint = _one_hookpoint(layer, by_layer[layer])
+        saes[layer] = sparsify.load_sae(found[hookpoint], hookpoint)
+        if saes[layer].d_model != model.d_model:
+            raise CheckpointError(
+                f"{found[hookpoint]}: the SAE reads vectors of width {saes[layer].d_model}, "
+                f"but {model.name} has width {model.d_model}; it was made for another model"
+            )
+    return saes
+
+
+def _by_layer(hookpoints: Iterable[str]) -> dict[int, list[str]]:
+    by_layer: dict[int, list[str]] = {}
+    for hookpoint in hookpoints:
+        if match := re.fullmatch(r"[A-Za-z_]+\.(\d+)(\..+)?", hookpoint):
+            by_layer.setdefault(int(match[1]), []).append(hookpoint)
+    return by_layer
+
+
+def _one_hookpoint(layer: int, candidates: list[str]) -> str:
+    """The block's own output where there is an SAE for it, else the only other hookpoint of the layer."""
+    blocks = [hookpoint for hookpoint in candidates if hookpoint.count(".") == 1]
+    chosen = blocks or candidates
+    if len(chosen) > 1:
+        raise ConfigError(f"layer {layer} has several SAEs ({', '.join(chosen)}); point --sae_model at a folder with one")
+    return chosen[0]
+
+
+def _sae_root(config: RunConfig) -> Path:
+    assert config.sae_model is not None
+    source = _local_or_hub(config.sae_model, CheckpointError)
+    if Path(source).is_dir():
+        return Path(source)
+    from huggingface_hub import snapshot_download
+
+    with _hub_errors(source, CheckpointError):
+        patterns = [f"**/{name}" for name in (sparsify.CONFIG_FILE, sparsify.WEIGHTS_FILE)]
+        wanted = parse_layers(config.layers)
+        if isinstance(wanted, tuple):
+            patterns = [f"*.{layer}{rest}/*" for layer in wanted for rest in ("", ".*")]
+        return Path(snapshot_download(source, allow_patterns=patterns))
+
+
+def _local_or_hub(given: str, error: type[StratalensError]) -> str:
+    path = Path(given).expanduser()
+    if path.is_dir():
+        return str(path)
+    if path.exists():
+        raise error(f"{given}: a directory was expected, this is a file")
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", given):
+        raise error(f"{given}: no such directory, and not a Hub id such as organisation/name")
+    return given
+
+
+@contextmanager
+def _hub_errors(source: str, error: type[StratalensError]) -> Iterator[None]:
+    """Turn what can go wrong between here and the Hub into one line with its remedy."""
+    from huggingface_hub import errors as hub
+
+    try:
+        yield
+    except (OSError, ValueError, hub.HfHubHTTPError) as problem:
+        chain = [problem]
+        while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
+            chain.append(cause)  # pyright: ignore[reportArgumentType]
+        raise error(_remedy(source, chain)) from None
+
+
+def _remedy(source: str, chain: list[BaseException]) -> str:
+    from huggingface_hub import errors as hub
+
+    def has(*kinds: type[BaseException]) -> bool:
+        return any(isinstance(problem, kinds) for problem in chain)
+
+    if Path(source).is_dir():
+        reason = " ".join(str(chain[0]).split())[:200]
+        return f"{source}: no usable Hugging Face model here ({reason})"
+    if has(hub.GatedRepoError):
+        return f"{source} is gated: accept its terms on its Hub page, then log in with `hf auth login` or set HF_TOKEN"
+    if has(hub.RevisionNotFoundError):
+        return f"{source} has no such revision; see the branches and tags on its Hub page, or leave out --revision"
+    if has(hub.RepositoryNotFoundError):
+        return (
+            f"{source}: no such local directory, and no such public Hub repository; "
+            "check the name, or log in with `hf auth login` if it is private"
+        )
+    if has(hub.LocalEntryNotFoundError, hub.OfflineModeIsEnabled, ConnectionError, TimeoutError) or _offline(chain):
+        return (
+            f"{source}: not a local directory, not in the Hub cache, and the Hub cannot be reached; "
+            "check the network, or give a local directory"
+        )
+    return f"{source}: cannot be loaded ({' '.join(str(chain[0]).split())[:200]})"
+
+
+def _offline(chain: list[BaseException]) -> bool:
+    return any("connect" in str(problem).lower() or "offline" in str(problem).lower() for problem in chain)

@@ -1,0 +1,101 @@
+"""What a person at the terminal sees: lines, progress with time left, and compact tables."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from stratalens.listener import Advance
+from stratalens.run import Result
+
+FEATURES_SHOWN = 10
+
+
+class Terminal:
+    """Prints what a run tells; warnings and progress go to standard error."""
+
+    def __init__(self, quiet: bool = False):
+        self.console = Console(quiet=quiet, highlight=False, soft_wrap=True)
+        self.errors = Console(quiet=quiet, highlight=False, stderr=True, soft_wrap=True)
+
+    def say(self, message: str) -> None:
+        """Print one line."""
+        self.console.print(escape(message))
+
+    def warn(self, message: str) -> None:
+        """Print one line, marked as a warning."""
+        self.errors.print(f"[yellow]Note:[/yellow] {escape(message)}")
+
+    @contextmanager
+    def track(self, title: str, rows: int) -> Iterator[Advance]:
+        """Show a bar with rows done, tokens a second and time left."""
+        bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[speed]}"),
+            TimeRemainingColumn(elapsed_when_finished=True),
+            console=self.errors,
+            transient=False,
+        )
+        with bar:
+            task = bar.add_task(title, total=rows, speed="")
+            tokens = 0
+
+            def advance(rows_done: int, tokens_done: int) -> None:
+                nonlocal tokens
+                tokens += tokens_done
+                elapsed = bar.tasks[task].elapsed or 0
+                speed = f"{tokens / elapsed:,.0f} tokens/s" if elapsed > 0 else ""
+                bar.update(task, advance=rows_done, speed=speed)
+
+            yield advance
+
+    def show(self, result: Result) -> None:
+        """Print the layer table, the top features and where the results are."""
+        self.console.print(_layer_table(result))
+        self.console.print(_feature_table(result))
+        self.say(f"Results: {result.output_dir.resolve()}")
+
+
+def _layer_table(result: Result) -> Table:
+    table = Table(title="Layers, best first", title_justify="left")
+    for name in ("Layer", "Avg spec.", "Max spec.", "Avg % of norm", "Avg AUROC", "Confirmed", "Top feature"):
+        table.add_column(name, justify="right")
+    for row in result.layers.itertuples():
+        confirmed = "-" if row.confirmed_features is None else f"{row.confirmed_features:.0f}/{row.total_features}"
+        table.add_row(
+            str(row.layer),
+            f"{row.avg_specialization:.3f}",
+            f"{row.max_specialization:.3f}",
+            f"{100 * row.avg_normalised_specialization:.2f}",  # pyright: ignore[reportOperatorIssue]
+            f"{row.avg_auroc:.3f}",
+            confirmed,
+            str(row.top_feature),
+        )
+    return table
+
+
+def _feature_table(result: Result) -> Table:
+    domain = result.tables.domain
+    table = Table(title=f"Top {domain} features across layers", title_justify="left")
+    for name in ("#", "Layer", "Feature", "Spec.", "95% interval", "% of norm", "AUROC", "q", "Confirmed"):
+        table.add_column(name, justify="right")
+    table.add_column("Label", overflow="ellipsis", no_wrap=True, max_width=44)
+    for place, row in enumerate(result.top_features.head(FEATURES_SHOWN).to_dict("records"), 1):
+        table.add_row(
+            str(place),
+            str(row["layer"]),
+            str(row["feature_number"]),
+            f"{row['specialization']:.3f}",
+            f"{row['specialization_low']:.3f} to {row['specialization_high']:.3f}",
+            f"{100 * row['normalised_specialization']:.2f}",
+            f"{row['auroc']:.3f}",
+            f"{row['q_value']:.1e}",
+            {True: "yes", False: "no"}.get(row["confirmed"], "-"),
+            escape(str(row["label"])),
+        )
+    return table

@@ -1,0 +1,138 @@
+"""Text to token batches: cut documents into passages, pack passages of like length, mark the positions that may count."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+PIECE_CHARACTERS = 50_000
+"""A longer text is tokenised piece by piece, cut at white space, so that memory stays flat on huge documents."""
+
+
+CERTAINLY_LONG = 64
+"""A text of this many characters for each token of the least length is not too short."""
+
+
+class Tokenizer(Protocol):
+    """The part of a Hugging Face tokenizer that is used here."""
+
+    all_special_ids: list[int]
+
+    def __call__(self, text: str, **options: object) -> dict[str, list]: ...
+    def build_inputs_with_special_tokens(self, token_ids_0: list[int]) -> list[int]: ...
+
+
+class TokenSpan(NamedTuple):
+    """A run of tokens that fits one passage, before special tokens are added."""
+
+    token_ids: list[int]
+    start: int
+    """First character of the span in its document."""
+    end: int
+    """One past the last character of the span in its document."""
+
+
+def _pieces(text: str) -> Iterator[tuple[int, str]]:
+    start = 0
+    while len(text) - start > PIECE_CHARACTERS:
+        end = start + PIECE_CHARACTERS
+        cut = max(text.rfind(" ", start + 1, end), text.rfind("\n", start + 1, end))
+        end = cut if cut > start else end
+        yield start, text[start:end]
+        start = end
+    yield start, text[start:]
+
+
+class PassageCutter:
+    """Cuts documents into passages of at most `max_length` tokens, special tokens included.
+
+    Special tokens are the ones that the tokenizer itself adds to plain text (for Llama a BOS in front); no chat template.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, max_length: int, min_length: int = 2):
+        self.tokenizer = tokenizer
+        probe = list(tokenizer("a", add_special_tokens=True)["input_ids"])
+        bare = list(tokenizer("a", add_special_tokens=False)["input_ids"])
+        at = next(i for i in range(len(probe)) if probe[i : i + len(bare)] == bare)
+        self.prefix, self.suffix = probe[:at], probe[at + len(bare) :]
+        self.room = max_length - len(self.prefix) - len(self.suffix)
+        self.min_length = min_length
+        self.special_ids = frozenset(tokenizer.all_special_ids)
+
+    def spans(self, text: str) -> Iterator[TokenSpan]:
+        """Yield the spans of a document in order; tails shorter than `min_length` tokens are left out."""
+        for start, piece in _pieces(text):
+            encoded = self.tokenizer(piece, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+            ids, offsets = encoded["input_ids"], encoded["offset_mapping"]
+            for first in range(0, len(ids), self.room):
+                chunk = ids[first : first + self.room]
+                if len(chunk) < self.min_length:
+                    continue
+                where = offsets[first : first + self.room]
+                yield TokenSpan(chunk, start + where[0][0], start + where[-1][1])
+
+    def first_spans(self, text: str, count: int) -> list[TokenSpan]:
+        """At most the first `count` spans of a document."""
+        return list(islice(self.spans(text), count))
+
+    def too_short(self, text: str) -> bool:
+        """Whether a document has fewer than `min_length` tokens; only short texts are tokenised to find out."""
+        if len(text) > CERTAINLY_LONG * self.min_length:
+            return False
+        return not self.first_spans(text, 1)
+
+    def sequence(self, span: TokenSpan) -> np.ndarray:
+        """Token ids `[seq]` to feed the model: the span between the tokenizer's own special tokens."""
+        return np.asarray([*self.prefix, *span.token_ids, *self.suffix], dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class TokenBatch:
+    """Right-padded passages. Padding needs no attention mask: under causal attention no kept position sees it."""
+
+    rows: np.ndarray
+    """Index of each row's passage in the list that was packed, `[batch]`."""
+    input_ids: Int[Tensor, "batch seq"]
+    countable: Bool[Tensor, "batch seq"]
+    """False at padding, at special tokens and at position 0 (an attention sink even in models without BOS)."""
+
+    lengths: np.ndarray
+    """Tokens a row, padding left out, `[batch]`."""
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all rows, padding left out."""
+        return int(self.lengths.sum())
+
+    def to(self, device: torch.device) -> "TokenBatch":
+        """The same batch with its tensors on another device."""
+        return replace(self, input_ids=self.input_ids.to(device), countable=self.countable.to(device))
+
+
+def pack(
+    sequences: Sequence[np.ndarray], batch_tokens: int, special_ids: Iterable[int], pad_id: int = 0
+) -> Iterator[TokenBatch]:
+    """Group sequences of like length into batches of at most `batch_tokens` tokens, padding included.
+
+    Longest first, so that a batch that does not fit in memory shows at once. A batch always has at least one row.
+    """
+    lengths = np.asarray([len(sequence) for sequence in sequences])
+    order = np.argsort(-lengths, kind="stable")
+    first = 0
+    special = torch.as_tensor(sorted(special_ids), dtype=torch.long)
+    while first < len(order):
+        width = int(lengths[order[first]])
+        rows = order[first : first + max(1, batch_tokens // width)]
+        input_ids = torch.full((len(rows), width), pad_id, dtype=torch.long)
+        for row, index in enumerate(rows):
+            input_ids[row, : lengths[index]] = torch.from_numpy(sequences[index])
+        positions = torch.arange(width)
+        countable = (positions < torch.from_numpy(lengths[rows])[:, None]) & (positions > 0)
+        countable &= ~torch.isin(input_ids, special)
+        yield TokenBatch(rows, input_ids, countable, lengths[rows])
+        first += len(rows)

@@ -1,0 +1,38 @@
+"""Classes of vocabulary tokens, to say what kind of token a latent fires on."""
+
+import unicodedata
+from enum import IntEnum
+
+import numpy as np
+from jaxtyping import Int
+
+
+class TokenClass(IntEnum):
+    """Exclusive classes of a token's text, checked in this order."""
+
+    DIGITS = 0
+    CURRENCY_OR_PERCENT = 1
+    PUNCTUATION = 2
+    CAPITALISED = 3
+    OTHER = 4
+
+
+TOKEN_CLASSES = tuple(TokenClass)
+
+
+def token_class(text: str) -> TokenClass:
+    """Class of one token's text."""
+    text = text.strip()
+    if any(ch.isdigit() for ch in text):
+        return TokenClass.DIGITS
+    if any(ch in "%‰" or unicodedata.category(ch) == "Sc" for ch in text):
+        return TokenClass.CURRENCY_OR_PERCENT
+    if not any(ch.isalpha() for ch in text):
+        return TokenClass.PUNCTUATION
+    return TokenClass.CAPITALISED if text[0].isupper() else TokenClass.OTHER
+
+
+def vocabulary_classes(tokenizer) -> Int[np.ndarray, "vocabulary"]:
+    """Class of every token id, int64; ids without text of their own (bytes of a longer character) are punctuation."""
+    texts = tokenizer.batch_decode([[i] for i in range(len(tokenizer))], clean_up_tokenization_spaces=False)
+    return np.array([token_class(text) for text in texts], dtype=np.int64)
