@@ -81,7 +81,9 @@ class RunConfig(BaseModel):
     def _as_words(cls, value: object) -> object:
         """Words from `16`, `[4, 10]`, `all` or a path, as Python callers and YAML files write them."""
         several = value if isinstance(value, list | tuple | range) else [value]
-        return tuple(str(item) if isinstance(item, int | Path) and not isinstance(item, bool) else item for item in several)
+        return tuple(
+            str(item) if isinstance(item, int | Path) and not isinstance(item, bool) else item for item in several
+        )
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -30,7 +30,9 @@ class Auroc(NamedTuple):
     interval: Interval
 
 
-def welch_interval(estimate: Vector, x: Documents, y: Documents, x_passages: np.ndarray, y_passages: np.ndarray) -> Interval:
+def welch_interval(
+    estimate: Vector, x: Documents, y: Documents, x_passages: np.ndarray, y_passages: np.ndarray
+) -> Interval:
     """Welch's t interval around a difference of passage means, with documents as the independent units.
 
     A mean over passages is a ratio of document totals, so each document enters by its influence on that ratio (Cochran

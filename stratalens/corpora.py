@@ -1,5 +1,6 @@
 """The two sides of a contrast: which rows count, which population each document belongs to, and reading them again."""
 
+from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -128,6 +129,7 @@ class Survey:
 
     @property
     def kept_rows(self) -> int:
+        """Rows that count, both sides."""
         return len(self.content)
 
     def texts_of(self, documents: frozenset[int]) -> frozenset[int]:
@@ -164,7 +166,12 @@ class _Collected(NamedTuple):
 
 
 def survey(
-    corpus: Corpus, *, too_short: Callable[[str], bool], max_documents: int | None, seed: int
+    corpus: Corpus,
+    *,
+    too_short: Callable[[str], bool],
+    max_documents: int | None,
+    seed: int,
+    on_row: Callable[[], None] = lambda: None,
 ) -> Survey:
     """Read both sides once and decide which rows count and to which population each document belongs.
 
@@ -175,11 +182,12 @@ def survey(
         too_short: tells whether a text is too short to count.
         max_documents: at most this many documents a side, the ones of smallest hash.
         seed: of the split and of the sample.
+        on_row: called after each row read.
 
     Raises:
         CorpusError: a side has too few documents to compare.
     """
-    collected = [_collect(side_rows, too_short) for side_rows in _by_side(corpus)]
+    collected = [_collect(side_rows, too_short, on_row) for side_rows in _by_side(corpus)]
     unique = [_without_duplicates(one.rows) for one in collected]
     common = np.intersect1d(unique[0].content, unique[1].content)
     sides = [_Rows(*(array[~np.isin(rows.content, common)] for array in rows)) for rows in unique]
@@ -191,10 +199,7 @@ def survey(
     if not split:
         halves = [np.zeros_like(half) for half in halves]
     membership = np.concatenate(
-        [
-            population(side, 0) + halves[side][np.searchsorted(documents[side], limited[side].document)]
-            for side in Side
-        ]
+        [population(side, 0) + halves[side][np.searchsorted(documents[side], limited[side].document)] for side in Side]
     ).astype(np.int8)
     sample = [
         number
@@ -238,9 +243,9 @@ def _by_side(corpus: Corpus) -> Iterator[Iterator[tuple[str, str]]]:
         yield ((text, identity) for _, text, identity in one.rows())
 
 
-def _collect(rows: Iterator[tuple[str, str]], too_short: Callable[[str], bool]) -> _Collected:
-    from array import array
-
+def _collect(
+    rows: Iterator[tuple[str, str]], too_short: Callable[[str], bool], on_row: Callable[[], None]
+) -> _Collected:
     content, document = array("Q"), array("Q")
     found = empty = short = 0
     for text, identity in rows:
@@ -252,7 +257,10 @@ def _collect(rows: Iterator[tuple[str, str]], too_short: Callable[[str], bool]) 
         else:
             content.append(hash64(text))
             document.append(hash64("document", identity))
-    return _Collected(_Rows(np.array(content, dtype=np.uint64), np.array(document, dtype=np.uint64)), found, empty, short)
+        on_row()
+    return _Collected(
+        _Rows(np.array(content, dtype=np.uint64), np.array(document, dtype=np.uint64)), found, empty, short
+    )
 
 
 def _without_duplicates(rows: _Rows) -> _Rows:

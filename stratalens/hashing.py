@@ -1,4 +1,4 @@
-"""Seeded 64-bit hashes: the only source of randomness in splits and samples, equal on every machine and in any order."""
+"""Seeded 64-bit hashes: the only source of randomness in splits and samples, equal on any machine, in any order."""
 
 import hashlib
 

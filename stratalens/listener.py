@@ -19,12 +19,12 @@ class Listener(Protocol):
         """Something that limits what the results mean."""
         ...
 
-    def track(self, title: str, rows: int) -> "AbstractTracker":
-        """Follow a long stage of so many rows."""
+    def track(self, title: str, rows: int | None) -> "Tracker":
+        """Follow a long stage of so many rows; None where nobody knows yet."""
         ...
 
 
-class AbstractTracker(Protocol):
+class Tracker(Protocol):
     """Context manager that yields the function to report progress with."""
 
     def __enter__(self) -> Advance: ...
@@ -41,6 +41,6 @@ class Silence:
         """Ignore."""
 
     @contextmanager
-    def track(self, title: str, rows: int) -> Iterator[Advance]:
+    def track(self, title: str, rows: int | None) -> Iterator[Advance]:
         """Ignore."""
         yield lambda _rows, _tokens: None

@@ -24,7 +24,7 @@ def choose_device(name: str = "auto") -> torch.device:
 
 
 def choose_dtype(name: str, device: torch.device) -> torch.dtype:
-    """Resolve `auto`: bfloat16 wherever the hardware multiplies it natively, else float16 on cuda and float32 on cpu."""
+    """Resolve `auto`: bfloat16 where the hardware multiplies it natively, else float16 on cuda and float32 on cpu."""
     if name != "auto":
         return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]
     if device.type == "cuda":
@@ -59,7 +59,7 @@ def load_model(
     Args:
         source: a local directory or a Hub id.
         blocks: decoder blocks to keep; None keeps all.
-        device: where the model runs; with cuda, a model larger than one GPU is spread over all.
+        device: where the model runs; with `cuda` and no number, a model larger than one GPU is spread over all.
         dtype: of weights and activations.
         revision: of the Hub repository.
 
@@ -76,7 +76,9 @@ def load_model(
         text_config.num_hidden_layers = blocks
         if getattr(text_config, "layer_types", None):
             text_config.layer_types = text_config.layer_types[:blocks]
-    placement: dict[str, object] = {"device_map": "auto"} if device.type == "cuda" else {}
+    placement: dict[str, object] = {}
+    if device.type == "cuda":
+        placement["device_map"] = "auto" if device.index is None else {"": device}
     with quiet_transformers():
         model = AutoModel.from_pretrained(source, revision=revision, config=config, dtype=dtype, **placement)
     model = model if placement else model.to(device)

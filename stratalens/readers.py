@@ -43,7 +43,7 @@ def find_files(paths: Sequence[str | Path], text_unit: str = "auto") -> list[Tex
     for given in paths:
         path = Path(given).expanduser()
         if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.is_file() and _reader(p) and not p.name.startswith("."))
+            inside = sorted(p for p in path.rglob("*") if _reader(p) and not _hidden(p, path) and p.is_file())
             if not inside:
                 raise CorpusError(f"{given}: no {_KINDS} file in this directory")
             files += [_text_file(p, text_unit, whole=True) for p in inside]
@@ -103,7 +103,9 @@ def _read_jsonl(file: TextFile, text_column: str) -> Iterator[Row]:
             record = json.loads(line)
         except (ValueError, RecursionError) as error:
             reason = error.msg if isinstance(error, json.JSONDecodeError) else "unreadable value"
-            raise CorpusError(f"{file.path}:{number}: not valid JSON ({reason}); one object a line is expected") from None
+            raise CorpusError(
+                f"{file.path}:{number}: not valid JSON ({reason}); one object a line is expected"
+            ) from None
         where = f"{file.path}:{number}"
         if not isinstance(record, dict):
             raise CorpusError(f"{where}: a JSON object was expected, found {type(record).__name__}")
@@ -178,6 +180,10 @@ def _reader(path: Path) -> Callable[[TextFile, str], Iterator[Row]] | None:
     if suffixes and suffixes[-1] == ".gz":
         suffixes.pop()
     return _READERS.get(suffixes[-1]) if suffixes else None
+
+
+def _hidden(path: Path, below: Path) -> bool:
+    return any(part.startswith(".") for part in path.relative_to(below).parts)
 
 
 def _text_file(path: Path, text_unit: str, whole: bool) -> TextFile:

@@ -1,6 +1,7 @@
 """The story of a run: text and model in, ranked features out."""
 
 import time
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,11 +76,18 @@ def prepare(config: RunConfig, listener: Listener) -> Prepared:
     )
     for message in record.describe_files(config.domain, corpus):
         listener.say(message)
-    source = find_model(config)
+    source = find_model(config, listener.say)
     saes = load_saes(config, source)
     tokenizer = load_tokenizer(source)
     cutter = PassageCutter(tokenizer, config.max_length, config.min_length)
-    found = survey(corpus, too_short=cutter.too_short, max_documents=config.max_documents, seed=config.seed)
+    with listener.track("Scanning text", None) as advance:
+        found = survey(
+            corpus,
+            too_short=cutter.too_short,
+            max_documents=config.max_documents,
+            seed=config.seed,
+            on_row=lambda: advance(1, 0),
+        )
     listener.say(record.describe_survey(config.domain, found))
     for warning in record.corpus_warnings(config, found):
         listener.warn(warning)
@@ -98,7 +106,7 @@ def analyze(config: RunConfig, listener: Listener | None = None) -> Result:
         ready = prepare(config, listener)
         checks, reading, seconds = _read_model(config, ready, staging, listener)
         ranked = ranking.rank(
-            _ranking_input(ready, reading), top_n=config.top_n, rank_by=config.rank_by, split=ready.survey.split
+            _RankingInputs(ready, reading), top_n=config.top_n, rank_by=config.rank_by, split=ready.survey.split
         )
         for path in reading.document_files:
             path.unlink()
@@ -144,11 +152,12 @@ def _read_model(
     blocks = min(ready.source.num_layers, deepest + 2)
     dtype = choose_dtype(config.dtype, device)
     listener.say(record.describe_model(ready.source, ready.saes, device, dtype))
-    model = load_model(
-        ready.source.location, blocks=blocks, device=device, dtype=dtype, revision=ready.source.revision
-    )
-    saes = {layer: sae.to(device) for layer, sae in ready.saes.items()}
-    checks = _check(config, ready, model, saes)
+    with listener.track("Loading and checking", None):
+        model = load_model(
+            ready.source.location, blocks=blocks, device=device, dtype=dtype, revision=ready.source.revision
+        )
+        saes = {layer: sae.to(device) for layer, sae in ready.saes.items()}
+        checks = _check(config, ready, model, saes)
     for check in checks.values():
         listener.say(record.describe_check(check))
     if not config.allow_poor_fit:
@@ -185,12 +194,23 @@ def _check(config: RunConfig, ready: Prepared, model: torch.nn.Module, saes: dic
     return selfcheck.check(model, saes, (batch.to(device) for batch in batches))
 
 
-def _ranking_input(ready: Prepared, reading: harvest.Harvest) -> dict[int, ranking.LayerInput]:
-    return {
-        layer: ranking.LayerInput(
-            stats=one.stats,
-            documents=read_documents(reading.document_files, layer, one.stats.num_latents),
-            decoder_norms=ready.saes[layer].decoder_norms().double().cpu().numpy(),
+@dataclass(frozen=True)
+class _RankingInputs(Mapping[int, ranking.LayerInput]):
+    """Layer -> input of the ranking, read from disk when asked for, so that one layer at a time is in memory."""
+
+    ready: Prepared
+    reading: harvest.Harvest
+
+    def __getitem__(self, layer: int) -> ranking.LayerInput:
+        stats = self.reading.layers[layer].stats
+        return ranking.LayerInput(
+            stats=stats,
+            documents=read_documents(self.reading.document_files, layer, stats.num_latents),
+            decoder_norms=self.ready.saes[layer].decoder_norms().double().cpu().numpy(),
         )
-        for layer, one in reading.layers.items()
-    }
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.reading.layers)
+
+    def __len__(self) -> int:
+        return len(self.reading.layers)

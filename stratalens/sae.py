@@ -1,4 +1,4 @@
-"""Sparse autoencoders in evaluation: residual stream in, sparse latents out, exactly as the SAE's own library encodes."""
+"""Sparse autoencoders in evaluation: residual stream in, sparse latents out, as the SAE's own library encodes."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -62,10 +62,12 @@ class Sae:
 
     @property
     def d_model(self) -> int:
+        """Width of the residual stream."""
         return self.encoder_weight.shape[1]
 
     @property
     def num_latents(self) -> int:
+        """Number of latents, dead ones included."""
         return self.encoder_weight.shape[0]
 
     def to(self, device: torch.device) -> "Sae":
@@ -96,9 +98,7 @@ class Sae:
         firsts = torch.arange(0, self.num_latents, self.num_latents // self.k, device=x.device)
         return SparseLatents(values, within + firsts)
 
-    def decode(
-        self, latents: SparseLatents, x: Float[Tensor, "token d_model"]
-    ) -> Float[Tensor, "token d_model"]:
+    def decode(self, latents: SparseLatents, x: Float[Tensor, "token d_model"]) -> Float[Tensor, "token d_model"]:
         """Rebuild the hookpoint from latents (and from the input itself where there is a skip connection)."""
         dense = torch.zeros(len(x), self.num_latents, device=x.device)
         rebuilt = dense.scatter_(1, latents.indices, latents.values) @ self.decoder_weight + self.decoder_bias

@@ -19,10 +19,10 @@ from stratalens.tokens import TokenBatch
 
 SINK_RATIO = 10.0
 """Positions whose norm exceeds this multiple of the layer's median norm are attention sinks."""
-MEAN_ERROR_FLOOR = 0.003
+MEAN_ERROR_FLOOR = 0.001
 """Below this share of error in the mean the SAE is at home."""
-MEAN_ERROR_RATIO = 3.0
-"""A neighbour fits clearly better when the SAE's own share of error in the mean is this many times the neighbour's."""
+MEAN_ERROR_RATIO = 1.5
+"""A neighbour fits clearly better when this many times less of the error lies in its mean and its FVU is no higher."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,8 @@ class _Sums:
         self.target = target.sum(0) if self.target is None else self.target + target.sum(0)
 
     def fit(self, hookpoint: str) -> Fit:
-        assert self.error is not None and self.target is not None, "no position was read"
+        assert self.error is not None, "no position was read"
+        assert self.target is not None, "no position was read"
         variance = self.squared - float(self.target.pow(2).sum()) / self.positions
         return Fit(
             hookpoint=hookpoint,
@@ -135,7 +136,7 @@ def _consume(
     for layer, sae in saes.items():
         if place not in places[layer]:
             continue
-        source = module_input if sae.reads_input else module_output
+        source = (module_input if sae.reads_input else module_output).to(batch.countable.device)
         length = torch.linalg.vector_norm(source, dim=-1, dtype=torch.float32)
         countable = length[batch.countable]
         if place == sae.hookpoint:
@@ -144,7 +145,7 @@ def _consume(
         x = source[keep]
         latents = sae.encode(x)
         fired = int((latents.values > 0).sum())
-        sums[layer, place].add(module_output[keep].float(), sae.decode(latents, x), fired)
+        sums[layer, place].add(module_output.to(keep.device)[keep].float(), sae.decode(latents, x), fired)
 
 
 def _problem(own: Fit, others: list[Fit]) -> str:
@@ -153,7 +154,7 @@ def _problem(own: Fit, others: list[Fit]) -> str:
         for other in others
         if own.mean_error_share > MEAN_ERROR_FLOOR
         and own.mean_error_share > MEAN_ERROR_RATIO * other.mean_error_share
-        and other.fvu < 1
+        and other.fvu <= own.fvu
     ]
     if better:
         best = min(better, key=lambda fit: fit.mean_error_share)

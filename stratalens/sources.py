@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -27,14 +27,14 @@ class ModelSource(NamedTuple):
     """SHA-256 over config and weights of a local directory, or the commit of a Hub repository."""
 
 
-def find_model(config: RunConfig) -> ModelSource:
-    """Resolve the base model and read its configuration, not its weights.
+def find_model(config: RunConfig, say: Callable[[str], None] = lambda _message: None) -> ModelSource:
+    """Resolve the base model and read its configuration, not its weights; `say` hears of slow first steps.
 
     Raises:
         ModelError: there is no such model, or it cannot be reached; the message says what to do.
     """
     if config.base_model is None:
-        location, name = str(embedded_model_directory()), MODEL_NAME
+        location, name = str(embedded_model_directory(say)), MODEL_NAME
     else:
         location, name = _local_or_hub(config.base_model, ModelError), config.base_model
     from transformers import AutoConfig
@@ -118,7 +118,9 @@ def _one_hookpoint(layer: int, candidates: list[str]) -> str:
     blocks = [hookpoint for hookpoint in candidates if hookpoint.count(".") == 1]
     chosen = blocks or candidates
     if len(chosen) > 1:
-        raise ConfigError(f"layer {layer} has several SAEs ({', '.join(chosen)}); point --sae_model at a folder with one")
+        raise ConfigError(
+            f"layer {layer} has several SAEs ({', '.join(chosen)}); point --sae_model at a folder with one"
+        )
     return chosen[0]
 
 

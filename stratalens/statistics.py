@@ -1,4 +1,4 @@
-"""Streaming statistics of one layer: bounded in size, merged by addition, one definition for accumulating and saving."""
+"""Streaming statistics of one layer: bounded in size, merged by addition, one definition for all uses."""
 
 from dataclasses import dataclass, fields
 from typing import NamedTuple
@@ -71,6 +71,7 @@ class FeatureStats:
 
     @property
     def num_latents(self) -> int:
+        """Number of latents, dead ones included."""
         return self.passages_fired.shape[1]
 
     @classmethod

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -12,6 +13,8 @@ from stratalens.listener import Advance
 from stratalens.run import Result
 
 FEATURES_SHOWN = 10
+WIDTH_OF_FILES = 120
+"""Tables that go to a file or a pipe are this wide."""
 
 
 class Terminal:
@@ -19,6 +22,8 @@ class Terminal:
 
     def __init__(self, quiet: bool = False):
         self.console = Console(quiet=quiet, highlight=False, soft_wrap=True)
+        if not self.console.is_terminal:
+            self.console.width = WIDTH_OF_FILES
         self.errors = Console(quiet=quiet, highlight=False, stderr=True, soft_wrap=True)
 
     def say(self, message: str) -> None:
@@ -30,7 +35,7 @@ class Terminal:
         self.errors.print(f"[yellow]Note:[/yellow] {escape(message)}")
 
     @contextmanager
-    def track(self, title: str, rows: int) -> Iterator[Advance]:
+    def track(self, title: str, rows: int | None) -> Iterator[Advance]:
         """Show a bar with rows done, tokens a second and time left."""
         bar = Progress(
             TextColumn("{task.description}"),
@@ -62,9 +67,9 @@ class Terminal:
 
 
 def _layer_table(result: Result) -> Table:
-    table = Table(title="Layers, best first", title_justify="left")
-    for name in ("Layer", "Avg spec.", "Max spec.", "Avg % of norm", "Avg AUROC", "Confirmed", "Top feature"):
-        table.add_column(name, justify="right")
+    table = Table(title="Layers, best first", title_justify="left", box=SIMPLE_HEAD)
+    for name in ("Layer", "Avg spec.", "Max spec.", "% of norm", "AUROC", "Confirmed", "Top feature"):
+        table.add_column(name, justify="right", no_wrap=True)
     for row in result.layers.itertuples():
         confirmed = "-" if row.confirmed_features is None else f"{row.confirmed_features:.0f}/{row.total_features}"
         table.add_row(
@@ -81,20 +86,19 @@ def _layer_table(result: Result) -> Table:
 
 def _feature_table(result: Result) -> Table:
     domain = result.tables.domain
-    table = Table(title=f"Top {domain} features across layers", title_justify="left")
-    for name in ("#", "Layer", "Feature", "Spec.", "95% interval", "% of norm", "AUROC", "q", "Confirmed"):
-        table.add_column(name, justify="right")
-    table.add_column("Label", overflow="ellipsis", no_wrap=True, max_width=44)
+    table = Table(title=f"Top {domain} features across layers", title_justify="left", box=SIMPLE_HEAD)
+    for name in ("#", "Layer", "Feature", "Spec.", "95% interval", "% of norm", "AUROC", "Conf."):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("Label", overflow="ellipsis", no_wrap=True)
     for place, row in enumerate(result.top_features.head(FEATURES_SHOWN).to_dict("records"), 1):
         table.add_row(
             str(place),
             str(row["layer"]),
             str(row["feature_number"]),
             f"{row['specialization']:.3f}",
-            f"{row['specialization_low']:.3f} to {row['specialization_high']:.3f}",
+            f"{row['specialization_low']:.2f} to {row['specialization_high']:.2f}",
             f"{100 * row['normalised_specialization']:.2f}",
             f"{row['auroc']:.3f}",
-            f"{row['q_value']:.1e}",
             {True: "yes", False: "no"}.get(row["confirmed"], "-"),
             escape(str(row["label"])),
         )

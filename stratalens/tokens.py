@@ -1,6 +1,6 @@
-"""Text to token batches: cut documents into passages, pack passages of like length, mark the positions that may count."""
+"""Text to token batches: cut documents into passages, pack like lengths, mark the positions that may count."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import NamedTuple, Protocol
@@ -23,8 +23,9 @@ class Tokenizer(Protocol):
 
     all_special_ids: list[int]
 
-    def __call__(self, text: str, **options: object) -> dict[str, list]: ...
-    def build_inputs_with_special_tokens(self, token_ids_0: list[int]) -> list[int]: ...
+    def __call__(self, text: str, **options: object) -> Mapping[str, list]:
+        """Token ids and offsets of a text."""
+        ...
 
 
 class TokenSpan(NamedTuple):
@@ -51,7 +52,7 @@ def _pieces(text: str) -> Iterator[tuple[int, str]]:
 class PassageCutter:
     """Cuts documents into passages of at most `max_length` tokens, special tokens included.
 
-    Special tokens are the ones that the tokenizer itself adds to plain text (for Llama a BOS in front); no chat template.
+    Special tokens are the ones that the tokenizer itself adds to plain text (for Llama a BOS); no chat template.
     """
 
     def __init__(self, tokenizer: Tokenizer, max_length: int, min_length: int = 2):

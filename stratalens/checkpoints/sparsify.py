@@ -1,4 +1,4 @@
-"""EleutherAI's sparsify format: `<run>/<hookpoint>/{cfg.json, sae.safetensors}`, with several seeds one level deeper."""
+"""EleutherAI's sparsify format: `<run>/<hookpoint>/{cfg.json, sae.safetensors}`, with several seeds below."""
 
 import hashlib
 import json
@@ -18,7 +18,7 @@ WEIGHTS_FILE = "sae.safetensors"
 
 
 class SparsifyConfig(BaseModel):
-    """`cfg.json` of a sparse coder; unknown keys of other versions are dropped, missing ones take the library's default."""
+    """`cfg.json` of a sparse coder; unknown keys are dropped, missing ones take the library's default."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -130,9 +130,7 @@ def _take(tensors: dict[str, Tensor], name: str, shape: tuple[int, ...], path: P
         raise CheckpointError(f"{path}: no tensor `{name}` (found: {', '.join(sorted(tensors)) or 'none'})")
     tensor = tensors[name].float()
     if tuple(tensor.shape) != shape:
-        raise CheckpointError(
-            f"{path}: `{name}` has shape {list(tensor.shape)}, but {CONFIG_FILE} says {list(shape)}"
-        )
+        raise CheckpointError(f"{path}: `{name}` has shape {list(tensor.shape)}, but {CONFIG_FILE} says {list(shape)}")
     if not bool(torch.isfinite(tensor).all()):
         raise CheckpointError(f"{path}: `{name}` holds NaN or infinite values; the checkpoint is damaged")
     return tensor

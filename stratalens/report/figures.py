@@ -19,30 +19,29 @@ Colours = dict[int, tuple[float, float, float]]
 def write_overview(tables: Tables, path: Path) -> None:
     """Write the overview figure of a run as PNG."""
     import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
     import seaborn as sns
+    from matplotlib.figure import Figure
 
     layers = sorted(tables.features)
     colours: Colours = dict(zip(layers, sns.color_palette("viridis", len(layers)), strict=True))
     style = {"font.size": 9, "axes.titlesize": 10, "axes.titleweight": "bold", "axes.titlelocation": "left"}
-    with sns.axes_style("whitegrid"), plt.rc_context(style):
-        figure, axes = plt.subplots(2, 2, figsize=(11, 8.5), layout="constrained")
+    with sns.axes_style("whitegrid"), matplotlib.rc_context(style):
+        figure = Figure(figsize=(11, 8.5), layout="constrained")
+        upper, lower = figure.subfigures(2, 1)
+        by_layer, activations = upper.subplots(1, 2)
+        forest, separation = lower.subplots(1, 2)
         rows = tables.consolidated
-        _by_layer(axes[0, 0], rows, layers, colours, "normalised_specialization", percent=True)
-        axes[0, 0].set(title="A  Specialization by layer", ylabel="share of residual-stream norm (%)")
-        _activations(axes[0, 1], tables, colours)
-        _forest(axes[1, 0], tables, colours)
-        _by_layer(axes[1, 1], rows, layers, colours, "auroc", percent=False)
-        axes[1, 1].axhline(0.5, color="0.35", linestyle="--", linewidth=1)
-        axes[1, 1].annotate(
-            "chance", (0.99, 0.5), xycoords=("axes fraction", "data"), ha="right", va="bottom", color="0.35", fontsize=8
-        )
-        axes[1, 1].set(title=f"D  How well a feature separates {tables.domain} from general text", ylabel="AUROC of documents")
+        _by_layer(by_layer, rows, layers, colours, "normalised_specialization", percent=True)
+        by_layer.set(title="A  Specialization by layer", ylabel="share of residual-stream norm (%)")
+        _activations(activations, tables, colours)
+        _forest(forest, tables, colours)
+        _by_layer(separation, rows, layers, colours, "auroc", percent=False)
+        separation.axhline(0.5, color="0.35", linestyle="--", linewidth=1)
+        place = {"xycoords": ("axes fraction", "data"), "ha": "right", "va": "bottom"}
+        separation.annotate("chance", (0.99, 0.5), color="0.35", fontsize=8, **place)
+        separation.set(title="D  How well one feature tells the documents apart", ylabel="AUROC")
         figure.suptitle(_headline(tables), fontsize=10, x=0.01, ha="left")
         figure.savefig(path, dpi=RESOLUTION)
-        plt.close(figure)
 
 
 def _headline(tables: Tables) -> str:
@@ -67,7 +66,9 @@ def _by_layer(
         across = place + jitter.uniform(-0.22, 0.22, len(own))
         confirmed = own["confirmed"].fillna(False).to_numpy(dtype=bool)
         for mask, face in ((confirmed, colours[layer]), (~confirmed, "none")):
-            axes.scatter(across[mask], values[mask], s=22, facecolor=face, edgecolor=colours[layer], linewidth=0.9, alpha=0.85)
+            axes.scatter(
+                across[mask], values[mask], s=22, facecolor=face, edgecolor=colours[layer], linewidth=0.9, alpha=0.85
+            )
         if len(values):
             axes.hlines(np.median(values), place - 0.34, place + 0.34, color="black", linewidth=1.6)
     axes.set_xticks(range(len(layers)), [str(layer) for layer in layers])
@@ -93,7 +94,11 @@ def _activations(axes: "Axes", tables: Tables, colours: Colours) -> None:
     for layer, colour in colours.items():
         own = tables.features[layer]
         axes.scatter(
-            own["general_activation"].clip(lower=floor), own[domain].clip(lower=floor), s=20, color=colour, label=f"layer {layer}"
+            own["general_activation"].clip(lower=floor),
+            own[domain].clip(lower=floor),
+            s=20,
+            color=colour,
+            label=f"layer {layer}",
         )
     top = float(np.nanmax(positive)) * 1.5 if len(positive) else 1.0
     axes.plot([floor, top], [floor, top], color="0.35", linestyle="--", linewidth=1)

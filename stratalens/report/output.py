@@ -1,5 +1,6 @@
 """The output directory: results are written beside their place and moved there together when all are complete."""
 
+import errno
 import json
 import shutil
 import tempfile
@@ -21,7 +22,7 @@ def staged(output_dir: Path) -> Iterator[Path]:
     Raises:
         OutputError: the directory cannot be written.
     """
-    existed = output_dir.exists()
+    created = [place for place in (output_dir, *output_dir.parents) if not place.exists()]
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=output_dir))
@@ -31,13 +32,16 @@ def staged(output_dir: Path) -> Iterator[Path]:
         yield staging
         _replace(staging, output_dir)
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise OutputError(f"{output_dir}: the disk is full; make room or choose another --output_dir") from None
         if error.filename is None or not str(error.filename).startswith(str(output_dir)):
             raise
         raise OutputError(f"{error.filename}: cannot be written: {error.strerror}") from None
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-        if not existed and not any(output_dir.iterdir()):
-            output_dir.rmdir()
+        for place in created:
+            if place.is_dir() and not any(place.iterdir()):
+                place.rmdir()
 
 
 def _replace(staging: Path, output_dir: Path) -> None:

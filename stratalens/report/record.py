@@ -76,7 +76,8 @@ def describe_model(source: ModelSource, saes: Mapping[int, Sae], device: torch.d
     widths = sorted({sae.num_latents for sae in saes.values()})
     layers = " ".join(map(str, saes))
     return (
-        f"Model: {source.name}, blocks 0 to {max(saes)} of {source.num_layers}, {str(dtype).split('.')[1]} on {device}; "
+        f"Model: {source.name}, blocks 0 to {max(saes)} of {source.num_layers}, "
+        f"{str(dtype).removeprefix('torch.')} on {device}; "
         f"SAEs of {' and '.join(f'{w:,}' for w in widths)} latents at layers {layers}"
     )
 
@@ -100,15 +101,15 @@ def layer_facts(checks: Mapping[int, LayerCheck], harvest: Harvest) -> dict[int,
     return facts
 
 
-def warnings(
-    config: RunConfig, survey: Survey, checks: Mapping[int, LayerCheck], tables: Tables
-) -> list[str]:
+def warnings(config: RunConfig, survey: Survey, checks: Mapping[int, LayerCheck], tables: Tables) -> list[str]:
     """What a reader must know before trusting the numbers, beyond what the documents showed."""
-    found = [f"the SAE of {check.own.hookpoint} may not fit: {check.problem}" for check in checks.values() if check.problem]
+    found = [
+        f"the SAE of {check.own.hookpoint} may not fit: {check.problem}" for check in checks.values() if check.problem
+    ]
     if tables.below_threshold:
         found.append(
-            f"{tables.below_threshold} of {len(tables.consolidated)} reported features have a specialization below "
-            f"--min_specialization {config.min_specialization:g} and are left out of the top {config.top_features_n} file"
+            f"{tables.below_threshold} of {len(tables.consolidated)} reported features are below "
+            f"--min_specialization {config.min_specialization:g} and left out of the top {config.top_features_n} file"
         )
     if config.domain_data and not config.general_data:
         found.append(
@@ -136,7 +137,9 @@ def build(
     staging: Path,
 ) -> dict[str, object]:
     """The content of `run.json`."""
-    sides = {side_name(config.domain, side): asdict(counts) for side, counts in zip(Side, ready.survey.counts, strict=True)}
+    sides = {
+        side_name(config.domain, side): asdict(counts) for side, counts in zip(Side, ready.survey.counts, strict=True)
+    }
     facts = layer_facts(checks, harvest)
     return {
         "stratalens": _version("stratalens"),

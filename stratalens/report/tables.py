@@ -95,8 +95,18 @@ def build(
     comparable = "normalised_specialization" if compare_by == "normalised" else "specialization"
     rows = pd.concat([table.assign(layer=layer) for layer, table in features.items()], ignore_index=True)
     lead = [f"{domain}_activation", "general_activation", "specialization"]
-    rows = rows[["feature_number", *lead, "rank", "layer", *(c for c in rows if c not in ("feature_number", *lead, "rank", "layer"))]]
-    consolidated = rows.sort_values([comparable, "layer", "feature_number"], ascending=[False, True, True], ignore_index=True)
+    rows = rows[
+        [
+            "feature_number",
+            *lead,
+            "rank",
+            "layer",
+            *(c for c in rows if c not in ("feature_number", *lead, "rank", "layer")),
+        ]
+    ]
+    consolidated = rows.sort_values(
+        [comparable, "layer", "feature_number"], ascending=[False, True, True], ignore_index=True
+    )
     passed = consolidated[consolidated["specialization"] >= min_specialization]
     layers = pd.DataFrame([_layer_row(layer, features[layer], everything[layer], facts[layer]) for layer in features])
     layers = layers.sort_values([f"avg_{comparable}", "layer"], ascending=[False, True], ignore_index=True)
@@ -185,7 +195,9 @@ def json_value(value: object) -> object:
 
 def write_json(content: object, path: Path) -> None:
     """Write valid JSON, UTF-8, one value a line."""
-    path.write_text(json.dumps(json_value(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+    path.write_text(
+        json.dumps(json_value(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8"
+    )
 
 
 def records(table: pd.DataFrame) -> list[dict[str, object]]:
@@ -237,7 +249,12 @@ def _write_layer(
         ]
         for feature, shown in examples.items()
     }
-    config = {"base_model": settings["base_model"], "sae_model": settings["sae_model"], "top_n": top_n, "layer_idx": layer}
+    config = {
+        "base_model": settings["base_model"],
+        "sae_model": settings["sae_model"],
+        "top_n": top_n,
+        "layer_idx": layer,
+    }
     write_json(
         {"top_features": records(table), "feature_sentences": sentences, "config": config | dict(settings)},
         folder / f"top_{top_n}_features_analysis.json",
@@ -257,7 +274,14 @@ def summary(tables: Tables) -> dict[str, object]:
     layer_rows = records(tables.layers)
     best_layer, best = layer_rows[0] if layer_rows else {}, records(rows.head(1))
     feature_keys = ("feature_number", "layer", "specialization", f"{domain}_activation", "general_activation")
-    more_keys = ("specialization_low", "specialization_high", "normalised_specialization", "q_value", "confirmed", "label")
+    more_keys = (
+        "specialization_low",
+        "specialization_high",
+        "normalised_specialization",
+        "q_value",
+        "confirmed",
+        "label",
+    )
     return {
         "analysis_summary": {
             "total_features_analyzed": len(rows),
@@ -269,7 +293,12 @@ def summary(tables: Tables) -> dict[str, object]:
                 "layer_number": best_layer.get("layer"),
                 **{
                     key: best_layer.get(key)
-                    for key in ("avg_specialization", "max_specialization", "top_feature", "avg_normalised_specialization")
+                    for key in (
+                        "avg_specialization",
+                        "max_specialization",
+                        "top_feature",
+                        "avg_normalised_specialization",
+                    )
                 },
             },
             "best_feature": {key: best[0][key] for key in (*feature_keys, *more_keys)} if best else None,

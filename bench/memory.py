@@ -1,0 +1,63 @@
+"""Peak memory of a whole run on some documents and on ten times as many, each in a process of its own.
+
+python bench/memory.py [--documents 150]
+"""
+
+import json
+import random
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import tyro
+
+from stratalens.domains import text_file
+from stratalens.readers import find_files, read_rows
+
+ALLOWED = 1.05
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to measure."""
+
+    documents: int = 75
+    """Documents a side in the smaller run."""
+
+
+def write_documents(source: Path, target: Path, count: int) -> None:
+    """Documents of about a hundred words, each a new mixture of sentences of the built-in texts."""
+    rows = [row for file in find_files([source]) for row in read_rows(file, "text")]
+    sentences = [s.strip() + "." for row in rows for s in row.text.split(". ") if len(s.split()) > 5]
+    shuffled = random.Random(0)
+    with target.open("w", encoding="utf-8") as stream:
+        for _ in range(count):
+            stream.write(json.dumps({"text": " ".join(shuffled.sample(sentences, 5))}) + "\n")
+
+
+def peak_memory(folder: Path, documents: int) -> int:
+    """Peak memory of one run in bytes."""
+    sides = {}
+    for option, name in (("--domain_data", "financial"), ("--general_data", "general")):
+        sides[option] = folder / f"{name}-{documents}.jsonl"
+        write_documents(text_file(name), sides[option], documents)
+    output = folder / f"results-{documents}"
+    command = [sys.executable, "-m", "stratalens", "analyze", "--quiet", "--output_dir", str(output)]
+    subprocess.run([*command, *(str(word) for pair in sides.items() for word in pair)], check=True)
+    record = json.loads((output / "run.json").read_text())
+    print(
+        f"{record['documents']:,} documents, {record['tokens']:,} tokens: {record['peak_memory_bytes'] / 1e6:,.0f} MB"
+    )
+    return record["peak_memory_bytes"]
+
+
+def main(options: Options) -> None:
+    with TemporaryDirectory() as name:
+        small, large = (peak_memory(Path(name), count) for count in (options.documents, 10 * options.documents))
+    print(f"10 times the documents: {large / small:.3f} times the memory; allowed {ALLOWED}")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options, description=__doc__))

@@ -1,0 +1,156 @@
+"""The harvest by definition: one passage at a time, dense latents from sparsify, plain loops. For comparison only."""
+
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from sparsify import SparseCoder
+from torch import Tensor
+from transformers import AutoModelForCausalLM
+
+from stratalens.corpora import POPULATIONS, DocumentRow
+from stratalens.statistics import HISTOGRAM_BINS, HISTOGRAM_BINS_PER_DECADE, HISTOGRAM_LOW
+from stratalens.vocabulary import TOKEN_CLASSES, token_class
+
+
+@dataclass(frozen=True)
+class Place:
+    """A hookpoint: which entry of `hidden_states` its SAE reads, and the norm above which a position is a sink."""
+
+    folder: Path
+    hidden_state: int
+    norm_limit: float
+
+
+@dataclass(frozen=True)
+class Passage:
+    """One passage with the values of its kept positions at one place."""
+
+    row: DocumentRow
+    start: int
+    end: int
+    ids: list[int]
+    countable: list[int]
+    kept: list[int]
+    latents: np.ndarray
+    """`[kept position, latent]`"""
+    hidden: np.ndarray
+    """`[kept position, d_model]`"""
+
+    @property
+    def mean(self) -> np.ndarray:
+        return self.latents.mean(0) if self.kept else np.zeros(self.latents.shape[1])
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One passage as the model saw it."""
+
+    row: DocumentRow
+    start: int
+    end: int
+    ids: list[int]
+    countable: list[int]
+    """Positions past the first that hold no special token."""
+    hidden_states: list[Tensor]
+    """`[seq, d_model]` each, as the library numbers them: entry 0 is the embedding."""
+
+
+@torch.inference_mode()
+def read(
+    model_directory: Path, tokenizer, rows: list[DocumentRow], length: int, frame: tuple[list[int], list[int]]
+) -> list[Reading]:
+    """Read all passages one by one; `frame` holds the special tokens before and after a passage."""
+    model = AutoModelForCausalLM.from_pretrained(model_directory, dtype=torch.float32)
+    special = set(tokenizer.all_special_ids)
+    room = length - len(frame[0]) - len(frame[1])
+    readings = []
+    for row in rows:
+        whole = tokenizer(row.text, add_special_tokens=False, return_offsets_mapping=True)
+        for first in range(0, len(whole["input_ids"]), room):
+            chunk = slice(first, first + room)
+            if len(whole["input_ids"][chunk]) < 2:
+                continue
+            ids = [*frame[0], *whole["input_ids"][chunk], *frame[1]]
+            output = model(torch.tensor([ids]), output_hidden_states=True, logits_to_keep=1)
+            where = whole["offset_mapping"][chunk]
+            countable = [i for i in range(1, len(ids)) if ids[i] not in special]
+            hidden = [state[0] for state in output.hidden_states]
+            readings.append(Reading(row, where[0][0], where[-1][1], ids, countable, hidden))
+    return readings
+
+
+@torch.inference_mode()
+def encode(readings: list[Reading], place: Place) -> list[Passage]:
+    """The kept positions of every passage, encoded by sparsify itself."""
+    coder = SparseCoder.load_from_disk(place.folder).float()
+    passages = []
+    for one in readings:
+        hidden = one.hidden_states[place.hidden_state]
+        kept = [i for i in one.countable if float(hidden[i].norm()) <= place.norm_limit]
+        encoded = coder.encode(hidden[kept])
+        dense = torch.zeros(len(kept), coder.num_latents).scatter_(1, encoded.top_indices, encoded.top_acts)
+        passages.append(
+            Passage(
+                row=one.row,
+                start=one.start,
+                end=one.end,
+                ids=one.ids,
+                countable=one.countable,
+                kept=kept,
+                latents=dense.double().numpy(),
+                hidden=hidden[kept].double().numpy(),
+            )
+        )
+    return passages
+
+
+def statistics(passages: list[Passage], tokenizer) -> dict[str, np.ndarray]:
+    """Every field of FeatureStats, by name."""
+    latents = passages[0].latents.shape[1]
+    shapes = {"histogram": (latents, HISTOGRAM_BINS), "class_mass": (latents, len(TOKEN_CLASSES))}
+    by_population = ("passages", "countable_positions", "positions", "norm_sum")
+    sums: dict[str, np.ndarray] = defaultdict(lambda: np.zeros((POPULATIONS, latents)))
+    sums |= {name: np.zeros(POPULATIONS) for name in by_population}
+    sums |= {name: np.zeros((POPULATIONS, *shape)) for name, shape in shapes.items()}
+    for one in passages:
+        p = one.row.population
+        sums["passages"][p] += 1
+        sums["countable_positions"][p] += len(one.countable)
+        sums["positions"][p] += len(one.kept)
+        sums["norm_sum"][p] += np.linalg.norm(one.hidden, axis=1).sum()
+        for f in range(latents):
+            _add_latent(sums, one, p, f)
+        for position, values in zip(one.kept, one.latents, strict=True):
+            sums["class_mass"][p, :, token_class(tokenizer.decode([one.ids[position]]))] += values
+            if 10 * position < len(one.ids):
+                sums["early_mass"][p] += values
+    return sums
+
+
+def _add_latent(sums: dict[str, np.ndarray], one: Passage, p: int, f: int) -> None:
+    fired = one.latents[:, f] > 0
+    sums["passages_fired"][p, f] += fired.any()
+    sums["positions_fired"][p, f] += fired.sum()
+    sums["mean_sum"][p, f] += one.mean[f]
+    sums["mean_square_sum"][p, f] += one.mean[f] ** 2
+    sums["activation_sum"][p, f] += one.latents[:, f].sum()
+    if fired.any():
+        sums["activation_max"][p, f] = max(sums["activation_max"][p, f], one.latents[:, f].max())
+        decades = np.log10(one.mean[f] / HISTOGRAM_LOW)
+        sums["histogram"][p, f, int(np.clip(decades * HISTOGRAM_BINS_PER_DECADE, 0, HISTOGRAM_BINS - 1))] += 1
+
+
+Example = tuple[float, int, int, int, int]
+
+
+def top_examples(passages: list[Passage], population: int, latent: int, count: int) -> list[Example]:
+    """(value, content, start, end, token of the peak) of the strongest passages, in falling order."""
+    found = []
+    for one in passages:
+        if one.row.population == population and (one.latents[:, latent] > 0).any():
+            peak = one.kept[int(one.latents[:, latent].argmax())]
+            found.append((float(one.latents[:, latent].max()), one.row.content, one.start, one.end, one.ids[peak]))
+    return sorted(found, key=lambda example: (-example[0], *example[1:3]))[:count]

@@ -1,0 +1,38 @@
+"""How a test drives the command line into a mistake of the user and reads the one line it ends in."""
+
+from pathlib import Path
+
+import pytest
+
+from stratalens.cli import main
+
+Options = dict[str, str | list[str]]
+
+
+def with_options(arguments: list[str], options: Options) -> list[str]:
+    """The arguments with these options in place of their own."""
+    changed = list(arguments)
+    for name, value in options.items():
+        if f"--{name}" in changed:
+            at = changed.index(f"--{name}")
+            del changed[at : at + 2]
+        changed += [f"--{name}", *([value] if isinstance(value, str) else value)]
+    return changed
+
+
+def output_of(arguments: list[str]) -> Path:
+    return Path(arguments[arguments.index("--output_dir") + 1])
+
+
+def refusal(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """The line that a quiet `analyze` refuses the arguments with: exit code 2, nothing else said, nothing written."""
+    capsys.readouterr()
+    code = main(["analyze", "--quiet", *arguments])
+    said = capsys.readouterr()
+    lines = said.err.splitlines()
+    assert code == 2
+    assert said.out == ""
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("stratalens: ")
+    assert not output_of(arguments).is_dir()
+    return lines[0]

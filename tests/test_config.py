@@ -1,0 +1,183 @@
+"""Options come from defaults, a file and flags, in this order; help and version need no heavy library."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import stratalens
+from stratalens.cli import main, parse
+from stratalens.config import RunConfig, make_config, parse_layers, read_config_file
+from stratalens.errors import ConfigError
+
+HEAVY = ("torch", "transformers", "numpy", "pandas", "matplotlib", "huggingface_hub")
+
+
+def parsed(*words: str) -> RunConfig:
+    return parse(list(words), "stratalens analyze")
+
+
+def written(folder: Path, text: str, name: str = "options.yaml") -> str:
+    (folder / name).write_text(text)
+    return str(folder / name)
+
+
+def test_without_arguments_every_option_has_its_default():
+    assert parsed() == make_config()
+
+
+def test_every_option_of_the_file_is_taken_over_the_defaults(tmp_path):
+    text = "top_n: 7\nlayers: [4, 10-12]\nmin-specialization: 0.5\nquiet: true\ndomain: legal\nmax_documents: 100\n"
+    expected = make_config(
+        top_n=7, layers=("4", "10-12"), min_specialization=0.5, quiet=True, domain="legal", max_documents=100
+    )
+    assert parsed("--config", written(tmp_path, text)) == expected
+    assert parsed(f"--config={written(tmp_path, text)}") == expected
+
+
+def test_flags_win_over_the_file_and_the_file_over_defaults(tmp_path):
+    path = written(tmp_path, "top_n: 7\nlayers: [4]\nquiet: true\nseed: 3\n")
+    config = parsed("--config", path, "--top-n", "9", "--layers", "16", "22", "--no-quiet")
+    assert (config.top_n, config.layers, config.quiet, config.seed) == (9, ("16", "22"), False, 3)
+    assert parsed("--top_n", "9", "--config", path).top_n == 9
+
+
+def test_the_record_of_a_run_is_a_configuration_that_repeats_it(tmp_path):
+    config = make_config(layers=[4, "10-12"], top_n=5, domain="tax_law", domain_data=["a.txt", "b.csv"], seed=11)
+    record = {"stratalens": "0.1.0", "settings": config.model_dump(mode="json"), "tokens": 12, "files": []}
+    assert parsed("--config", written(tmp_path, json.dumps(record), "run.json")) == config
+
+
+def test_the_run_json_of_a_real_run_repeats_its_settings(tiny_arguments, tmp_path):
+    assert main(["analyze", *tiny_arguments, "--layers", "2", "--top_n", "3", "--quiet"]) == 0
+    before = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert (
+        main(["analyze", "--config", str(tmp_path / "out" / "run.json"), "--output_dir", str(tmp_path / "again")]) == 0
+    )
+    after = json.loads((tmp_path / "again" / "run.json").read_text())
+    assert {k: v for k, v in after["settings"].items() if k != "output_dir"} == {
+        k: v for k, v in before["settings"].items() if k != "output_dir"
+    }
+    assert [after[part] for part in ("files", "corpus", "saes")] == [
+        before[part] for part in ("files", "corpus", "saes")
+    ]
+
+
+def test_an_empty_value_in_the_file_leaves_the_default(tmp_path):
+    assert parsed("--config", written(tmp_path, "top_n:\ndomain: legal\n")) == make_config(domain="legal")
+    assert read_config_file(Path(written(tmp_path, "top-n: 5\nseed: null"))) == {"top_n": 5}
+
+
+def test_underscores_and_hyphens_in_flags_are_read_alike():
+    assert parsed("--top_features_n", "3", "--rank_by", "auroc") == parsed(
+        "--top-features-n", "3", "--rank-by", "auroc"
+    )
+
+
+@pytest.mark.parametrize("given", [16, "16", [16], ["16"], (16,), range(16, 17), "16-16"])
+def test_layers_may_be_numbers_words_or_lists_of_either(given):
+    assert parse_layers(make_config(layers=given).layers) == (16,)
+
+
+@pytest.mark.parametrize("text", ["layers: 4 10-12 16", "layers: '4 10-12 16'", "layers: [4, 10-12, '16']"])
+def test_layers_in_a_file_may_be_written_as_on_the_command_line(tmp_path, text):
+    config = parsed("--config", written(tmp_path, text))
+    assert parse_layers(config.layers) == parse_layers(parsed("--layers", "4", "10-12", "16").layers)
+
+
+@pytest.mark.parametrize(
+    ("words", "layers"),
+    [
+        ((), None),
+        (("all",), "all"),
+        (("4", "10-12", "2"), (2, 4, 10, 11, 12)),
+        (("0",), (0,)),
+        (("22", "16"), (16, 22)),
+        (("3-3",), (3,)),
+    ],
+)
+def test_ranges_include_both_ends_and_layers_rise(words, layers):
+    assert parse_layers(words) == layers
+
+
+@pytest.mark.parametrize("word", ["", "-1", "4-", "-4", "4.0", "four", "4..6", "1-2-3", "4,10", "1e3", "999999"])
+def test_a_word_that_is_no_layer_is_refused_by_name(word):
+    with pytest.raises(ConfigError, match="is not a layer"):
+        parse_layers((word,))
+
+
+def test_a_path_may_be_given_as_one_word_or_as_several_or_as_a_path():
+    assert make_config(domain_data="a.txt").domain_data == ("a.txt",)
+    assert make_config(domain_data=Path("a.txt")).domain_data == ("a.txt",)
+    assert make_config(domain_data=[Path("a.txt"), "b.txt"]).domain_data == ("a.txt", "b.txt")
+    assert make_config(base_model=Path("m"), sae_model=Path("s"), output_dir=Path("o")) == make_config(
+        base_model="m", sae_model="s", output_dir="o"
+    )
+
+
+def test_analyze_refuses_an_unknown_option_by_name():
+    with pytest.raises(ConfigError, match=r"^unknown option `top_m`$"):
+        stratalens.analyze(top_m=5)
+
+
+def test_analyze_names_every_wrong_option_at_once():
+    with pytest.raises(ConfigError, match=r"top_n: .*\(got 0\); seed: .*\(got -1\)"):
+        stratalens.analyze(top_n=0, seed=-1)
+
+
+def test_a_configuration_cannot_be_changed():
+    with pytest.raises(ValueError, match="frozen"):
+        make_config().top_n = 5  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def light(call: str) -> subprocess.CompletedProcess[str]:
+    """Run a call of the command line in a process of its own; its last line of output names the heavy modules."""
+    program = (
+        "import sys\nfrom stratalens.cli import main\n"
+        f"try:\n    code = main({call})\nexcept SystemExit as stop:\n    code = stop.code\n"
+        f"print(code or 0, [name for name in {HEAVY!r} if name in sys.modules])"
+    )
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+
+
+def test_help_lists_every_option_with_its_words_and_loads_nothing_heavy():
+    done = light("['analyze', '--help']")
+    *shown, last = done.stdout.splitlines()
+    assert (last, done.stderr) == ("0 []", "")
+    text = " ".join(" ".join(line.strip("│|╭╮╰╯─ ") for line in shown).split())
+    for name in RunConfig.model_fields:
+        assert f"--{name.replace('_', '-')}" in text
+    assert "--config" in text
+    for words in ("Model to analyse: a local directory or a Hub id.", "Longest passage in tokens;", "(default: 30)"):
+        assert words in text
+
+
+def test_every_option_is_described():
+    assert [name for name, field in RunConfig.model_fields.items() if not field.description] == []
+
+
+@pytest.mark.parametrize("call", ["['--help']", "['-h']", "['--version']", "['analyze', '--top_n', '0']"])
+def test_help_version_and_refusals_load_nothing_heavy(call):
+    assert light(call).stdout.splitlines()[-1].endswith(" []")
+
+
+def test_importing_the_package_loads_nothing_heavy():
+    program = f"import sys, stratalens; print([name for name in {HEAVY!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("[]\n", "")
+
+
+def test_the_version_is_that_of_the_installed_package(capsys):
+    from importlib.metadata import version
+
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"stratalens {version('stratalens')}\n"
+
+
+def test_the_command_alone_explains_itself_and_counts_as_a_mistake(capsys):
+    assert main([]) == 2
+    assert capsys.readouterr().out.startswith("usage: stratalens COMMAND [OPTIONS]")
+    assert main(["--help"]) == 0
+    assert "analyze" in capsys.readouterr().out
