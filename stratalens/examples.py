@@ -70,7 +70,8 @@ class TopExamples:
 
     def _with_entries(self, cell: np.ndarray, new: dict[str, np.ndarray]) -> "TopExamples":
         """Keep the best of what is held and of new entries, each with its flat (population, latent) cell."""
-        held = np.flatnonzero(self.value.reshape(-1) > 0)
+        slots = (np.unique(cell)[:, None] * EXAMPLES_KEPT + np.arange(EXAMPLES_KEPT)).reshape(-1)
+        held = slots[self.value.reshape(-1)[slots] > 0]
         cells = np.concatenate([held // EXAMPLES_KEPT, cell])
         columns = {
             field.name: np.concatenate([getattr(self, field.name).reshape(-1)[held], new[field.name]])
@@ -81,10 +82,11 @@ class TopExamples:
         rank = np.arange(len(cells)) - np.searchsorted(cells, cells)
         kept = rank < EXAMPLES_KEPT
         target = cells[kept] * EXAMPLES_KEPT + rank[kept]
-        best = TopExamples.empty(self.value.shape[1])
+        best = {field.name: getattr(self, field.name).copy() for field in fields(TopExamples)}
         for name, column in columns.items():
-            getattr(best, name).reshape(-1)[target] = column[order][kept]
-        return best
+            # Slots that were held stay filled: a cell never holds fewer examples than before.
+            best[name].reshape(-1)[target] = column[order][kept]
+        return TopExamples(**best)
 
 
 def merge(a: TopExamples, b: TopExamples) -> TopExamples:

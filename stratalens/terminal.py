@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from textwrap import shorten
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -15,6 +16,8 @@ from stratalens.run import Result
 FEATURES_SHOWN = 10
 WIDTH_OF_FILES = 120
 """Tables that go to a file or a pipe are this wide."""
+WIDTH_OF_NUMBERS = 74
+"""Columns before the label take this much."""
 
 
 class Terminal:
@@ -62,7 +65,7 @@ class Terminal:
     def show(self, result: Result) -> None:
         """Print the layer table, the top features and where the results are."""
         self.console.print(_layer_table(result))
-        self.console.print(_feature_table(result))
+        self.console.print(_feature_table(result, max(12, self.console.width - WIDTH_OF_NUMBERS)))
         self.say(f"Results: {result.output_dir.resolve()}")
 
 
@@ -84,12 +87,12 @@ def _layer_table(result: Result) -> Table:
     return table
 
 
-def _feature_table(result: Result) -> Table:
+def _feature_table(result: Result, label_width: int) -> Table:
     domain = result.tables.domain
     table = Table(title=f"Top {domain} features across layers", title_justify="left", box=SIMPLE_HEAD)
     for name in ("#", "Layer", "Feature", "Spec.", "95% interval", "% of norm", "AUROC", "Conf."):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("Label", overflow="ellipsis", no_wrap=True)
+    table.add_column("Label", no_wrap=True)
     for place, row in enumerate(result.top_features.head(FEATURES_SHOWN).to_dict("records"), 1):
         table.add_row(
             str(place),
@@ -100,6 +103,6 @@ def _feature_table(result: Result) -> Table:
             f"{100 * row['normalised_specialization']:.2f}",
             f"{row['auroc']:.3f}",
             {True: "yes", False: "no"}.get(row["confirmed"], "-"),
-            escape(str(row["label"])),
+            escape(shorten(str(row["label"]), label_width, placeholder=" …")),
         )
     return table

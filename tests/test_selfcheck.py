@@ -11,7 +11,7 @@ from conftest import write_sae
 from stratalens.checkpoints.sparsify import load_sae
 from stratalens.embedded import DATA_DIRECTORY, SAE_DIRECTORY
 from stratalens.errors import MismatchError
-from stratalens.model import hooked, load_model
+from stratalens.model import forward, hooked, load_model
 from stratalens.sae import Sae
 from stratalens.selfcheck import LayerCheck, check, neighbours, require_fit
 from stratalens.tokens import PassageCutter, TokenBatch, pack
@@ -101,8 +101,8 @@ def outputs(whole_model, batches) -> Mapping[int, torch.Tensor]:
             f"layers.{n}": lambda _, out, parts=parts, batch=batch: parts.append(out[batch.countable])
             for n, parts in taken.items()
         }
-        with torch.inference_mode(), hooked(whole_model, consumers):
-            whole_model(input_ids=batch.input_ids, attention_mask=torch.ones_like(batch.input_ids), use_cache=False)
+        with hooked(whole_model, consumers):
+            forward(whole_model, batch.input_ids)
     return {layer: torch.cat(parts) for layer, parts in taken.items()}
 
 
