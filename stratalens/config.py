@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Literal, Self, get_args
+from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -86,7 +86,7 @@ class RunConfig(BaseModel):
         )
 
     @model_validator(mode="after")
-    def _check(self) -> Self:
+    def _check(self) -> "RunConfig":
         if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]{0,63}", self.domain) or self.domain.lower() == "general":
             raise ValueError(
                 f"domain: `{self.domain}` cannot name files; use letters, digits, _ and -, and not `general`"

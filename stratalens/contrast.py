@@ -14,6 +14,8 @@ from scipy.special import expit, logit
 LEVEL = 0.95
 Vector = Float[np.ndarray, "latent"]
 Documents = Float[np.ndarray, "document latent"]
+Domain = Float[np.ndarray, "domain_document latent"]
+General = Float[np.ndarray, "general_document latent"]
 
 
 class Interval(NamedTuple):
@@ -31,7 +33,7 @@ class Auroc(NamedTuple):
 
 
 def welch_interval(
-    estimate: Vector, x: Documents, y: Documents, x_passages: np.ndarray, y_passages: np.ndarray
+    estimate: Vector, x: Domain, y: General, x_passages: np.ndarray, y_passages: np.ndarray
 ) -> Interval:
     """Welch's t interval around a difference of passage means, with documents as the independent units.
 
@@ -58,7 +60,7 @@ def _influence(values: Documents, passages: np.ndarray) -> Documents:
     return mean + weight[:, None] * (values - mean)
 
 
-def auroc(x: Documents, y: Documents) -> Auroc:
+def auroc(x: Domain, y: General) -> Auroc:
     """AUROC by midranks, with DeLong's variance on the logit scale.
 
     DeLong, DeLong & Clarke-Pearson 1988; midranks after Sun & Xu 2014. Where the variance is zero (complete separation,
@@ -86,7 +88,7 @@ def _wilson(share: Vector, trials: int) -> Interval:
     return Interval(np.clip(centre - half_width, 0, 1), np.clip(centre + half_width, 0, 1))
 
 
-def p_values(x: Documents, y: Documents) -> Vector:
+def p_values(x: Domain, y: General) -> Vector:
     """One-sided Brunner-Munzel p-value that domain documents exceed general ones.
 
     Where its variance is zero (complete separation, or all values tied) the Mann-Whitney test stands in.
@@ -102,7 +104,7 @@ def p_values(x: Documents, y: Documents) -> Vector:
     return p
 
 
-def hedges_g(x: Documents, y: Documents) -> Vector:
+def hedges_g(x: Domain, y: General) -> Vector:
     """Difference of means over the pooled standard deviation, corrected for small samples (Hedges 1981).
 
     0 where both sides are constant and equal, infinite where they are constant and differ.

@@ -77,9 +77,12 @@ class TopExamples:
             field.name: np.concatenate([getattr(self, field.name).reshape(-1)[held], new[field.name]])
             for field in fields(TopExamples)
         }
-        order = np.lexsort((columns["start"], columns["content"], -columns["value"], cells))
+        # One key for cell and falling value: the bits of positive floats are in the order of the floats.
+        key = (cells.astype(np.uint64) << np.uint64(32)) | (~columns["value"].view(np.uint32)).astype(np.uint64)
+        order = np.lexsort((columns["start"], columns["content"], key))
         cells = cells[order]
-        rank = np.arange(len(cells)) - np.searchsorted(cells, cells)
+        first_of_cell = np.flatnonzero(np.diff(cells, prepend=-1))
+        rank = np.arange(len(cells)) - np.repeat(first_of_cell, np.diff(first_of_cell, append=len(cells)))
         kept = rank < EXAMPLES_KEPT
         target = cells[kept] * EXAMPLES_KEPT + rank[kept]
         best = {field.name: getattr(self, field.name).copy() for field in fields(TopExamples)}

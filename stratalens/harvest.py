@@ -75,11 +75,11 @@ def shards(rows: Iterable[DocumentRow], cutter: PassageCutter, shard_tokens: int
     tokens = ended = 0
     for row in rows:
         for span in cutter.spans(row.text):
-            columns.append((cutter.sequence(span), row, span.start, span.end))
-            tokens += len(columns[-1][0])
             if tokens >= shard_tokens:
                 yield _shard(columns, ended)
                 columns, tokens, ended = [], 0, 0
+            columns.append((cutter.sequence(span), row, span.start, span.end))
+            tokens += len(columns[-1][0])
         ended += 1
     if columns:
         yield _shard(columns, ended)

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 Advance = Callable[[int, int], None]
 """Called with the rows and the tokens that were done since the last call."""
 
 
+@runtime_checkable
 class Listener(Protocol):
     """Hears of a run's progress."""
 
@@ -24,6 +25,7 @@ class Listener(Protocol):
         ...
 
 
+@runtime_checkable
 class Tracker(Protocol):
     """Context manager that yields the function to report progress with."""
 

@@ -89,14 +89,15 @@ class Sae:
     def _encode(self, x: Float[Tensor, "token d_model"]) -> SparseLatents:
         if self.bfloat16_weights and x.dtype == torch.bfloat16:
             with _bfloat16_products():
-                activations = linear(x.float(), self.encoder_weight, self.encoder_bias).relu_()
+                pre = linear(x.float(), self.encoder_weight, self.encoder_bias)
         else:
-            activations = linear(x.float(), self.encoder_weight, self.encoder_bias).relu_()
-        if self.activation == "topk":
-            return SparseLatents(*activations.topk(self.k, dim=-1, sorted=False))
-        values, within = activations.unflatten(-1, (self.k, -1)).max(dim=-1)
+            pre = linear(x.float(), self.encoder_weight, self.encoder_bias)
+        if self.activation == "topk":  # ReLU keeps the order, so it may as well come after the selection
+            values, indices = pre.topk(self.k, dim=-1, sorted=False)
+            return SparseLatents(values.relu_(), indices)
+        values, within = pre.unflatten(-1, (self.k, -1)).max(dim=-1)
         firsts = torch.arange(0, self.num_latents, self.num_latents // self.k, device=x.device)
-        return SparseLatents(values, within + firsts)
+        return SparseLatents(values.relu_(), within + firsts)
 
     def decode(self, latents: SparseLatents, x: Float[Tensor, "token d_model"]) -> Float[Tensor, "token d_model"]:
         """Rebuild the hookpoint from latents (and from the input itself where there is a skip connection)."""

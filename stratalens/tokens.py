@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -14,14 +14,16 @@ PIECE_CHARACTERS = 50_000
 """A longer text is tokenised piece by piece, cut at white space, so that memory stays flat on huge documents."""
 
 
-CERTAINLY_LONG = 64
-"""A text of this many characters for each token of the least length is not too short."""
+START_CHARACTERS = 32
+"""Characters, for each token of the least length, that are tried to tell that a text is not too short."""
 
 
+@runtime_checkable
 class Tokenizer(Protocol):
     """The part of a Hugging Face tokenizer that is used here."""
 
     all_special_ids: list[int]
+    added_tokens_decoder: dict[int, Any]
 
     def __call__(self, text: str, **options: object) -> Mapping[str, list]:
         """Token ids and offsets of a text."""
@@ -62,8 +64,9 @@ class PassageCutter:
         at = next(i for i in range(len(probe)) if probe[i : i + len(bare)] == bare)
         self.prefix, self.suffix = probe[:at], probe[at + len(bare) :]
         self.room = max_length - len(self.prefix) - len(self.suffix)
-        self.min_length = min_length
-        self.special_ids = frozenset(tokenizer.all_special_ids)
+        self.min_length = min(min_length, self.room)
+        marked = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+        self.special_ids = frozenset(marked.union(tokenizer.all_special_ids))
 
     def spans(self, text: str) -> Iterator[TokenSpan]:
         """Yield the spans of a document in order; tails shorter than `min_length` tokens are left out."""
@@ -82,8 +85,10 @@ class PassageCutter:
         return list(islice(self.spans(text), count))
 
     def too_short(self, text: str) -> bool:
-        """Whether a document has fewer than `min_length` tokens; only short texts are tokenised to find out."""
-        if len(text) > CERTAINLY_LONG * self.min_length:
+        """Whether nothing of a document would be read; the start of a long one is enough to see that it is not."""
+        start = text[: START_CHARACTERS * self.min_length]
+        tokens = self.tokenizer(start, add_special_tokens=False, verbose=False)["input_ids"]
+        if len(start) < len(text) and len(tokens) >= 2 * self.min_length:  # tokens at the cut may differ
             return False
         return not self.first_spans(text, 1)
 

@@ -110,7 +110,7 @@ def test_a_feature_planted_in_one_half_only_is_not_confirmed(tmp_path):
         corpus.mean[:, PLANTED] += 2.0 * ((corpus.side == Side.DOMAIN) & (corpus.half == half))
         top, latents = ranked_alone(corpus.layer_input(tmp_path / "d.npz"))
         assert latents.loc[PLANTED, "selected"] == (half == Half.DISCOVERY)
-        assert not top["confirmed"].any()
+        assert True not in top["confirmed"].tolist()
 
 
 def test_shuffled_labels_confirm_something_no_more_often_than_the_nominal_rate(tmp_path):
@@ -141,7 +141,7 @@ def test_published_estimates_of_a_latent_do_not_depend_on_the_discovery_document
     _, after = ranked_alone(corpus.layer_input(tmp_path / "b.npz"))
     published = [name for name in before.columns if name not in OF_BOTH_HALVES]
     assert {"specialization", "normalised_low", "auroc_high", "q_value", "domain_score", "hedges_g"} <= set(published)
-    pd.testing.assert_frame_equal(before[published], after[published])
+    pd.testing.assert_frame_equal(before.filter(items=published), after.filter(items=published))
     assert not np.allclose(before["discovery_auroc"], after["discovery_auroc"], atol=0.05)
 
 
@@ -160,8 +160,8 @@ def test_published_estimates_are_those_of_the_confirmation_documents(tmp_path):
     np.testing.assert_allclose(latents["general_density"], (sides[1] > 0).mean(0) * 4 / KEPT)
     shared = [name for name in top.columns if name in latents.columns and name != "q_value"]
     pd.testing.assert_frame_equal(
-        top.set_index("feature_number", drop=False)[shared],
-        latents.loc[top["feature_number"], shared],
+        top.set_index("feature_number", drop=False).filter(items=shared),
+        latents.filter(items=top["feature_number"], axis=0).filter(items=shared),
         check_names=False,
     )
 
@@ -191,7 +191,7 @@ def test_dead_latents_are_never_ranked_and_every_live_one_can_be(tmp_path):
         assert not latents.loc[DEAD, "live"]
         assert latents.loc[DEAD, "flags"] == "dead"
         assert np.isnan(latents.loc[DEAD, "q_value"])
-        assert latents.drop(DEAD)["q_value"].notna().all()
+        assert np.isfinite(latents["q_value"].to_numpy()).sum() == LATENTS - 1
 
 
 @pytest.mark.parametrize("rank_by", RANK_METRICS)
@@ -216,7 +216,7 @@ def test_without_a_split_all_documents_serve_both_ends_and_nothing_is_confirmed(
     corpus = planted(7)
     corpus.population = corpus.population // 2 * 2
     top, latents = ranked_alone(corpus.layer_input(tmp_path / "d.npz"), split=False)
-    assert top["confirmed"].isna().all()
+    assert all(value is pd.NA for value in top["confirmed"])
     assert top["feature_number"].iloc[0] == PLANTED
     np.testing.assert_allclose(latents["specialization"], latents["discovery_specialization"])
     expected = corpus.mean[corpus.side == 0].mean(0) - corpus.mean[corpus.side == 1].mean(0)
