@@ -4,6 +4,7 @@ import io
 import os
 import sys
 from contextlib import redirect_stderr
+from itertools import groupby
 from pathlib import Path
 
 from pydantic import Field, create_model
@@ -135,6 +136,7 @@ def _config_argument(words: list[str]) -> str | None:
 
 def _one_line(complaint: str, program: str) -> str:
     """The first sentence of a framed complaint, without its frame."""
-    lines = [line.strip("│╭╮╰╯─ ").strip() for line in complaint.splitlines()[1:]]
-    message = " ".join(lines[: lines.index("")] if "" in lines else lines)
+    lines = [line.strip().strip("│|").strip() for line in complaint.splitlines()[1:]]
+    groups = groupby(lines, key=lambda line: any(ch.isalnum() for ch in line))
+    message = next((" ".join(group) for has_words, group in groups if has_words), "")
     return f"{message or 'the arguments cannot be read'}; see {program} --help"

@@ -76,14 +76,21 @@ class RunConfig(BaseModel):
     quiet: bool = False
     """Print nothing but errors."""
 
-    @field_validator("layers", "domain_data", "general_data", mode="before")
+    @field_validator("layers", mode="before")
     @classmethod
-    def _as_words(cls, value: object) -> object:
-        """Words from `16`, `[4, 10]`, `all` or a path, as Python callers and YAML files write them."""
-        several = value if isinstance(value, list | tuple | range) else [value]
-        return tuple(
-            str(item) if isinstance(item, int | Path) and not isinstance(item, bool) else item for item in several
-        )
+    def _layer_words(cls, value: object) -> object:
+        """Words from `16`, `[4, 10]`, `4 10-12` or `all`, as Python callers and YAML files write them."""
+        return tuple(part for word in _words(value) for part in (word.split() if isinstance(word, str) else [word]))
+
+    @field_validator("domain_data", "general_data", mode="before")
+    @classmethod
+    def _paths(cls, value: object) -> object:
+        return tuple(_words(value))
+
+    @field_validator("base_model", "sae_model", "output_dir", mode="before")
+    @classmethod
+    def _as_word(cls, value: object) -> object:
+        return str(value) if isinstance(value, Path) else value
 
     @model_validator(mode="after")
     def _check(self) -> "RunConfig":
@@ -102,6 +109,12 @@ class RunConfig(BaseModel):
             raise ValueError(f"device: `{self.device}` is unknown; expected auto, cpu, mps, cuda or cuda:N")
         parse_layers(self.layers)
         return self
+
+
+def _words(value: object) -> list[object]:
+    """One or several values as words; what is neither a word, a number nor a path is left for validation."""
+    several = list(value) if isinstance(value, list | tuple | range) else [value]
+    return [str(item) if isinstance(item, int | Path) and not isinstance(item, bool) else item for item in several]
 
 
 def make_config(**options: object) -> RunConfig:

@@ -32,9 +32,7 @@ class Auroc(NamedTuple):
     interval: Interval
 
 
-def welch_interval(
-    estimate: Vector, x: Domain, y: General, x_passages: np.ndarray, y_passages: np.ndarray
-) -> Interval:
+def welch_interval(estimate: Vector, x: Domain, y: General, x_passages: np.ndarray, y_passages: np.ndarray) -> Interval:
     """Welch's t interval around a difference of passage means, with documents as the independent units.
 
     A mean over passages is a ratio of document totals, so each document enters by its influence on that ratio (Cochran
@@ -76,8 +74,8 @@ def auroc(x: Domain, y: General) -> Auroc:
     fallback = _wilson(value, min(n, m))
     safe = np.where(regular, value, 0.5)
     half_width = stats.norm.ppf((1 + LEVEL) / 2) * np.sqrt(variance) / (safe * (1 - safe))
-    low = np.where(regular, expit(logit(safe) - half_width), fallback.low)
-    high = np.where(regular, expit(logit(safe) + half_width), fallback.high)
+    low = np.where(regular, expit(logit(safe) - half_width), np.minimum(fallback.low, value))
+    high = np.where(regular, expit(logit(safe) + half_width), np.maximum(fallback.high, value))
     return Auroc(value, Interval(low, high))
 
 

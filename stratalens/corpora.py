@@ -51,7 +51,7 @@ class DocumentRow(NamedTuple):
     content: int
     """64-bit hash of the text."""
     document: int
-    """64-bit hash of the document's identity: its `id` up to `#`, else its text."""
+    """64-bit hash of the document's side and identity: its `id` up to `#`, else its text."""
     population: int
     sampled: bool
     """Whether the document's values are kept one by one."""
@@ -140,10 +140,10 @@ class Survey:
         """Read the corpus again and yield each row that counts once; with `only`, the rows of these text hashes."""
         pending = np.ones(len(self.content), dtype=bool)
         wanted = len(pending) if only is None else len(only)
-        for _, text, identity in corpus.rows():
+        for side, text, identity in corpus.rows():
             if wanted == 0:
                 return
-            content, document = hash64(text), hash64("document", identity)
+            content, document = hash64(text), hash64("document", int(side), identity)
             at = int(np.searchsorted(self.content, np.uint64(content)))
             if at == len(pending) or not pending[at] or self.content[at] != content or self.document[at] != document:
                 continue
@@ -237,18 +237,18 @@ def survey(
     )
 
 
-def _by_side(corpus: Corpus) -> Iterator[Iterator[tuple[str, str]]]:
+def _by_side(corpus: Corpus) -> Iterator[Iterator[tuple[Side, str, str]]]:
     for side in Side:
         one = Corpus(tuple(files if s == side else () for s, files in enumerate(corpus.files)), corpus.text_column)  # pyright: ignore[reportArgumentType]
-        yield ((text, identity) for _, text, identity in one.rows())
+        yield one.rows()
 
 
 def _collect(
-    rows: Iterator[tuple[str, str]], too_short: Callable[[str], bool], on_row: Callable[[], None]
+    rows: Iterator[tuple[Side, str, str]], too_short: Callable[[str], bool], on_row: Callable[[], None]
 ) -> _Collected:
     content, document = array("Q"), array("Q")
     found = empty = short = 0
-    for text, identity in rows:
+    for side, text, identity in rows:
         found += 1
         if not text:
             empty += 1
@@ -256,7 +256,7 @@ def _collect(
             short += 1
         else:
             content.append(hash64(text))
-            document.append(hash64("document", identity))
+            document.append(hash64("document", int(side), identity))
         on_row()
     return _Collected(
         _Rows(np.array(content, dtype=np.uint64), np.array(document, dtype=np.uint64)), found, empty, short

@@ -15,9 +15,17 @@ Consumer = Callable[[Float[Tensor, "batch seq d_model"], Float[Tensor, "batch se
 
 
 def choose_device(name: str = "auto") -> torch.device:
-    """Resolve `auto` to cuda, mps or cpu, in this order; any other name is taken as torch does."""
+    """Resolve `auto` to cuda, mps or cpu, in this order.
+
+    Raises:
+        ModelError: the device named is not there.
+    """
     if name != "auto":
-        return torch.device(name)
+        device = torch.device(name)
+        there = {"cpu": True, "mps": torch.backends.mps.is_available(), "cuda": torch.cuda.is_available()}
+        if not there[device.type] or (device.index or 0) >= max(1, torch.cuda.device_count()):
+            raise ModelError(f"device: {name} is not there; use --device auto")
+        return device
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")

@@ -1,15 +1,20 @@
 """Readers of text files: txt, jsonl, csv and parquet, each also gzipped; directories and globs of them. All stream."""
 
+import csv
 import glob
 import gzip
+import io
 import json
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
 from stratalens.errors import CorpusError
 
 ID_COLUMN = "id"
+LONGEST_FIELD = 100_000_000
+"""Characters of a CSV cell; a longer one is an unclosed quote."""
 
 
 class Row(NamedTuple):
@@ -39,23 +44,22 @@ def find_files(paths: Sequence[str | Path], text_unit: str = "auto") -> list[Tex
     Raises:
         CorpusError: nothing there, nothing readable there, or a file of an unknown kind was named.
     """
-    files: list[TextFile] = []
+    found: dict[Path, TextFile] = {}
     for given in paths:
         path = Path(given).expanduser()
         if path.is_dir():
             inside = sorted(p for p in path.rglob("*") if _reader(p) and not _hidden(p, path) and p.is_file())
             if not inside:
                 raise CorpusError(f"{given}: no {_KINDS} file in this directory")
-            files += [_text_file(p, text_unit, whole=True) for p in inside]
-        elif path.is_file():
-            files.append(_text_file(path, text_unit, whole=False))
-        else:
-            matches = sorted(m for m in glob.glob(str(path), recursive=True) if Path(m).is_file())
-            if not matches:
-                raise CorpusError(f"{given}: no such file, directory or glob")
-            files += [_text_file(Path(match), text_unit, whole=False) for match in matches]
-    unique = {file.path.resolve(): file for file in files}
-    return list(unique.values())
+            for each in inside:  # a file that is named itself as well keeps that reading
+                found.setdefault(each.resolve(), _text_file(each, text_unit, whole=True))
+            continue
+        matches = [path] if path.is_file() else sorted(map(Path, glob.glob(str(path), recursive=True)))
+        named = [match for match in matches if match.is_file()]
+        if not named:
+            raise CorpusError(f"{given}: no such file, directory or glob")
+        found |= {each.resolve(): _text_file(each, text_unit, whole=False) for each in named}
+    return list(found.values())
 
 
 def read_rows(file: TextFile, text_column: str) -> Iterator[Row]:
@@ -68,13 +72,13 @@ def read_rows(file: TextFile, text_column: str) -> Iterator[Row]:
         yield from file.reader(file, text_column)
     except UnicodeDecodeError as error:
         raise CorpusError(f"{file.path}: not UTF-8 text ({error.reason}); convert it, say with iconv") from None
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or str(error) or "cut short"
         raise CorpusError(f"{file.path}: cannot be read: {reason}") from None
 
 
-def _open(path: Path) -> IO[bytes]:
-    return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")  # pyright: ignore[reportReturnType]
+def _open(path: Path) -> io.BufferedIOBase:
+    return gzip.GzipFile(path) if path.suffix.lower() == ".gz" else path.open("rb")
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -114,22 +118,21 @@ def _read_jsonl(file: TextFile, text_column: str) -> Iterator[Row]:
 
 
 def _read_csv(file: TextFile, text_column: str) -> Iterator[Row]:
-    import pandas as pd
-
-    separator = "\t" if ".tsv" in file.path.suffixes else ","
-    options = {"sep": separator, "dtype": str, "keep_default_na": False, "encoding": "utf-8-sig"}
-    try:
-        with _open(file.path) as stream:
-            columns = list(pd.read_csv(stream, nrows=0, **options).columns)
-        _require_column(str(file.path), columns, text_column)
-        wanted = [column for column in (text_column, ID_COLUMN) if column in columns]
-        with _open(file.path) as stream:
-            for part in pd.read_csv(stream, usecols=wanted, chunksize=1000, **options):
-                identifiers = part[ID_COLUMN] if ID_COLUMN in part else [None] * len(part)
-                for text, identifier in zip(part[text_column], identifiers, strict=True):
-                    yield _row(str(file.path), text, identifier)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise CorpusError(f"{file.path}: not a readable CSV file ({str(error).strip()})") from None
+    csv.field_size_limit(LONGEST_FIELD)
+    separator = "\t" if _kind(file.path) == ".tsv" else ","
+    with _open(file.path) as stream, io.TextIOWrapper(stream, "utf-8-sig", newline="") as text:
+        table = csv.DictReader(text, delimiter=separator, strict=True)
+        try:
+            if table.fieldnames is None:
+                raise CorpusError(f"{file.path}: not a readable CSV file (No columns, the file is empty)")
+            _require_column(str(file.path), table.fieldnames, text_column)
+            for record in table:
+                where = f"{file.path}:{table.line_num}"
+                if None in record:
+                    raise CorpusError(f"{where}: more cells than columns; quote the texts that hold a `{separator}`")
+                yield _row(where, record[text_column], record.get(ID_COLUMN))
+        except csv.Error as error:
+            raise CorpusError(f"{file.path}: not a readable CSV file (line {table.line_num}: {error})") from None
 
 
 def _read_parquet(file: TextFile, text_column: str) -> Iterator[Row]:
@@ -160,6 +163,11 @@ def _row(where: str, text: object, identifier: object) -> Row:
         return Row("", None)
     if not isinstance(text, str):
         raise CorpusError(f"{where}: the text column holds {type(text).__name__}, not text")
+    if not text.isascii():
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError:
+            raise CorpusError(f"{where}: the text holds half a character (a lone surrogate); write it anew") from None
     return Row(text.strip(), None if identifier in (None, "") else str(identifier))
 
 
@@ -175,11 +183,16 @@ _READERS: dict[str, Callable[[TextFile, str], Iterator[Row]]] = {
 _KINDS = ", ".join(_READERS) + " (or .gz of these)"
 
 
-def _reader(path: Path) -> Callable[[TextFile, str], Iterator[Row]] | None:
+def _kind(path: Path) -> str:
+    """The ending that tells how a file is read, in lower case, `.gz` left out."""
     suffixes = [suffix.lower() for suffix in path.suffixes]
     if suffixes and suffixes[-1] == ".gz":
         suffixes.pop()
-    return _READERS.get(suffixes[-1]) if suffixes else None
+    return suffixes[-1] if suffixes else ""
+
+
+def _reader(path: Path) -> Callable[[TextFile, str], Iterator[Row]] | None:
+    return _READERS.get(_kind(path))
 
 
 def _hidden(path: Path, below: Path) -> bool:

@@ -10,15 +10,17 @@ import torch
 
 from stratalens import domains, evidence, harvest, ranking, selfcheck
 from stratalens.config import RunConfig
-from stratalens.corpora import Corpus, Survey, survey
+from stratalens.corpora import Corpus, survey
 from stratalens.documents import read_documents
+from stratalens.errors import ModelError
 from stratalens.listener import Listener, Silence
 from stratalens.memory import peak_memory_bytes
 from stratalens.model import choose_device, choose_dtype, cut, load_model
+from stratalens.prepared import Prepared
 from stratalens.report import figures, record, tables
 from stratalens.report.output import RECORD_FILE, staged
 from stratalens.sae import Sae
-from stratalens.sources import ModelSource, find_model, load_saes, load_tokenizer
+from stratalens.sources import find_model, hub_errors, load_saes, load_tokenizer
 from stratalens.tokens import PassageCutter, pack
 from stratalens.vocabulary import vocabulary_classes
 
@@ -53,17 +55,6 @@ class Result:
     def all_features(self, layer: int) -> pd.DataFrame:
         """The statistics of every latent of one layer."""
         return self.tables.latents[layer]
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """Everything that is known before the model is loaded."""
-
-    source: ModelSource
-    saes: dict[int, Sae]
-    corpus: Corpus
-    survey: Survey
-    cutter: PassageCutter
 
 
 def prepare(config: RunConfig, listener: Listener) -> Prepared:
@@ -153,9 +144,10 @@ def _read_model(
     dtype = choose_dtype(config.dtype, device)
     listener.say(record.describe_model(ready.source, ready.saes, device, dtype))
     with listener.track("Loading and checking", None):
-        model = load_model(
-            ready.source.location, blocks=blocks, device=device, dtype=dtype, revision=ready.source.revision
-        )
+        with hub_errors(ready.source.location, ModelError):
+            model = load_model(
+                ready.source.location, blocks=blocks, device=device, dtype=dtype, revision=ready.source.revision
+            )
         saes = {layer: sae.to(device) for layer, sae in ready.saes.items()}
         checks = _check(config, ready, model, saes)
     for check in checks.values():
@@ -179,7 +171,9 @@ def _read_model(
             on_batch=lambda tokens: advance(0, tokens),
             on_rows=lambda rows: advance(rows, 0),
         )
-    return checks, reading, time.perf_counter() - started
+    seconds = time.perf_counter() - started
+    listener.say(f"Read {reading.tokens:,} tokens in {seconds:.0f} s, {reading.tokens / seconds:,.0f} tokens/s")
+    return checks, reading, seconds
 
 
 def _check(config: RunConfig, ready: Prepared, model: torch.nn.Module, saes: dict[int, Sae]):

@@ -13,6 +13,9 @@ from stratalens.embedded import MODEL_NAME, SAE_DIRECTORY, embedded_model_direct
 from stratalens.errors import CheckpointError, ConfigError, ModelError, StratalensError
 from stratalens.sae import Sae
 
+HUB_LIBRARIES = ("httpx", "httpx2", "huggingface_hub", "safetensors", "safetensors_rust")
+"""Libraries whose errors mean that a repository or a file of it cannot be had."""
+
 
 class ModelSource(NamedTuple):
     """Where the base model is and how it is named in results."""
@@ -39,12 +42,22 @@ def find_model(config: RunConfig, say: Callable[[str], None] = lambda _message: 
         location, name = _local_or_hub(config.base_model, ModelError), config.base_model
     from transformers import AutoConfig
 
-    with _hub_errors(location, ModelError):
+    with hub_errors(location, ModelError):
         loaded = AutoConfig.from_pretrained(location, revision=config.revision)
     text = loaded.get_text_config()
-    commit = getattr(loaded, "_commit_hash", None)
-    digest = commit or digest_of(p for p in Path(location).iterdir() if p.suffix in (".json", ".safetensors", ".bin"))
+    if Path(location).is_dir():
+        digest = digest_of(p for p in Path(location).iterdir() if p.suffix in (".json", ".safetensors", ".bin"))
+    else:
+        digest = _commit(location, config.revision)
     return ModelSource(location, name, config.revision, text.num_hidden_layers, text.hidden_size, digest)
+
+
+def _commit(repository: str, revision: str | None) -> str:
+    """Commit of a Hub repository whose config was just read, from the place of that file in the cache."""
+    from huggingface_hub import try_to_load_from_cache
+
+    cached = try_to_load_from_cache(repository, "config.json", revision=revision)
+    return Path(cached).parent.name if isinstance(cached, str) else "unknown"
 
 
 def load_tokenizer(model: ModelSource):
@@ -55,7 +68,7 @@ def load_tokenizer(model: ModelSource):
     """
     from transformers import AutoTokenizer
 
-    with _hub_errors(model.location, ModelError):
+    with hub_errors(model.location, ModelError):
         tokenizer = AutoTokenizer.from_pretrained(model.location, revision=model.revision)
     if not tokenizer.is_fast:
         raise ModelError(f"{model.name}: it has only a slow tokenizer, without character offsets; a fast one is needed")
@@ -131,7 +144,7 @@ def _sae_root(config: RunConfig) -> Path:
         return Path(source)
     from huggingface_hub import snapshot_download
 
-    with _hub_errors(source, CheckpointError):
+    with hub_errors(source, CheckpointError):
         patterns = [f"**/{name}" for name in (sparsify.CONFIG_FILE, sparsify.WEIGHTS_FILE)]
         wanted = parse_layers(config.layers)
         if isinstance(wanted, tuple):
@@ -151,13 +164,14 @@ def _local_or_hub(given: str, error: type[StratalensError]) -> str:
 
 
 @contextmanager
-def _hub_errors(source: str, error: type[StratalensError]) -> Iterator[None]:
+def hub_errors(source: str, error: type[StratalensError]) -> Iterator[None]:
     """Turn what can go wrong between here and the Hub into one line with its remedy."""
-    from huggingface_hub import errors as hub
-
     try:
         yield
-    except (OSError, ValueError, hub.HfHubHTTPError) as problem:
+    except Exception as problem:
+        library = type(problem).__module__.split(".")[0]
+        if not isinstance(problem, OSError | ValueError) and library not in HUB_LIBRARIES:
+            raise
         chain = [problem]
         while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
             chain.append(cause)  # pyright: ignore[reportArgumentType]

@@ -47,7 +47,8 @@ class Terminal:
             TextColumn("{task.fields[speed]}"),
             TimeRemainingColumn(elapsed_when_finished=True),
             console=self.errors,
-            transient=False,
+            transient=rows is None,
+            disable=not self.errors.is_terminal,
         )
         with bar:
             task = bar.add_task(title, total=rows, speed="")

@@ -97,7 +97,7 @@ def small_texts(tmp_path_factory) -> tuple[Path, Path]:
 
 @pytest.fixture
 def tiny_arguments(tiny_model, tiny_saes, small_texts, tmp_path) -> list[str]:
-    """Arguments of a run of the tiny model that takes about a second; random SAEs fit nothing, which is allowed here."""
+    """Arguments of a run of the tiny model that takes about a second; random SAEs fit nothing, as allowed here."""
     domain, general = map(str, small_texts)
     return [
         *("--base_model", str(tiny_model), "--sae_model", str(tiny_saes), "--domain_data", domain),

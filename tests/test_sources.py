@@ -23,7 +23,7 @@ from refusal import with_options
 from stratalens.checkpoints.sparsify import hookpoints
 from stratalens.config import make_config
 from stratalens.errors import CheckpointError, ConfigError, ModelError
-from stratalens.sources import ModelSource, _hub_errors, digest_of, find_model, load_saes
+from stratalens.sources import ModelSource, digest_of, find_model, hub_errors, load_saes
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -119,13 +119,13 @@ def refusing_hub() -> Iterator[str]:
 
 def asked(address: str, name: str) -> None:
     """Ask the Hub at an address, by its own client, for the config of a model."""
-    with _hub_errors(f"someone/{name}", ModelError):
+    with hub_errors(f"someone/{name}", ModelError):
         hf_raise_for_status(get_session().get(f"{address}/someone/{name}/resolve/main/config.json"))
 
 
 def asked_by_transformers(address: str, name: str) -> None:
     """The same, when a library in between tells the refusal in words of its own."""
-    with _hub_errors(f"someone/{name}", ModelError):
+    with hub_errors(f"someone/{name}", ModelError):
         try:
             hf_raise_for_status(get_session().get(f"{address}/someone/{name}/resolve/main/config.json"))
         except OSError as error:
@@ -153,7 +153,7 @@ def test_the_network_is_named_when_the_connection_fails(monkeypatch):
 
 def test_the_network_is_named_when_a_file_is_not_in_the_cache(tmp_path):
     line = r"^someone/model: not a local directory, not in the Hub cache, and the Hub cannot be reached"
-    with pytest.raises(CheckpointError, match=line), _hub_errors("someone/model", CheckpointError):
+    with pytest.raises(CheckpointError, match=line), hub_errors("someone/model", CheckpointError):
         hf_hub_download("someone/model", "config.json", cache_dir=tmp_path, local_files_only=True)
 
 

@@ -46,7 +46,8 @@ def hookpoints(root: Path) -> dict[str, Path]:
         CheckpointError: the directory holds no checkpoint of this format.
     """
     if (root / CONFIG_FILE).is_file() and (root / WEIGHTS_FILE).is_file():
-        name = root.parent.name if root.name.startswith("seed") else root.name
+        place = root.resolve()
+        name = place.parent.name if place.name.startswith("seed") else place.name
         return {name: root}
     found: dict[str, Path] = {}
     for folder in sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")):
@@ -99,7 +100,7 @@ def _read_config(path: Path) -> SparsifyConfig:
         raise CheckpointError(f"{path}: missing; a sparsify checkpoint needs it beside {WEIGHTS_FILE}") from None
     except ValidationError as error:
         first = error.errors()[0]
-        raise CheckpointError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        raise CheckpointError(f"{path}: {': '.join([*map(str, first['loc']), first['msg']])}") from None
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path}: cannot be read as JSON ({error})") from None
     if config.signed:

@@ -6,22 +6,19 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
 from stratalens.config import RunConfig
 from stratalens.corpora import Corpus, Side, Survey
 from stratalens.harvest import Harvest
+from stratalens.prepared import Prepared
 from stratalens.ranking import mean_norm
 from stratalens.report.output import RECORD_FILE
 from stratalens.report.tables import LayerFacts, Tables
 from stratalens.sae import Sae
 from stratalens.selfcheck import LayerCheck
 from stratalens.sources import ModelSource
-
-if TYPE_CHECKING:
-    from stratalens.run import Prepared
 
 PACKAGES = ("stratalens", "torch", "transformers", "tokenizers", "numpy", "scipy", "pandas", "safetensors")
 
@@ -128,7 +125,7 @@ def settings(config: RunConfig, source: ModelSource) -> dict[str, object]:
 
 def build(
     config: RunConfig,
-    ready: "Prepared",
+    ready: Prepared,
     checks: Mapping[int, LayerCheck],
     harvest: Harvest,
     seconds: float,

@@ -1,0 +1,19 @@
+"""What is known of a run before its model is loaded."""
+
+from dataclasses import dataclass
+
+from stratalens.corpora import Corpus, Survey
+from stratalens.sae import Sae
+from stratalens.sources import ModelSource
+from stratalens.tokens import PassageCutter
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Model, SAEs and text of a run, found and checked as far as that goes without the model."""
+
+    source: ModelSource
+    saes: dict[int, Sae]
+    corpus: Corpus
+    survey: Survey
+    cutter: PassageCutter
