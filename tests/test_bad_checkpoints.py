@@ -220,7 +220,7 @@ def test_a_refusal_leaves_the_results_of_an_earlier_run_as_they_were(capsys, tin
 def test_a_process_that_refuses_prints_its_line_alone_whatever_the_libraries_log(tiny_arguments, tiny_model, tmp_path):
     model = Path(shutil.copytree(tiny_model, tmp_path / "model"))
     (model / "model.safetensors").write_bytes(b"abc")
-    words = with_options(tiny_arguments, {"base_model": str(model)})
+    words = ["--quiet", *with_options(tiny_arguments, {"base_model": str(model)})]
     start = "from stratalens.cli import entry_point; entry_point()"
     done = subprocess.run([sys.executable, "-c", start, "analyze", *words], capture_output=True, text=True, timeout=120)
     assert done.returncode == 2
