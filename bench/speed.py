@@ -69,7 +69,8 @@ def main(options: Options) -> None:
     seconds: dict[str, list[float]] = {"bare": [], "whole": []}
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode())
-        bare(), whole()
+        bare()
+        whole()
         for _ in range(options.rounds):
             for name, work in (("bare", bare), ("whole", whole)):
                 started = time.perf_counter()

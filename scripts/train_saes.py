@@ -395,7 +395,7 @@ def measure(recipe: Recipe, cutter: PassageCutter, activations: Activations, wei
 
 
 def main(recipe: Recipe) -> None:
-    torch.backends.mkldnn.matmul.fp32_precision = "bf16"  # float32 sums of bfloat16 products
+    torch.backends.mkldnn.matmul.fp32_precision = "bf16"  # pyright: ignore[reportAttributeAccessIssue]
     started = time.time()
     source = embedded_model_directory()
     cutter = PassageCutter(AutoTokenizer.from_pretrained(source), recipe.max_length, min_length=16)
@@ -418,7 +418,7 @@ def main(recipe: Recipe) -> None:
             print(f"{step}/{steps} {time.time() - started:.0f} s  {line}", flush=True)
     weights = {layer: export(recipe, layer, trainers[layer]) for layer in recipe.layers}
     seconds = time.time() - started
-    torch.backends.mkldnn.matmul.fp32_precision = "ieee"
+    torch.backends.mkldnn.matmul.fp32_precision = "ieee"  # pyright: ignore[reportAttributeAccessIssue]
     results = measure(recipe, cutter, activations, weights)
     record = {
         "model": MODEL_NAME,

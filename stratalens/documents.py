@@ -57,7 +57,7 @@ class DocumentMatrix:
     population: Int[np.ndarray, "document"]
     passages: Int[np.ndarray, "document"]
     positions: Int[np.ndarray, "document"]
-    values: sparse.csc_matrix
+    values: sparse.csc_array
     """`[document, latent]`"""
     residual: Float[np.ndarray, "document d_model"]
     """Mean hookpoint vector over kept positions, averaged over passages."""
@@ -91,6 +91,6 @@ def read_documents(paths: Sequence[Path], layer: int, num_latents: int) -> Docum
         population=population,
         passages=passages.astype(np.int64),
         positions=total("positions").astype(np.int64),
-        values=sparse.coo_matrix((mean, (row, latent)), shape=(len(documents), num_latents)).tocsc(),
+        values=sparse.coo_array((mean, (row, latent)), shape=(len(documents), num_latents)).tocsc(),
         residual=total("residual") / passages[:, None],
     )

@@ -1,6 +1,5 @@
 """What fires a reported feature: its strongest passages with their text, and the tokens on which it peaks."""
 
-from collections import Counter
 from collections.abc import Iterable, Mapping
 
 import numpy as np
@@ -15,13 +14,14 @@ LABEL_TOKENS = 6
 def token_label(examples: TopExamples, feature: int, tokenizer) -> str:
     """The tokens on which a feature peaks in its strongest domain passages of the discovery half, strongest first."""
     at = population(Side.DOMAIN, Half.DISCOVERY)
-    weight: Counter[str] = Counter()
+    weight: dict[str, float] = {}
     for value, token in zip(examples.value[at, feature], examples.peak_token[at, feature], strict=True):
         if value > 0:
-            weight[tokenizer.decode([int(token)]).strip() or "white space"] += float(value)
+            text = tokenizer.decode([int(token)]).strip() or "white space"
+            weight[text] = weight.get(text, 0.0) + float(value)
     if not weight:
         return "No activation on discovery text"
-    return "Top tokens: " + ", ".join(text for text, _ in weight.most_common(LABEL_TOKENS))
+    return "Top tokens: " + ", ".join(sorted(weight, key=lambda text: -weight[text])[:LABEL_TOKENS])
 
 
 def strongest(examples: TopExamples, feature: int, side: int) -> list[tuple[int, int]]:

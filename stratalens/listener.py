@@ -1,7 +1,7 @@
 """How a run tells what it is doing. The library is silent; the command line listens."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol, runtime_checkable
 
 Advance = Callable[[int, int], None]
@@ -20,17 +20,9 @@ class Listener(Protocol):
         """Something that limits what the results mean."""
         ...
 
-    def track(self, title: str, rows: int | None) -> "Tracker":
+    def track(self, title: str, rows: int | None) -> AbstractContextManager[Advance]:
         """Follow a long stage of so many rows; None where nobody knows yet."""
         ...
-
-
-@runtime_checkable
-class Tracker(Protocol):
-    """Context manager that yields the function to report progress with."""
-
-    def __enter__(self) -> Advance: ...
-    def __exit__(self, *details: object) -> bool | None: ...
 
 
 class Silence:

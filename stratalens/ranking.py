@@ -110,7 +110,7 @@ def estimates(source: LayerInput, half: int) -> pd.DataFrame:
     columns["domain_score"] = columns["auroc"] * columns["domain_share"]
     columns["log_ratio"] = np.log(columns["domain_share"] / (1 - columns["domain_share"]))
     columns["live"] = stats.positions_fired.sum(0) > 0
-    columns["flags"] = flags(stats)
+    columns["flags"] = np.array(flags(stats), dtype=object)
     return pd.DataFrame(columns).rename_axis("latent")
 
 

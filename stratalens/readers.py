@@ -120,7 +120,7 @@ def _read_jsonl(file: TextFile, text_column: str) -> Iterator[Row]:
 def _read_csv(file: TextFile, text_column: str) -> Iterator[Row]:
     csv.field_size_limit(LONGEST_FIELD)
     separator = "\t" if _kind(file.path) == ".tsv" else ","
-    with _open(file.path) as stream, io.TextIOWrapper(stream, "utf-8-sig", newline="") as text:
+    with io.TextIOWrapper(_open(file.path), "utf-8-sig", newline="") as text:  # pyright: ignore[reportArgumentType]
         table = csv.DictReader(text, delimiter=separator, strict=True)
         try:
             if table.fieldnames is None:

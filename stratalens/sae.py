@@ -27,7 +27,8 @@ def _bfloat16_products() -> Iterator[None]:
 
     Both formats hold every bfloat16 number, so nothing is lost where both factors are bfloat16 numbers.
     """
-    cpu, cuda = torch.backends.mkldnn.matmul, torch.backends.cuda.matmul
+    cpu = torch.backends.mkldnn.matmul  # pyright: ignore[reportAttributeAccessIssue]
+    cuda = torch.backends.cuda.matmul
     before = cpu.fp32_precision, cuda.fp32_precision
     cpu.fp32_precision, cuda.fp32_precision = "bf16", "tf32"
     try:

@@ -172,9 +172,9 @@ def hub_errors(source: str, error: type[StratalensError]) -> Iterator[None]:
         library = type(problem).__module__.split(".")[0]
         if not isinstance(problem, OSError | ValueError) and library not in HUB_LIBRARIES:
             raise
-        chain = [problem]
+        chain: list[BaseException] = [problem]
         while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
-            chain.append(cause)  # pyright: ignore[reportArgumentType]
+            chain.append(cause)
         raise error(_remedy(source, chain)) from None
 
 

@@ -74,16 +74,16 @@ def _layer_table(result: Result) -> Table:
     table = Table(title="Layers, best first", title_justify="left", box=SIMPLE_HEAD)
     for name in ("Layer", "Avg spec.", "Max spec.", "% of norm", "AUROC", "Confirmed", "Top feature"):
         table.add_column(name, justify="right", no_wrap=True)
-    for row in result.layers.itertuples():
-        confirmed = "-" if row.confirmed_features is None else f"{row.confirmed_features:.0f}/{row.total_features}"
+    for row in result.layers.to_dict("records"):
+        confirmed = row["confirmed_features"]
         table.add_row(
-            str(row.layer),
-            f"{row.avg_specialization:.3f}",
-            f"{row.max_specialization:.3f}",
-            f"{100 * row.avg_normalised_specialization:.2f}",  # pyright: ignore[reportOperatorIssue]
-            f"{row.avg_auroc:.3f}",
-            confirmed,
-            str(row.top_feature),
+            str(row["layer"]),
+            f"{row['avg_specialization']:.3f}",
+            f"{row['max_specialization']:.3f}",
+            f"{100 * row['avg_normalised_specialization']:.2f}",
+            f"{row['avg_auroc']:.3f}",
+            "-" if confirmed is None else f"{confirmed:.0f}/{row['total_features']}",
+            str(row["top_feature"]),
         )
     return table
 

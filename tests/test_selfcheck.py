@@ -13,7 +13,7 @@ from stratalens.embedded import DATA_DIRECTORY, SAE_DIRECTORY
 from stratalens.errors import MismatchError
 from stratalens.model import forward, hooked, load_model
 from stratalens.sae import Sae
-from stratalens.selfcheck import LayerCheck, check, neighbours, require_fit
+from stratalens.selfcheck import Fit, LayerCheck, _problem, check, neighbours, require_fit
 from stratalens.tokens import PassageCutter, TokenBatch, pack
 
 LAYERS = (4, 10, 16, 22, 28)
@@ -110,6 +110,22 @@ def outputs(whole_model, batches) -> Mapping[int, torch.Tensor]:
 def test_median_norm_is_that_of_the_countable_positions_of_the_block(checks, outputs, layer):
     median = float(outputs[layer].float().norm(dim=-1).median())
     assert checks[layer].median_norm == pytest.approx(median, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("own", "other", "refused"),
+    [
+        pytest.param((0.3, 0.03), (0.2, 0.005), True, id="fits_clearly_better_next_door"),
+        pytest.param((0.3, 0.006), (0.29, 0.005), False, id="fits_a_little_better_next_door"),
+        pytest.param((0.3, 0.0008), (0.2, 0.0001), False, id="hardly_any_error_in_the_mean"),
+        pytest.param((0.3, 0.03), (0.4, 0.005), False, id="explains_less_next_door"),
+        pytest.param((1.2, 0.0001), (1.3, 0.0001), True, id="explains_nothing"),
+        pytest.param((float("nan"), 0.0001), (1.3, 0.0001), True, id="not_a_number"),
+    ],
+)
+def test_only_a_clearly_better_fit_next_door_or_none_at_all_is_a_problem(own, other, refused):
+    fits = [Fit(f"layers.{n}", fvu, share, 32.0) for n, (fvu, share) in ((4, own), (5, other))]
+    assert bool(_problem(fits[0], fits[1:])) == refused
 
 
 def test_neighbours_are_the_same_place_in_the_blocks_around():
