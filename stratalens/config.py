@@ -98,6 +98,9 @@ class RunConfig(BaseModel):
             raise ValueError(
                 f"domain: `{self.domain}` cannot name files; use letters, digits, _ and -, and not `general`"
             )
+        named = [self.base_model, self.sae_model, self.output_dir, *self.domain_data, *self.general_data]
+        if "" in named:
+            raise ValueError("a path is empty; name a file or a directory (`.` is this one)")
         if self.min_length > self.max_length:
             raise ValueError(f"min_length {self.min_length} exceeds max_length {self.max_length}")
         if self.batch_tokens < self.max_length:

@@ -1,5 +1,6 @@
 """The base model: loaded only as deep as needed, without its head; and hooks that hand block outputs on."""
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -76,6 +77,8 @@ def load_model(
     """
     from transformers import AutoConfig, AutoModel
 
+    # Read when oneDNN first runs: by default it keeps 1,024 kernels with their buffers, one for each shape of batch.
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16")
     config = AutoConfig.from_pretrained(source, revision=revision)
     text_config = config.get_text_config()
     if blocks is not None:

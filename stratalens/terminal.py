@@ -16,7 +16,7 @@ from stratalens.run import Result
 FEATURES_SHOWN = 10
 WIDTH_OF_FILES = 120
 """Tables that go to a file or a pipe are this wide."""
-WIDTH_OF_NUMBERS = 74
+WIDTH_OF_NUMBERS = 88
 """Columns before the label take this much."""
 
 

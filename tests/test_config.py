@@ -181,3 +181,9 @@ def test_the_command_alone_explains_itself_and_counts_as_a_mistake(capsys):
     assert capsys.readouterr().out.startswith("usage: stratalens COMMAND [OPTIONS]")
     assert main(["--help"]) == 0
     assert "analyze" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["base_model", "domain_data", "output_dir"])
+def test_an_empty_path_is_refused(name):
+    with pytest.raises(ConfigError, match="a path is empty"):
+        make_config(**{"base_model": "m", "sae_model": "s", name: ""})

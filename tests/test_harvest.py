@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import TINY_LATENTS, write_sae
+from threads import one_thread
 from tokenizers.processors import TemplateProcessing
 
 from stratalens import harvest as harvest_module
@@ -51,11 +52,8 @@ def document_rows() -> list[DocumentRow]:
 
 @pytest.fixture(scope="module", autouse=True)
 def _one_thread() -> Iterator[None]:
-    """Products this small only lose time when they are shared between threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+    with one_thread():
+        yield
 
 
 @dataclass(frozen=True)

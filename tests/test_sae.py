@@ -9,6 +9,7 @@ import pytest
 import torch
 from conftest import write_sae
 from sparsify import SparseCoder, SparseCoderConfig
+from threads import one_thread
 from torch import Tensor
 
 from stratalens import sae as sae_module
@@ -21,6 +22,12 @@ from stratalens.tokens import PassageCutter, pack
 SHIPPED_LAYERS = (4, 10, 16, 22, 28)
 WIDTH = 32
 ROUNDING = 4 * torch.finfo(torch.float32).eps
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    with one_thread():
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -1,12 +1,13 @@
 """The self-check on the real model: each shipped SAE belongs to its own block and nowhere else."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 import pytest
 import torch
 from conftest import write_sae
+from threads import one_thread
 
 from stratalens.checkpoints.sparsify import load_sae
 from stratalens.embedded import DATA_DIRECTORY, SAE_DIRECTORY
@@ -21,6 +22,12 @@ RANDOM, TIED = 100, 101
 """Keys of SAEs of random weights: decoder rows of their own, and decoder rows equal to the encoder's."""
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    with one_thread():
+        yield
+
+
 @pytest.fixture(scope="module")
 def batches(tokenizer) -> list[TokenBatch]:
     texts = [
@@ -28,7 +35,7 @@ def batches(tokenizer) -> list[TokenBatch]:
         for side in ("financial", "general")
         for line in (DATA_DIRECTORY / "texts" / f"{side}.jsonl").read_text(encoding="utf-8").splitlines()[::15]
     ]
-    cutter = PassageCutter(tokenizer, 128)
+    cutter = PassageCutter(tokenizer, 64)
     sequences = [cutter.sequence(cutter.first_spans(text, 1)[0]) for text in texts]
     return list(pack(sequences, 2048, cutter.special_ids))
 
