@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from stratalens.corpora import POPULATIONS, DocumentRow
 from stratalens.documents import SampledPassages, write_documents
 from stratalens.examples import PassagePointers, TopExamples
+from stratalens.memory import release_free_memory
 from stratalens.model import forward, hooked
 from stratalens.sae import Sae, SparseLatents
 from stratalens.statistics import FeatureStats, PassageValues, merge
@@ -142,7 +143,7 @@ class LayerReducer:
                 "batch_row": batch.rows,
                 "countable_positions": batch.countable.sum(1).cpu().numpy(),
                 "kept_positions": kept.cpu().numpy(),
-                "norm_sum": (norms * keep).sum(1).cpu().numpy(),
+                "norm_sum": norms.masked_fill(~keep, 0).sum(1).cpu().numpy(),
                 "residual_mean": (residual / kept.clamp(min=1)[:, None]).cpu().numpy(),
                 **self._entries(latents, row, position, kept),
             }
@@ -297,6 +298,7 @@ def harvest(
         if shard.passages.sampled.any():
             files.append(directory / f"documents-{number:05d}.npz")
             write_documents(files[-1], shard.passages, values)
+        release_free_memory()
         tokens += shard.tokens
         passages += len(shard.sequences)
         on_rows(shard.rows)

@@ -1,5 +1,6 @@
-"""Peak memory of this process."""
+"""Memory of this process."""
 
+import ctypes
 import resource
 import sys
 
@@ -12,3 +13,11 @@ def peak_memory_bytes() -> int:
     if torch.cuda.is_available():
         peak = max(peak, torch.cuda.max_memory_allocated())
     return peak
+
+
+def release_free_memory() -> None:
+    """Give freed memory back to the system where the C library can (glibc), lest it pile up in fragments."""
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)
