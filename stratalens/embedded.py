@@ -1,9 +1,11 @@
 """The embedded default: a small Llama-architecture model from a package index, and the SAEs shipped here."""
 
+import io
 import os
 import shutil
 import tempfile
 from collections.abc import Callable
+from contextlib import redirect_stderr
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -59,7 +61,7 @@ def _write_dense_copy(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     unfinished = Path(tempfile.mkdtemp(prefix=target.name, dir=target.parent))
     try:
-        with quiet_transformers():
+        with quiet_transformers(), redirect_stderr(io.StringIO()):  # the GGUF reader draws a bar of its own
             tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=GGUF_FILE)
             model = AutoModelForCausalLM.from_pretrained(
                 source,
