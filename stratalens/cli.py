@@ -6,10 +6,11 @@ import sys
 from contextlib import redirect_stderr
 from itertools import groupby
 from pathlib import Path
+from typing import Any, TypeVar
 
-from pydantic import Field, create_model
+from pydantic import BaseModel, Field, create_model
 
-from stratalens.config import RunConfig, make_config, read_config_file
+from stratalens.config import LabelConfig, RunConfig, make_config, read_config_file, validated
 from stratalens.errors import ConfigError, StratalensError
 
 USAGE = """usage: stratalens COMMAND [OPTIONS]
@@ -17,7 +18,11 @@ USAGE = """usage: stratalens COMMAND [OPTIONS]
 Finds which features of a language model belong to a domain, layer by layer, and shows the evidence.
 
 commands:
-  analyze     run the complete analysis (stratalens analyze --help lists its options)
+  analyze     run the complete analysis
+  label       label the features of a finished result again: stratalens label RESULT_DIR [OPTIONS]
+  show        print everything known of one feature: stratalens show RESULT_DIR LAYER FEATURE
+
+Each command lists its options with --help.
 
 options:
   --version   print the version
@@ -25,6 +30,7 @@ options:
 """
 BAD_INPUT = 2
 INTERRUPTED = 130
+Parsed = TypeVar("Parsed", bound=BaseModel)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -61,14 +67,15 @@ def _command(words: list[str]) -> int:
 
         print(f"stratalens {version('stratalens')}")
         return 0
-    if words[0] != "analyze":
+    commands = {"analyze": run_analysis, "label": run_labelling, "show": run_show}
+    if words[0] not in commands:
         raise ConfigError(f"unknown command `{words[0]}`; see stratalens --help")
-    return run_analysis(words[1:])
+    return commands[words[0]](words[1:])
 
 
 def run_analysis(words: list[str], program: str = "stratalens analyze") -> int:
     """Run `analyze` with its options."""
-    config = parse(words, program)
+    config = parse(words, program, RunConfig)
     from stratalens.terminal import Terminal
 
     terminal = Terminal(config.quiet)
@@ -84,8 +91,50 @@ def run_analysis(words: list[str], program: str = "stratalens analyze") -> int:
     return 0
 
 
-def parse(words: list[str], program: str) -> RunConfig:
+def run_labelling(words: list[str]) -> int:
+    """Run `label` with its options."""
+    program = "stratalens label RESULT_DIR"
+    directory, rest = _result_directory(words, program)
+    options = parse(rest, program, LabelConfig)
+    from stratalens.relabel import relabel
+    from stratalens.terminal import Terminal
+
+    terminal = Terminal(options.quiet)
+    terminal.show(relabel(directory, options, terminal))
+    return 0
+
+
+def run_show(words: list[str]) -> int:
+    """Run `show`."""
+    program = "stratalens show RESULT_DIR LAYER FEATURE"
+    if "-h" in words or "--help" in words:
+        print(f"usage: {program}\n\nPrints everything that a result knows of one feature.")
+        return 0
+    directory, rest = _result_directory(words, program)
+    if len(rest) != 2 or not all(word.isdecimal() and len(word) < 9 for word in rest):
+        raise ConfigError(f"expected a layer and a feature, such as `stratalens show {directory} 16 163`")
+    from stratalens.show import show
+
+    show(directory, int(rest[0]), int(rest[1]))
+    return 0
+
+
+def _result_directory(words: list[str], program: str) -> tuple[Path, list[str]]:
+    """The directory that comes first, and the words after it."""
+    if words and words[0] in ("-h", "--help"):
+        return Path(), words
+    if not words or words[0].startswith("-"):
+        raise ConfigError(f"the result directory comes first: {program}")
+    return Path(words[0]).expanduser(), words[1:]
+
+
+def parse(words: list[str], program: str, kind: type[Parsed]) -> Parsed:
     """Configuration from arguments: defaults, then the file of `--config`, then flags.
+
+    Args:
+        words: the arguments.
+        program: as named in help and complaints.
+        kind: the configuration; the one of an analysis takes a `--config` file as well.
 
     Raises:
         ConfigError: an argument or the file is wrong.
@@ -93,26 +142,28 @@ def parse(words: list[str], program: str) -> RunConfig:
     import tyro
 
     _refuse_repeated(words)
-    options = create_model(
-        "Options",
-        __doc__=RunConfig.__doc__,
-        config=(str | None, Field(None, description="YAML file with options, or the run.json of an earlier run.")),
-        **{
-            name: (field.annotation, Field(field.default, description=field.description))
-            for name, field in RunConfig.model_fields.items()
-        },  # pyright: ignore[reportArgumentType, reportCallIssue]
-    )
-    file = _config_argument(words)
-    loaded = make_config(**read_config_file(Path(file).expanduser())).model_dump() if file else {}
+    fields: dict[str, Any] = {
+        name: (field.annotation, Field(field.default, description=field.description))
+        for name, field in kind.model_fields.items()
+    }
+    takes_file = "output_dir" in kind.model_fields
+    file = _config_argument(words) if takes_file else None
+    if takes_file:
+        described = Field(None, description="YAML file with options, or the run.json of an earlier run.")
+        fields = {"config": (str | None, described), **fields}
+    options = create_model("Options", __doc__=kind.__doc__, **fields)
+    loaded: dict[str, Any] = make_config(**read_config_file(Path(file).expanduser())).model_dump() if file else {}
+    default = options(**loaded, **({"config": file} if takes_file else {}))
     complaints = io.StringIO()
     try:
         with redirect_stderr(complaints):
-            parsed = tyro.cli(options, prog=program, args=words, default=options(config=file, **loaded))
+            parsed = tyro.cli(options, prog=program, args=words, default=default)
     except SystemExit as stop:
         if stop.code == 0:
             raise
         raise ConfigError(_one_line(complaints.getvalue(), program)) from None
-    return make_config(**parsed.model_dump(exclude={"config"}))
+    given: dict[str, Any] = parsed.model_dump(exclude={"config"})
+    return validated(kind, given)
 
 
 def _refuse_repeated(words: list[str]) -> None:

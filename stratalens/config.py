@@ -1,8 +1,9 @@
 """The configuration of a run: frozen, validated once, the only home of defaults."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -15,14 +16,60 @@ RANK_METRICS: tuple[str, ...] = get_args(RankBy)
 BRIEF_LAYERS = (4, 10, 16, 22, 28)
 
 
-class RunConfig(BaseModel):
+Options = TypeVar("Options", bound=BaseModel)
+
+
+class LabelConfig(BaseModel):
+    """Label the features of a finished result again, without a new harvest."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+    labeling_model: str | None = None
+    """Language model that labels: a local directory or a Hub id run here, or the name of a model at
+    --labeling_endpoint. Default: none, labels come from the evidence alone."""
+    labeling_endpoint: str | None = None
+    """Address of an OpenAI-compatible server that labels, such as http://localhost:8000/v1. A key is read from
+    STRATALENS_API_KEY or OPENAI_API_KEY."""
+    labeling_concurrency: int = Field(8, ge=1, le=256)
+    """Requests in flight at once."""
+    labeling_timeout: float = Field(60, gt=0, le=3600)
+    """Seconds to wait for one answer."""
+    prompts: str | None = None
+    """Directory with templates that replace the built-in prompts of the same name."""
+    lexicon: tuple[str, ...] = ()
+    """YAML files of concepts and their terms, in place of the domain's built-in ones."""
+    features: str | None = None
+    """File that lists (layer, latent) pairs to report instead of the best of each layer: a CSV with the columns
+    layer and feature_number, or lines such as `16 163`."""
+    no_examples: bool = False
+    """Keep every sentence of the corpus out of files and requests; labels come from tokens alone."""
+    quiet: bool = False
+    """Print nothing but errors."""
+
+    @field_validator("lexicon", mode="before")
+    @classmethod
+    def _lexicon_paths(cls, value: object) -> object:
+        return tuple(_words(value))
+
+    @model_validator(mode="after")
+    def _check_labels(self) -> "LabelConfig":
+        named = [self.labeling_model, self.labeling_endpoint, self.prompts, self.features, *self.lexicon]
+        if "" in named:
+            raise ValueError("a path or an address is empty; leave the option out instead")
+        return self
+
+    @field_validator("labeling_model", "prompts", "features", mode="before")
+    @classmethod
+    def _label_path(cls, value: object) -> object:
+        return str(value) if isinstance(value, Path) else value
+
+
+class RunConfig(LabelConfig):
     """Find the features of a language model that belong to a domain, layer by layer.
 
     Contrasts the latents of sparse autoencoders (SAEs) on domain text and on general text, selects on one half of the
     documents, and reports estimates with intervals from the other half.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
     base_model: str | None = None
     """Model to analyse: a local directory or a Hub id. Default: the embedded SmolLM2-135M-Instruct."""
@@ -73,8 +120,6 @@ class RunConfig(BaseModel):
     """Go on although an SAE does not seem to fit its layer."""
     dry_run: bool = False
     """Say what would run, with an estimate of memory and time, and stop."""
-    quiet: bool = False
-    """Print nothing but errors."""
 
     @field_validator("layers", mode="before")
     @classmethod
@@ -121,17 +166,20 @@ def _words(value: object) -> list[object]:
 
 
 def make_config(**options: object) -> RunConfig:
+    """Validate the options of an analysis; see `validated`."""
+    return validated(RunConfig, options)
+
+
+def validated(kind: type[Options], options: Mapping[str, object]) -> Options:
     """Validate options into a configuration.
 
     Raises:
         ConfigError: an option is unknown or its value is out of range; the message names it.
     """
     try:
-        return RunConfig.model_validate(options)
+        return kind.model_validate(options)
     except ValidationError as error:
         raise ConfigError("; ".join(_describe(detail) for detail in error.errors())) from None
-    except ConfigError:
-        raise
 
 
 def _describe(detail) -> str:

@@ -205,7 +205,7 @@ def survey(
         number
         for side in Side
         for half in Half
-        for number in _first_by_hash(documents[side][halves[side] == half], SAMPLED_DOCUMENTS, seed)
+        for number in first_by_hash(documents[side][halves[side] == half], SAMPLED_DOCUMENTS, seed)
     ]
     content = np.concatenate([rows.content for rows in limited])
     document = np.concatenate([rows.document for rows in limited])
@@ -229,7 +229,7 @@ def survey(
         content=content[order],
         document=document[order],
         membership=membership[order],
-        calibration=frozenset(_first_by_hash(np.unique(document), CALIBRATION_DOCUMENTS, seed)),
+        calibration=frozenset(first_by_hash(np.unique(document), CALIBRATION_DOCUMENTS, seed)),
         sample=frozenset(sample),
         split=split,
         counts=(counts[0], counts[1]),
@@ -274,11 +274,12 @@ def _smallest(rows: _Rows, max_documents: int | None, seed: int) -> _Rows:
     numbers = np.unique(rows.document)
     if max_documents is None or len(numbers) <= max_documents:
         return rows
-    kept = np.isin(rows.document, np.array(_first_by_hash(numbers, max_documents, seed), dtype=np.uint64))
+    kept = np.isin(rows.document, np.array(first_by_hash(numbers, max_documents, seed), dtype=np.uint64))
     return _Rows(rows.content[kept], rows.document[kept])
 
 
-def _first_by_hash(documents: np.ndarray, count: int, seed: int) -> list[int]:
+def first_by_hash(documents: np.ndarray, count: int, seed: int) -> list[int]:
+    """The documents of smallest hash: a sample that does not depend on their order."""
     return sorted((int(d) for d in documents), key=lambda document: hash64(seed, "sample", document))[:count]
 
 

@@ -32,3 +32,8 @@ def domain_files(domain: str, given: tuple[str, ...]) -> tuple[str, ...]:
 def general_files(given: tuple[str, ...]) -> tuple[str, ...]:
     """Files of the general side: the user's own, else the built-in ones."""
     return given or (str(text_file("general")),)
+
+
+def lexicon_file(name: str) -> Path:
+    """File with the concepts of a built-in domain, or of `common` language."""
+    return DATA_DIRECTORY / "lexicons" / f"{name}.yaml"

@@ -9,9 +9,9 @@ from stratalens.config import RunConfig
 from stratalens.corpora import POPULATIONS
 from stratalens.listener import Listener
 from stratalens.model import choose_device, choose_dtype
+from stratalens.opening import prepare
 from stratalens.prepared import Prepared
 from stratalens.report import record
-from stratalens.run import prepare
 from stratalens.statistics import HISTOGRAM_BINS
 
 SAMPLED_ROWS = 500

@@ -1,87 +1,186 @@
-"""What fires a reported feature: its strongest passages with their text, and the tokens on which it peaks."""
+"""A second, small pass: what the reported features do on every token of the passages that evidence is drawn from."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+import torch
+from jaxtyping import Float, Int
+from scipy import sparse
+from torch import Tensor, nn
 
-from stratalens.corpora import Corpus, Half, Side, Survey, population
-from stratalens.examples import EXAMPLES_KEPT, TopExamples
-from stratalens.report.tables import Example
+from stratalens.harvest import LayerProbe
+from stratalens.model import forward, hooked
+from stratalens.passages import Passage, load_passages, write_passages
+from stratalens.tokens import TokenBatch, pack
 
-LABEL_TOKENS = 6
-
-
-def token_label(examples: TopExamples, feature: int, tokenizer) -> str:
-    """The tokens on which a feature peaks in its strongest domain passages of the discovery half, strongest first."""
-    at = population(Side.DOMAIN, Half.DISCOVERY)
-    weight: dict[str, float] = {}
-    for value, token in zip(examples.value[at, feature], examples.peak_token[at, feature], strict=True):
-        if value > 0:
-            text = tokenizer.decode([int(token)]).strip() or "white space"
-            weight[text] = weight.get(text, 0.0) + float(value)
-    if not weight:
-        return "No activation on discovery text"
-    return "Top tokens: " + ", ".join(sorted(weight, key=lambda text: -weight[text])[:LABEL_TOKENS])
+PASSAGES_FILE = "passages.parquet"
 
 
-def strongest(examples: TopExamples, feature: int, side: int) -> list[tuple[int, int]]:
-    """Slots (population, slot) of a feature's strongest passages of one side, both halves together."""
-    slots = [
-        (population(side, half), slot)
-        for half in Half
-        for slot in range(EXAMPLES_KEPT)
-        if examples.value[population(side, half), feature, slot] > 0
-    ]
-    return sorted(
-        slots, key=lambda at: (-examples.value[at[0], feature, at[1]], examples.content[at[0], feature, at[1]])
-    )[:EXAMPLES_KEPT]
+class Entries(NamedTuple):
+    """The tokens on which one feature fires."""
+
+    token: Int[np.ndarray, "entry"]
+    activation: Float[np.ndarray, "entry"]
 
 
-def sentences(
-    corpus: Corpus, survey: Survey, layers: Mapping[int, TopExamples], features: Mapping[int, Iterable[int]], tokenizer
-) -> dict[int, dict[int, list[Example]]]:
-    """Layer -> feature -> its strongest passages of both sides, with their text from one more reading of the corpus."""
-    chosen = {
-        layer: {int(f): [at for side in Side for at in strongest(layers[layer], int(f), side)] for f in numbers}
-        for layer, numbers in features.items()
-    }
-    wanted = {
-        _place(layers[layer], f, at) for layer, some in chosen.items() for f, slots in some.items() for at in slots
-    }
-    texts = _texts(corpus, survey, wanted)
-    return {
-        layer: {f: [_example(layers[layer], f, at, texts, tokenizer) for at in slots] for f, slots in some.items()}
-        for layer, some in chosen.items()
-    }
+@dataclass(frozen=True)
+class LayerEvidence:
+    """Activations of one layer's reported features on every token of a list of passages."""
+
+    features: Int[np.ndarray, "feature"]
+    activations: sparse.csc_array
+    """`[token, feature]`, float32: tokens of all passages one after the other, 0 at positions that never count."""
+
+    def entries(self, column: int) -> Entries:
+        """Where one feature fires, and how strongly."""
+        matrix = self.activations
+        starts, tokens, values = matrix.indptr, matrix.indices, matrix.data
+        assert starts is not None
+        assert tokens is not None
+        assert values is not None
+        own = slice(starts[column], starts[column + 1])
+        return Entries(tokens[own], values[own])
+
+    def dense(self, column: int) -> Float[np.ndarray, "token"]:
+        """Activations of one feature on all tokens."""
+        shape = self.activations.shape
+        assert shape is not None
+        values = np.zeros(shape[0], np.float32)
+        values[self.entries(column).token] = self.entries(column).activation
+        return values
 
 
-Place = tuple[int, int, int]
-"""Text hash, first character, one past the last character."""
+def first_tokens(passages: Sequence[Passage]) -> Int[np.ndarray, "passage_and_end"]:
+    """Where each passage begins in the tokens of all, and where the last one ends."""
+    return np.cumsum([0, *(len(passage.token_ids) for passage in passages)])
 
 
-def _place(examples: TopExamples, feature: int, at: tuple[int, int]) -> Place:
-    where = (at[0], feature, at[1])
-    return int(examples.content[where]), int(examples.start[where]), int(examples.end[where])
+@dataclass(frozen=True)
+class Evidence:
+    """Passages, and what each layer's reported features do in them."""
+
+    passages: list[Passage]
+    layers: dict[int, LayerEvidence]
+
+    @property
+    def starts(self) -> Int[np.ndarray, "passage_and_end"]:
+        """Where each passage begins in the tokens of all, and where the last one ends."""
+        return first_tokens(self.passages)
+
+    def means(self, layer: int) -> Float[np.ndarray, "passage feature"]:
+        """Mean activation over the tokens of each passage."""
+        lengths = np.diff(self.starts)
+        owner = np.repeat(np.arange(len(lengths)), lengths)
+        shape = (len(lengths), len(owner))
+        sums = sparse.csr_array((np.ones(len(owner), np.float32), (owner, np.arange(len(owner)))), shape=shape)
+        total = sparse.csr_array(sums @ self.layers[layer].activations).toarray()
+        return total / lengths[:, None]
+
+    def maxima(self, layer: int) -> Float[np.ndarray, "passage feature"]:
+        """Largest activation in each passage."""
+        columns = range(len(self.layers[layer].features))
+        rows = [np.maximum.reduceat(self.layers[layer].dense(column), self.starts[:-1]) for column in columns]
+        return np.stack(rows, axis=1) if rows else np.zeros((len(self.passages), 0), np.float32)
+
+    def tokens_of(self, layer: int, column: int, passage: int) -> Float[np.ndarray, "seq"]:
+        """Activations of one feature on the tokens of one passage."""
+        return self.layers[layer].dense(column)[self.starts[passage] : self.starts[passage + 1]]
+
+    def write(self, directory: Path) -> None:
+        """Write everything below a directory, which is created."""
+        directory.mkdir()
+        write_passages(self.passages, directory / PASSAGES_FILE)
+        for layer, evidence in self.layers.items():
+            matrix = evidence.activations
+            np.savez_compressed(
+                directory / f"layer_{layer}.npz",
+                features=evidence.features,
+                data=matrix.data,
+                indices=matrix.indices,
+                indptr=matrix.indptr,
+                shape=np.asarray(matrix.shape),
+            )
+
+    @classmethod
+    def load(cls, directory: Path, layers: Iterable[int]) -> "Evidence":
+        """Read what `write` wrote."""
+        loaded = {}
+        for layer in layers:
+            with np.load(directory / f"layer_{layer}.npz") as archive:
+                parts = (archive["data"], archive["indices"], archive["indptr"])
+                matrix = sparse.csc_array(parts, shape=tuple(archive["shape"]))
+                loaded[layer] = LayerEvidence(archive["features"], matrix)
+        return cls(load_passages(directory / PASSAGES_FILE), loaded)
 
 
-def _texts(corpus: Corpus, survey: Survey, wanted: set[Place]) -> dict[Place, str]:
-    places: dict[int, list[Place]] = {}
-    for place in wanted:
-        places.setdefault(place[0], []).append(place)
-    return {
-        place: row.text[place[1] : place[2]]
-        for row in survey.select(corpus, frozenset(places))
-        for place in places[row.content]
-    }
+class _LayerReader:
+    """Picks the activations of some latents out of one layer's block outputs."""
+
+    def __init__(self, probe: LayerProbe, features: Sequence[int], device: torch.device):
+        self.probe = probe
+        self.column = torch.full((probe.sae.num_latents,), -1, device=device)
+        self.column[torch.as_tensor(features, dtype=torch.long, device=device)] = torch.arange(
+            len(features), device=device
+        )
+        self.parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+
+    def consume(
+        self,
+        batch: TokenBatch,
+        first_token: Int[Tensor, "batch"],
+        module_input: Float[Tensor, "batch seq d_model"],
+        module_output: Float[Tensor, "batch seq d_model"],
+    ) -> None:
+        """Encode the kept positions of one batch."""
+        hidden, _, keep = self.probe.read(batch, module_input, module_output)
+        row, position = keep.nonzero(as_tuple=True)
+        latents = self.probe.sae.encode(hidden[row, position])
+        column = self.column[latents.indices]
+        fired = (column >= 0) & (latents.values > 0)
+        token = (first_token[row] + position)[:, None].expand(column.shape)
+        parts = (token[fired], column[fired], latents.values[fired])
+        self.parts.append((parts[0].cpu().numpy(), parts[1].cpu().numpy(), parts[2].cpu().numpy()))
 
 
-def _example(
-    examples: TopExamples, feature: int, at: tuple[int, int], texts: Mapping[Place, str], tokenizer
-) -> Example:
-    where = (at[0], feature, at[1])
-    return Example(
-        sentence=texts[_place(examples, feature, at)].strip(),
-        activation=float(np.float64(examples.value[where])),
-        domain_side=at[0] < population(Side.GENERAL, 0),
-        peak_token=tokenizer.decode([int(examples.peak_token[where])]),
-    )
+def read_evidence(
+    model: nn.Module,
+    probes: Sequence[LayerProbe],
+    features: Mapping[int, Sequence[int]],
+    passages: Sequence[Passage],
+    *,
+    special_ids: frozenset[int],
+    batch_tokens: int,
+    on_batch: Callable[[int, int], None] = lambda _passages, _tokens: None,
+) -> Evidence:
+    """Run the model over the passages once and keep the activations of the reported features.
+
+    Args:
+        model: the decoder, cut after the deepest probed block.
+        probes: one a layer.
+        features: layer -> its reported features.
+        passages: what to read.
+        special_ids: tokens that never count.
+        batch_tokens: tokens a batch, padding included.
+        on_batch: called with the passages and tokens of each batch done.
+    """
+    starts = first_tokens(passages)
+    device = probes[0].sae.encoder_weight.device
+    readers = [_LayerReader(probe, features[probe.layer], device) for probe in probes]
+    for cpu_batch in pack([passage.token_ids for passage in passages], batch_tokens, special_ids):
+        batch = cpu_batch.to(device)
+        first = torch.from_numpy(starts[batch.rows]).to(device)
+        with hooked(model, {one.probe.sae.hookpoint: partial(one.consume, batch, first) for one in readers}):
+            forward(model, batch.input_ids)
+        on_batch(len(batch.rows), batch.tokens)
+    layers = {one.probe.layer: _joined(one, features[one.probe.layer], int(starts[-1])) for one in readers}
+    return Evidence(list(passages), layers)
+
+
+def _joined(reader: _LayerReader, features: Sequence[int], tokens: int) -> LayerEvidence:
+    token, column, value = (np.concatenate([part[i] for part in reader.parts]) for i in range(3))
+    shape = (tokens, len(features))
+    return LayerEvidence(np.asarray(features), sparse.coo_array((value, (token, column)), shape=shape).tocsc())

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from stratalens.corpora import POPULATIONS, DocumentRow
@@ -34,6 +34,27 @@ class LayerProbe:
     sae: Sae
     norm_limit: float
     """Positions whose hookpoint norm exceeds this are sinks and never count."""
+
+    def read(
+        self,
+        batch: TokenBatch,
+        module_input: Float[Tensor, "batch seq d_model"],
+        module_output: Float[Tensor, "batch seq d_model"],
+    ) -> "Reading":
+        """What the SAE reads at its module, and which positions of it count."""
+        hidden = module_input if self.sae.reads_input else module_output
+        hidden = hidden.to(batch.countable.device)  # elsewhere only when the model is spread over several GPUs
+        norms = torch.linalg.vector_norm(hidden, dim=-1, dtype=torch.float32)
+        return Reading(hidden, norms, batch.countable & (norms <= self.norm_limit))
+
+
+class Reading(NamedTuple):
+    """A hookpoint's vectors in one batch."""
+
+    hidden: Float[Tensor, "batch seq d_model"]
+    norms: Float[Tensor, "batch seq"]
+    keep: Bool[Tensor, "batch seq"]
+    """Positions that count."""
 
 
 class LayerHarvest(NamedTuple):
@@ -128,10 +149,7 @@ class LayerReducer:
         module_output: Float[Tensor, "batch seq d_model"],
     ) -> None:
         """Encode the kept positions of one batch and reduce them to values of its passages."""
-        hidden = module_input if self.probe.sae.reads_input else module_output
-        hidden = hidden.to(self.token_classes.device)  # elsewhere only when the model is spread over several GPUs
-        norms = torch.linalg.vector_norm(hidden, dim=-1, dtype=torch.float32)
-        keep = batch.countable & (norms <= self.probe.norm_limit)
+        hidden, norms, keep = self.probe.read(batch, module_input, module_output)
         row, position = keep.nonzero(as_tuple=True)
         x = hidden[row, position]
         latents = self.probe.sae.encode(x)

@@ -1,6 +1,6 @@
 """From a harvest to ranked features: selected on the discovery half, estimated and tested on the confirmation half."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -41,7 +41,14 @@ class Ranking:
     """Layer -> all latents, one row a latent, in the order of their numbers."""
 
 
-def rank(layers: Mapping[int, LayerInput], *, top_n: int, rank_by: str, split: bool) -> Ranking:
+def rank(
+    layers: Mapping[int, LayerInput],
+    *,
+    top_n: int,
+    rank_by: str,
+    split: bool,
+    listed: Mapping[int, Sequence[int]] | None = None,
+) -> Ranking:
     """Select the best `top_n` latents of each layer and estimate them on documents that had no part in the selection.
 
     Args:
@@ -50,23 +57,34 @@ def rank(layers: Mapping[int, LayerInput], *, top_n: int, rank_by: str, split: b
         rank_by: one of `RANK_METRICS`.
         split: False when too few documents were there to hold half of them back; then all serve both ends and
             `confirmed` stays empty.
+        listed: layer -> latents to report in place of the best ones.
     """
     halves = (Half.DISCOVERY, Half.CONFIRMATION if split else Half.DISCOVERY)
-    latents, top = {}, {}
+    latents, picked = {}, {}
     for layer, source in layers.items():
         discovery, confirmation = (estimates(source, half) for half in halves)
         table = confirmation
         table["discovery_specialization"] = discovery["specialization"]
         table["discovery_auroc"] = discovery["auroc"]
         order = np.lexsort((table.index, -discovery[rank_by].to_numpy()))
-        chosen = [int(latent) for latent in order if table["live"].iloc[latent]][:top_n]
-        table["selected"] = table.index.isin(chosen)
+        best = [int(latent) for latent in order if table["live"].iloc[latent]][:top_n]
+        picked[layer] = best if listed is None else list(listed[layer])
+        table["selected"] = table.index.isin(picked[layer])
         latents[layer] = table
-        top[layer] = table[table["selected"]].drop(columns=["selected", "live"]).copy()
-    _add_q_values(latents, top)
-    for layer in layers:
-        top[layer] = _ordered(top[layer], rank_by, split)
-    return Ranking(top, latents)
+    _add_q_values(latents, {layer: np.flatnonzero(table["live"]) for layer, table in latents.items()})
+    return Ranking(report(latents, picked, rank_by=rank_by, split=split), latents)
+
+
+def report(
+    latents: Mapping[int, pd.DataFrame], picked: Mapping[int, Sequence[int]], *, rank_by: str, split: bool
+) -> dict[int, pd.DataFrame]:
+    """Layer -> the rows of its picked latents, ordered, with q-values over the picked ones of all layers."""
+    top: dict[int, pd.DataFrame] = {}
+    for layer, numbers in picked.items():
+        table = latents[layer]
+        top[layer] = table.loc[table["feature_number"].isin(numbers)].drop(columns=["selected", "live"])
+    _add_q_values(top, {layer: np.arange(len(table)) for layer, table in top.items()})
+    return {layer: _ordered(table, rank_by, split) for layer, table in top.items()}
 
 
 def _ordered(table: pd.DataFrame, rank_by: str, split: bool) -> pd.DataFrame:
@@ -78,14 +96,8 @@ def _ordered(table: pd.DataFrame, rank_by: str, split: bool) -> pd.DataFrame:
     return table
 
 
-def _add_q_values(latents: dict[int, pd.DataFrame], top: dict[int, pd.DataFrame]) -> None:
-    """BH over the live latents of all layers, and over the selected features of all layers."""
-    live = {layer: table["live"].to_numpy() for layer, table in latents.items()}
-    _spread(latents, {layer: np.flatnonzero(mask) for layer, mask in live.items()})
-    _spread(top, {layer: np.arange(len(table)) for layer, table in top.items()})
-
-
-def _spread(tables: dict[int, pd.DataFrame], rows: dict[int, np.ndarray]) -> None:
+def _add_q_values(tables: dict[int, pd.DataFrame], rows: dict[int, np.ndarray]) -> None:
+    """Benjamini-Hochberg over the given rows of all layers together; other rows have no q-value."""
     q = contrast.q_values(np.concatenate([tables[layer]["p_value"].to_numpy()[rows[layer]] for layer in tables]))
     start = 0
     for layer, table in tables.items():

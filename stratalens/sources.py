@@ -39,7 +39,7 @@ def find_model(config: RunConfig, say: Callable[[str], None] = lambda _message: 
     if config.base_model is None:
         location, name = str(embedded_model_directory(say)), MODEL_NAME
     else:
-        location, name = _local_or_hub(config.base_model, ModelError), config.base_model
+        location, name = local_or_hub(config.base_model, ModelError), config.base_model
     from transformers import AutoConfig
 
     with hub_errors(location, ModelError):
@@ -139,7 +139,7 @@ def _one_hookpoint(layer: int, candidates: list[str]) -> str:
 
 def _sae_root(config: RunConfig) -> Path:
     assert config.sae_model is not None
-    source = _local_or_hub(config.sae_model, CheckpointError)
+    source = local_or_hub(config.sae_model, CheckpointError)
     if Path(source).is_dir():
         return Path(source)
     from huggingface_hub import snapshot_download
@@ -152,7 +152,12 @@ def _sae_root(config: RunConfig) -> Path:
         return Path(snapshot_download(source, allow_patterns=patterns))
 
 
-def _local_or_hub(given: str, error: type[StratalensError]) -> str:
+def local_or_hub(given: str, error: type[StratalensError]) -> str:
+    """The local directory of that name, else the name itself where it may be a Hub id.
+
+    Raises:
+        StratalensError: of the kind given, when it is neither.
+    """
     path = Path(given).expanduser()
     if path.is_dir():
         return str(path)

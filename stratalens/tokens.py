@@ -29,6 +29,10 @@ class Tokenizer(Protocol):
         """Token ids and offsets of a text."""
         ...
 
+    def decode(self, token_ids: list[int]) -> str:
+        """Text of token ids."""
+        ...
+
 
 class TokenSpan(NamedTuple):
     """A run of tokens that fits one passage, before special tokens are added."""
@@ -38,6 +42,8 @@ class TokenSpan(NamedTuple):
     """First character of the span in its document."""
     end: int
     """One past the last character of the span in its document."""
+    offsets: list[tuple[int, int]]
+    """First character of each token in the document, and one past its last."""
 
 
 def _pieces(text: str) -> Iterator[tuple[int, str]]:
@@ -77,8 +83,8 @@ class PassageCutter:
                 chunk = ids[first : first + self.room]
                 if len(chunk) < self.min_length:
                     continue
-                where = offsets[first : first + self.room]
-                yield TokenSpan(chunk, start + where[0][0], start + where[-1][1])
+                where = [(start + a, start + b) for a, b in offsets[first : first + self.room]]
+                yield TokenSpan(chunk, where[0][0], where[-1][1], where)
 
     def first_spans(self, text: str, count: int) -> list[TokenSpan]:
         """At most the first `count` spans of a document."""
@@ -95,6 +101,11 @@ class PassageCutter:
     def sequence(self, span: TokenSpan) -> np.ndarray:
         """Token ids `[seq]` to feed the model: the span between the tokenizer's own special tokens."""
         return np.asarray([*self.prefix, *span.token_ids, *self.suffix], dtype=np.int64)
+
+    def token_offsets(self, span: TokenSpan) -> Int[np.ndarray, "seq 2"]:
+        """Characters of each token of `sequence`, counted from the span's start; special tokens have none."""
+        own = [(a - span.start, b - span.start) for a, b in span.offsets]
+        return np.asarray([*[(0, 0)] * len(self.prefix), *own, *[(0, 0)] * len(self.suffix)], dtype=np.int64)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ HEAVY = ("torch", "transformers", "numpy", "pandas", "matplotlib", "huggingface_
 
 
 def parsed(*words: str) -> RunConfig:
-    return parse(list(words), "stratalens analyze")
+    return parse(list(words), "stratalens analyze", RunConfig)
 
 
 def written(folder: Path, text: str, name: str = "options.yaml") -> str:

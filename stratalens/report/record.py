@@ -116,10 +116,10 @@ def warnings(config: RunConfig, survey: Survey, checks: Mapping[int, LayerCheck]
     return found
 
 
-def settings(config: RunConfig, source: ModelSource) -> dict[str, object]:
+def settings(config: RunConfig, base_model: str) -> dict[str, object]:
     """The settings of the run with its defaults resolved, enough to run it again."""
     values = config.model_dump(mode="json")
-    shown = {"base_model": source.name, "sae_model": config.sae_model or "embedded"}
+    shown = {"base_model": base_model, "sae_model": config.sae_model or "embedded"}
     return shown | {k: v for k, v in values.items() if k not in (*shown, "quiet", "dry_run", "output_dir")}
 
 
@@ -168,10 +168,14 @@ def build(
         "peak_memory_bytes": peak_memory_bytes,
         "versions": {name: _version(name) for name in PACKAGES} | {"python": platform.python_version()},
         "machine": {"system": platform.platform(), "threads": torch.get_num_threads()},
-        "files": sorted(
-            str(path.relative_to(staging)) for path in staging.rglob("*") if path.is_file() and path.name != RECORD_FILE
-        ),
+        "files": files(staging),
     }
+
+
+def files(staging: Path) -> list[str]:
+    """Names of all files of a result but the record itself."""
+    found = (path for path in staging.rglob("*") if path.is_file() and path.name != RECORD_FILE)
+    return sorted(str(path.relative_to(staging)) for path in found)
 
 
 def _lengths(config: RunConfig, harvest: Harvest) -> dict[str, object]:

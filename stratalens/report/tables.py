@@ -1,16 +1,16 @@
 """The tables of a run: their columns, their order, and their files."""
 
-import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import pandas as pd
 
-SIGNIFICANT_DIGITS = 8
+from stratalens.exhibits import ShownPassage
+from stratalens.report.formats import records, write_csv, write_json
+from stratalens.report.label_tables import LABEL_COLUMNS, detailed_labels, sentences
+
 MEASURES = (
     "specialization_low",
     "specialization_high",
@@ -40,16 +40,7 @@ MEASURES = (
     "flags",
 )
 """Columns after the five that readers of the original reports rely on."""
-
-
-class Example(NamedTuple):
-    """A passage on which a feature is strong."""
-
-    sentence: str
-    activation: float
-    """Maximum activation over the passage."""
-    domain_side: bool
-    peak_token: str
+DOMAIN_COLUMNS = ("domain_activation", "domain_firing_rate", "domain_density", "domain_max_activation")
 
 
 class LayerFacts(NamedTuple):
@@ -124,12 +115,14 @@ def build(
 def _published(table: pd.DataFrame, domain: str, extra: list[str]) -> pd.DataFrame:
     measures = [name for name in MEASURES if name in table]
     lead = ["feature_number", "domain_activation", "general_activation", "specialization"]
-    labels = [name for name in ("label",) if name in table]
+    labels = [name for name in LABEL_COLUMNS if name in table]
     chosen = table[[*lead, *extra, *measures, *labels]]
-    kept = ("domain_share", "domain_score")
-    return chosen.rename(
-        columns={c: c.replace("domain_", f"{domain}_") for c in chosen if c.startswith("domain_") and c not in kept}
-    )
+    return chosen.rename(columns={name: published_name(name, domain) for name in chosen})
+
+
+def published_name(column: str, domain: str) -> str:
+    """Name of a column of the ranking in the files, where measures of the domain side carry the domain's name."""
+    return column.replace("domain_", f"{domain}_") if column in DOMAIN_COLUMNS else column
 
 
 def _layer_row(layer: int, features: pd.DataFrame, latents: pd.DataFrame, facts: LayerFacts) -> dict[str, object]:
@@ -158,68 +151,21 @@ def _layer_row(layer: int, features: pd.DataFrame, latents: pd.DataFrame, facts:
     }
 
 
-def plain_number(value: float) -> str:
-    """A plain decimal without exponent, to eight significant digits; empty where there is no finite number."""
-    if not math.isfinite(value):
-        return ""
-    return np.format_float_positional(value, precision=SIGNIFICANT_DIGITS, unique=False, fractional=False, trim="-")
-
-
-def write_csv(table: pd.DataFrame, path: Path) -> None:
-    """Write a table as UTF-8 CSV with plain decimals; true and false in lower case, unknown values empty."""
-    table = table.copy()
-    for name, column in table.items():
-        if pd.api.types.is_bool_dtype(column):
-            table[name] = ["" if pd.isna(value) else str(bool(value)).lower() for value in column]
-        elif pd.api.types.is_float_dtype(column):
-            table[name] = [plain_number(value) for value in column]
-    table.to_csv(path, index=False, lineterminator="\n")
-
-
-def json_value(value: object) -> object:
-    """The value as JSON can hold it: no NaN, no numpy types."""
-    if isinstance(value, Mapping):
-        return {str(key): json_value(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [json_value(item) for item in value]
-    if value is None or value is pd.NA:
-        return None
-    if isinstance(value, (bool, np.bool_)):
-        return bool(value)
-    if isinstance(value, (int, np.integer)):
-        return int(value)
-    if isinstance(value, (float, np.floating)):
-        return float(plain_number(float(value))) if math.isfinite(value) else None
-    return str(value)
-
-
-def write_json(content: object, path: Path) -> None:
-    """Write valid JSON, UTF-8, one value a line."""
-    path.write_text(
-        json.dumps(json_value(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8"
-    )
-
-
-def records(table: pd.DataFrame) -> list[dict[str, object]]:
-    """The rows of a table, as JSON holds them."""
-    return [{str(k): json_value(v) for k, v in row.items()} for row in table.to_dict("records")]
-
-
 def write(
     tables: Tables,
     directory: Path,
     *,
     top_n: int,
     top_features_n: int,
-    examples: Mapping[int, Mapping[int, list[Example]]],
+    shown: Mapping[int, Mapping[int, list[ShownPassage]]],
     settings: Mapping[str, object],
 ) -> None:
     """Write every table file of a run below `directory`."""
     domain = tables.domain
     for layer, table in tables.features.items():
         folder = directory / f"layer_{layer}"
-        folder.mkdir()
-        _write_layer(table, folder, domain, layer, top_n, examples[layer], settings)
+        folder.mkdir(exist_ok=True)
+        _write_layer(table, folder, domain, layer, top_n, shown[layer], settings)
         tables.latents[layer].to_parquet(folder / "all_features.parquet", index=False)
     write_csv(tables.consolidated, directory / "consolidated_top_features_all_layers.csv")
     write_csv(tables.layers, directory / "layer_comparison_report.csv")
@@ -233,22 +179,10 @@ def _write_layer(
     domain: str,
     layer: int,
     top_n: int,
-    examples: Mapping[int, list[Example]],
+    shown: Mapping[int, list[ShownPassage]],
     settings: Mapping[str, object],
 ) -> None:
     write_csv(table, folder / f"top_{top_n}_features_analysis.csv")
-    sentences = {
-        feature: [
-            {
-                "sentence": example.sentence,
-                "activation": example.activation,
-                "type": domain if example.domain_side else "general",
-                "peak_token": example.peak_token,
-            }
-            for example in shown
-        ]
-        for feature, shown in examples.items()
-    }
     config = {
         "base_model": settings["base_model"],
         "sae_model": settings["sae_model"],
@@ -256,16 +190,15 @@ def _write_layer(
         "layer_idx": layer,
     }
     write_json(
-        {"top_features": records(table), "feature_sentences": sentences, "config": config | dict(settings)},
+        {
+            "top_features": records(table),
+            "feature_sentences": sentences(domain, shown),
+            "config": config | dict(settings),
+        },
         folder / f"top_{top_n}_features_analysis.json",
     )
     write_csv(table[["feature_number", "label"]], folder / f"feature_labels_clean_{domain}.csv")
-    detailed = table[["feature_number", "label", f"{domain}_activation", "general_activation", "specialization"]].copy()
-    for name, side in ((domain, True), ("general", False)):
-        detailed[f"num_{name}_examples"] = [
-            sum(example.domain_side == side for example in examples[feature]) for feature in table["feature_number"]
-        ]
-    write_csv(detailed, folder / f"feature_labels_detailed_{domain}.csv")
+    write_csv(detailed_labels(table, domain, shown), folder / f"feature_labels_detailed_{domain}.csv")
 
 
 def summary(tables: Tables) -> dict[str, object]:

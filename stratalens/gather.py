@@ -1,0 +1,58 @@
+"""Evidence for some features: which passages it takes, the second pass of the model over them, the logit lens."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from stratalens.config import RunConfig
+from stratalens.evidence import Evidence, read_evidence
+from stratalens.examples import TopExamples
+from stratalens.lens import TokenLens, layer_lenses
+from stratalens.listener import Listener
+from stratalens.opening import OpenModel
+from stratalens.passages import read_passages, sample_texts, strongest
+from stratalens.prepared import Prepared
+
+
+class Gathered(NamedTuple):
+    """All that needs the model to say what features are about."""
+
+    evidence: Evidence
+    lenses: dict[int, list[TokenLens]] | None
+    """Layer -> the lens of each feature; None where the model's head is unknown."""
+
+
+def gather(
+    config: RunConfig,
+    ready: Prepared,
+    opened: OpenModel,
+    features: Mapping[int, Sequence[int]],
+    examples: Mapping[int, TopExamples],
+    listener: Listener,
+) -> Gathered:
+    """Read the strongest passages of the features and a sample of all text, token by token.
+
+    Args:
+        config: of the run.
+        ready: its text, SAEs and tokenizer.
+        opened: its model.
+        features: layer -> reported features.
+        examples: layer -> strongest passages of all its latents; a layer may lack them.
+        listener: hears of the progress.
+    """
+    places = {place for layer, one in examples.items() for place in strongest(one, features[layer])}
+    sampled = sample_texts(ready.survey, config.seed)
+    passages = read_passages(ready.corpus, ready.survey, ready.cutter, places, sampled)
+    with listener.track("Gathering evidence", len(passages)) as advance:
+        evidence = read_evidence(
+            opened.model,
+            opened.probes,
+            features,
+            passages,
+            special_ids=ready.cutter.special_ids,
+            batch_tokens=config.batch_tokens,
+            on_batch=advance,
+        )
+        directions = {layer: ready.saes[layer].decoder_weight for layer in features}
+        decode = ready.cutter.tokenizer.decode
+        lenses = layer_lenses(ready.source, directions, features, decode, opened.device, opened.dtype)
+    return Gathered(evidence, lenses)

@@ -1,0 +1,58 @@
+"""Prompts from template files, each of which a user may replace by one of the same name."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from jinja2 import ChoiceLoader, Environment, FileSystemLoader, StrictUndefined, TemplateError
+
+from stratalens.embedded import DATA_DIRECTORY
+from stratalens.errors import ConfigError
+from stratalens.labels.chat import Message
+
+BUILT_IN = DATA_DIRECTORY / "prompts"
+NAMES = ("system", "label", "label_tokens", "detection", "fuzzing")
+MARKS = ("<<", ">>")
+
+
+class Prompts:
+    """The templates of a run.
+
+    Args:
+        directory: with the user's own; None takes the built-in ones.
+
+    Raises:
+        ConfigError: the directory is missing, holds none of the templates, or one that cannot be parsed.
+    """
+
+    def __init__(self, directory: str | None = None):
+        own = [] if directory is None else [Path(directory).expanduser()]
+        for path in own:
+            files = {f"{name}.jinja" for name in NAMES}
+            if not path.is_dir() or not any((path / name).is_file() for name in files):
+                raise ConfigError(
+                    f"{path}: no prompt templates here; expected a directory with any of {', '.join(sorted(files))}"
+                )
+        loader = ChoiceLoader([FileSystemLoader(path) for path in (*own, BUILT_IN)])
+        self._environment = Environment(loader=loader, undefined=StrictUndefined, autoescape=False, trim_blocks=False)
+        try:
+            self._templates = {name: self._environment.get_template(f"{name}.jinja") for name in NAMES}
+        except (TemplateError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{directory}: a prompt template cannot be parsed ({error})") from None
+
+    def messages(self, name: str, values: Mapping[str, object]) -> list[Message]:
+        """The chat that asks one question.
+
+        Raises:
+            ConfigError: a user's template asks for a value that there is not.
+        """
+        try:
+            system, question = self._templates["system"].render(), self._templates[name].render(values)
+        except TemplateError as error:
+            raise ConfigError(f"the prompt template {name}.jinja cannot be filled in: {error}") from None
+        return [Message(role="system", content=system.strip()), Message(role="user", content=question.strip())]
+
+
+def quoted(text: str) -> str:
+    """Text of the corpus as a JSON string: whatever it holds, it cannot end early."""
+    return json.dumps(" ".join(text.split()), ensure_ascii=False)

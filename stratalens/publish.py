@@ -1,0 +1,85 @@
+"""From findings and labels to every file of a result."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from stratalens.config import RunConfig
+from stratalens.evidence import Evidence
+from stratalens.labels.labelling import FeatureLabel
+from stratalens.meaning import Meaning
+from stratalens.report import figures, tables
+from stratalens.report.evidence_file import EVIDENCE_FILE, FeatureEvidence, write_evidence_file
+from stratalens.report.label_tables import LABEL_COLUMNS
+from stratalens.report.saved import EVIDENCE_FOLDER, Findings, write_features
+
+
+def publish(
+    config: RunConfig,
+    findings: Findings,
+    meaning: Meaning,
+    hookpoints: Mapping[int, str],
+    settings: Mapping[str, object],
+    directory: Path,
+) -> tables.Tables:
+    """Write tables, evidence and the overview figure below a directory; `run.json` alone is left to the caller.
+
+    Args:
+        config: of the run.
+        findings: ranked features, all latents, facts of the layers.
+        meaning: labels and evidence, features of each layer in the order of the evidence.
+        hookpoints: layer -> name of the module that was read.
+        settings: what `config` in the brief's JSON files says.
+        directory: where the files go.
+    """
+    evidence = meaning.text.evidence
+    top = {layer: with_labels(table, evidence, layer, meaning.scored[layer]) for layer, table in findings.top.items()}
+    arranged = tables.build(
+        config.domain,
+        top,
+        findings.latents,
+        findings.facts,
+        compare_by=config.compare_layers_by,
+        min_specialization=config.min_specialization,
+        top_features_n=config.top_features_n,
+    )
+    numbers = {layer: evidence.layers[layer].features.tolist() for layer in findings.top}
+    shown = {layer: dict(zip(numbers[layer], meaning.shown[layer], strict=True)) for layer in findings.top}
+    tables.write(
+        arranged,
+        directory,
+        top_n=config.top_n,
+        top_features_n=config.top_features_n,
+        shown=shown,
+        settings=settings,
+    )
+    for layer in findings.top:
+        path = directory / f"layer_{layer}" / EVIDENCE_FILE
+        found = _evidence(meaning, layer)
+        write_evidence_file(found, path, domain=config.domain, layer=layer, hookpoint=hookpoints[layer])
+    write_features(top, directory)
+    if not config.no_examples:
+        evidence.write(directory / EVIDENCE_FOLDER)
+    figures.write_overview(arranged, directory / f"{config.domain}_feature_analysis.png")
+    return arranged
+
+
+def with_labels(table: pd.DataFrame, evidence: Evidence, layer: int, scored: list[FeatureLabel]) -> pd.DataFrame:
+    """One layer's reported features with their labels and scores."""
+    labels = pd.DataFrame(scored, columns=list(LABEL_COLUMNS), index=pd.Index(evidence.layers[layer].features))
+    own = labels.loc[table["feature_number"]].reset_index(drop=True)
+    return pd.concat([table.drop(columns=[name for name in LABEL_COLUMNS if name in table]), own], axis=1)
+
+
+def _evidence(meaning: Meaning, layer: int) -> list[FeatureEvidence]:
+    return [
+        FeatureEvidence(
+            feature=int(feature),
+            top_tokens=meaning.tokens[layer][column],
+            support=meaning.labels[layer].support[column],
+            lens=meaning.lenses[layer][column] if meaning.lenses else None,
+            shown=meaning.shown[layer][column],
+        )
+        for column, feature in enumerate(meaning.text.evidence.layers[layer].features)
+    ]

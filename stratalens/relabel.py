@@ -1,0 +1,122 @@
+"""Labels again, for a finished result: other concepts, another labelling model, other features; no new harvest."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from stratalens import ranking
+from stratalens.config import LabelConfig, RunConfig
+from stratalens.errors import ConfigError
+from stratalens.evidence import Evidence
+from stratalens.feature_list import read_feature_list, require_latents
+from stratalens.gather import Gathered, gather
+from stratalens.lexicon import load_lexicon
+from stratalens.listener import Listener, Silence
+from stratalens.meaning import Meaning, find_meaning, open_labeller
+from stratalens.opening import open_model, prepare
+from stratalens.publish import publish
+from stratalens.report import record
+from stratalens.report.evidence_file import EVIDENCE_FILE, read_lenses
+from stratalens.report.formats import write_json
+from stratalens.report.label_tables import stored_label
+from stratalens.report.output import RECORD_FILE, staged
+from stratalens.report.saved import EVIDENCE_FOLDER, Findings, SavedResult, load_result
+from stratalens.run import Result
+
+
+def relabel(directory: Path, options: LabelConfig, listener: Listener | None = None) -> Result:
+    """Label the features of a finished result again and write its tables anew.
+
+    The model is needed only for features that the result does not report, and where it was made without examples.
+
+    Args:
+        directory: the result.
+        options: how to label.
+        listener: hears of the progress.
+
+    Raises:
+        StratalensError: there is no such result, or an option or the labelling model is not usable.
+    """
+    listener = listener or Silence()
+    saved = load_result(directory)
+    config = saved.config.model_copy(update={name: getattr(options, name) for name in LabelConfig.model_fields})
+    lexicon = load_lexicon(config.domain, config.lexicon)
+    listed = None if config.features is None else read_feature_list(config.features)
+    findings = saved.findings if listed is None else _with_list(saved, listed, config.rank_by)
+    with staged(directory) as staging, torch.inference_mode():
+        labeller = open_labeller(config, listener)
+        gathered = _saved_evidence(saved, findings) or _gather_again(saved, config, findings, listener)
+        meaning = find_meaning(
+            config, gathered.evidence, findings.top, gathered.lenses, lexicon, labeller, listener, only=listed
+        )
+        if listed is not None:
+            meaning = _keeping_others(saved, meaning, listed)
+        hookpoints = {int(layer): sae["hookpoint"] for layer, sae in saved.record["saes"].items()}
+        settings = record.settings(config, saved.record["model"]["name"])
+        arranged = publish(config, findings, meaning, hookpoints, settings, staging)
+        content = saved.record | {"settings": config.model_dump(mode="json"), "files": record.files(staging)}
+        write_json(content, staging / RECORD_FILE)
+    return Result(directory, arranged, content)
+
+
+def _with_list(saved: SavedResult, listed: Mapping[int, Sequence[int]], rank_by: str) -> Findings:
+    """The findings with the listed features among the reported ones; what had a label keeps it for now."""
+    latents, before = saved.findings.latents, saved.findings.top
+    require_latents(listed, {layer: len(table) for layer, table in latents.items()})
+    picked = {
+        layer: list(dict.fromkeys([*table["feature_number"].tolist(), *listed.get(layer, ())]))
+        for layer, table in before.items()
+    }
+    top = ranking.report(latents, picked, rank_by=rank_by, split=saved.record["corpus"]["split"])
+    return Findings(top, latents, saved.findings.facts)
+
+
+def _keeping_others(saved: SavedResult, meaning: Meaning, listed: Mapping[int, Sequence[int]]) -> Meaning:
+    """The new labels of listed features, and of all others the labels that they had."""
+    scored = {}
+    for layer, rows in meaning.scored.items():
+        before = saved.findings.top[layer].set_index("feature_number")
+        features = meaning.text.evidence.layers[layer].features
+        scored[layer] = [
+            row
+            if feature in listed.get(layer, ()) or feature not in before.index
+            else stored_label(before.loc[feature])
+            for feature, row in zip(features.tolist(), rows, strict=True)
+        ]
+    return replace(meaning, scored=scored)
+
+
+def _saved_evidence(saved: SavedResult, findings: Findings) -> Gathered | None:
+    """The evidence kept with the result, if it holds all the features."""
+    folder = saved.directory / EVIDENCE_FOLDER
+    layers = list(findings.top)
+    if not all((folder / f"layer_{layer}.npz").is_file() for layer in layers):
+        return None
+    evidence = Evidence.load(folder, layers)
+    if any(
+        set(table["feature_number"]) != set(evidence.layers[layer].features) for layer, table in findings.top.items()
+    ):
+        return None
+    found = {layer: read_lenses(saved.directory / f"layer_{layer}" / EVIDENCE_FILE) for layer in layers}
+    lenses = {
+        layer: [one[int(feature)] for feature in evidence.layers[layer].features]
+        for layer, one in found.items()
+        if one is not None
+    }
+    return Gathered(evidence, lenses if len(lenses) == len(layers) else None)
+
+
+def _gather_again(saved: SavedResult, config: RunConfig, findings: Findings, listener: Listener) -> Gathered:
+    """Read the text and run the model again, over the passages that evidence takes."""
+    layers = tuple(str(layer) for layer in sorted(findings.top))
+    config = config.model_copy(update={"layers": layers, "features": None})
+    ready = prepare(config, listener)
+    if f"{ready.survey.digest:016x}" != saved.record["corpus"]["digest"]:
+        raise ConfigError(f"{saved.directory}: its text has changed since; run the analysis again")
+    if ready.source.digest != saved.record["model"]["digest"]:
+        raise ConfigError(f"{saved.directory}: its model has changed since; run the analysis again")
+    opened = open_model(config, ready, listener)
+    features = {layer: [int(number) for number in table["feature_number"]] for layer, table in findings.top.items()}
+    return gather(config, ready, opened, features, {}, listener)

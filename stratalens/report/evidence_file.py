@@ -1,0 +1,110 @@
+"""`evidence.json`: all that is known of what fires each reported feature of a layer, for people and programs."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from stratalens.corpora import Half
+from stratalens.evidence import Evidence
+from stratalens.exhibits import ShownPassage
+from stratalens.labels.evidence_labels import Support
+from stratalens.lens import TokenLens, TokenLogit
+from stratalens.report.formats import json_value
+
+EVIDENCE_FILE = "evidence.json"
+TOP_TOKENS = 12
+ACTIVATION_DIGITS = 4
+
+
+class TopToken(NamedTuple):
+    """A token with a large share of a feature's activation."""
+
+    token: str
+    share: float
+    background: float
+    """Its share of all tokens."""
+
+
+class FeatureEvidence(NamedTuple):
+    """Evidence of one feature, ready to be written."""
+
+    feature: int
+    top_tokens: list[TopToken]
+    support: Support
+    lens: TokenLens | None
+    shown: list[ShownPassage]
+    """Empty where corpus text is to be kept out of files."""
+
+
+def top_tokens(evidence: Evidence, layer: int) -> list[list[TopToken]]:
+    """Of each feature the tokens with most of its activation, beside their share of all tokens."""
+    texts = np.array(
+        [
+            passage.text[start:stop].strip() or "white space"
+            for passage in evidence.passages
+            for start, stop in passage.offsets
+        ]
+    )
+    vocabulary, index = np.unique(texts, return_inverse=True)
+    background = np.bincount(index) / max(1, len(index))
+    found = []
+    for column in range(len(evidence.layers[layer].features)):
+        token, activation = evidence.layers[layer].entries(column)
+        mass = np.bincount(index[token], activation, len(vocabulary))
+        share = mass / max(1e-12, float(mass.sum()))
+        best = np.argsort(-share, kind="stable")[:TOP_TOKENS]
+        found.append(
+            [TopToken(str(vocabulary[at]), float(share[at]), float(background[at])) for at in best if share[at] > 0]
+        )
+    return found
+
+
+def write_evidence_file(
+    features: Sequence[FeatureEvidence], path: Path, *, domain: str, layer: int, hookpoint: str
+) -> None:
+    """Write the evidence of one layer, one feature a line, so that the file stays readable by line tools."""
+    head = json.dumps({"layer": layer, "hookpoint": hookpoint, "domain": domain}, ensure_ascii=False)[:-1]
+    lines = [json.dumps(_feature(one, domain), ensure_ascii=False, allow_nan=False) for one in features]
+    path.write_text(f'{head}, "features": [\n' + ",\n".join(lines) + "\n]}\n", encoding="utf-8")
+
+
+def _feature(one: FeatureEvidence, domain: str) -> dict[str, object]:
+    known = {
+        "feature_number": one.feature,
+        "top_tokens": [token._asdict() for token in one.top_tokens],
+        "phrases": [{"phrase": name, "preference": score} for name, score in one.support.phrases],
+        "concepts": [{"concept": name, "preference": score} for name, score in one.support.concepts],
+        "promoted": [token._asdict() for token in one.lens.promoted] if one.lens else None,
+        "suppressed": [token._asdict() for token in one.lens.suppressed] if one.lens else None,
+    }
+    examples = [_example(shown, domain) for shown in one.shown]
+    return {name: json_value(value) for name, value in known.items()} | {"examples": examples}
+
+
+def _example(shown: ShownPassage, domain: str) -> Mapping[str, object]:
+    return {
+        "kind": shown.exhibit.kind,
+        "side": domain if shown.side == 0 else "general",
+        "half": Half(shown.half).name.lower(),
+        "quantile": shown.exhibit.quantile,
+        "activation": shown.exhibit.activation,
+        "tokens": shown.tokens,
+        "activations": [float(f"{value:.{ACTIVATION_DIGITS}g}") for value in shown.activations],
+    }
+
+
+def read_lenses(path: Path) -> dict[int, TokenLens] | None:
+    """Feature -> its lens, of a file that `write_evidence_file` wrote; None where it holds none."""
+    features = json.loads(path.read_text(encoding="utf-8"))["features"]
+    if any(one["promoted"] is None for one in features):
+        return None
+    return {
+        one["feature_number"]: TokenLens(
+            promoted=[TokenLogit(**token) for token in one["promoted"]],
+            suppressed=[TokenLogit(**token) for token in one["suppressed"]],
+        )
+        for one in features
+    }

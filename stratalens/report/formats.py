@@ -1,0 +1,58 @@
+"""How numbers and tables are written: plain decimals, valid JSON."""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+SIGNIFICANT_DIGITS = 8
+
+
+def plain_number(value: float) -> str:
+    """A plain decimal without exponent, to eight significant digits; empty where there is no finite number."""
+    if not math.isfinite(value):
+        return ""
+    return np.format_float_positional(value, precision=SIGNIFICANT_DIGITS, unique=False, fractional=False, trim="-")
+
+
+def write_csv(table: pd.DataFrame, path: Path) -> None:
+    """Write a table as UTF-8 CSV with plain decimals; true and false in lower case, unknown values empty."""
+    table = table.copy()
+    for name, column in table.items():
+        if pd.api.types.is_bool_dtype(column):
+            table[name] = ["" if pd.isna(value) else str(bool(value)).lower() for value in column]
+        elif pd.api.types.is_float_dtype(column):
+            table[name] = [plain_number(value) for value in column]
+    table.to_csv(path, index=False, lineterminator="\n")
+
+
+def json_value(value: object) -> object:
+    """The value as JSON can hold it: no NaN, no numpy types."""
+    if isinstance(value, Mapping):
+        return {str(key): json_value(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [json_value(item) for item in value]
+    if value is None or value is pd.NA:
+        return None
+    if isinstance(value, (bool, np.bool_)):
+        return bool(value)
+    if isinstance(value, (int, np.integer)):
+        return int(value)
+    if isinstance(value, (float, np.floating)):
+        return float(plain_number(float(value))) if math.isfinite(value) else None
+    return str(value)
+
+
+def write_json(content: object, path: Path) -> None:
+    """Write valid JSON, UTF-8, one value a line."""
+    path.write_text(
+        json.dumps(json_value(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8"
+    )
+
+
+def records(table: pd.DataFrame) -> list[dict[str, object]]:
+    """The rows of a table, as JSON holds them."""
+    return [{str(k): json_value(v) for k, v in row.items()} for row in table.to_dict("records")]

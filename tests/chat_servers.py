@@ -1,0 +1,214 @@
+"""Servers that speak the OpenAI protocol: a real one, and one that misbehaves on demand."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from stratalens.embedded import embedded_model_directory
+
+START_SECONDS = 120
+
+
+@contextmanager
+def served(model: Path, log: Path) -> Iterator[str]:
+    """Run `transformers serve` with a model on a free port of the loopback interface; hands out its base URL.
+
+    The server names the model by its path, and takes no other name.
+    """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [str(Path(sys.executable).with_name("transformers")), "serve", str(model), "--host", "127.0.0.1"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "HF_HOME": str(log.parent)}
+    with log.open("wb") as stream:
+        server = subprocess.Popen(
+            [*command, "--port", str(port), "--device", "cpu", "--dtype", "float32"],
+            env=environment,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+        )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        _wait_until_healthy(server, url, log)
+        yield url
+    finally:
+        server.terminate()
+        try:
+            server.wait(10)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.wait()
+
+
+def _wait_until_healthy(server: subprocess.Popen, url: str, log: Path) -> None:
+    latest = time.monotonic() + START_SECONDS
+    while time.monotonic() < latest:
+        assert server.poll() is None, f"transformers serve ended: {log.read_text()[-2000:]}"
+        try:
+            with urllib.request.urlopen(f"{url}/health", timeout=2):
+                return
+        except OSError:
+            time.sleep(0.2)
+    raise AssertionError(f"transformers serve did not start: {log.read_text()[-2000:]}")
+
+
+@pytest.fixture(scope="session")
+def transformers_serve(tmp_path_factory) -> Iterator[str]:
+    """Base URL of a real server with the embedded model, named `str(embedded_model_directory())`."""
+    with served(embedded_model_directory(), tmp_path_factory.mktemp("serve") / "log.txt") as url:
+        yield url
+
+
+class Request:
+    """One request under way, as a step sees it."""
+
+    def __init__(self, handler: BaseHTTPRequestHandler, body: dict, stopped: threading.Event):
+        self.handler, self.body, self.stopped = handler, body, stopped
+
+    def answer(self, status: int, body: object, promised: int | None = None, **headers: str) -> None:
+        """Send a body; `promised` is a length that is not kept."""
+        raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+        self.handler.send_response(status)
+        lengths = {"Content-Type": "application/json", "Content-Length": str(promised or len(raw))}
+        for name, value in (lengths | {name.replace("_", "-"): value for name, value in headers.items()}).items():
+            self.handler.send_header(name, value)
+        self.handler.end_headers()
+        self.handler.wfile.write(raw)
+
+
+Step = Callable[[Request], None]
+
+
+def completion(text: str | None, finish_reason: str = "stop") -> dict:
+    message = {"role": "assistant", "content": text}
+    usage = {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
+    return {"choices": [{"index": 0, "message": message, "finish_reason": finish_reason}], "usage": usage}
+
+
+def ok(text: str | None, finish_reason: str = "stop", seconds: float = 0.0) -> Step:
+    def step(request: Request) -> None:
+        request.stopped.wait(seconds)
+        request.answer(200, completion(text, finish_reason))
+
+    return step
+
+
+def body(raw: object, status: int = 200, **headers: str) -> Step:
+    return lambda request: request.answer(status, raw, **headers)
+
+
+def error(status: int, message: str, **headers: str) -> Step:
+    return body({"error": {"message": message}}, status, **headers)
+
+
+def hang(request: Request) -> None:
+    request.stopped.wait(30)
+
+
+def half_an_answer(request: Request) -> None:
+    raw = json.dumps(completion("never whole")).encode()
+    request.answer(200, raw[: len(raw) // 2], promised=len(raw))
+
+
+def trickle(request: Request) -> None:
+    request.answer(200, b"{", promised=10_000)
+    while not request.stopped.wait(0.05):
+        request.handler.wfile.write(b" ")
+
+
+def refuses(*fields: str, text: str = "well") -> Step:
+    """Refuse these fields by name, one at a time, a structured format by `response_format.type`; else answer."""
+
+    def step(request: Request) -> None:
+        structured = request.body.get("response_format", {}).get("type")
+        for field in fields:
+            if field in request.body or field == structured:
+                return request.answer(400, {"error": {"message": f"Unsupported parameter: '{field}'"}})
+        request.answer(200, completion(text))
+
+    return step
+
+
+unlisted = error(404, "no such path")
+
+
+class MisbehavingServer:
+    """A stub that follows a script, because a real server cannot be made to misbehave on demand.
+
+    Each chat request takes the next step; the last one repeats. A request for the models gets their list, or a step.
+    """
+
+    def __init__(self, *steps: Step, models: Sequence[str] | Step = ("stub",)):
+        self._steps = list(steps)
+        self._models = models
+        self._lock = threading.Lock()
+        self._stopped = threading.Event()
+        self._in_flight = 0
+        self.bodies: list[dict] = []
+        self.keys: list[str | None] = []
+        self.most_in_flight = 0
+        self._server = self._listen()
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+
+    @property
+    def requests(self) -> int:
+        return len(self.bodies)
+
+    def __enter__(self) -> "MisbehavingServer":
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._stopped.set()
+        self._server.shutdown()
+        self._server.server_close()
+
+    def _next_step(self, request_body: dict, key: str | None) -> Step:
+        with self._lock:
+            self.bodies.append(request_body)
+            self.keys.append(key)
+            self._in_flight += 1
+            self.most_in_flight = max(self.most_in_flight, self._in_flight)
+            return self._steps.pop(0) if len(self._steps) > 1 else self._steps[0]
+
+    def _listen(self) -> ThreadingHTTPServer:
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                request = Request(self, {}, outer._stopped)
+                if callable(outer._models):
+                    return outer._models(request)
+                request.answer(200, {"object": "list", "data": [{"id": name} for name in outer._models]})
+
+            def do_POST(self) -> None:
+                received = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                step = outer._next_step(received, self.headers["Authorization"])
+                try:
+                    step(Request(self, received, outer._stopped))
+                finally:
+                    with outer._lock:
+                        outer._in_flight -= 1
+
+            def log_message(self, format: str, *args: object) -> None:
+                pass
+
+        class Server(ThreadingHTTPServer):
+            daemon_threads = True
+            request_queue_size = 64
+
+            def handle_error(self, request: object, client_address: object) -> None:
+                assert isinstance(sys.exc_info()[1], ConnectionError)  # the client gave up, as it should
+
+        return Server(("127.0.0.1", 0), Handler)
