@@ -107,18 +107,13 @@ def find_meaning(
         only: layer -> features that the language model is asked about; None for all.
     """
     text = LabelledText.of(evidence, lexicon, words_only=config.no_examples)
+    promoted = {layer: _promoted(lenses, layer, len(table)) for layer, table in top.items()}
     labels, scored = label_by_evidence(text, top, listener)
     shown = {layer: shown_passages(evidence, layer, text.sets) for layer in top}
     tokens = {layer: top_tokens(evidence, layer) for layer in top}
     if labeller is not None:
         material = {
-            layer: LayerMaterial(
-                shown=shown[layer],
-                top_tokens=[[one.token for one in some] for some in tokens[layer]],
-                promoted=[[one.token for one in lens.promoted] for lens in lenses[layer]]
-                if lenses
-                else [[] for _ in tokens[layer]],
-            )
+            layer: LayerMaterial(shown[layer], [[one.token for one in some] for some in tokens[layer]], promoted[layer])
             for layer in top
         }
         scored = label_by_model(
@@ -127,3 +122,10 @@ def find_meaning(
         listener.say(labeller.cost())
     hidden = {layer: [[] for _ in some] for layer, some in shown.items()}
     return Meaning(text, labels, scored, lenses, hidden if config.no_examples else shown, tokens)
+
+
+def _promoted(lenses: Mapping[int, list[TokenLens]] | None, layer: int, features: int) -> list[list[str]]:
+    """Of each feature the tokens that it promotes; none where the head is unknown."""
+    if lenses is None:
+        return [[] for _ in range(features)]
+    return [[one.token for one in lens.promoted] for lens in lenses[layer]]

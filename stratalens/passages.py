@@ -14,8 +14,8 @@ from stratalens.examples import TopExamples
 from stratalens.hashing import hash64
 from stratalens.tokens import PassageCutter, TokenSpan
 
-SAMPLED_TEXTS = 192
-"""Texts a population from which one passage each is taken."""
+SAMPLED_TEXTS = 128
+"""Texts a population, about, from which one passage each is taken."""
 SPANS_TRIED = 8
 """The sampled passage of a text is one of its first few."""
 STRONGEST_KEPT = {Side.DOMAIN: 5, Side.GENERAL: 3}
@@ -86,13 +86,19 @@ def strongest(examples: TopExamples, features: Iterable[int]) -> set[Place]:
 
 
 def sample_texts(survey: Survey, seed: int, texts: int = SAMPLED_TEXTS) -> frozenset[int]:
-    """Hashes of one text each of the documents of smallest hash, as many from every population."""
+    """Hashes of texts of the documents of smallest hash, as many from every population.
+
+    One a document, and where there are fewer documents, as many more of each as it takes.
+    """
     chosen: list[int] = []
     for p in range(POPULATIONS):
         own = np.flatnonzero(survey.membership == p)
-        documents, first = np.unique(survey.document[own], return_index=True)
-        picked = np.searchsorted(documents, np.array(first_by_hash(documents, texts, seed), dtype=np.uint64))
-        chosen += survey.content[own[first[picked]]].tolist()
+        documents = np.array(first_by_hash(np.unique(survey.document[own]), texts, seed), dtype=np.uint64)
+        own = own[np.isin(survey.document[own], documents)]
+        order = own[np.lexsort((survey.content[own], survey.document[own]))]
+        first = np.flatnonzero(np.diff(survey.document[order], prepend=0) != 0)
+        place = np.arange(len(order)) - np.repeat(first, np.diff(first, append=len(order)))
+        chosen += survey.content[order[place < -(-texts // max(1, len(documents)))]].tolist()
     return frozenset(chosen)
 
 

@@ -24,8 +24,16 @@ CONTRASTS = 4
 PASSAGES_AT_ONCE = 5
 THRESHOLD = 4.5
 """A passage rated above is said to fire."""
-LABEL_TOKENS = 200
-RATINGS_TOKENS = 200
+LABEL_TOKENS = 120
+RATINGS_TOKENS = 120
+LONGEST_REPEATED = 2000
+"""Characters of a useless answer that are shown to its author again."""
+EXAMPLES_OF_ANSWERS = {
+    "label": '{"label": "at most 8 words"}',
+    "label_tokens": '{"label": "at most 8 words"}',
+    "detection": '{"ratings": [0, 10, ...]}',
+    "fuzzing": '{"ratings": [0, 10, ...]}',
+}
 MARK_SHARE = 0.5
 """Tokens with this share of the passage's strongest activation are marked."""
 PASSAGE_TOKENS = 160
@@ -169,11 +177,18 @@ class LanguageJudge:
         schema: Mapping[str, object],
         parse: Callable[[str], Answer],
     ) -> Answer:
+        """Ask, and once more where the answer cannot be used."""
+        messages = self._prompts.messages(prompt, values)
         try:
-            reply = self._model.reply(self._prompts.messages(prompt, values), max_tokens=max_tokens, schema=schema)
+            answer = self._model.reply(messages, max_tokens=max_tokens, schema=schema).text
+            try:
+                return parse(answer)
+            except Unusable as problem:
+                hint = {"problem": str(problem), "example": EXAMPLES_OF_ANSWERS[prompt]}
+                again = self._prompts.again(messages, answer[:LONGEST_REPEATED], hint)
+                return parse(self._model.reply(again, max_tokens=max_tokens, schema=schema).text)
         except (NoReply, LabelingError) as problem:
             raise Unusable(" ".join(str(problem).split())) from None
-        return parse(reply.text)
 
 
 def _ratings_parser(count: int) -> Callable[[str], list[int]]:

@@ -1,7 +1,7 @@
 """Prompts from template files, each of which a user may replace by one of the same name."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from jinja2 import ChoiceLoader, Environment, FileSystemLoader, StrictUndefined, TemplateError
@@ -11,7 +11,7 @@ from stratalens.errors import ConfigError
 from stratalens.labels.chat import Message
 
 BUILT_IN = DATA_DIRECTORY / "prompts"
-NAMES = ("system", "label", "label_tokens", "detection", "fuzzing")
+NAMES = ("system", "label", "label_tokens", "detection", "fuzzing", "repair")
 MARKS = ("<<", ">>")
 
 
@@ -40,17 +40,29 @@ class Prompts:
         except (TemplateError, UnicodeDecodeError) as error:
             raise ConfigError(f"{directory}: a prompt template cannot be parsed ({error})") from None
 
+    def again(self, messages: Sequence[Message], answer: str, values: Mapping[str, object]) -> list[Message]:
+        """The chat that asks once more after an answer of no use.
+
+        Raises:
+            ConfigError: a user's template asks for a value that there is not.
+        """
+        repair = self._fill("repair", values)
+        return [*messages, Message(role="assistant", content=answer), Message(role="user", content=repair)]
+
     def messages(self, name: str, values: Mapping[str, object]) -> list[Message]:
         """The chat that asks one question.
 
         Raises:
             ConfigError: a user's template asks for a value that there is not.
         """
+        system, question = self._fill("system", {}), self._fill(name, values)
+        return [Message(role="system", content=system), Message(role="user", content=question)]
+
+    def _fill(self, name: str, values: Mapping[str, object]) -> str:
         try:
-            system, question = self._templates["system"].render(), self._templates[name].render(values)
+            return self._templates[name].render(values).strip()
         except TemplateError as error:
             raise ConfigError(f"the prompt template {name}.jinja cannot be filled in: {error}") from None
-        return [Message(role="system", content=system.strip()), Message(role="user", content=question.strip())]
 
 
 def quoted(text: str) -> str:
