@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from textwrap import shorten
 
+import pandas as pd
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
@@ -14,9 +15,9 @@ from stratalens.listener import Advance
 from stratalens.run import Result
 
 FEATURES_SHOWN = 10
-WIDTH_OF_FILES = 120
+WIDTH_OF_FILES = 150
 """Tables that go to a file or a pipe are this wide."""
-WIDTH_OF_NUMBERS = 88
+WIDTH_OF_NUMBERS = 96
 """Columns before the label take this much."""
 
 
@@ -90,8 +91,9 @@ def _layer_table(result: Result) -> Table:
 
 def _feature_table(result: Result, label_width: int) -> Table:
     domain = result.tables.domain
-    table = Table(title=f"Top {domain} features across layers", title_justify="left", box=SIMPLE_HEAD)
-    for name in ("#", "Layer", "Feature", "Spec.", "95% interval", "% of norm", "AUROC", "Conf."):
+    title = f"Top {domain} features across layers (Det.: AUROC of the label on text it was not made from)"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
+    for name in ("#", "Layer", "Feature", "Spec.", "95% interval", "% of norm", "AUROC", "Conf.", "Det."):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("Label", no_wrap=True)
     for place, row in enumerate(result.top_features.head(FEATURES_SHOWN).to_dict("records"), 1):
@@ -104,6 +106,7 @@ def _feature_table(result: Result, label_width: int) -> Table:
             f"{100 * row['normalised_specialization']:.2f}",
             f"{row['auroc']:.3f}",
             {True: "yes", False: "no"}.get(row["confirmed"], "-"),
+            "-" if pd.isna(row["detection_auroc"]) else f"{row['detection_auroc']:.2f}",
             escape(shorten(str(row["label"]), label_width, placeholder=" …")),
         )
     return table

@@ -16,7 +16,6 @@ from chat_servers import (
     hang,
     ok,
     refuses,
-    transformers_serve,  # noqa: F401  # pyright: ignore[reportUnusedImport]
     trickle,
     unlisted,
 )
@@ -49,7 +48,7 @@ def reply_of(*steps, schema=None, **options):
     return outcome, server
 
 
-def test_a_real_server_answers(transformers_serve, embedded_model):  # noqa: F811
+def test_a_real_server_answers(transformers_serve, embedded_model):
     model = EndpointModel(transformers_serve, str(embedded_model), timeout_seconds=30.0)
     model.check()
     question = [{"role": "user", "content": "What is the capital of France?"}]
@@ -61,7 +60,7 @@ def test_a_real_server_answers(transformers_serve, embedded_model):  # noqa: F81
     assert model.name == f"{embedded_model} at {transformers_serve.removeprefix('http://')}"
 
 
-def test_a_real_server_refuses_another_model(transformers_serve):  # noqa: F811
+def test_a_real_server_refuses_another_model(transformers_serve):
     with pytest.raises(LabelingError, match=r"other gives no answer .*Server is pinned.*--labeling_model"):
         EndpointModel(transformers_serve, "other", timeout_seconds=30.0).check()
 

@@ -45,6 +45,7 @@ ORDER = [
     "lens",
     "labels",
     "labels.chat",
+    "labels.protocol",
     "labels.endpoint",
     "labels.local",
     "labels.cache",

@@ -8,12 +8,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from stratalens.labels.chat import LabelingError, Message, NoReply, Reply, usable_text
+from stratalens.labels.protocol import Completion, Dialect, Models, Tokens, milder
 
 KEY_VARIABLES = ("STRATALENS_API_KEY", "OPENAI_API_KEY")
 PLACEHOLDER_KEY = "none"
@@ -27,67 +28,6 @@ CHECK_TOKENS = 16
 NAMES_SHOWN = 5
 TOO_LONG = re.compile(r"context[ _](length|window|size)|prompt is too long", re.IGNORECASE)
 ASK = [Message(role="user", content="Say yes.")]
-
-
-class _Message(BaseModel):
-    content: str | None = None
-
-
-class _Choice(BaseModel):
-    message: _Message
-    finish_reason: str | None = None
-
-
-class _Tokens(BaseModel):
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-
-
-class _Completion(BaseModel):
-    choices: list[_Choice]
-    usage: _Tokens | None = None
-
-
-class _Model(BaseModel):
-    id: str
-
-
-class _Models(BaseModel):
-    data: list[_Model]
-
-
-class _Dialect(NamedTuple):
-    """Which optional parts of a request the server takes; the most that may be hoped for until it refuses."""
-
-    structured: str | None = "json_schema"
-    limit: str = "max_tokens"
-    seed: bool = True
-    temperature: bool = True
-
-    def parameters(self, max_tokens: int, schema: Mapping[str, object] | None) -> dict[str, object]:
-        chosen: dict[str, object] = {self.limit: max_tokens}
-        if self.seed:
-            chosen["seed"] = 0
-        if self.temperature:
-            chosen["temperature"] = 0
-        if schema is not None and self.structured == "json_schema":
-            described = {"name": "answer", "strict": True, "schema": schema}
-            chosen["response_format"] = {"type": "json_schema", "json_schema": described}
-        elif schema is not None and self.structured is not None:
-            chosen["response_format"] = {"type": self.structured}
-        return chosen
-
-
-def _milder(dialect: _Dialect, refusal: str, has_schema: bool) -> _Dialect | None:
-    """What to try after a refusal: without what it names, else with less structure; None when nothing is left."""
-    if dialect.limit == "max_tokens" and "max_completion_tokens" in refusal:
-        return dialect._replace(limit="max_completion_tokens")
-    for name in ("seed", "temperature"):
-        if getattr(dialect, name) and re.search(rf"\b{name}\b", refusal):
-            return dialect._replace(**{name: False})
-    if has_schema and dialect.structured is not None:
-        return dialect._replace(structured="json_object" if dialect.structured == "json_schema" else None)
-    return None
 
 
 class EndpointModel:
@@ -123,7 +63,7 @@ class EndpointModel:
         self._model = model
         key = _find_key(api_key)
         self._has_key = key is not None
-        self._dialect = _Dialect()
+        self._dialect = Dialect()
         self._lock = threading.RLock()
         self._call = threading.local()
         self._heard = False
@@ -191,14 +131,14 @@ class EndpointModel:
             raise self._failure(problem, _refusal(problem, messages)) from None
         if not completion.choices:
             raise NoReply("the server's answer holds no choice")
-        choice, tokens = completion.choices[0], completion.usage or _Tokens()
+        choice, tokens = completion.choices[0], completion.usage or Tokens()
         cut_off = choice.finish_reason == "length"
         text = usable_text(choice.message.content, cut_off)
         return Reply(text, tokens.prompt_tokens or 0, tokens.completion_tokens or 0, cut_off)
 
     def _complete(
         self, messages: Sequence[Message], max_tokens: int, schema: Mapping[str, object] | None
-    ) -> _Completion:
+    ) -> Completion:
         """Ask with all that the server is not known to refuse; what it refuses only now is left out from here on."""
         import openai
 
@@ -211,16 +151,16 @@ class EndpointModel:
             except openai.APIStatusError as problem:
                 refusal = _refusal(problem, messages)
                 refused = problem.status_code in (400, 404, 422) and not TOO_LONG.search(refusal)
-                milder = _milder(tried, refusal, schema is not None) if refused else None
-                if milder is None:
+                gentler = milder(tried, refusal, schema is not None) if refused else None
+                if gentler is None:
                     raise
-                tried = milder
+                tried = gentler
         # Kept only now that it is known to help: the refusal might have been of the prompt.
         if tried != self._dialect:
             with self._lock:
                 self._dialect = tried
         try:
-            return _Completion.model_validate_json(answer.content)
+            return Completion.model_validate_json(answer.content)
         except ValidationError:
             raise NoReply("the server's answer is no chat completion") from None
 
@@ -242,7 +182,7 @@ class EndpointModel:
 
         try:
             answer = self._client.with_options(max_retries=1).models.with_raw_response.list()
-            return [model.id for model in _Models.model_validate_json(answer.content).data]
+            return [model.id for model in Models.model_validate_json(answer.content).data]
         except (openai.NotFoundError, ValidationError):  # the list is not found, not the model
             return None
         except (openai.OpenAIError, NoReply) as problem:

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 FOREST_FEATURES = 15
+LABEL_CHARACTERS = 36
+LINEAR_PERCENT = 0.5
+"""Share of the norm, in percent, above which panel A is logarithmic."""
 RESOLUTION = 200
 Colours = dict[int, tuple[float, float, float]]
 
@@ -33,13 +36,15 @@ def write_overview(tables: Tables, path: Path) -> None:
         rows = tables.consolidated
         _by_layer(by_layer, rows, layers, colours, "normalised_specialization", percent=True)
         by_layer.set(title="A  Specialization by layer", ylabel="share of residual-stream norm (%)")
+        by_layer.set_yscale("symlog", linthresh=LINEAR_PERCENT)  # one strong feature would flatten all others
+        by_layer.yaxis.set_major_formatter("{x:g}")
         _activations(activations, tables, colours)
         _forest(forest, tables, colours)
         _by_layer(separation, rows, layers, colours, "auroc", percent=False)
         separation.axhline(0.5, color="0.35", linestyle="--", linewidth=1)
         place = {"xycoords": ("axes fraction", "data"), "ha": "right", "va": "bottom"}
         separation.annotate("chance", (0.99, 0.5), color="0.35", fontsize=8, **place)
-        separation.set(title="D  How well one feature tells the documents apart", ylabel="AUROC")
+        separation.set(title="D  One feature telling documents apart", ylabel="AUROC")
         figure.suptitle(_headline(tables), fontsize=10, x=0.01, ha="left")
         figure.savefig(path, dpi=RESOLUTION)
 
@@ -131,5 +136,5 @@ def _forest(axes: "Axes", tables: Tables, colours: Colours) -> None:
 
 
 def _shortened(label: str) -> str:
-    text = label.removeprefix("Top tokens: ").replace("$", r"\$")
-    return text if len(text) <= 28 else text[:27] + "…"
+    text = label if len(label) <= LABEL_CHARACTERS else label[: LABEL_CHARACTERS - 1].rstrip(" ,:") + "…"
+    return text.replace("$", r"\$")
