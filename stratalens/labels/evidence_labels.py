@@ -18,7 +18,10 @@ from stratalens.words import phrase_stems
 
 MOST_WORDS = 8
 MOST_PHRASES = 3
-PHRASES_TRIED = 12
+PHRASES_TRIED = 60
+"""Phrases, at most, among which a label finds terms of its concept ..."""
+PHRASES_BEST = 12
+"""... and among which others, and those that tell how coherent a label is."""
 CONTEXTS_TRIED = 6
 FORM_LIFT = 1.9
 FORM_SHARE = 0.5
@@ -149,7 +152,7 @@ def _merit(text: AnnotatedPassages, found: LayerAssociations, column: int, label
     merit = float(found.score[lead, column])
     if lead >= text.concepts:
         return merit
-    phrases = _good_phrases(text, found, column)
+    phrases = _good_phrases(text, found, column)[:PHRASES_BEST]
     weights = np.array([found.score[at, column] - 0.5 for at in phrases])
     own = np.array([lead in text.lexicon.concepts_of(text.phrase_stems(at)) for at in phrases], dtype=bool)
     coherence = float(weights[own].sum() / weights.sum()) if len(phrases) else 0.0
@@ -197,12 +200,12 @@ def _options(
     """What a label may add: candidate or None, stems, spelling; own terms before the domain's."""
     options = [(at, text.phrase_stems(at), text.phrase_name(at)) for at in phrases]
     if concept is None:
-        return list(options)
+        return list(options[:PHRASES_BEST])
     about = [text.lexicon.concepts_of(stems) for _, stems, _ in options]
     own = [option for option, concepts in zip(options, about, strict=True) if concept in concepts]
     domain = [
         option
-        for option, concepts in zip(options, about, strict=True)
+        for option, concepts in list(zip(options, about, strict=True))[:PHRASES_BEST]
         if concept not in concepts and any(text.lexicon.is_specific(at) for at in concepts)
     ]
     members = text.members(concept) if words else {}
