@@ -18,6 +18,11 @@ def plain_number(value: float) -> str:
     return np.format_float_positional(value, precision=SIGNIFICANT_DIGITS, unique=False, fractional=False, trim="-")
 
 
+def defused(text: str) -> str:
+    """Text as a spreadsheet shows it: what it would run as a formula begins with an apostrophe instead."""
+    return "'" + text if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+
+
 def write_csv(table: pd.DataFrame, path: Path) -> None:
     """Write a table as UTF-8 CSV with plain decimals; true and false in lower case, unknown values empty."""
     table = table.copy()
@@ -26,6 +31,8 @@ def write_csv(table: pd.DataFrame, path: Path) -> None:
             table[name] = ["" if pd.isna(value) else str(bool(value)).lower() for value in column]
         elif pd.api.types.is_float_dtype(column):
             table[name] = [plain_number(value) for value in column]
+        elif not pd.api.types.is_numeric_dtype(column):
+            table[name] = [defused(value) if isinstance(value, str) else value for value in column]
     table.to_csv(path, index=False, lineterminator="\n")
 
 
