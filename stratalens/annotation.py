@@ -8,13 +8,12 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy import sparse
-from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
 from stratalens.corpora import Half, Side
 from stratalens.evidence import LayerEvidence, first_tokens
 from stratalens.lexicon import Lexicon, Matches
 from stratalens.passages import Passage
-from stratalens.words import Kind, Words
+from stratalens.words import FUNCTION_WORDS, Kind, Words
 
 LONGEST_PHRASE = 3
 PHRASE_SEGMENTS = 3
@@ -26,7 +25,7 @@ class Units(NamedTuple):
 
     words: Words
     of_token: Int[np.ndarray, "token"]
-    """-1 at special tokens and white space before the first unit."""
+    """-1 at special tokens and at white space."""
 
 
 def split_units(passages: Sequence[Passage]) -> Units:
@@ -65,8 +64,17 @@ class Phrases(NamedTuple):
     """First unit of the occurrence."""
 
 
-def find_phrases(words: Words, longest: int = LONGEST_PHRASE) -> Phrases:
-    """Words and phrases of up to so many words, without function words at their ends, that recur."""
+def find_phrases(
+    words: Words, longest: int = LONGEST_PHRASE, counted: Bool[np.ndarray, "unit"] | None = None
+) -> Phrases:
+    """Words and phrases of up to so many words, without function words at their ends, that recur.
+
+    Args:
+        words: where to look.
+        longest: words of a phrase, at most.
+        counted: units that decide which phrases there are and how they are written; None for all.
+    """
+    counted = np.ones(len(words.texts), bool) if counted is None else counted
     positions = [int(at) for at in np.flatnonzero(words.kind == Kind.WORD)]
     places: dict[tuple[str, ...], list[int]] = defaultdict(list)
     written: dict[tuple[str, ...], Counter[str]] = defaultdict(Counter)
@@ -81,12 +89,9 @@ def find_phrases(words: Words, longest: int = LONGEST_PHRASE) -> Phrases:
                 continue
             key = tuple(words.stems[unit] for unit in run)
             places[key].append(at)
-            written[key][" ".join(words.texts[unit] for unit in run).lower()] += 1
-    kept = {
-        key: found
-        for key, found in places.items()
-        if len(set(words.segment[found])) >= PHRASE_SEGMENTS and len(set(words.passage[found])) >= 2
-    }
+            if counted[at]:
+                written[key][" ".join(words.texts[unit] for unit in run).lower()] += 1
+    kept = {key: found for key, found in places.items() if _recurs(words, [at for at in found if counted[at]])}
     return Phrases(
         names=[written[key].most_common(1)[0][0] for key in kept],
         stems=list(kept),
@@ -95,8 +100,12 @@ def find_phrases(words: Words, longest: int = LONGEST_PHRASE) -> Phrases:
     )
 
 
+def _recurs(words: Words, places: list[int]) -> bool:
+    return len(set(words.segment[places])) >= PHRASE_SEGMENTS and len(set(words.passage[places])) >= 2
+
+
 def _content(word: str) -> bool:
-    return len(word) > 1 and word.lower() not in ENGLISH_STOP_WORDS
+    return len(word) > 1 and word.lower() not in FUNCTION_WORDS
 
 
 def presence(
@@ -126,6 +135,8 @@ class AnnotatedPassages:
     counts: sparse.csr_array
     """How often each passage holds each candidate, `[passage, candidate]`."""
     segment_passage: Int[np.ndarray, "segment"]
+    counted: Bool[np.ndarray, "unit"]
+    """Units of the discovery half, which alone decide what a label may say and how it is spelt."""
 
     @classmethod
     def of(
@@ -134,7 +145,8 @@ class AnnotatedPassages:
         """Split passages and find concepts, and phrases of at most so many words, in them."""
         units = split_units(passages)
         words = units.words
-        matches, phrases = lexicon.find(words), find_phrases(words, longest_phrase)
+        counted = np.array([passage.half == Half.DISCOVERY for passage in passages], dtype=bool)[words.passage]
+        matches, phrases = lexicon.find(words), find_phrases(words, longest_phrase, counted)
         concepts = len(lexicon.concepts)
         candidates = concepts + len(phrases.names)
         candidate = np.concatenate([matches.concept, phrases.phrase + concepts])
@@ -142,7 +154,7 @@ class AnnotatedPassages:
         segments = int(words.segment.max(initial=-1)) + 1
         segment_passage = np.zeros(segments, np.int64)
         segment_passage[words.segment] = words.passage
-        other = ~_of_most_frequent_term(matches)
+        other = ~_of_most_frequent_term(matches, counted[matches.first])
         lengths = matches.last - matches.first + 1
         inside = np.repeat(matches.first, lengths) + np.concatenate([np.arange(n) for n in lengths] or [lengths])
         shape = (len(passages), candidates)
@@ -158,6 +170,7 @@ class AnnotatedPassages:
             covers=presence(np.repeat(matches.concept, lengths), inside, concepts, len(words.texts)),
             counts=counts.tocsr(),
             segment_passage=segment_passage,
+            counted=counted,
         )
 
     @property
@@ -185,18 +198,18 @@ class AnnotatedPassages:
         return self.phrases.names[candidate - self.concepts]
 
     def written(self, stem: str) -> str:
-        """The most frequent word of a stem."""
+        """The most frequent word of a stem in the discovery half."""
         words = self.units.words
-        return Counter(
-            text.lower() for text, own in zip(words.texts, words.stems, strict=True) if own == stem
-        ).most_common(1)[0][0]
+        at = [unit for unit in np.flatnonzero(self.counted) if words.stems[unit] == stem]
+        return Counter(words.texts[unit].lower() for unit in at).most_common(1)[0][0]
 
     def members(self, concept: int) -> dict[str, str]:
         """Stems of the units that lie in terms of a concept, each with its most frequent spelling there."""
         words = self.units.words
         spellings: dict[str, Counter[str]] = defaultdict(Counter)
         for unit in self.covers[:, [concept]].tocoo().row:
-            spellings[words.stems[unit]][words.texts[unit].lower()] += 1
+            if self.counted[unit]:
+                spellings[words.stems[unit]][words.texts[unit].lower()] += 1
         return {stem: counts.most_common(1)[0][0] for stem, counts in spellings.items()}
 
     def mean_by_segment(self, activation: Float[np.ndarray, "unit feature"]) -> Float[np.ndarray, "segment feature"]:
@@ -210,9 +223,10 @@ class AnnotatedPassages:
         return np.array([p.half == half and side in (None, p.side) for p in self.passages])
 
 
-def _of_most_frequent_term(matches: Matches) -> Bool[np.ndarray, "match"]:
-    """Whether each match is by its concept's most frequent term."""
-    terms, index, counts = np.unique(matches.term, return_inverse=True, return_counts=True)
+def _of_most_frequent_term(matches: Matches, counted: Bool[np.ndarray, "match"]) -> Bool[np.ndarray, "match"]:
+    """Whether each match is by its concept's most frequent term, as far as matches are counted."""
+    terms, index = np.unique(matches.term, return_inverse=True)
+    counts = np.bincount(index, counted, len(terms))
     concept = np.zeros(len(terms), np.int64)
     concept[index] = matches.concept
     order = np.lexsort((terms, -counts, concept))

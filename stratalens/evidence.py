@@ -183,4 +183,6 @@ def read_evidence(
 def _joined(reader: _LayerReader, features: Sequence[int], tokens: int) -> LayerEvidence:
     token, column, value = (np.concatenate([part[i] for part in reader.parts]) for i in range(3))
     shape = (tokens, len(features))
-    return LayerEvidence(np.asarray(features), sparse.coo_array((value, (token, column)), shape=shape).tocsc())
+    return LayerEvidence(
+        np.asarray(features, dtype=np.int64), sparse.coo_array((value, (token, column)), shape=shape).tocsc()
+    )

@@ -42,8 +42,10 @@ def exhibits(
         sets: the passages of each half.
     """
     population = np.array([passage.population for passage in passages])
-    chosen = [*_strongest(maxima, population), *_sampled(maxima, population)]
-    shown = {one.passage for one in chosen}
+    strongest = list(_strongest(maxima, population))
+    shown = {one.passage for one in strongest}
+    chosen = [*strongest, *_sampled(maxima, population, shown)]
+    shown |= {one.passage for one in chosen}
     return [*chosen, *(miss for half in Half for miss in _near_misses(maxima, sets[half], shown))]
 
 
@@ -59,14 +61,14 @@ def _strongest(maxima: np.ndarray, population: Int[np.ndarray, "passage"]) -> It
             yield Exhibit(int(at), "top", _quantile(maxima, firing, at), float(maxima[at]))
 
 
-def _sampled(maxima: np.ndarray, population: Int[np.ndarray, "passage"]) -> Iterator[Exhibit]:
+def _sampled(maxima: np.ndarray, population: Int[np.ndarray, "passage"], shown: set[int]) -> Iterator[Exhibit]:
     for side in Side:
         firing = np.flatnonzero((population // 2 == side) & (maxima > 0))
-        ordered = firing[np.argsort(maxima[firing], kind="stable")]
-        if len(ordered) <= 2 * TOP + len(QUANTILES):
+        ordered = [int(at) for at in firing[np.argsort(maxima[firing], kind="stable")] if int(at) not in shown]
+        if len(ordered) < len(QUANTILES):
             continue
         for quantile in QUANTILES:
-            at = int(ordered[int(quantile * (len(ordered) - 2 * TOP))])
+            at = ordered[int(quantile * len(ordered))]
             yield Exhibit(at, "quantile", _quantile(maxima, firing, at), float(maxima[at]))
 
 

@@ -9,11 +9,10 @@ from pathlib import Path
 import numpy as np
 import yaml
 from jaxtyping import Int
-from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
 from stratalens.domains import BUILT_IN_DOMAINS, lexicon_file
 from stratalens.errors import ConfigError
-from stratalens.words import Kind, Words, phrase_stems
+from stratalens.words import FUNCTION_WORDS, Kind, Words, phrase_stems
 
 LONGEST_TERM = 6
 """Words of a term, at most."""
@@ -34,8 +33,8 @@ class Concept:
     group: str
     terms: tuple[str, ...]
     """Empty for a concept of form, whose members `SURFACE_FORMS` tells."""
-    lexicon: str
-    """Name of the lexicon it comes from."""
+    specific: bool
+    """Whether it belongs to a domain, not to form or ordinary language."""
 
 
 def _quotes(text: str) -> bool:
@@ -60,7 +59,7 @@ SURFACE_FORMS: dict[str, Callable[[str, int], bool]] = {
     "Slashes and symbols": lambda text, kind: text in ("/", "\\", "|", "*", "#", "=", "+", "&", "@", "_", "^", "~"),
     "Capitalised words": lambda text, kind: kind == Kind.WORD and text[0].isupper(),
     "Words ending in -s": lambda text, kind: kind == Kind.WORD and _plural(text),
-    "Content words of any topic": lambda text, kind: kind == Kind.WORD and text.lower() not in ENGLISH_STOP_WORDS,
+    "Content words of any topic": lambda text, kind: kind == Kind.WORD and text.lower() not in FUNCTION_WORDS,
 }
 
 
@@ -95,7 +94,7 @@ class Lexicon:
 
     def is_specific(self, concept: int) -> bool:
         """Whether a concept belongs to a domain, not to form or ordinary language."""
-        return self.concepts[concept].lexicon not in (SURFACE, COMMON)
+        return self.concepts[concept].specific
 
     def concepts_of(self, phrase: tuple[str, ...]) -> set[int]:
         """Concepts of which a phrase, given by its stems, is or holds a term."""
@@ -152,10 +151,12 @@ def load_lexicon(domain: str, given: Iterable[str] = ()) -> Lexicon:
     own = [Path(name).expanduser() for name in given]
     built_in = [domain] if domain in BUILT_IN_DOMAINS else [] if own else list(BUILT_IN_DOMAINS)
     files = own or [lexicon_file(name) for name in built_in]
-    surface = [Concept(name, SURFACE, (), SURFACE) for name in SURFACE_FORMS]
+    surface = [Concept(name, SURFACE, (), specific=False) for name in SURFACE_FORMS]
     specific = [concept for path in files for concept in read_lexicon(path)]
     covered = {phrase_stems(term) for concept in specific for term in concept.terms}
-    common = [concept for concept in read_lexicon(lexicon_file(COMMON)) if not _mostly(concept, covered)]
+    common = [
+        concept for concept in read_lexicon(lexicon_file(COMMON), specific=False) if not _mostly(concept, covered)
+    ]
     return Lexicon([*surface, *specific, *common])
 
 
@@ -165,7 +166,7 @@ def _mostly(concept: Concept, covered: set[tuple[str, ...]]) -> bool:
     return concept.group != GRAMMAR and inside > COVERED_SHARE * len(concept.terms)
 
 
-def read_lexicon(path: Path) -> list[Concept]:
+def read_lexicon(path: Path, *, specific: bool = True) -> list[Concept]:
     """Concepts of one YAML file: a list of `concept`, `group` (optional) and `terms`.
 
     Raises:
@@ -175,21 +176,21 @@ def read_lexicon(path: Path) -> list[Concept]:
         loaded = yaml.load(path.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or 'not UTF-8 text'}") from None
-    except (yaml.YAMLError, RecursionError) as error:
+    except (yaml.YAMLError, RecursionError, ValueError) as error:  # ValueError: a date that is none
         raise ConfigError(f"{path}: not valid YAML ({' '.join(str(error).split())[:200]})") from None
     if not isinstance(loaded, list) or not loaded:
         raise ConfigError(f"{path}: expected a list of concepts, each with `concept` and `terms`")
-    return [_concept(path, number, entry) for number, entry in enumerate(loaded, 1)]
+    return [_concept(path, number, entry, specific) for number, entry in enumerate(loaded, 1)]
 
 
-def _concept(path: Path, number: int, entry: object) -> Concept:
+def _concept(path: Path, number: int, entry: object, specific: bool) -> Concept:
     if isinstance(entry, dict):
         name, group, terms = entry.get("concept"), entry.get("group", ""), entry.get("terms")
         if isinstance(name, str) and name.strip() and isinstance(group, str) and isinstance(terms, list) and terms:
-            words = [str(term) for term in terms if isinstance(term, str | int)]
+            words = [str(term) for term in terms if isinstance(term, str | int) and not isinstance(term, bool)]
             if len(words) == len(terms) and all(0 < len(phrase_stems(word)) <= LONGEST_TERM for word in words):
-                return Concept(name.strip(), group, tuple(words), path.stem)
+                return Concept(name.strip(), group, tuple(words), specific)
     raise ConfigError(
         f"{path}: entry {number} is no concept; expected `concept: NAME` and `terms: [TERM, ...]`, "
-        f"each term of 1 to {LONGEST_TERM} words"
+        f"each term of 1 to {LONGEST_TERM} words (quote words such as yes, no and on)"
     )

@@ -4,11 +4,13 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float, Int
+from scipy import sparse
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from stratalens.corpora import Half
 from stratalens.hashing import hash64
 from stratalens.passages import Passage
+from stratalens.words import FUNCTION_WORDS
 
 
 class PassageSet:
@@ -30,9 +32,7 @@ class PassageSet:
 
 def _vectors(texts: list[str]):
     """Sparse TF-IDF rows; one empty column where no text holds a word."""
-    from scipy import sparse
-
-    vectorizer = TfidfVectorizer(stop_words="english")
+    vectorizer = TfidfVectorizer(stop_words=sorted(FUNCTION_WORDS))
     try:
         return vectorizer.fit_transform(texts)
     except ValueError:  # no text, or no word in any

@@ -9,6 +9,7 @@ from functools import lru_cache
 import numpy as np
 import snowballstemmer
 from jaxtyping import Bool, Int
+from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
 UNIT = re.compile(r"(?P<word>[^\W_]*[^\W\d_][^\W_]*(?:[&'’][^\W_]+)*)|(?P<number>\d+(?:[.,]\d+)*)|(?P<mark>[^\w\s]|_)")
 JOINT = re.compile(r"[\s\-‐‑]{1,3}")
@@ -16,6 +17,16 @@ JOINT = re.compile(r"[\s\-‐‑]{1,3}")
 SENTENCE_END = frozenset(".!?;:")
 LONGEST_SEGMENT = 24
 """Units after which a sentence is cut."""
+
+MEANINGFUL = frozenset(
+    [
+        *("amount", "bill", "bottom", "call", "computer", "cry", "describe", "detail", "empty", "fill", "find", "fire"),
+        *("front", "full", "give", "interest", "keep", "made", "mill", "mine", "move", "name", "part", "serious"),
+        *("show", "side", "sincere", "system", "take", "thick", "thin", "top"),
+    ]
+)
+FUNCTION_WORDS = ENGLISH_STOP_WORDS - MEANINGFUL
+"""Words that say nothing of the subject: scikit-learn's list without the words on it that do."""
 
 _stemmer = snowballstemmer.stemmer("english")
 

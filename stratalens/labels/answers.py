@@ -44,7 +44,7 @@ def parse_label(answer: str) -> str:
         label = re.sub(r"^(the )?label( is)?\s*:\s*", "", lines[0], flags=re.IGNORECASE)
     else:
         raise Unusable("no label in the answer")
-    label = " ".join(label.split()).strip("\"'“”`*.").strip()
+    label = _unquoted(" ".join(label.split()))
     if not any(ch.isalnum() for ch in label):
         raise Unusable("the label is empty")
     if len(label.split()) > MOST_WORDS or len(label) > MOST_CHARACTERS:
@@ -52,6 +52,15 @@ def parse_label(answer: str) -> str:
     if REFUSAL.search(label) or not label.isprintable():
         raise Unusable("the answer is no label")
     return label[0].upper() + label[1:]
+
+
+def _unquoted(text: str) -> str:
+    """Without quotation marks or asterisks around all of it, and without a full stop at its end."""
+    text = text.strip("*` ").rstrip(".").strip()
+    for first, last in ('""', "''", "“”"):
+        if len(text) >= 2 and text.startswith(first) and text.endswith(last) and text.count(first) <= 2:
+            return text[1:-1].rstrip(".").strip()
+    return text
 
 
 def parse_ratings(answer: str, count: int) -> list[int]:

@@ -6,7 +6,6 @@ from functools import partial
 from typing import NamedTuple
 
 import numpy as np
-from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
 from stratalens.corpora import Half, Side
 from stratalens.exhibits import ShownPassage
@@ -20,7 +19,7 @@ from stratalens.labels.labelling import FeatureLabel, LabelledText, LayerLabels,
 from stratalens.labels.scoring import LEAST_POSITIVES, Detection, DetectionTask, score
 from stratalens.labels.term_judge import Label
 from stratalens.listener import Listener
-from stratalens.words import phrase_stems
+from stratalens.words import FUNCTION_WORDS, UNIT, stem
 
 POSITIVES = 10
 """Passages, at most, on which a feature fires in a detection task that a language model is asked to do."""
@@ -111,8 +110,9 @@ def _ask(
     layer, column = place
     own = material[layer]
     shown = [one for one in own.shown[column] if one.half == Half.DISCOVERY]
-    firing = [one for one in shown if one.exhibit.kind == "top" and one.side == Side.DOMAIN]
-    firing += [one for one in shown if one.exhibit.kind == "quantile" and one.side == Side.DOMAIN]
+    fires = [one for one in shown if one.exhibit.kind != "near_miss"]
+    on_domain = [one for one in fires if one.side == Side.DOMAIN]
+    firing = sorted(on_domain or fires, key=lambda one: one.exhibit.kind != "top")
     evidence = LabelEvidence(
         examples=[_token_text(one) for one in firing],
         contrast=[_token_text(one) for one in shown if one.exhibit.kind == "near_miss"],
@@ -162,7 +162,7 @@ def _score(text: LabelledText, judge: LanguageJudge, show_text: bool, job: _Job)
     row = FeatureLabel(job.label, judge.name)
     if not show_text:
         return _by_words(text, row, job)
-    passages = [_passage_text(text, job, number) for number in job.task.passage]
+    passages = [_passage_text(text, job, number) for number in job.task.passage.tolist()]
     try:
         row = _detected(judge, row, job, passages)
     except Unusable as problem:
@@ -232,5 +232,6 @@ def _by_words(text: LabelledText, row: FeatureLabel, job: _Job) -> FeatureLabel:
 
 
 def _words_of(label: str) -> Label:
-    words = tuple(stem for stem in phrase_stems(label) if stem not in ENGLISH_STOP_WORDS)
+    found = [match.group() for match in UNIT.finditer(label) if match.lastgroup != "mark"]
+    words = tuple(dict.fromkeys(stem(word) for word in found if word.lower() not in FUNCTION_WORDS))
     return Label(label, (), words)

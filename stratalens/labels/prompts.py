@@ -15,6 +15,21 @@ NAMES = ("system", "label", "label_tokens", "detection", "fuzzing", "repair")
 MARKS = ("<<", ">>")
 
 
+SAMPLE = {
+    "examples": [{"peak": 10.0, "text": '"text"'}],
+    "contrast": ['"text"'],
+    "passages": ['"text"'],
+    "label": '"label"',
+    "top_tokens": '"token"',
+    "promoted": '"token"',
+    "words": '"word"',
+    "most_words": 8,
+    "problem": "why",
+    "example": "{}",
+}
+"""One of each value that a template may ask for."""
+
+
 class Prompts:
     """The templates of a run.
 
@@ -39,6 +54,8 @@ class Prompts:
             self._templates = {name: self._environment.get_template(f"{name}.jinja") for name in NAMES}
         except (TemplateError, UnicodeDecodeError) as error:
             raise ConfigError(f"{directory}: a prompt template cannot be parsed ({error})") from None
+        for name in NAMES:  # what a template lacks is better known before the text is read
+            self._fill(name, SAMPLE)
 
     def again(self, messages: Sequence[Message], answer: str, values: Mapping[str, object]) -> list[Message]:
         """The chat that asks once more after an answer of no use.
@@ -61,7 +78,7 @@ class Prompts:
     def _fill(self, name: str, values: Mapping[str, object]) -> str:
         try:
             return self._templates[name].render(values).strip()
-        except TemplateError as error:
+        except (TemplateError, ArithmeticError, TypeError, ValueError, LookupError, AttributeError) as error:
             raise ConfigError(f"the prompt template {name}.jinja cannot be filled in: {error}") from None
 
 

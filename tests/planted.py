@@ -1,0 +1,131 @@
+"""Passages written by a test, with features planted in them: what a label should say is known beforehand."""
+
+import re
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from scipy import sparse
+
+from stratalens.corpora import Half, Side, population
+from stratalens.evidence import Evidence, LayerEvidence
+from stratalens.hashing import hash64
+from stratalens.passages import Passage, Place
+
+LAYER = 3
+SPECIAL_ID = 0
+TOKEN = re.compile(r"\s?(?:\w+|[^\w\s])|\s+")
+
+Plant = Callable[[list[str]], Sequence[float] | np.ndarray]
+"""Activation of a feature on each token of a passage, of the tokens as written."""
+
+
+def passage(text: str, side: Side, half: Half, document: int | str | None = None) -> Passage:
+    """A passage whose tokens are its words and marks, behind one special token."""
+    spans = [match.span() for match in TOKEN.finditer(text)]
+    return Passage(
+        place=Place(hash64(text), 0, len(text)),
+        document=hash64("document", int(side), text if document is None else document),
+        population=population(side, half),
+        text=text,
+        token_ids=np.array([SPECIAL_ID, *(1 + hash64(text[a:b]) % 5000 for a, b in spans)], np.int64),
+        offsets=np.array([(0, 0), *spans], np.int64),
+    )
+
+
+def planted_evidence(passages: Sequence[Passage], plants: Sequence[Plant]) -> Evidence:
+    """Evidence of one layer, feature 10 * n for the n-th plant."""
+    columns = []
+    for plant in plants:
+        parts = []
+        for one in passages:
+            values = plant([one.text[a:b].strip() for a, b in one.offsets[1:]])
+            parts.append(np.array([0.0, *values], np.float32))
+        columns.append(np.concatenate(parts))
+    matrix = sparse.csc_array(np.stack(columns, axis=1))
+    return Evidence(list(passages), {LAYER: LayerEvidence(10 * np.arange(len(plants)), matrix)})
+
+
+def on(test: Callable[[str], bool], value: float = 2.0) -> Plant:
+    """Fires on the tokens that pass a test."""
+    return lambda tokens: [value if test(token) else 0.0 for token in tokens]
+
+
+def on_words(*words: str) -> Plant:
+    return on(lambda token: token.lower() in words)
+
+
+def around(*words: str) -> Plant:
+    """Fires on every word of the sentences that hold one of some words, a little unevenly, and not on these."""
+
+    def plant(tokens: list[str]) -> list[float]:
+        values, first = [0.0] * len(tokens), 0
+        for at, token in enumerate(tokens):
+            if token == "." or at + 1 == len(tokens):
+                sentence = range(first, at + 1)
+                if any(tokens[i].lower() in words for i in sentence):
+                    for i in sentence:
+                        is_word = tokens[i].isalpha() and tokens[i].lower() not in words
+                        values[i] = 1 + hash64(i, tokens[i]) % 7 / 7 if is_word else 0.0
+                first = at + 1
+        return values
+
+    return plant
+
+
+def at_random(seed: int, share: float = 0.1) -> Plant:
+    """Fires here and there, whatever the text."""
+
+    def plant(tokens: list[str]) -> np.ndarray:
+        rng = np.random.default_rng(hash64(seed, *tokens))
+        return np.where(rng.random(len(tokens)) < share, rng.gamma(2.0, size=len(tokens)), 0.0)
+
+    return plant
+
+
+SUBJECTS = {
+    Side.DOMAIN: {
+        "loans": ("the mortgage was refinanced", "a mortgage needs approval", "its borrower repaid the loan early"),
+        "payouts": ("the dividend rose again", "a payout was declared", "its dividend was paid to every holder"),
+        "oil": ("crude prices fell sharply", "a barrel became cheaper", "its crude was shipped abroad"),
+    },
+    Side.GENERAL: {
+        "birds": ("the heron waited in the reeds", "a sparrow sang outside", "its nest was made of twigs"),
+        "meals": ("the soup was served hot", "a baker kneaded dough", "its crust tasted of butter"),
+    },
+}
+FILLERS = (
+    "Everyone heard about that on Monday",
+    "Nobody at the meeting was surprised by it",
+    "The letter came well after lunch",
+    "It took 14 people and 3 long-planned visits",
+    "They said so in a short note of 27 lines",
+    "Most of them had expected something else",
+    "Paris and Oslo were mentioned as well, oddly",
+)
+LEXICON = """
+- concept: Home lending
+  group: Credit
+  terms: [mortgage, borrower, loan, refinanced]
+- concept: Payments to shareholders
+  group: Equity
+  terms: [dividend, payout, holder]
+- concept: Oil trade
+  group: Commodities
+  terms: [crude, barrel]
+"""
+
+
+def written_passages(each: int = 40, seed: int = 0) -> list[Passage]:
+    """So many passages of every population, each of five sentences, two of them on one subject of its side."""
+    found = []
+    for side in Side:
+        subjects = list(SUBJECTS[side].values())
+        for half in Half:
+            for number in range(each):
+                rng = np.random.default_rng([seed, side, half, number])
+                about = rng.choice(subjects[number % len(subjects)], 2, replace=False).tolist()
+                sentences = [*about, *rng.choice(FILLERS, 3, replace=False).tolist()]
+                rng.shuffle(sentences)
+                text = f"Note {number}{'ab'[half]}. " + " ".join(f"{one[0].upper()}{one[1:]}." for one in sentences)
+                found.append(passage(text, side, half))
+    return found
