@@ -1,6 +1,7 @@
 """Tokens, words, phrases and concepts of passages fit together."""
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -169,7 +170,9 @@ def test_names_and_stems_are_those_of_the_text(annotated):
     assert annotated.members(2) == {}
 
 
-def test_halves_and_sides_pick_passages(annotated):
+def test_halves_and_sides_pick_passages():
+    parts = [PARTS[0], *(replace(part, population=part.population + 1) for part in PARTS[1:])]
+    annotated = AnnotatedPassages.of(parts, RATES)
     assert annotated.of_half(Half.CONFIRMATION).tolist() == [False, True, True]
     assert annotated.of_half(Half.CONFIRMATION, Side.DOMAIN).tolist() == [False, False, True]
 
