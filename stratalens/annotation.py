@@ -93,11 +93,16 @@ def find_phrases(
                 written[key][" ".join(words.texts[unit] for unit in run).lower()] += 1
     kept = {key: found for key, found in places.items() if _recurs(words, [at for at in found if counted[at]])}
     return Phrases(
-        names=[written[key].most_common(1)[0][0] for key in kept],
+        names=[_usual(written[key]) for key in kept],
         stems=list(kept),
         phrase=np.repeat(np.arange(len(kept)), [len(found) for found in kept.values()]),
         first=np.array([at for found in kept.values() for at in found], dtype=np.int64),
     )
+
+
+def _usual(spellings: Counter[str]) -> str:
+    """The most frequent spelling; of several the longest, which says most."""
+    return max(spellings, key=lambda written: (spellings[written], len(written), written))
 
 
 def _recurs(words: Words, places: list[int]) -> bool:
@@ -201,7 +206,7 @@ class AnnotatedPassages:
         """The most frequent word of a stem in the discovery half."""
         words = self.units.words
         at = [unit for unit in np.flatnonzero(self.counted) if words.stems[unit] == stem]
-        return Counter(words.texts[unit].lower() for unit in at).most_common(1)[0][0]
+        return _usual(Counter(words.texts[unit].lower() for unit in at))
 
     def members(self, concept: int) -> dict[str, str]:
         """Stems of the units that lie in terms of a concept, each with its most frequent spelling there."""
@@ -210,7 +215,7 @@ class AnnotatedPassages:
         for unit in self.covers[:, [concept]].tocoo().row:
             if self.counted[unit]:
                 spellings[words.stems[unit]][words.texts[unit].lower()] += 1
-        return {stem: counts.most_common(1)[0][0] for stem, counts in spellings.items()}
+        return {stem: _usual(counts) for stem, counts in spellings.items()}
 
     def mean_by_segment(self, activation: Float[np.ndarray, "unit feature"]) -> Float[np.ndarray, "segment feature"]:
         """Mean activation of the units of each sentence."""
