@@ -18,7 +18,7 @@ from stratalens import harvest
 from stratalens.config import make_config
 from stratalens.listener import Silence
 from stratalens.model import choose_device, choose_dtype, cut, forward, load_model
-from stratalens.run import prepare
+from stratalens.opening import prepare
 from stratalens.tokens import pack
 from stratalens.vocabulary import vocabulary_classes
 
