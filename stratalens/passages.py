@@ -18,7 +18,7 @@ SAMPLED_TEXTS = 128
 """Texts a population, about, from which one passage each is taken."""
 SPANS_TRIED = 8
 """The sampled passage of a text is one of its first few."""
-STRONGEST_KEPT = {Side.DOMAIN: 5, Side.GENERAL: 3}
+STRONGEST_KEPT = {Side.DOMAIN: 4, Side.GENERAL: 1}
 """Strongest passages of each reported feature and half, by side."""
 
 
