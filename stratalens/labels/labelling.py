@@ -12,7 +12,7 @@ from stratalens.corpora import Half
 from stratalens.evidence import Evidence
 from stratalens.hashing import hash64
 from stratalens.labels import term_judge
-from stratalens.labels.evidence_labels import UNCLEAR, Support, associate, choose, support
+from stratalens.labels.evidence_labels import EARLY, UNCLEAR, Support, associate, choose, support
 from stratalens.labels.scoring import POSITIVES, Detection, DetectionTask, detection_task
 from stratalens.labels.term_judge import Label
 from stratalens.lexicon import Lexicon
@@ -123,7 +123,7 @@ def control_of(labels: Sequence[str], layer: int, features: Sequence[int]) -> di
     """For each feature another one of the layer whose label says something else, chosen by hash."""
     chosen = {}
     for column, label in enumerate(labels):
-        others = [at for at, other in enumerate(labels) if other not in (label, UNCLEAR)]
+        others = [at for at, other in enumerate(labels) if other not in (label, UNCLEAR, EARLY)]
         if others:
             chosen[column] = min(
                 others, key=lambda at: hash64("control", layer, int(features[column]), int(features[at]))
