@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, Field, create_model
 
-from stratalens.config import LabelConfig, RunConfig, make_config, read_config_file, validated
+from stratalens.config import LabelConfig, RankConfig, RunConfig, make_config, read_config_file, validated
 from stratalens.errors import ConfigError, StratalensError
 
 USAGE = """usage: stratalens COMMAND [OPTIONS]
@@ -19,6 +19,7 @@ Finds which features of a language model belong to a domain, layer by layer, and
 
 commands:
   analyze     run the complete analysis
+  rank        rank the features of a finished result again: stratalens rank RESULT_DIR [OPTIONS]
   label       label the features of a finished result again: stratalens label RESULT_DIR [OPTIONS]
   show        print everything known of one feature: stratalens show RESULT_DIR LAYER FEATURE
 
@@ -67,7 +68,7 @@ def _command(words: list[str]) -> int:
 
         print(f"stratalens {version('stratalens')}")
         return 0
-    commands = {"analyze": run_analysis, "label": run_labelling, "show": run_show}
+    commands = {"analyze": run_analysis, "rank": run_ranking, "label": run_labelling, "show": run_show}
     if words[0] not in commands:
         raise ConfigError(f"unknown command `{words[0]}`; see stratalens --help")
     return commands[words[0]](words[1:])
@@ -88,6 +89,19 @@ def run_analysis(words: list[str], program: str = "stratalens analyze") -> int:
     from stratalens.run import analyze
 
     terminal.show(analyze(config, terminal))
+    return 0
+
+
+def run_ranking(words: list[str]) -> int:
+    """Run `rank` with its options."""
+    program = "stratalens rank RESULT_DIR"
+    directory, rest = _result_directory(words, program)
+    options = parse(rest, program, RankConfig)
+    from stratalens.rerank import rerank
+    from stratalens.terminal import Terminal
+
+    terminal = Terminal(options.quiet)
+    terminal.show(rerank(directory, options, terminal))
     return 0
 
 

@@ -64,6 +64,28 @@ class LabelConfig(BaseModel):
         return str(value) if isinstance(value, Path) else value
 
 
+class RankConfig(BaseModel):
+    """Rank the features of a finished result again from its harvest: without the model, without the text.
+
+    What is not given stays as it was. Features that were not reported before wait for `stratalens label`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+    top_n: int | None = Field(None, ge=1)
+    """Features to report a layer."""
+    rank_by: RankBy | None = None
+    """What orders the features of a layer."""
+    compare_layers_by: Literal["normalised", "raw"] | None = None
+    """What orders features and layers across layers."""
+    min_specialization: float | None = Field(None, ge=0)
+    """Least specialization (raw units) of a feature in the file of the best features across layers."""
+    top_features_n: int | None = Field(None, ge=1)
+    """Most features in the file of the best features across layers."""
+    quiet: bool = False
+    """Print nothing but errors."""
+
+
 class RunConfig(LabelConfig):
     """Find the features of a language model that belong to a domain, layer by layer.
 
@@ -116,6 +138,11 @@ class RunConfig(LabelConfig):
     """Where the model runs: `auto` takes cuda, mps or cpu, in this order."""
     seed: int = Field(0, ge=0, lt=2**63)
     """Seed of the split into halves and of all samples."""
+    harvest: Literal["reuse", "refresh"] = "reuse"
+    """Whether to go on with what an earlier run in --output_dir has read of the same text with the same model, SAEs
+    and settings, or to read everything anew."""
+    threads: int | None = Field(None, ge=1, le=1024)
+    """CPU threads of the model. Default: as many as PyTorch takes. Last bits depend on it."""
     allow_poor_fit: bool = False
     """Go on although an SAE does not seem to fit its layer."""
     dry_run: bool = False

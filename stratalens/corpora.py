@@ -124,6 +124,8 @@ class Survey:
     split: bool
     """False when there are too few documents to hold any back for confirmation: all are in the discovery half."""
     counts: tuple[SideCounts, SideCounts]
+    characters: int
+    """Of all rows read, those that do not count included."""
     digest: int
     """Hash over the texts that count and their populations."""
 
@@ -163,6 +165,7 @@ class _Collected(NamedTuple):
     found: int
     empty: int
     too_short: int
+    characters: int
 
 
 def survey(
@@ -233,6 +236,7 @@ def survey(
         sample=frozenset(sample),
         split=split,
         counts=(counts[0], counts[1]),
+        characters=sum(one.characters for one in collected),
         digest=hash64(*(array[order].tobytes() for array in (content, document, membership))),
     )
 
@@ -247,9 +251,10 @@ def _collect(
     rows: Iterator[tuple[Side, str, str]], too_short: Callable[[str], bool], on_row: Callable[[], None]
 ) -> _Collected:
     content, document = array("Q"), array("Q")
-    found = empty = short = 0
+    found = empty = short = characters = 0
     for side, text, identity in rows:
         found += 1
+        characters += len(text)
         if not text:
             empty += 1
         elif too_short(text):
@@ -258,9 +263,8 @@ def _collect(
             content.append(hash64(text))
             document.append(hash64("document", int(side), identity))
         on_row()
-    return _Collected(
-        _Rows(np.array(content, dtype=np.uint64), np.array(document, dtype=np.uint64)), found, empty, short
-    )
+    kept = _Rows(np.array(content, dtype=np.uint64), np.array(document, dtype=np.uint64))
+    return _Collected(kept, found, empty, short, characters)
 
 
 def _without_duplicates(rows: _Rows) -> _Rows:

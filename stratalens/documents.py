@@ -1,8 +1,7 @@
-"""The document sample: values of single documents, kept on disk one file a shard and read back one layer at a time."""
+"""The document sample: one layer's values of single documents, joined from the passages of many shards."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from typing import NamedTuple
 
 import numpy as np
@@ -19,36 +18,6 @@ class SampledPassages(NamedTuple):
     sampled: np.ndarray
 
 
-def write_documents(path: Path, passages: SampledPassages, layers: Mapping[int, PassageValues]) -> None:
-    """Write the values of the sampled documents among a set of passages, all layers, as one npz file."""
-    first = next(iter(layers.values()))
-    chosen = np.flatnonzero(passages.sampled)
-    documents, owner = np.unique(passages.document[chosen], return_inverse=True)
-    row_of_passage = np.full(len(passages.document), -1, np.int32)
-    row_of_passage[chosen] = owner
-    population = np.zeros(len(documents), np.int8)
-    population[owner] = first.population[chosen]
-    arrays: dict[str, np.ndarray] = {
-        "document": documents,
-        "population": population,
-        "passages": np.bincount(owner, minlength=len(documents)),
-        "positions": np.bincount(owner, first.countable_positions[chosen], len(documents)).astype(np.int64),
-    }
-    for layer, values in layers.items():
-        row = row_of_passage[values.passage]
-        kept = row >= 0
-        residual = np.zeros((len(documents), values.residual_mean.shape[1]))
-        np.add.at(residual, owner, values.residual_mean[chosen])
-        arrays |= {
-            f"row_{layer}": row[kept],
-            f"latent_{layer}": values.latent[kept].astype(np.int32),
-            f"mean_{layer}": values.mean[kept].astype(np.float32),
-            f"residual_{layer}": residual.astype(np.float32),
-        }
-    with path.open("wb") as stream:
-        np.savez(stream, **arrays)  # pyright: ignore[reportArgumentType]
-
-
 @dataclass(frozen=True)
 class DocumentMatrix:
     """One layer's value of each sampled document: the mean of m over its passages."""
@@ -63,34 +32,77 @@ class DocumentMatrix:
     """Mean hookpoint vector over kept positions, averaged over passages."""
 
 
-def read_documents(paths: Sequence[Path], layer: int, num_latents: int) -> DocumentMatrix:
-    """Join the shards' files for one layer; a document that stands in several shards becomes one row."""
-    parts = []
-    for path in paths:
-        with np.load(path) as archive:
-            shared = {name: archive[name] for name in ("document", "population", "passages", "positions")}
-            own = {name: archive[f"{name}_{layer}"] for name in ("row", "latent", "mean", "residual")}
-            parts.append(shared | own)
-    documents, index = np.unique(np.concatenate([p["document"] for p in parts]), return_inverse=True)
-    offsets = np.cumsum([0, *(len(p["document"]) for p in parts)])
-    row = np.concatenate([index[offset + p["row"]] for offset, p in zip(offsets, parts, strict=False)])
+@dataclass(frozen=True)
+class DocumentSample:
+    """Sums of one layer over the passages of sampled documents; a document of several shards has a row in each."""
 
-    def total(name: str) -> np.ndarray:
-        joined = np.concatenate([p[name] for p in parts])
-        out = np.zeros((len(documents), *joined.shape[1:]), np.float64)
-        np.add.at(out, index, joined)
-        return out
+    document: UInt64[np.ndarray, "row"]
+    population: Int[np.ndarray, "row"]
+    passages: Int[np.ndarray, "row"]
+    positions: Int[np.ndarray, "row"]
+    """Countable positions."""
+    residual: Float[np.ndarray, "row d_model"]
+    """Sum of the passages' mean hookpoint vectors, float32."""
+    row: Int[np.ndarray, "entry"]
+    latent: Int[np.ndarray, "entry"]
+    mean: Float[np.ndarray, "entry"]
+    """m of one passage, float32."""
 
-    passages = total("passages")
-    population = np.zeros(len(documents), np.int8)
-    population[index] = np.concatenate([p["population"] for p in parts])
-    mean = np.concatenate([p["mean"] for p in parts]).astype(np.float64) / passages[row]
-    latent = np.concatenate([p["latent"] for p in parts])
-    return DocumentMatrix(
-        document=documents,
-        population=population,
-        passages=passages.astype(np.int64),
-        positions=total("positions").astype(np.int64),
-        values=sparse.coo_array((mean, (row, latent)), shape=(len(documents), num_latents)).tocsc(),
-        residual=total("residual") / passages[:, None],
-    )
+    @classmethod
+    def of(cls, values: PassageValues, passages: SampledPassages) -> "DocumentSample":
+        """The sampled documents among a set of passages."""
+        chosen = np.flatnonzero(passages.sampled)
+        documents, owner = np.unique(passages.document[chosen], return_inverse=True)
+        row_of_passage = np.full(len(passages.document), -1, np.int64)
+        row_of_passage[chosen] = owner
+        population = np.zeros(len(documents), np.int64)
+        population[owner] = values.population[chosen]
+        residual = np.zeros((len(documents), values.residual_mean.shape[1]))
+        np.add.at(residual, owner, values.residual_mean[chosen])
+        row = row_of_passage[values.passage]
+        kept = row >= 0
+        return cls(
+            document=documents,
+            population=population,
+            passages=np.bincount(owner, minlength=len(documents)).astype(np.int64),
+            positions=np.bincount(owner, values.countable_positions[chosen], len(documents)).astype(np.int64),
+            residual=residual.astype(np.float32),
+            row=row[kept].astype(np.int32),
+            latent=values.latent[kept].astype(np.int32),
+            mean=values.mean[kept].astype(np.float32),
+        )
+
+    def matrix(self, num_latents: int) -> DocumentMatrix:
+        """The documents, each in one row however many shards it stands in."""
+        documents, index = np.unique(self.document, return_inverse=True)
+
+        def total(column: np.ndarray) -> np.ndarray:
+            out = np.zeros((len(documents), *column.shape[1:]), np.float64)
+            np.add.at(out, index, column)
+            return out
+
+        passages = total(self.passages)
+        population = np.zeros(len(documents), np.int64)
+        population[index] = self.population
+        row = index[self.row]
+        mean = self.mean.astype(np.float64) / passages[row]
+        return DocumentMatrix(
+            document=documents,
+            population=population,
+            passages=passages.astype(np.int64),
+            positions=total(self.positions).astype(np.int64),
+            values=sparse.coo_array((mean, (row, self.latent)), shape=(len(documents), num_latents)).tocsc(),
+            residual=total(self.residual) / passages[:, None],
+        )
+
+
+def join(parts: Sequence[DocumentSample]) -> DocumentSample:
+    """All parts, one after the other; at least one."""
+    offsets = np.cumsum([0, *(len(part.document) for part in parts)])
+    columns = {
+        field.name: np.concatenate([getattr(part, field.name) for part in parts])
+        for field in fields(DocumentSample)
+        if field.name != "row"
+    }
+    rows = [(part.row + offset).astype(np.int32) for part, offset in zip(parts, offsets, strict=False)]
+    return DocumentSample(row=np.concatenate(rows), **columns)

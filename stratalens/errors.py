@@ -6,6 +6,7 @@
     ├── ModelError               the base model is missing, incomplete or does not fit the request
     ├── CheckpointError          a sparse autoencoder is missing, corrupt or of an unknown kind
     │   └── MismatchError        a sparse autoencoder does not belong to this model or layer
+    ├── CapacityError            memory does not suffice
     └── OutputError              results cannot be written
 
 Every message says what was found, what was expected and what to do. A broken invariant is an assert, not one of these.
@@ -34,6 +35,10 @@ class CheckpointError(StratalensError):
 
 class MismatchError(CheckpointError):
     """A sparse autoencoder does not belong to this model or layer."""
+
+
+class CapacityError(StratalensError):
+    """Memory does not suffice for the model or for one passage."""
 
 
 class OutputError(StratalensError):

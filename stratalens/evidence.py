@@ -45,6 +45,16 @@ class LayerEvidence:
         own = slice(starts[column], starts[column + 1])
         return Entries(tokens[own], values[own])
 
+    def over(self, features: Sequence[int]) -> "LayerEvidence":
+        """The same activations for these features, in this order; a feature that is not among its own has none."""
+        width = len(self.features)
+        column = {int(feature): at for at, feature in enumerate(self.features)}
+        place = np.array([column.get(feature, width) for feature in features], dtype=np.int64)
+        shape = self.activations.shape
+        assert shape is not None
+        padded = sparse.hstack([self.activations, sparse.csc_array((shape[0], 1), dtype=np.float32)])
+        return LayerEvidence(np.asarray(features, np.int64), sparse.csc_array(sparse.csc_array(padded)[:, place]))
+
     def dense(self, column: int) -> Float[np.ndarray, "token"]:
         """Activations of one feature on all tokens."""
         shape = self.activations.shape

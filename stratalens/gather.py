@@ -5,11 +5,10 @@ from typing import NamedTuple
 
 from stratalens.config import RunConfig
 from stratalens.evidence import Evidence, read_evidence
-from stratalens.examples import TopExamples
 from stratalens.lens import TokenLens, layer_lenses
 from stratalens.listener import Listener
 from stratalens.opening import OpenModel
-from stratalens.passages import read_passages, sample_texts, strongest
+from stratalens.passages import Place, read_passages, sample_texts
 from stratalens.prepared import Prepared
 
 
@@ -26,7 +25,7 @@ def gather(
     ready: Prepared,
     opened: OpenModel,
     features: Mapping[int, Sequence[int]],
-    examples: Mapping[int, TopExamples],
+    places: set[Place],
     listener: Listener,
 ) -> Gathered:
     """Read the strongest passages of the features and a sample of all text, token by token.
@@ -36,16 +35,15 @@ def gather(
         ready: its text, SAEs and tokenizer.
         opened: its model.
         features: layer -> reported features.
-        examples: layer -> strongest passages of all its latents; a layer may lack them.
+        places: of the strongest passages of the features.
         listener: hears of the progress.
     """
-    places = {place for layer, one in examples.items() for place in strongest(one, features[layer])}
     sampled = sample_texts(ready.survey, config.seed)
     passages = read_passages(ready.corpus, ready.survey, ready.cutter, places, sampled)
     with listener.track("Gathering evidence", len(passages)) as advance:
         evidence = read_evidence(
             opened.model,
-            opened.probes,
+            list(opened.probes.values()),
             features,
             passages,
             special_ids=ready.cutter.special_ids,

@@ -1,9 +1,9 @@
-"""One pass over the text for all layers: the only place where model, SAEs and statistics meet."""
+"""One pass over a shard for all layers: the only place where model, SAEs and statistics meet."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -11,17 +11,19 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from stratalens.corpora import POPULATIONS, DocumentRow
-from stratalens.documents import SampledPassages, write_documents
+from stratalens.documents import DocumentSample, SampledPassages
+from stratalens.errors import CapacityError
 from stratalens.examples import PassagePointers, TopExamples
-from stratalens.memory import release_free_memory
+from stratalens.memory import out_of_memory, release_free_memory
 from stratalens.model import forward, hooked
 from stratalens.sae import Sae, SparseLatents
-from stratalens.statistics import FeatureStats, PassageValues, merge
-from stratalens.tokens import PassageCutter, TokenBatch, pack
+from stratalens.shards import Shard, ShardPiece
+from stratalens.state import LayerState, fold
+from stratalens.statistics import FeatureStats, PassageValues
+from stratalens.tokens import PassageCutter, TextPiece, TokenBatch, TokenSpan, pack
 from stratalens.vocabulary import TOKEN_CLASSES
 
-SHARD_TOKENS = 16_384
+CHUNK_TOKENS = 16_384
 """Passages are collected up to this many tokens, then read in batches of like length and folded into the statistics."""
 EARLY_SHARE = 0.1
 
@@ -57,267 +59,253 @@ class Reading(NamedTuple):
     """Positions that count."""
 
 
-class LayerHarvest(NamedTuple):
-    """What the pass leaves of one layer."""
+class Encoded(NamedTuple):
+    """What one batch leaves of one layer, still on the device."""
 
-    stats: FeatureStats
-    examples: TopExamples
-
-
-@dataclass(frozen=True)
-class Harvest:
-    """What the pass leaves: bounded statistics and examples, and files with the values of the sampled documents."""
-
-    layers: dict[int, LayerHarvest]
-    document_files: tuple[Path, ...]
-    tokens: int
-    """Tokens fed to the model, padding left out."""
-    passages: int
+    keep: Bool[Tensor, "batch seq"]
+    norm_sum: Float[Tensor, "batch"]
+    residual_sum: Float[Tensor, "batch d_model"]
+    latents: SparseLatents
+    """Of the kept positions, row by row."""
 
 
-class Shard(NamedTuple):
-    """Passages that are harvested together."""
+def encode(
+    probe: LayerProbe,
+    batch: TokenBatch,
+    module_input: Float[Tensor, "batch seq d_model"],
+    module_output: Float[Tensor, "batch seq d_model"],
+) -> Encoded:
+    """Encode the kept positions of one batch."""
+    hidden, norms, keep = probe.read(batch, module_input, module_output)
+    return Encoded(
+        keep=keep,
+        norm_sum=norms.masked_fill(~keep, 0).sum(1),
+        residual_sum=hidden.float().masked_fill(~keep[..., None], 0).sum(1),
+        latents=probe.sae.encode(hidden[keep]),
+    )
+
+
+@contextmanager
+def _fixed_order() -> Iterator[None]:
+    """Let sums on cuda add in a fixed order, so that the same batch gives the same bytes."""
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(torch.cuda.is_available() or before)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+
+
+def reduce(
+    encoded: Encoded, batch: TokenBatch, num_latents: int, token_classes: Int[Tensor, "vocabulary"]
+) -> dict[str, np.ndarray]:
+    """Columns of `PassageValues` from one batch; work and memory go by what fired, not by the width of the SAE."""
+    row, position = encoded.keep.nonzero(as_tuple=True)
+    values, slots = encoded.latents.values, encoded.latents.values > 0
+    token = slots.nonzero()[:, 0]
+    activation = values[slots]
+    keys, entry = torch.unique(row[token] * num_latents + encoded.latents.indices[slots], return_inverse=True)
+    lengths = torch.from_numpy(batch.lengths).to(row.device)
+    early = (position < EARLY_SHARE * lengths[row])[token]
+    kind = token_classes[batch.input_ids[row, position]][token]
+    size, classes, device = len(keys), len(TOKEN_CLASSES), row.device
+    with _fixed_order():
+        total = torch.zeros(size, device=device).scatter_add_(0, entry, activation)
+        mass = torch.zeros(size * classes, device=device).scatter_add_(0, entry * classes + kind, activation)
+        early_mass = torch.zeros(size, device=device).scatter_add_(0, entry[early], activation[early])
+    maximum = torch.zeros(size, device=device).scatter_reduce_(0, entry, activation, "amax")
+    kept = encoded.keep.sum(1)
+    passage = keys // num_latents
+    columns = {
+        "countable_positions": batch.countable.sum(1),
+        "kept_positions": kept,
+        "norm_sum": encoded.norm_sum,
+        "residual_mean": encoded.residual_sum / kept.clamp(min=1)[:, None],
+        "passage": passage,
+        "latent": keys % num_latents,
+        "mean": total / kept[passage],
+        "maximum": maximum,
+        "positions_fired": torch.bincount(entry, minlength=size),
+        "class_mass": mass.view(size, classes),
+        "early_mass": early_mass,
+    }
+    arrays = {name: column.cpu().numpy() for name, column in columns.items()}
+    return arrays | {"batch_row": batch.rows, "passage": batch.rows[arrays["passage"]]}
+
+
+class Chunk(NamedTuple):
+    """Passages that are batched together."""
 
     sequences: list[np.ndarray]
     population: np.ndarray
     passages: SampledPassages
     pointers: PassagePointers
     rows: int
-    """Corpus rows that end in this shard."""
+    """Corpus rows that end in this chunk."""
 
-    @property
-    def tokens(self) -> int:
-        """Tokens of all passages, special tokens included."""
-        return len(self.pointers.token_ids)
+    def values(self, parts: list[dict[str, np.ndarray]]) -> PassageValues:
+        """Columns of all batches together, passages in the order of the chunk."""
+        place = np.argsort(np.concatenate([part["batch_row"] for part in parts]))
+        joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0] if name != "batch_row"}
+        for name in ("countable_positions", "kept_positions", "norm_sum", "residual_mean"):
+            joined[name] = joined[name][place]
+        lengths = np.array([len(sequence) for sequence in self.sequences])
+        return PassageValues(population=self.population, tokens=lengths, **joined)
 
 
-def shards(rows: Iterable[DocumentRow], cutter: PassageCutter, shard_tokens: int = SHARD_TOKENS) -> Iterator[Shard]:
-    """Cut rows into passages and group them; a document of any length spreads over as many shards as it needs."""
-    columns: list[tuple[np.ndarray, DocumentRow, int, int]] = []
+def chunks(shard: Shard, cutter: PassageCutter) -> Iterator[Chunk]:
+    """Cut the pieces of a shard into passages and group these; at least one chunk, empty where no passage is left."""
+    columns: list[tuple[TokenSpan, ShardPiece]] = []
     tokens = ended = 0
-    for row in rows:
-        for span in cutter.spans(row.text):
-            if tokens >= shard_tokens:
-                yield _shard(columns, ended)
+    for piece in shard.pieces:
+        for span in cutter.piece_spans(TextPiece(piece.start, piece.text)):
+            if tokens >= CHUNK_TOKENS:
+                yield _chunk(columns, cutter, ended)
                 columns, tokens, ended = [], 0, 0
-            columns.append((cutter.sequence(span), row, span.start, span.end))
-            tokens += len(columns[-1][0])
-        ended += 1
-    if columns:
-        yield _shard(columns, ended)
+            columns.append((span, piece))
+            tokens += len(span.token_ids)
+        ended += piece.ends_row
+    yield _chunk(columns, cutter, ended)
 
 
-def _shard(columns: list[tuple[np.ndarray, DocumentRow, int, int]], ended: int) -> Shard:
-    sequences = [column[0] for column in columns]
-    rows = [column[1] for column in columns]
-    lengths = np.array([len(sequence) for sequence in sequences])
-    return Shard(
-        sequences=sequences,
-        population=np.array([row.population for row in rows], np.int64),
+def _chunk(columns: list[tuple[TokenSpan, ShardPiece]], cutter: PassageCutter, ended: int) -> Chunk:
+    spans, pieces = [span for span, _ in columns], [piece for _, piece in columns]
+    return Chunk(
+        sequences=[cutter.sequence(span) for span in spans],
+        population=np.array([piece.population for piece in pieces], np.int64),
         passages=SampledPassages(
-            document=np.array([row.document for row in rows], np.uint64),
-            sampled=np.array([row.sampled for row in rows]),
+            document=np.array([piece.document for piece in pieces], np.uint64),
+            sampled=np.array([piece.sampled for piece in pieces], bool),
         ),
         pointers=PassagePointers(
-            content=np.array([row.content for row in rows], np.uint64),
-            start=np.array([column[2] for column in columns]),
-            end=np.array([column[3] for column in columns]),
-            token_ids=np.concatenate(sequences),
-            first_token=np.cumsum(lengths) - lengths,
+            content=np.array([piece.content for piece in pieces], np.uint64),
+            start=np.array([span.start for span in spans], np.int64),
+            end=np.array([span.end for span in spans], np.int64),
         ),
         rows=ended,
     )
 
 
-class LayerReducer:
-    """Turns one layer's block outputs into passage values, batch by batch, on the device."""
+@dataclass
+class ShardReader:
+    """Reads shards with a model that is held in memory.
 
-    def __init__(self, probe: LayerProbe, token_classes: Int[Tensor, "vocabulary"]):
-        self.probe, self.token_classes = probe, token_classes
-        device = token_classes.device
-        exact = torch.float32 if device.type == "mps" else torch.float64
-        cells = POPULATIONS * probe.sae.num_latents
-        self.class_mass = torch.zeros(cells * len(TOKEN_CLASSES), dtype=exact, device=device)
-        self.early_mass = torch.zeros(cells, dtype=exact, device=device)
-        self.parts: list[dict[str, np.ndarray]] = []
-
-    def consume(
-        self,
-        batch: TokenBatch,
-        population: Int[Tensor, "batch"],
-        module_input: Float[Tensor, "batch seq d_model"],
-        module_output: Float[Tensor, "batch seq d_model"],
-    ) -> None:
-        """Encode the kept positions of one batch and reduce them to values of its passages."""
-        hidden, norms, keep = self.probe.read(batch, module_input, module_output)
-        row, position = keep.nonzero(as_tuple=True)
-        x = hidden[row, position]
-        latents = self.probe.sae.encode(x)
-        self._add_mass(latents, batch, population, row, position)
-        residual = torch.zeros(len(hidden), self.probe.sae.d_model, device=x.device).index_add_(0, row, x.float())
-        kept = keep.sum(1)
-        self.parts.append(
-            {
-                "batch_row": batch.rows,
-                "countable_positions": batch.countable.sum(1).cpu().numpy(),
-                "kept_positions": kept.cpu().numpy(),
-                "norm_sum": norms.masked_fill(~keep, 0).sum(1).cpu().numpy(),
-                "residual_mean": (residual / kept.clamp(min=1)[:, None]).cpu().numpy(),
-                **self._entries(latents, row, position, kept),
-            }
-        )
-
-    def _add_mass(
-        self, latents: SparseLatents, batch: TokenBatch, population: Tensor, row: Tensor, position: Tensor
-    ) -> None:
-        cell = population[row][:, None] * self.probe.sae.num_latents + latents.indices
-        token_class = self.token_classes[batch.input_ids[row, position]]
-        values = latents.values.to(self.class_mass.dtype)
-        target = cell * len(TOKEN_CLASSES) + token_class[:, None]
-        self.class_mass.scatter_add_(0, target.reshape(-1), values.reshape(-1))
-        lengths = torch.from_numpy(batch.lengths).to(row.device)
-        early = position < EARLY_SHARE * lengths[row]
-        self.early_mass.scatter_add_(0, cell[early].reshape(-1), values[early].reshape(-1))
-
-    def _entries(self, latents: SparseLatents, row: Tensor, position: Tensor, kept: Tensor) -> dict[str, np.ndarray]:
-        """The table of (passage, latent) pairs that fired, by scatter over `batch x latent` cells."""
-        num_latents = self.probe.sae.num_latents
-        cell = (row[:, None] * num_latents + latents.indices).reshape(-1)
-        values = latents.values.reshape(-1)
-        position = position[:, None].expand(latents.indices.shape).reshape(-1)
-        size, device = len(kept) * num_latents, values.device
-        total = torch.zeros(size, device=device).scatter_add_(0, cell, values)
-        fired = torch.zeros(size, dtype=torch.int32, device=device)
-        fired.scatter_add_(0, cell, (values > 0).to(torch.int32))
-        maximum = torch.zeros(size, device=device).scatter_reduce_(0, cell, values, "amax")
-        at_peak = values == maximum[cell]
-        peak = torch.full((size,), torch.iinfo(torch.int64).max, device=device)
-        peak.scatter_reduce_(0, cell[at_peak], position[at_peak], "amin")
-        active = fired.nonzero().squeeze(1)
-        passage = active // num_latents
-        return {
-            "passage": passage.cpu().numpy(),
-            "latent": (active % num_latents).cpu().numpy(),
-            "mean": (total[active] / kept[passage]).cpu().numpy(),
-            "maximum": maximum[active].cpu().numpy(),
-            "peak": peak[active].cpu().numpy(),
-            "positions_fired": fired[active].cpu().numpy(),
-        }
-
-    def values(self, population: Int[np.ndarray, "passage"]) -> PassageValues:
-        """All batches together, passages in the order of the shard."""
-        order = np.concatenate([part["batch_row"] for part in self.parts])
-        place = np.argsort(order)
-
-        def by_passage(name: str) -> np.ndarray:
-            return np.concatenate([part[name] for part in self.parts])[place]
-
-        def by_entry(name: str) -> np.ndarray:
-            return np.concatenate([part[name] for part in self.parts])
-
-        shape = (POPULATIONS, self.probe.sae.num_latents)
-        return PassageValues(
-            population=population,
-            countable_positions=by_passage("countable_positions"),
-            kept_positions=by_passage("kept_positions"),
-            norm_sum=by_passage("norm_sum"),
-            residual_mean=by_passage("residual_mean"),
-            passage=np.concatenate([part["batch_row"][part["passage"]] for part in self.parts]),
-            latent=by_entry("latent"),
-            mean=by_entry("mean"),
-            maximum=by_entry("maximum"),
-            peak=by_entry("peak"),
-            positions_fired=by_entry("positions_fired"),
-            class_mass=self.class_mass.cpu().numpy().reshape(*shape, len(TOKEN_CLASSES)),
-            early_mass=self.early_mass.cpu().numpy().reshape(shape),
-        )
-
-
-def harvest_shard(
-    model: nn.Module,
-    probes: Iterable[LayerProbe],
-    shard: Shard,
-    *,
-    token_classes: Int[Tensor, "vocabulary"],
-    special_ids: frozenset[int],
-    batch_tokens: int,
-    on_batch: Callable[[int], None] = lambda _tokens: None,
-) -> dict[int, PassageValues]:
-    """Passage values of one shard at every layer, by one forward pass a batch."""
-    device = token_classes.device
-    reducers = {probe.layer: LayerReducer(probe, token_classes) for probe in probes}
-    for cpu_batch in pack(shard.sequences, batch_tokens, special_ids):
-        batch = cpu_batch.to(device)
-        population = torch.from_numpy(shard.population[batch.rows]).to(device)
-        consumers = {
-            reducer.probe.sae.hookpoint: partial(reducer.consume, batch, population) for reducer in reducers.values()
-        }
-        with hooked(model, consumers):
-            forward(model, batch.input_ids)
-        on_batch(batch.tokens)
-    return {layer: reducer.values(shard.population) for layer, reducer in reducers.items()}
-
-
-def fold(
-    harvest: Mapping[int, LayerHarvest], values: Mapping[int, PassageValues], shard: Shard
-) -> dict[int, LayerHarvest]:
-    """The harvest with one more shard in it."""
-    return {
-        layer: LayerHarvest(
-            stats=merge(held.stats, FeatureStats.of(values[layer], held.stats.num_latents)),
-            examples=held.examples.with_passages(values[layer], shard.pointers),
-        )
-        for layer, held in harvest.items()
-    }
-
-
-def harvest(
-    model: nn.Module,
-    probes: list[LayerProbe],
-    rows: Iterable[DocumentRow],
-    cutter: PassageCutter,
-    *,
-    token_classes: Int[Tensor, "vocabulary"],
-    batch_tokens: int,
-    directory: Path,
-    on_batch: Callable[[int], None] = lambda _tokens: None,
-    on_rows: Callable[[int], None] = lambda _rows: None,
-) -> Harvest:
-    """Read all rows once and keep what later stages need.
-
-    Args:
-        model: the decoder, cut after the deepest probed block.
-        probes: one a layer.
-        rows: the rows that count, in reading order.
-        cutter: cuts them into passages.
-        token_classes: class of each token id, on the model's device.
-        batch_tokens: tokens a batch, padding included.
-        directory: where the files of sampled documents go.
-        on_batch: called with the tokens of each batch done.
-        on_rows: called with the rows that each shard completes.
+    A batch that does not fit into memory is halved, and so are all that follow it in the same shard.
     """
-    layers = {
-        probe.layer: LayerHarvest(FeatureStats.empty(probe.sae.num_latents), TopExamples.empty(probe.sae.num_latents))
-        for probe in probes
-    }
-    files: list[Path] = []
-    tokens = passages = 0
-    for number, shard in enumerate(shards(rows, cutter)):
-        values = harvest_shard(
-            model,
-            probes,
-            shard,
-            token_classes=token_classes,
-            special_ids=cutter.special_ids,
-            batch_tokens=batch_tokens,
-            on_batch=on_batch,
-        )
-        layers = fold(layers, values, shard)
-        if shard.passages.sampled.any():
-            files.append(directory / f"documents-{number:05d}.npz")
-            write_documents(files[-1], shard.passages, values)
+
+    model: nn.Module
+    probes: Mapping[int, LayerProbe]
+    cutter: PassageCutter
+    token_classes: Int[Tensor, "vocabulary"]
+    """Class of each token id, on the device that batches go to."""
+    batch_tokens: int
+    """Tokens a batch, padding included."""
+    on_batch: Callable[[int], None] = lambda _tokens: None
+    """Called with the tokens of each batch done."""
+    on_rows: Callable[[int], None] = lambda _rows: None
+    """Called with the corpus rows that each chunk completes."""
+
+    def read(self, shard: Shard, layers: tuple[int, ...]) -> dict[int, LayerState]:
+        """States of some layers after one shard, by one forward pass a batch.
+
+        Raises:
+            CapacityError: not even one passage fits into memory.
+        """
+        room = Room(self.batch_tokens)
+        states: dict[int, list[LayerState]] = {layer: [] for layer in layers}
+        for chunk in chunks(shard, self.cutter):
+            for layer, state in self._read_chunk(chunk, layers, room).items():
+                states[layer].append(state)
+            self.on_rows(chunk.rows)
+            release_free_memory()
+        return {layer: fold(several)._replace(batches_split=room.batches_split) for layer, several in states.items()}
+
+    def _read_chunk(self, chunk: Chunk, layers: tuple[int, ...], room: "Room") -> dict[int, LayerState]:
+        parts: dict[int, list[dict[str, np.ndarray]]] = {layer: [] for layer in layers}
+        for batch in pack(chunk.sequences, room.batch_tokens, self.cutter.special_ids):
+            self._read_batch(batch, parts, room)
+            self.on_batch(batch.tokens)
+        states = {}
+        for layer in layers:
+            values = chunk.values(parts[layer]) if parts[layer] else _no_values(self.probes[layer].sae.d_model)
+            states[layer] = LayerState(
+                stats=FeatureStats.of(values),
+                examples=TopExamples.of(values, chunk.pointers),
+                documents=DocumentSample.of(values, chunk.passages),
+            )
+        return states
+
+    def _read_batch(self, batch: TokenBatch, parts: dict[int, list[dict[str, np.ndarray]]], room: "Room") -> None:
+        try:
+            read = self._attempt(batch, tuple(parts))
+        except (RuntimeError, MemoryError) as problem:
+            if not out_of_memory(problem):
+                raise
+            read = None
+        if read is None:  # only here, behind the handler, is what the failed attempt held free again
+            room.make(batch)
+            for half in batch.halves():
+                self._read_batch(half, parts, room)
+            return
+        for layer, part in read.items():
+            parts[layer].append(part)
+
+    def _attempt(self, batch: TokenBatch, layers: tuple[int, ...]) -> dict[int, dict[str, np.ndarray]]:
+        batch = batch.to(self.token_classes.device)
+        encoded: dict[int, Encoded] = {}
+
+        def consumer(layer: int, module_input: Tensor, module_output: Tensor) -> None:
+            encoded[layer] = encode(self.probes[layer], batch, module_input, module_output)
+
+        hookpoints = {self.probes[layer].sae.hookpoint: partial(consumer, layer) for layer in layers}
+        with hooked(self.model, hookpoints):
+            forward(self.model, batch.input_ids)
+        return {
+            layer: reduce(encoded.pop(layer), batch, self.probes[layer].sae.num_latents, self.token_classes)
+            for layer in layers
+        }
+
+
+@dataclass
+class Room:
+    """How much fits into memory at once, as far as a shard has found out."""
+
+    batch_tokens: int
+    batches_split: int = 0
+
+    def make(self, batch: TokenBatch) -> None:
+        """Take a batch that did not fit into account, and free what can be freed.
+
+        Raises:
+            CapacityError: it was a single passage.
+        """
+        if len(batch.rows) == 1:
+            raise CapacityError(
+                f"out of memory with a single passage of {batch.tokens} tokens; analyse fewer or shallower layers at "
+                "once (--layers), lower --max_length, or use --dtype bfloat16 or --load_in 8bit"
+            )
+        self.batches_split += 1
+        self.batch_tokens = min(self.batch_tokens, batch.input_ids.numel() // 2)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
         release_free_memory()
-        tokens += shard.tokens
-        passages += len(shard.sequences)
-        on_rows(shard.rows)
-    return Harvest(layers, tuple(files), tokens, passages)
+
+
+def _no_values(d_model: int) -> PassageValues:
+    """Values of no passage at all: what a shard leaves whose texts are all too short to read."""
+    whole, real = np.zeros(0, np.int64), np.zeros(0, np.float32)
+    return PassageValues(
+        population=whole,
+        tokens=whole,
+        countable_positions=whole,
+        kept_positions=whole,
+        norm_sum=real,
+        residual_mean=np.zeros((0, d_model), np.float32),
+        passage=whole,
+        latent=whole,
+        mean=real,
+        maximum=real,
+        positions_fired=whole,
+        class_mass=np.zeros((0, len(TOKEN_CLASSES)), np.float32),
+        early_mass=real,
+    )

@@ -15,6 +15,26 @@ def peak_memory_bytes() -> int:
     return peak
 
 
+ALLOCATION_FAILURES = (
+    "out of memory",
+    "can't allocate memory",
+    "not enough memory",
+    "could not create a primitive",
+    "could not create a memory object",
+    "bad_alloc",
+)
+"""How allocators of PyTorch's backends say that memory is used up, where they raise a plain RuntimeError."""
+
+
+def out_of_memory(problem: BaseException) -> bool:
+    """Whether an error means that memory, of the device or of the host, is used up."""
+    import torch
+
+    if isinstance(problem, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(problem, RuntimeError) and any(words in str(problem) for words in ALLOCATION_FAILURES)
+
+
 def release_free_memory() -> None:
     """Give freed memory back to the system where the C library can (glibc), lest it pile up in fragments."""
     if sys.platform == "linux":

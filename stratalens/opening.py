@@ -28,7 +28,8 @@ class OpenModel:
     """The model, cut after the deepest hookpoint, with SAEs that fit it."""
 
     model: nn.Module
-    probes: list[LayerProbe]
+    probes: dict[int, LayerProbe]
+    """Layer -> what is read there."""
     checks: dict[int, LayerCheck]
     device: torch.device
     dtype: torch.dtype
@@ -86,7 +87,9 @@ def open_model(config: RunConfig, ready: Prepared, listener: Listener) -> OpenMo
     if not config.allow_poor_fit:
         selfcheck.require_fit(checks)
     cut(model, ready.saes[deepest].hookpoint)
-    probes = [LayerProbe(layer, sae, selfcheck.SINK_RATIO * checks[layer].median_norm) for layer, sae in saes.items()]
+    probes = {
+        layer: LayerProbe(layer, sae, selfcheck.SINK_RATIO * checks[layer].median_norm) for layer, sae in saes.items()
+    }
     return OpenModel(model, probes, checks, device, dtype)
 
 

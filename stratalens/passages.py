@@ -10,7 +10,7 @@ import pandas as pd
 from jaxtyping import Int
 
 from stratalens.corpora import POPULATIONS, Corpus, Half, Side, Survey, first_by_hash
-from stratalens.examples import TopExamples
+from stratalens.examples import EXAMPLES_KEPT, TopExamples
 from stratalens.hashing import hash64
 from stratalens.tokens import PassageCutter, TokenSpan
 
@@ -75,14 +75,15 @@ class PassageTokens(NamedTuple):
 
 def strongest(examples: TopExamples, features: Iterable[int]) -> set[Place]:
     """Places of the strongest passages of some features, both sides and halves."""
-    places = set()
-    for feature in features:
-        for p in range(POPULATIONS):
-            for slot in range(STRONGEST_KEPT[Side(p // 2)]):
-                if examples.value[p, feature, slot] > 0:
-                    columns = (examples.content, examples.start, examples.end)
-                    places.add(Place(*(int(column[p, feature, slot]) for column in columns)))
-    return places
+    assert max(STRONGEST_KEPT.values()) <= EXAMPLES_KEPT
+    rows = np.flatnonzero(np.isin(examples.latent, np.fromiter(features, np.int64)))
+    cell = np.stack([examples.population[rows], examples.latent[rows]])
+    first_of_cell = np.flatnonzero(np.diff(cell, prepend=-1).any(0))
+    rank = np.arange(len(rows)) - np.repeat(first_of_cell, np.diff(first_of_cell, append=len(rows)))
+    wanted = np.array([STRONGEST_KEPT[Side(p // 2)] for p in range(POPULATIONS)])
+    chosen = rows[rank < wanted[cell[0]]]
+    columns = (column[chosen].tolist() for column in (examples.content, examples.start, examples.end))
+    return {Place(*place) for place in zip(*columns, strict=True)}
 
 
 def sample_texts(survey: Survey, seed: int, texts: int = SAMPLED_TEXTS) -> frozenset[int]:

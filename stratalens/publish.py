@@ -19,6 +19,7 @@ def publish(
     config: RunConfig,
     findings: Findings,
     meaning: Meaning,
+    evidence_to_keep: Evidence,
     hookpoints: Mapping[int, str],
     settings: Mapping[str, object],
     directory: Path,
@@ -29,6 +30,7 @@ def publish(
         config: of the run.
         findings: ranked features, all latents, facts of the layers.
         meaning: labels and evidence, features of each layer in the order of the evidence.
+        evidence_to_keep: what labels can be made from again.
         hookpoints: layer -> name of the module that was read.
         settings: what `config` in the brief's JSON files says.
         directory: where the files go.
@@ -60,7 +62,7 @@ def publish(
         write_evidence_file(found, path, domain=config.domain, layer=layer, hookpoint=hookpoints[layer])
     write_features(top, directory)
     if not config.no_examples:
-        evidence.write(directory / EVIDENCE_FOLDER)
+        evidence_to_keep.write(directory / EVIDENCE_FOLDER)
     figures.write_overview(arranged, directory / f"{config.domain}_feature_analysis.png")
     return arranged
 

@@ -1,7 +1,7 @@
 """From a harvest to ranked features: selected on the discovery half, estimated and tested on the confirmation half."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -108,22 +108,29 @@ def _add_q_values(tables: dict[int, pd.DataFrame], rows: dict[int, np.ndarray]) 
 
 
 def estimates(source: LayerInput, half: int) -> pd.DataFrame:
-    """Estimates, intervals and p-values of every latent of a layer from the documents of one half."""
-    stats, documents = source.stats, source.documents
+    """Estimates, intervals and p-values of every latent of a layer from the documents of one half.
+
+    Only latents that fired are worked on, however wide the SAE: a dead one has activations of 0 and no estimates.
+    """
+    stats = source.stats
+    documents = replace(source.documents, values=source.documents.values[:, stats.latents])
     domain, general = population(Side.DOMAIN, half), population(Side.GENERAL, half)
-    columns = _streamed(stats, domain, general)
-    columns["normalised_specialization"] = columns["specialization"] * source.decoder_norms / mean_norm(stats)
-    columns["decoder_norm"] = source.decoder_norms
+    streamed = _streamed(stats, domain, general)
+    norms = source.decoder_norms[stats.latents]
+    scale = norms / mean_norm(stats)
+    columns = streamed | {"normalised_specialization": streamed["specialization"] * scale}
     columns |= _from_documents(documents, domain, general, columns["specialization"])
-    scale = source.decoder_norms / mean_norm(stats)
     columns["normalised_low"] = columns["specialization_low"] * scale
     columns["normalised_high"] = columns["specialization_high"] * scale
     columns["domain_share"] = _domain_share(stats, documents, domain, general)
     columns["domain_score"] = columns["auroc"] * columns["domain_share"]
     columns["log_ratio"] = np.log(columns["domain_share"] / (1 - columns["domain_share"]))
-    columns["live"] = stats.positions_fired.sum(0) > 0
     columns["flags"] = np.array(flags(stats), dtype=object)
-    return pd.DataFrame(columns).rename_axis("latent")
+    everything = np.arange(len(source.decoder_norms))
+    table = pd.DataFrame(columns, index=pd.Index(stats.latents, name="latent")).reindex(everything)
+    table.insert(0, "feature_number", everything)
+    silent = dict.fromkeys([*streamed, "normalised_specialization"], 0.0) | {"flags": "dead"}
+    return table.fillna(silent).assign(live=np.isin(everything, stats.latents), decoder_norm=source.decoder_norms)
 
 
 def mean_norm(stats: FeatureStats) -> float:
@@ -136,7 +143,6 @@ def _streamed(stats: FeatureStats, domain: int, general: int) -> dict[str, np.nd
     activation = {p: stats.mean_sum[p] / passages[p] for p in (domain, general)}
     firing = {p: stats.passages_fired[p] / passages[p] for p in (domain, general)}
     return {
-        "feature_number": np.arange(stats.num_latents),
         "domain_activation": activation[domain],
         "general_activation": activation[general],
         "specialization": activation[domain] - activation[general],
@@ -203,6 +209,5 @@ def flags(stats: FeatureStats) -> list[str]:
         "capitalised": share[:, TokenClass.CAPITALISED] > CAPITALISED_SHARE,
         "early_position": stats.early_mass[domain].sum(0) / total > EARLY_MASS_SHARE,
         "dense": everywhere > DENSE_SHARE,
-        "dead": stats.positions_fired.sum(0) == 0,
     }
-    return ["; ".join(name for name, hit in conditions.items() if hit[latent]) for latent in range(stats.num_latents)]
+    return ["; ".join(name for name, hit in conditions.items() if hit[at]) for at in range(len(stats.latents))]

@@ -21,9 +21,10 @@ from stratalens.report import record
 from stratalens.report.evidence_file import EVIDENCE_FILE, read_lenses
 from stratalens.report.formats import write_json
 from stratalens.report.label_tables import stored_label
-from stratalens.report.output import RECORD_FILE, staged
+from stratalens.report.output import RECORD_FILE, Workplace, workplace
 from stratalens.report.saved import EVIDENCE_FOLDER, Findings, SavedResult, load_result
-from stratalens.run import Result
+from stratalens.run import Result, features_of, leafed_through
+from stratalens.store import harvest_path
 
 
 def relabel(directory: Path, options: LabelConfig, listener: Listener | None = None) -> Result:
@@ -40,25 +41,39 @@ def relabel(directory: Path, options: LabelConfig, listener: Listener | None = N
         StratalensError: there is no such result, or an option or the labelling model is not usable.
     """
     listener = listener or Silence()
-    saved = load_result(directory)
+    load_result(directory)  # before anything is locked or made where no result is
+    with workplace(directory) as place, torch.inference_mode():
+        return _relabel(load_result(directory), options, place, listener)
+
+
+def _relabel(saved: SavedResult, options: LabelConfig, place: Workplace, listener: Listener) -> Result:
     config = saved.config.model_copy(update={name: getattr(options, name) for name in LabelConfig.model_fields})
     lexicon = load_lexicon(config.domain, config.lexicon)
     listed = None if config.features is None else read_feature_list(config.features)
     findings = saved.findings if listed is None else _with_list(saved, listed, config.rank_by)
-    with staged(directory) as staging, torch.inference_mode():
-        labeller = open_labeller(config, listener)
-        gathered = _saved_evidence(saved, findings) or _gather_again(saved, config, findings, listener)
-        meaning = find_meaning(
-            config, gathered.evidence, findings.top, gathered.lenses, lexicon, labeller, listener, only=listed
-        )
-        if listed is not None:
-            meaning = _keeping_others(saved, meaning, listed)
-        hookpoints = {int(layer): sae["hookpoint"] for layer, sae in saved.record["saes"].items()}
-        settings = record.settings(config, saved.record["model"]["name"])
-        arranged = publish(config, findings, meaning, hookpoints, settings, staging)
-        content = saved.record | {"settings": config.model_dump(mode="json"), "files": record.files(staging)}
-        write_json(content, staging / RECORD_FILE)
-    return Result(directory, arranged, content)
+    labeller = open_labeller(config, listener)
+    gathered = load_evidence(saved)
+    if gathered is None or not _holds_all(gathered, findings):
+        gathered = gather_again(saved, config, findings, listener)
+    meaning = find_meaning(
+        config, gathered.evidence, findings.top, gathered.lenses, lexicon, labeller, listener, only=listed
+    )
+    if listed is not None:
+        meaning = _keeping_others(saved, meaning, listed)
+    return publish_again(saved, config, findings, meaning, gathered.evidence, place)
+
+
+def publish_again(
+    saved: SavedResult, config: RunConfig, findings: Findings, meaning: Meaning, evidence: Evidence, place: Workplace
+) -> Result:
+    """Write the files of a finished result anew, with the evidence to keep; its harvest stays."""
+    hookpoints = {int(layer): sae["hookpoint"] for layer, sae in saved.record["saes"].items()}
+    settings = record.settings(config, saved.record["model"]["name"])
+    arranged = publish(config, findings, meaning, evidence, hookpoints, settings, place.staging)
+    files = sorted({*record.files(place.staging), *(str(harvest_path(layer)) for layer in saved.harvest)})
+    content = saved.record | {"settings": config.model_dump(mode="json"), "files": files}
+    write_json(content, place.staging / RECORD_FILE)
+    return Result(place.directory, arranged, content)
 
 
 def _with_list(saved: SavedResult, listed: Mapping[int, Sequence[int]], rank_by: str) -> Findings:
@@ -88,17 +103,13 @@ def _keeping_others(saved: SavedResult, meaning: Meaning, listed: Mapping[int, S
     return replace(meaning, scored=scored)
 
 
-def _saved_evidence(saved: SavedResult, findings: Findings) -> Gathered | None:
-    """The evidence kept with the result, if it holds all the features."""
+def load_evidence(saved: SavedResult) -> Gathered | None:
+    """The evidence kept with the result; None where it was made without examples."""
     folder = saved.directory / EVIDENCE_FOLDER
-    layers = list(findings.top)
+    layers = list(saved.findings.top)
     if not all((folder / f"layer_{layer}.npz").is_file() for layer in layers):
         return None
     evidence = Evidence.load(folder, layers)
-    if any(
-        set(table["feature_number"]) != set(evidence.layers[layer].features) for layer, table in findings.top.items()
-    ):
-        return None
     found = {layer: read_lenses(saved.directory / f"layer_{layer}" / EVIDENCE_FILE) for layer in layers}
     lenses = {
         layer: [one[int(feature)] for feature in evidence.layers[layer].features]
@@ -108,7 +119,12 @@ def _saved_evidence(saved: SavedResult, findings: Findings) -> Gathered | None:
     return Gathered(evidence, lenses if len(lenses) == len(layers) else None)
 
 
-def _gather_again(saved: SavedResult, config: RunConfig, findings: Findings, listener: Listener) -> Gathered:
+def _holds_all(gathered: Gathered, findings: Findings) -> bool:
+    held = {layer: set(one.features.tolist()) for layer, one in gathered.evidence.layers.items()}
+    return all(held[layer] == set(own) for layer, own in features_of(findings.top).items())
+
+
+def gather_again(saved: SavedResult, config: RunConfig, findings: Findings, listener: Listener) -> Gathered:
     """Read the text and run the model again, over the passages that evidence takes."""
     layers = tuple(str(layer) for layer in sorted(findings.top))
     config = config.model_copy(update={"layers": layers, "features": None})
@@ -118,5 +134,7 @@ def _gather_again(saved: SavedResult, config: RunConfig, findings: Findings, lis
     if ready.source.digest != saved.record["model"]["digest"]:
         raise ConfigError(f"{saved.directory}: its model has changed since; run the analysis again")
     opened = open_model(config, ready, listener)
-    features = {layer: [int(number) for number in table["feature_number"]] for layer, table in findings.top.items()}
-    return gather(config, ready, opened, features, {}, listener)
+    features = features_of(findings.top)
+    fvu = {layer: facts.fvu for layer, facts in findings.facts.items()}
+    _, places = leafed_through(saved.harvest, fvu, features)
+    return gather(config, ready, opened, features, places, listener)

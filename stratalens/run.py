@@ -1,31 +1,39 @@
 """The story of a run: text and model in, ranked and labelled features out."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 
-from stratalens import harvest, ranking
+from stratalens import ranking
 from stratalens.config import RunConfig, parse_layers
-from stratalens.documents import read_documents
+from stratalens.context import reading_context
+from stratalens.corpora import POPULATIONS
 from stratalens.errors import ConfigError
 from stratalens.feature_list import read_feature_list, require_latents
 from stratalens.gather import gather
+from stratalens.harvest import ShardReader
 from stratalens.lexicon import load_lexicon
 from stratalens.listener import Listener, Silence
 from stratalens.meaning import find_meaning, open_labeller
 from stratalens.memory import peak_memory_bytes
 from stratalens.opening import OpenModel, open_model, prepare
+from stratalens.passages import Place, strongest
 from stratalens.prepared import Prepared
 from stratalens.publish import publish
+from stratalens.reading import Reading
 from stratalens.report import record, tables
 from stratalens.report.formats import write_json
-from stratalens.report.output import RECORD_FILE, staged
-from stratalens.report.saved import Findings
+from stratalens.report.output import RECORD_FILE, Workplace, workplace
+from stratalens.report.saved import Findings, read_facts
+from stratalens.shards import cut_shards, shard_characters
+from stratalens.store import HarvestFile
 from stratalens.vocabulary import vocabulary_classes
+from stratalens.workers import LocalWorker
 
 
 @dataclass(frozen=True)
@@ -61,42 +69,71 @@ def analyze(config: RunConfig, listener: Listener | None = None) -> Result:
     """Run the complete analysis and write its results to `config.output_dir`.
 
     Raises:
-        StratalensError: the input or the output place is not usable; nothing is written then.
+        StratalensError: the input or the output place is not usable; an earlier result is unchanged then.
     """
     listener = listener or Silence()
-    output_dir = Path(config.output_dir).expanduser()
     config, listed = _with_list(config)
     lexicon = load_lexicon(config.domain, config.lexicon)
-    with staged(output_dir) as staging, torch.inference_mode():
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    with workplace(Path(config.output_dir).expanduser()) as place, torch.inference_mode():
         labeller = open_labeller(config, listener)
         ready = prepare(config, listener)
         if listed is not None:
             require_latents(listed, {layer: sae.num_latents for layer, sae in ready.saes.items()})
         opened = open_model(config, ready, listener)
-        reading, seconds = _read_text(config, ready, opened, staging, listener)
+        reading = _read_text(config, ready, opened, place, listener)
+        norms = {layer: sae.decoder_norms().double().cpu().numpy() for layer, sae in ready.saes.items()}
         ranked = ranking.rank(
-            _RankingInputs(ready, reading),
+            RankingInputs(reading.files, norms),
             top_n=config.top_n,
             rank_by=config.rank_by,
             split=ready.survey.split,
             listed=listed,
         )
-        for path in reading.document_files:
-            path.unlink()
-        findings = Findings(ranked.top, ranked.latents, record.layer_facts(opened.checks, reading))
-        examples = {layer: one.examples for layer, one in reading.layers.items()}
-        features = {layer: [int(number) for number in table["feature_number"]] for layer, table in ranked.top.items()}
-        gathered = gather(config, ready, opened, features, examples, listener)
+        features = features_of(ranked.top)
+        fvu = {layer: check.own.fvu for layer, check in opened.checks.items()}
+        summary, places = leafed_through(reading.files, fvu, features)
+        findings = Findings(ranked.top, ranked.latents, summary.layers)
+        gathered = gather(config, ready, opened, features, places, listener)
         meaning = find_meaning(config, gathered.evidence, findings.top, gathered.lenses, lexicon, labeller, listener)
         hookpoints = {layer: sae.hookpoint for layer, sae in ready.saes.items()}
         settings = record.settings(config, ready.source.name)
-        arranged = publish(config, findings, meaning, hookpoints, settings, staging)
+        arranged = publish(config, findings, meaning, gathered.evidence, hookpoints, settings, place.staging)
         warnings = record.warnings(config, ready.survey, opened.checks, arranged)
         for warning in warnings:
             listener.warn(warning)
-        content = record.build(config, ready, opened.checks, reading, seconds, warnings, peak_memory_bytes(), staging)
-        write_json(content, staging / RECORD_FILE)
-    return Result(output_dir, arranged, content)
+        content = record.build(
+            config, ready, opened.checks, summary, reading, warnings, peak_memory_bytes(), place.staging
+        )
+        write_json(content, place.staging / RECORD_FILE)
+    return Result(place.directory, arranged, content)
+
+
+def leafed_through(
+    files: Mapping[int, HarvestFile], fvu: Mapping[int, float], features: Mapping[int, Sequence[int]]
+) -> tuple[record.HarvestSummary, set[Place]]:
+    """What the harvest says of layers and text, and where the strongest passages of some features stand.
+
+    Args:
+        files: layer -> its harvest, of which one at a time is in memory.
+        fvu: layer -> FVU of its SAE.
+        features: layer -> features.
+    """
+    layers, split, places = {}, {}, set()
+    totals = (np.zeros(POPULATIONS, np.int64),) * 3
+    for layer, file in files.items():
+        state = file.state()
+        layers[layer] = record.layer_facts(fvu[layer], state.stats)
+        split[layer] = state.batches_split
+        places |= strongest(state.examples, features[layer])
+        totals = state.stats.passages, state.stats.tokens, state.stats.countable_positions  # the same in every layer
+    return record.HarvestSummary(layers, split, *totals), places
+
+
+def features_of(top: Mapping[int, pd.DataFrame]) -> dict[int, list[int]]:
+    """Layer -> numbers of the reported features, in the order of the table."""
+    return {layer: [int(number) for number in table["feature_number"]] for layer, table in top.items()}
 
 
 def _with_list(config: RunConfig) -> tuple[RunConfig, dict[int, list[int]] | None]:
@@ -113,44 +150,61 @@ def _with_list(config: RunConfig) -> tuple[RunConfig, dict[int, list[int]] | Non
 
 
 def _read_text(
-    config: RunConfig, ready: Prepared, opened: OpenModel, directory: Path, listener: Listener
-) -> tuple[harvest.Harvest, float]:
-    """Read all text once."""
+    config: RunConfig, ready: Prepared, opened: OpenModel, place: Workplace, listener: Listener
+) -> record.TextReading:
+    """Read all text once, as far as no earlier run has."""
+    context = reading_context(config, ready, opened.probes, opened.device, opened.dtype)
+    characters = shard_characters(ready.survey.characters)
     started = time.perf_counter()
+    read = 0
     with listener.track("Reading text", ready.survey.kept_rows) as advance:
-        reading = harvest.harvest(
+
+        def on_batch(tokens: int) -> None:
+            nonlocal read
+            read += tokens
+            advance(0, tokens)
+
+        reader = ShardReader(
             opened.model,
             opened.probes,
-            ready.survey.select(ready.corpus),
             ready.cutter,
             token_classes=torch.from_numpy(vocabulary_classes(ready.cutter.tokenizer)).to(opened.device),
             batch_tokens=config.batch_tokens,
-            directory=directory,
-            on_batch=lambda tokens: advance(0, tokens),
+            on_batch=on_batch,
             on_rows=lambda rows: advance(rows, 0),
         )
+        files = Reading(
+            context,
+            cut=lambda: cut_shards(ready.survey.select(ready.corpus), characters),
+            place=place,
+            result_facts=read_facts(place.directory),
+            refresh=config.harvest == "refresh",
+            say=listener.say,
+            on_rows=lambda rows: advance(rows, 0),
+        ).harvest([(tuple(opened.probes), LocalWorker(reader))])
     seconds = time.perf_counter() - started
-    listener.say(f"Read {reading.tokens:,} tokens in {seconds:.0f} s, {reading.tokens / seconds:,.0f} tokens/s")
-    return reading, seconds
+    if read:
+        listener.say(f"Read {read:,} tokens in {seconds:.0f} s, {read / seconds:,.0f} tokens/s")
+    return record.TextReading(files, context.facts(), read, seconds)
 
 
-@dataclass(frozen=True)
-class _RankingInputs(Mapping[int, ranking.LayerInput]):
-    """Layer -> input of the ranking, read from disk when asked for, so that one layer at a time is in memory."""
+class RankingInputs(Mapping[int, ranking.LayerInput]):
+    """Layer -> input of the ranking, read from disk when asked for, so that one layer at a time is in memory.
 
-    ready: Prepared
-    reading: harvest.Harvest
+    Args:
+        files: layer -> its harvest.
+        decoder_norms: layer -> norm of each decoder row.
+    """
+
+    def __init__(self, files: Mapping[int, HarvestFile], decoder_norms: Mapping[int, np.ndarray]):
+        self._files, self._norms = files, decoder_norms
 
     def __getitem__(self, layer: int) -> ranking.LayerInput:
-        stats = self.reading.layers[layer].stats
-        return ranking.LayerInput(
-            stats=stats,
-            documents=read_documents(self.reading.document_files, layer, stats.num_latents),
-            decoder_norms=self.ready.saes[layer].decoder_norms().double().cpu().numpy(),
-        )
+        state, norms = self._files[layer].state(), self._norms[layer]
+        return ranking.LayerInput(state.stats, state.documents.matrix(len(norms)), norms)
 
     def __iter__(self) -> Iterator[int]:
-        return iter(self.reading.layers)
+        return iter(self._files)
 
     def __len__(self) -> int:
-        return len(self.reading.layers)
+        return len(self._files)

@@ -46,15 +46,24 @@ class TokenSpan(NamedTuple):
     """First character of each token in the document, and one past its last."""
 
 
-def _pieces(text: str) -> Iterator[tuple[int, str]]:
+class TextPiece(NamedTuple):
+    """A stretch of a document that is tokenised at once."""
+
+    start: int
+    """Its first character in the document."""
+    text: str
+
+
+def pieces(text: str) -> Iterator[TextPiece]:
+    """Cut a document into pieces of at most `PIECE_CHARACTERS`, where it can be at white space."""
     start = 0
     while len(text) - start > PIECE_CHARACTERS:
         end = start + PIECE_CHARACTERS
         cut = max(text.rfind(" ", start + 1, end), text.rfind("\n", start + 1, end))
         end = cut if cut > start else end
-        yield start, text[start:end]
+        yield TextPiece(start, text[start:end])
         start = end
-    yield start, text[start:]
+    yield TextPiece(start, text[start:])
 
 
 class PassageCutter:
@@ -76,15 +85,20 @@ class PassageCutter:
 
     def spans(self, text: str) -> Iterator[TokenSpan]:
         """Yield the spans of a document in order; tails shorter than `min_length` tokens are left out."""
-        for start, piece in _pieces(text):
-            encoded = self.tokenizer(piece, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-            ids, offsets = encoded["input_ids"], encoded["offset_mapping"]
-            for first in range(0, len(ids), self.room):
-                chunk = ids[first : first + self.room]
-                if len(chunk) < self.min_length:
-                    continue
-                where = [(start + a, start + b) for a, b in offsets[first : first + self.room]]
-                yield TokenSpan(chunk, where[0][0], where[-1][1], where)
+        for piece in pieces(text):
+            yield from self.piece_spans(piece)
+
+    def piece_spans(self, piece: TextPiece) -> Iterator[TokenSpan]:
+        """Yield the spans of one piece of a document."""
+        start, text = piece
+        encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        ids, offsets = encoded["input_ids"], encoded["offset_mapping"]
+        for first in range(0, len(ids), self.room):
+            chunk = ids[first : first + self.room]
+            if len(chunk) < self.min_length:
+                continue
+            where = [(start + a, start + b) for a, b in offsets[first : first + self.room]]
+            yield TokenSpan(chunk, where[0][0], where[-1][1], where)
 
     def first_spans(self, text: str, count: int) -> list[TokenSpan]:
         """At most the first `count` spans of a document."""
@@ -125,6 +139,17 @@ class TokenBatch:
     def tokens(self) -> int:
         """Tokens of all rows, padding left out."""
         return int(self.lengths.sum())
+
+    def halves(self) -> tuple["TokenBatch", "TokenBatch"]:
+        """The batch as two, each padded no more than its own rows need; it has at least two rows."""
+        middle = (len(self.rows) + 1) // 2
+        first, second = (self._part(rows) for rows in (slice(0, middle), slice(middle, None)))
+        return first, second
+
+    def _part(self, rows: slice) -> "TokenBatch":
+        width = int(self.lengths[rows].max())
+        ids, countable = self.input_ids[rows, :width], self.countable[rows, :width]
+        return TokenBatch(self.rows[rows], ids, countable, self.lengths[rows])
 
     def to(self, device: torch.device) -> "TokenBatch":
         """The same batch with its tensors on another device."""

@@ -111,13 +111,14 @@ def statistics(passages: list[Passage], tokenizer) -> dict[str, np.ndarray]:
     """Every field of FeatureStats, by name."""
     latents = passages[0].latents.shape[1]
     shapes = {"histogram": (latents, HISTOGRAM_BINS), "class_mass": (latents, len(TOKEN_CLASSES))}
-    by_population = ("passages", "countable_positions", "positions", "norm_sum")
+    by_population = ("passages", "tokens", "countable_positions", "positions", "norm_sum")
     sums: dict[str, np.ndarray] = defaultdict(lambda: np.zeros((POPULATIONS, latents)))
     sums |= {name: np.zeros(POPULATIONS) for name in by_population}
     sums |= {name: np.zeros((POPULATIONS, *shape)) for name, shape in shapes.items()}
     for one in passages:
         p = one.row.population
         sums["passages"][p] += 1
+        sums["tokens"][p] += len(one.ids)
         sums["countable_positions"][p] += len(one.countable)
         sums["positions"][p] += len(one.kept)
         sums["norm_sum"][p] += np.linalg.norm(one.hidden, axis=1).sum()
@@ -127,7 +128,7 @@ def statistics(passages: list[Passage], tokenizer) -> dict[str, np.ndarray]:
             sums["class_mass"][p, :, token_class(tokenizer.decode([one.ids[position]]))] += values
             if 10 * position < len(one.ids):
                 sums["early_mass"][p] += values
-    return sums
+    return dict(sums) | {"latents": np.arange(latents)}
 
 
 def _add_latent(sums: dict[str, np.ndarray], one: Passage, p: int, f: int) -> None:
@@ -143,14 +144,13 @@ def _add_latent(sums: dict[str, np.ndarray], one: Passage, p: int, f: int) -> No
         sums["histogram"][p, f, int(np.clip(decades * HISTOGRAM_BINS_PER_DECADE, 0, HISTOGRAM_BINS - 1))] += 1
 
 
-Example = tuple[float, int, int, int, int]
+Example = tuple[float, int, int, int]
 
 
 def top_examples(passages: list[Passage], population: int, latent: int, count: int) -> list[Example]:
-    """(value, content, start, end, token of the peak) of the strongest passages, in falling order."""
+    """(value, content, start, end) of the strongest passages, in falling order."""
     found = []
     for one in passages:
         if one.row.population == population and (one.latents[:, latent] > 0).any():
-            peak = one.kept[int(one.latents[:, latent].argmax())]
-            found.append((float(one.latents[:, latent].max()), one.row.content, one.start, one.end, one.ids[peak]))
+            found.append((float(one.latents[:, latent].max()), one.row.content, one.start, one.end))
     return sorted(found, key=lambda example: (-example[0], *example[1:3]))[:count]

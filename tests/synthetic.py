@@ -21,6 +21,7 @@ def passage_values(passages: int, seed: int, latents: int = LATENTS) -> PassageV
     kept = rng.integers(4, 30, passages)
     return PassageValues(
         population=rng.integers(0, POPULATIONS, passages),
+        tokens=kept + rng.integers(5, 9, passages),
         countable_positions=kept + rng.integers(0, 4, passages),
         kept_positions=kept,
         norm_sum=rng.gamma(5, size=passages).astype(np.float32),
@@ -29,40 +30,35 @@ def passage_values(passages: int, seed: int, latents: int = LATENTS) -> PassageV
         latent=latent,
         mean=mean,
         maximum=mean * rng.uniform(1, 4, len(passage)).astype(np.float32),
-        peak=rng.integers(0, 4, len(passage)),
         positions_fired=rng.integers(1, 5, len(passage)),
-        class_mass=rng.gamma(1, size=(POPULATIONS, latents, len(TOKEN_CLASSES))),
-        early_mass=rng.gamma(1, size=(POPULATIONS, latents)),
+        class_mass=rng.gamma(1, size=(len(passage), len(TOKEN_CLASSES))).astype(np.float32),
+        early_mass=rng.gamma(1, size=len(passage)).astype(np.float32),
     )
 
 
 def pointers(passages: int, seed: int) -> PassagePointers:
-    """Places in a corpus of few texts, so that several passages share one; four tokens a passage, all different."""
+    """Places in a corpus of few texts, so that several passages share one."""
     rng = np.random.default_rng(seed)
     start = rng.permutation(passages) * 100
     return PassagePointers(
         content=rng.integers(2**63, 2**64 - 1, max(1, passages // 3), dtype=np.uint64)[np.arange(passages) // 3 % 5],
         start=start,
         end=start + 90,
-        token_ids=np.arange(4 * passages),
-        first_token=4 * np.arange(passages),
     )
 
 
-def pick(values: PassageValues, passages: np.ndarray, share: float) -> PassageValues:
-    """The values of some passages, in the order given; `share` of the masses, which know no passages, goes too."""
+def pick(values: PassageValues, passages: np.ndarray) -> PassageValues:
+    """The values of some passages, in the order given."""
     place = np.full(len(values.population), -1)
     place[passages] = np.arange(len(passages))
     entry = np.flatnonzero(place[values.passage] >= 0)
     entry = entry[np.argsort(place[values.passage[entry]], kind="stable")]
-    by_passage = ("population", "countable_positions", "kept_positions", "norm_sum", "residual_mean")
-    by_entry = ("latent", "mean", "maximum", "peak", "positions_fired")
+    by_passage = ("population", "countable_positions", "tokens", "kept_positions", "norm_sum", "residual_mean")
+    by_entry = ("latent", "mean", "maximum", "positions_fired", "class_mass", "early_mass")
     return values._replace(
         **{name: getattr(values, name)[passages] for name in by_passage},
         **{name: getattr(values, name)[entry] for name in by_entry},
         passage=place[values.passage[entry]],
-        class_mass=values.class_mass * share,
-        early_mass=values.early_mass * share,
     )
 
 
@@ -72,6 +68,4 @@ def pick_pointers(where: PassagePointers, passages: np.ndarray) -> PassagePointe
         content=where.content[passages],
         start=where.start[passages],
         end=where.end[passages],
-        token_ids=np.concatenate([where.token_ids[where.first_token[p] :][:4] for p in passages]),
-        first_token=4 * np.arange(len(passages)),
     )

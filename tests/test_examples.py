@@ -23,7 +23,7 @@ def tied_values(seed: int = 0) -> PassageValues:
 
 
 def of(values: PassageValues, where: PassagePointers) -> TopExamples:
-    return TopExamples.empty(LATENTS).with_passages(values, where)
+    return TopExamples.of(values, where)
 
 
 def assert_same(a: TopExamples, b: TopExamples) -> None:
@@ -32,9 +32,15 @@ def assert_same(a: TopExamples, b: TopExamples) -> None:
         assert np.array_equal(getattr(a, name), getattr(b, name)), name
 
 
+def held_by(held: TopExamples, population: int, latent: int) -> list[tuple[float, int, int, int]]:
+    """(value, content, start, end) of the examples of one latent, in their order."""
+    rows = np.flatnonzero((held.population == population) & (held.latent == latent))
+    return [(float(held.value[r]), int(held.content[r]), int(held.start[r]), int(held.end[r])) for r in rows]
+
+
 def shards(values: PassageValues, where: PassagePointers, order: np.ndarray) -> list[TopExamples]:
     parts = np.array_split(order, 4)
-    return [of(pick(values, part, 0.25), pick_pointers(where, part)) for part in parts]
+    return [of(pick(values, part), pick_pointers(where, part)) for part in parts]
 
 
 @pytest.mark.parametrize("values", [passage_values(PASSAGES, 0), tied_values()], ids=["distinct", "tied"])
@@ -45,35 +51,35 @@ def test_kept_are_the_strongest_passages_in_falling_order_ties_by_hash_then_by_p
         for latent in range(LATENTS):
             mine = np.flatnonzero((values.population[values.passage] == population) & (values.latent == latent))
             expected = sorted(
-                (-float(values.maximum[e]), int(where.content[p]), int(where.start[p]), int(where.end[p]), 4 * p + peak)
-                for e, p, peak in zip(mine, values.passage[mine], values.peak[mine], strict=True)
+                (-float(values.maximum[e]), int(where.content[p]), int(where.start[p]), int(where.end[p]))
+                for e, p in zip(mine, values.passage[mine], strict=True)
             )[:EXAMPLES_KEPT]
-            got = [
-                (-float(held.value[at]), int(held.content[at]), *(int(getattr(held, n)[at]) for n in NAMES[2:]))
-                for at in ((population, latent, slot) for slot in range(EXAMPLES_KEPT))
-                if held.value[at] > 0
-            ]
-            assert got == expected
+            assert [(-value, *place) for value, *place in held_by(held, population, latent)] == expected
+
+
+def test_rows_go_by_population_and_latent():
+    held = of(tied_values(), pointers(PASSAGES, 0))
+    assert (np.diff(held.population * LATENTS + held.latent) >= 0).all()
 
 
 def test_ties_and_full_slots_are_among_the_cases():
     values, where = tied_values(), pointers(PASSAGES, 0)
     held = of(values, where)
-    ties = (held.value[..., 1:] == held.value[..., :-1]) & (held.value[..., 1:] > 0)
-    assert (ties & (held.content[..., 1:] == held.content[..., :-1])).any(), "same text, another place"
-    assert (ties & (held.content[..., 1:] != held.content[..., :-1])).any()
+    ties = (np.diff(held.value) == 0) & (np.diff(held.latent) == 0) & (np.diff(held.population) == 0)
+    assert (ties & (held.content[1:] == held.content[:-1])).any(), "same text, another place"
+    assert (ties & (held.content[1:] != held.content[:-1])).any()
     fired = np.bincount(values.latent[values.population[values.passage] == 0], minlength=LATENTS)
     assert fired.max() > EXAMPLES_KEPT, "some candidates are turned away"
 
 
-def test_a_latent_that_never_fired_has_empty_slots_only():
+def test_a_latent_that_never_fired_has_no_example():
     held = of(passage_values(PASSAGES, 0), pointers(PASSAGES, 0))
-    assert not held.value[:, -1].any()
-    assert (held.peak_token[:, -1] == -1).all()
+    assert set(held.latent) == set(range(LATENTS - 1))
+    assert (held.value > 0).all()
 
 
 def test_empty_is_the_identity_of_merge():
-    held, empty = of(tied_values(), pointers(PASSAGES, 0)), TopExamples.empty(LATENTS)
+    held, empty = of(tied_values(), pointers(PASSAGES, 0)), TopExamples.empty()
     assert_same(merge(held, empty), held)
     assert_same(merge(empty, held), held)
 
@@ -91,19 +97,11 @@ def test_merged_shards_in_any_order_equal_a_single_pass(seed):
     assert_same(reduce(merge, shards(values, where, order)), of(values, where))
 
 
-def test_passages_added_shard_by_shard_equal_a_single_pass():
-    values, where = tied_values(), pointers(PASSAGES, 0)
-    held = TopExamples.empty(LATENTS)
-    for part in np.array_split(np.random.default_rng(1).permutation(PASSAGES), 5):
-        held = held.with_passages(pick(values, part, 0.2), pick_pointers(where, part))
-    assert_same(held, of(values, where))
-
-
-def test_merging_and_adding_leave_the_inputs_alone_and_share_no_memory_with_them():
+def test_merging_leaves_the_inputs_alone_and_shares_no_memory_with_them():
     values, where = tied_values(), pointers(PASSAGES, 0)
     a, b, *_ = shards(values, where, np.arange(PASSAGES))
     before = copy.deepcopy((a, b))
-    for result in (merge(a, b), merge(a, TopExamples.empty(LATENTS)), a.with_passages(values, where)):
+    for result in (merge(a, b), merge(a, TopExamples.empty())):
         for name in NAMES:
             assert not np.shares_memory(getattr(result, name), getattr(a, name))
             assert not np.shares_memory(getattr(result, name), getattr(b, name))
@@ -116,12 +114,13 @@ def test_a_stronger_passage_pushes_out_the_weakest_one():
     values, where = passage_values(PASSAGES, 0), pointers(PASSAGES, 0)
     held = of(values, where)
     entry = np.flatnonzero(values.latent == 0)[0]
-    population = values.population[values.passage[entry]]
-    assert held.value[population, 0, -1] > 0
-    one = pick(values, values.passage[[entry]], 0.0)
-    best = float(held.value[population, 0, 0]) + 1
+    population = int(values.population[values.passage[entry]])
+    before = held_by(held, population, 0)
+    assert len(before) == EXAMPLES_KEPT
+    one = pick(values, values.passage[[entry]])
+    best = float(np.float32(before[0][0] + 1))
     new = one._replace(maximum=np.where(one.latent == 0, best, 0.001).astype(np.float32))
     place = replace(pick_pointers(where, values.passage[[entry]]), content=np.array([1], np.uint64))
-    after = held.with_passages(new, place)
-    assert after.value[population, 0].tolist() == [np.float32(best), *held.value[population, 0, :-1]]
-    assert after.content[population, 0, 0] == 1
+    after = held_by(merge(held, of(new, place)), population, 0)
+    assert [example[0] for example in after] == [best, *(example[0] for example in before[:-1])]
+    assert after[0][1] == 1

@@ -4,7 +4,6 @@ import copy
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
-from functools import partial
 from pathlib import Path
 
 import naive_harvest as naive
@@ -16,21 +15,25 @@ from threads import one_thread
 from tokenizers.processors import TemplateProcessing
 
 from stratalens import harvest as harvest_module
+from stratalens import shards as shards_module
+from stratalens import tokens as tokens_module
 from stratalens.checkpoints.sparsify import load_sae
 from stratalens.corpora import POPULATIONS, DocumentRow
-from stratalens.documents import DocumentMatrix, read_documents
+from stratalens.documents import DocumentMatrix
 from stratalens.embedded import DATA_DIRECTORY
 from stratalens.examples import EXAMPLES_KEPT
-from stratalens.harvest import Harvest, LayerProbe, harvest, shards
+from stratalens.harvest import LayerProbe, ShardReader, chunks
 from stratalens.hashing import hash64
 from stratalens.model import load_model
+from stratalens.shards import Shard, cut_shards
+from stratalens.state import LayerState, fold, pack, unpack
 from stratalens.statistics import FeatureStats
 from stratalens.tokens import PassageCutter
 from stratalens.vocabulary import vocabulary_classes
 
 LENGTH = 24
 LAYERS = (0, 1, 2)
-EXACT = {"passages", "countable_positions", "positions", "passages_fired", "positions_fired"}
+EXACT = {"latents", "passages", "tokens", "countable_positions", "positions", "passages_fired", "positions_fired"}
 SINKS = 39
 """Positions of each layer whose norm is made to exceed the limit."""
 LONG = 3
@@ -48,6 +51,9 @@ def document_rows() -> list[DocumentRow]:
         DocumentRow(text, hash64(text), hash64("document", number), number % POPULATIONS, number % 6 != 4)
         for text, number in zip(texts, documents, strict=True)
     ]
+
+
+Harvest = dict[int, LayerState]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -70,17 +76,18 @@ class Setting:
     places: dict[int, naive.Place]
     passages: dict[int, list[naive.Passage]]
 
-    def harvest(self, directory: Path, rows: Iterable[DocumentRow] | None = None, batch_tokens: int = 1024) -> Harvest:
-        directory.mkdir(exist_ok=True)
-        return harvest(
-            self.model,
-            self.probes,
-            self.rows if rows is None else rows,
-            self.cutter,
-            token_classes=self.token_classes,
-            batch_tokens=batch_tokens,
-            directory=directory,
-        )
+    def reader(self, batch_tokens: int = 1024, **callbacks) -> ShardReader:
+        probes = {probe.layer: probe for probe in self.probes}
+        return ShardReader(self.model, probes, self.cutter, self.token_classes, batch_tokens, **callbacks)
+
+    def cut(self, rows: Iterable[DocumentRow] | None = None, characters: int = 10**9) -> list[Shard]:
+        return list(cut_shards(self.rows if rows is None else rows, characters))
+
+    def harvest(self, shards: list[Shard] | None = None, batch_tokens: int = 1024) -> "Harvest":
+        """The states of all shards, folded, as a reading folds them."""
+        reader = self.reader(batch_tokens)
+        states = [reader.read(shard, LAYERS) for shard in (self.cut() if shards is None else shards)]
+        return {layer: fold(state[layer] for state in states) for layer in LAYERS}
 
 
 @pytest.fixture(scope="module")
@@ -116,12 +123,16 @@ def setting(tiny_model, tokenizer, tmp_path_factory) -> Setting:
 
 
 @pytest.fixture(scope="module")
-def reference(setting, tmp_path_factory) -> Harvest:
-    return setting.harvest(tmp_path_factory.mktemp("reference"))
+def reference(setting) -> Harvest:
+    return setting.harvest()
 
 
 def documents(one: Harvest, layer: int) -> DocumentMatrix:
-    return read_documents(one.document_files, layer, TINY_LATENTS)
+    return one[layer].documents.matrix(TINY_LATENTS)
+
+
+def statistics(one: Harvest, layer: int) -> FeatureStats:
+    return one[layer].stats.over(np.arange(TINY_LATENTS))
 
 
 def assert_same_statistics(got: FeatureStats, expected: Mapping[str, np.ndarray]) -> None:
@@ -138,12 +149,11 @@ def assert_same_statistics(got: FeatureStats, expected: Mapping[str, np.ndarray]
 
 def assert_same(a: Harvest, b: Harvest) -> None:
     """Counts and places are equal, sums of floats within rounding."""
-    assert (a.tokens, a.passages) == (b.tokens, b.passages)
     for layer in LAYERS:
-        assert_same_statistics(a.layers[layer].stats, vars(b.layers[layer].stats))
-        for name in ("content", "start", "end", "peak_token"):
-            assert np.array_equal(getattr(a.layers[layer].examples, name), getattr(b.layers[layer].examples, name))
-        np.testing.assert_allclose(a.layers[layer].examples.value, b.layers[layer].examples.value, rtol=1e-4, atol=1e-4)
+        assert_same_statistics(statistics(a, layer), vars(statistics(b, layer)))
+        for name in ("population", "latent", "content", "start", "end"):
+            assert np.array_equal(getattr(a[layer].examples, name), getattr(b[layer].examples, name))
+        np.testing.assert_allclose(a[layer].examples.value, b[layer].examples.value, rtol=1e-4, atol=1e-4)
         assert_same_documents(documents(a, layer), documents(b, layer))
 
 
@@ -158,7 +168,7 @@ def assert_same_documents(a: DocumentMatrix, b: DocumentMatrix) -> None:
 def test_statistics_equal_a_naive_count_over_single_passages(setting, reference, layer):
     expected = naive.statistics(setting.passages[layer], setting.tokenizer)
     assert expected["positions"].sum() == expected["countable_positions"].sum() - SINKS
-    assert_same_statistics(reference.layers[layer].stats, expected)
+    assert_same_statistics(statistics(reference, layer), expected)
     assert (expected["class_mass"].sum((0, 1)) > 0).all(), "every class of token is among the cases"
     assert 0 < expected["early_mass"].sum() < expected["activation_sum"].sum()
     assert (expected["passages_fired"].sum(0) == 0).any() == (layer == 2), "some latents of one layer are dead"
@@ -166,20 +176,14 @@ def test_statistics_equal_a_naive_count_over_single_passages(setting, reference,
 
 @pytest.mark.parametrize("layer", LAYERS)
 def test_examples_equal_those_of_a_naive_search(setting, reference, layer):
-    examples = reference.layers[layer].examples
+    examples = reference[layer].examples
     for population in range(POPULATIONS):
         for latent in range(TINY_LATENTS):
             expected = naive.top_examples(setting.passages[layer], population, latent, EXAMPLES_KEPT)
-            slots = [(population, latent, slot) for slot in range(EXAMPLES_KEPT)]
-            np.testing.assert_allclose(
-                [examples.value[at] for at in slots],
-                [one[0] for one in expected] + [0.0] * (EXAMPLES_KEPT - len(expected)),
-                rtol=1e-4,
-                atol=1e-4,
-            )
-            for at, one in zip(slots, expected, strict=False):
-                found = [getattr(examples, name)[at] for name in ("content", "start", "end", "peak_token")]
-                assert found == list(one[1:])
+            rows = np.flatnonzero((examples.population == population) & (examples.latent == latent))
+            np.testing.assert_allclose(examples.value[rows], [one[0] for one in expected], rtol=1e-4, atol=1e-4)
+            for at, one in zip(rows, expected, strict=True):
+                assert [getattr(examples, name)[at] for name in ("content", "start", "end")] == list(one[1:])
 
 
 @pytest.mark.parametrize("layer", LAYERS)
@@ -200,107 +204,160 @@ def test_document_values_equal_naive_means_over_the_passages_of_each_sampled_doc
 
 
 @pytest.mark.parametrize("batch_tokens", [1, 100])
-def test_size_of_batches_does_not_matter(setting, reference, tmp_path, batch_tokens):
-    assert_same(setting.harvest(tmp_path, batch_tokens=batch_tokens), reference)
+def test_size_of_batches_does_not_matter(setting, reference, batch_tokens):
+    assert_same(setting.harvest(batch_tokens=batch_tokens), reference)
 
 
-def test_order_of_documents_does_not_matter(setting, reference, tmp_path):
+def test_order_of_documents_does_not_matter(setting, reference):
     order = np.random.default_rng(0).permutation(len(setting.rows))
-    assert_same(setting.harvest(tmp_path, [setting.rows[n] for n in order]), reference)
+    assert_same(setting.harvest(setting.cut([setting.rows[n] for n in order])), reference)
 
 
-@pytest.mark.parametrize("shard_tokens", [1, 150])
-def test_small_shards_equal_one_shard(setting, reference, tmp_path, monkeypatch, shard_tokens):
-    monkeypatch.setattr(harvest_module, "shards", partial(shards, shard_tokens=shard_tokens))
-    cut = setting.harvest(tmp_path)
-    assert len(reference.document_files) == 1
-    assert len(cut.document_files) > 5
-    assert_same(cut, reference)
+@pytest.mark.parametrize("characters", [1, 500])
+def test_small_shards_equal_one_shard(setting, reference, characters):
+    shards = setting.cut(characters=characters)
+    assert len(setting.cut()) == 1
+    assert len(shards) > 5
+    assert_same(setting.harvest(shards), reference)
 
 
-def test_a_document_of_many_passages_over_many_shards_is_one_row_with_the_mean_of_its_passages(
-    setting, tmp_path, monkeypatch
-):
-    monkeypatch.setattr(harvest_module, "shards", partial(shards, shard_tokens=2 * LENGTH))
+@pytest.mark.parametrize("chunk_tokens", [1, 150])
+def test_small_chunks_equal_one_chunk(setting, reference, monkeypatch, chunk_tokens):
+    assert len(list(chunks(setting.cut()[0], setting.cutter))) == 1
+    monkeypatch.setattr(harvest_module, "CHUNK_TOKENS", chunk_tokens)
+    assert len(list(chunks(setting.cut()[0], setting.cutter))) > 5
+    assert_same(setting.harvest(), reference)
+
+
+def test_a_document_of_many_passages_over_many_shards_is_one_row_with_the_mean_of_its_passages(setting, monkeypatch):
+    monkeypatch.setattr(tokens_module, "PIECE_CHARACTERS", 150)
     row = setting.rows[LONG]
-    cut = setting.harvest(tmp_path, [row])
+    shards = setting.cut([row], characters=100)
     own = [one for one in setting.passages[0] if one.row is row]
-    assert len(cut.document_files) >= 3
-    assert len(own) > len(cut.document_files)
+    cut = setting.harvest(shards)
+    assert len(shards) >= 3
+    assert [shard.rows for shard in shards] == [0] * (len(shards) - 1) + [1]
     matrix = documents(cut, 0)
     assert matrix.document.tolist() == [row.document]
-    assert matrix.passages.tolist() == [len(own)]
-    np.testing.assert_allclose(matrix.values.toarray()[0], np.mean([one.mean for one in own], 0), rtol=1e-4, atol=1e-4)
+    assert matrix.passages.tolist() == [cut[0].stats.passages.sum()]
+    assert cut[0].stats.passages.sum() >= len(own)
+    assert len(cut[0].documents.document) == len(shards)
+    joined = cut[0].stats.over(np.arange(TINY_LATENTS)).mean_sum.sum(0) / cut[0].stats.passages.sum()
+    np.testing.assert_allclose(matrix.values.toarray()[0], joined, rtol=1e-4, atol=1e-4)
 
 
-def test_shards_hold_every_passage_once_and_count_each_row_where_it_ends(setting):
-    cut = list(shards(setting.rows, setting.cutter, shard_tokens=60))
-    assert len(cut) > 5
-    assert sum(shard.rows for shard in cut) <= len(setting.rows)
-    together = [tuple(sequence) for shard in cut for sequence in shard.sequences]
-    assert together == [tuple(one.ids) for one in setting.passages[0]]
-    for shard in cut:
-        assert shard.tokens == sum(map(len, shard.sequences))
-        for first, sequence in zip(shard.pointers.first_token, shard.sequences, strict=True):
-            assert np.array_equal(shard.pointers.token_ids[first : first + len(sequence)], sequence)
+def test_shards_hold_every_character_once_and_count_each_row_where_it_ends(setting, monkeypatch):
+    monkeypatch.setattr(tokens_module, "PIECE_CHARACTERS", 150)
+    shards = setting.cut(characters=400)
+    assert len(shards) > 5
+    assert [shard.number for shard in shards] == list(range(len(shards)))
+    assert sum(shard.rows for shard in shards) == len(setting.rows)
+    together = [piece for shard in shards for piece in shard.pieces]
+    for row in setting.rows:
+        own = [piece for piece in together if piece.content == row.content]
+        assert "".join(piece.text for piece in own) == row.text
+        assert [piece.start for piece in own] == np.cumsum([0, *(len(piece.text) for piece in own[:-1])]).tolist()
+        assert {(piece.document, piece.population, piece.sampled) for piece in own} == {row[2:]}
+    assert all(sum(len(piece.text) for piece in shard.pieces) >= 400 for shard in shards[:-1])
 
 
-@pytest.mark.parametrize("shard_tokens", [1, 60, 100_000])
-def test_progress_reports_every_token_and_every_row_once(setting, tmp_path, monkeypatch, shard_tokens):
-    monkeypatch.setattr(harvest_module, "shards", partial(shards, shard_tokens=shard_tokens))
+def test_chunks_hold_every_passage_once(setting):
+    read = [tuple(sequence) for chunk in chunks(setting.cut()[0], setting.cutter) for sequence in chunk.sequences]
+    assert read == [tuple(one.ids) for one in setting.passages[0]]
+
+
+def test_the_name_of_a_shard_follows_from_what_it_holds_and_from_nothing_else(setting):
+    shard = setting.cut()[0]
+    same = Shard(7, tuple(piece._replace(text=piece.text) for piece in shard.pieces))
+    assert same.digest() == shard.digest()
+    digests = {shard.digest()}
+    first = shard.pieces[0]
+    changes = [("content", 1), ("document", 1), ("population", 3 - first.population), ("start", 1), ("ends_row", False)]
+    for name, value in [*changes, ("sampled", not first.sampled), ("text", first.text + "x")]:
+        digests.add(Shard(0, (first._replace(**{name: value}), *shard.pieces[1:])).digest())
+    digests.add(Shard(0, shard.pieces[1:]).digest())
+    digests.add(Shard(0, (shard.pieces[1], first, *shard.pieces[2:])).digest())
+    assert len(digests) == 10
+
+
+@pytest.mark.parametrize(
+    ("corpus", "shard"),
+    [(0, 2**16), (10**6, 2**16), (2**24, 2**16), (2**24 + 512, 2**17), (10**9, 2**22), (10**12, 2**24)],
+)
+def test_large_corpora_have_large_shards_within_bounds(corpus, shard):
+    assert shards_module.shard_characters(corpus) == shard
+
+
+@pytest.mark.parametrize("chunk_tokens", [1, 60, 100_000])
+def test_progress_reports_every_token_and_every_row_once(setting, monkeypatch, chunk_tokens):
+    monkeypatch.setattr(harvest_module, "CHUNK_TOKENS", chunk_tokens)
     tokens, rows = [], []
-    done = harvest(
-        setting.model,
-        setting.probes,
-        setting.rows,
-        setting.cutter,
-        token_classes=setting.token_classes,
-        batch_tokens=200,
-        directory=tmp_path,
-        on_batch=tokens.append,
-        on_rows=rows.append,
-    )
-    assert sum(tokens) == done.tokens == sum(len(one.ids) for one in setting.passages[0])
-    assert done.passages == len(setting.passages[0])
+    state = setting.reader(200, on_batch=tokens.append, on_rows=rows.append).read(setting.cut()[0], LAYERS)[0]
+    assert sum(tokens) == state.stats.tokens.sum() == sum(len(one.ids) for one in setting.passages[0])
+    assert state.stats.passages.sum() == len(setting.passages[0])
     assert sum(rows) == len(setting.rows)
 
 
-def test_nothing_fires_where_every_position_is_a_sink_and_passages_still_count(setting, reference, tmp_path):
+def test_nothing_fires_where_every_position_is_a_sink_and_passages_still_count(setting, reference):
     all_sinks = replace(setting, probes=[replace(probe, norm_limit=0.0) for probe in setting.probes])
-    nothing = all_sinks.harvest(tmp_path)
+    nothing = all_sinks.harvest()
     for layer in LAYERS:
-        stats, before = nothing.layers[layer].stats, reference.layers[layer].stats
+        stats, before = nothing[layer].stats, reference[layer].stats
         assert np.array_equal(stats.passages, before.passages)
         assert np.array_equal(stats.countable_positions, before.countable_positions)
-        for name in ("positions", "norm_sum", "passages_fired", "mean_sum", "class_mass", "early_mass", "histogram"):
-            assert not getattr(stats, name).any(), name
-        assert not nothing.layers[layer].examples.value.any()
+        assert not stats.positions.any()
+        assert not stats.norm_sum.any()
+        assert len(stats.latents) == 0
+        assert len(nothing[layer].examples.value) == 0
         assert documents(nothing, layer).values.nnz == 0
 
 
-def test_special_tokens_around_and_inside_a_passage_never_count(setting, tmp_path):
+def test_a_shard_without_a_single_passage_leaves_a_state_that_changes_nothing(setting, reference):
+    first = setting.cut()[0]
+    nothing = Shard(1, (first.pieces[0]._replace(text=" "),))
+    states = [setting.reader().read(shard, LAYERS) for shard in (nothing, first, nothing)]
+    for layer in LAYERS:
+        assert states[0][layer].stats.passages.sum() == 0
+        folded = fold(state[layer] for state in states)
+        assert pack(folded) == pack(reference[layer])
+
+
+def test_special_tokens_around_and_inside_a_passage_never_count(setting):
     tokenizer = copy.deepcopy(setting.cutter.tokenizer)
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing(  # pyright: ignore[reportAttributeAccessIssue]
         single="<|im_start|> $A <|im_end|>", special_tokens=[("<|im_start|>", 1), ("<|im_end|>", 2)]
     )
-    framed = replace(setting, cutter=PassageCutter(tokenizer, LENGTH)).harvest(tmp_path)
+    framed = replace(setting, cutter=PassageCutter(tokenizer, LENGTH)).harvest()
     readings = naive.read(setting.model_directory, tokenizer, setting.rows, LENGTH, ([1], [2]))
     read = naive.encode(readings, setting.places[0])
     expected = naive.statistics(read, tokenizer)
     tokens = sum(len(one.ids) for one in read)
-    assert framed.tokens == tokens
+    assert framed[0].stats.tokens.sum() == tokens
     assert expected["countable_positions"].sum() == tokens - 2 * len(read) - 2
-    stats = framed.layers[0].stats
+    stats = statistics(framed, 0)
     for name in ("countable_positions", "positions", "positions_fired"):
         assert np.array_equal(getattr(stats, name), expected[name]), name
     np.testing.assert_allclose(stats.class_mass, expected["class_mass"], rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(stats.early_mass, expected["early_mass"], rtol=1e-4, atol=1e-4)
 
 
-def test_two_harvests_of_the_same_text_are_identical(setting, reference, tmp_path):
-    again = setting.harvest(tmp_path)
+def test_two_harvests_of_the_same_text_are_identical(setting, reference):
+    again = setting.harvest()
+    assert {layer: pack(again[layer]) for layer in LAYERS} == {layer: pack(reference[layer]) for layer in LAYERS}
+
+
+def test_a_layer_read_alone_has_the_same_state_as_one_read_among_others(setting, reference):
     for layer in LAYERS:
-        for field in fields(FeatureStats):
-            x, y = getattr(again.layers[layer].stats, field.name), getattr(reference.layers[layer].stats, field.name)
-            assert np.array_equal(x, y), field.name
-    assert again.document_files[0].read_bytes() == reference.document_files[0].read_bytes()
+        alone = setting.reader().read(setting.cut()[0], (layer,))
+        assert pack(alone[layer]) == pack(reference[layer])
+
+
+def test_a_state_comes_back_from_its_bytes_as_it_was(reference):
+    for layer in LAYERS:
+        again = unpack(pack(reference[layer]))
+        for part in ("stats", "examples", "documents"):
+            before, after = getattr(reference[layer], part), getattr(again, part)
+            for field in fields(before):
+                x, y = getattr(before, field.name), getattr(after, field.name)
+                assert x.dtype == y.dtype, field.name
+                assert np.array_equal(x, y), field.name

@@ -175,12 +175,12 @@ def test_no_passages_survive_being_written(tmp_path):
 
 
 def test_the_strongest_passages_are_the_first_slots_of_each_population():
-    examples = TopExamples.empty(LATENTS).with_passages(passage_values(150, 0), pointers(150, 0))
+    examples = TopExamples.of(passage_values(150, 0), pointers(150, 0))
     expected = {
-        Place(int(examples.content[p, f, slot]), int(examples.start[p, f, slot]), int(examples.end[p, f, slot]))
+        Place(int(examples.content[row]), int(examples.start[row]), int(examples.end[row]))
         for f in (0, 3)
         for p in range(POPULATIONS)
-        for slot in range(STRONGEST_KEPT[Side(p // 2)])
+        for row in np.flatnonzero((examples.population == p) & (examples.latent == f))[: STRONGEST_KEPT[Side(p // 2)]]
     }
     assert strongest(examples, [0, 3]) == expected
     assert strongest(examples, [3]) < expected

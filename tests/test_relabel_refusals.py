@@ -153,7 +153,7 @@ def test_nobody_listening_is_refused_before_anything_is_read(arguments, result, 
         raise AssertionError("something was read")
 
     monkeypatch.setattr("stratalens.run.prepare", read)
-    monkeypatch.setattr("stratalens.relabel._saved_evidence", read)
+    monkeypatch.setattr("stratalens.relabel.load_evidence", read)
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{unused.getsockname()[1]}"

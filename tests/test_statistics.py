@@ -19,11 +19,24 @@ from stratalens.statistics import (
 )
 
 NAMES = [field.name for field in fields(FeatureStats)]
-COUNTS = {"passages", "countable_positions", "positions", "passages_fired", "positions_fired", "histogram"}
+COUNTS = {
+    "latents",
+    "passages",
+    "tokens",
+    "countable_positions",
+    "positions",
+    "passages_fired",
+    "positions_fired",
+    "histogram",
+}
 
 
 def of(seed: int, passages: int = 40) -> FeatureStats:
-    return FeatureStats.of(passage_values(passages, seed), LATENTS)
+    return FeatureStats.of(passage_values(passages, seed))
+
+
+def everywhere(stats: FeatureStats) -> FeatureStats:
+    return stats.over(np.arange(LATENTS))
 
 
 def assert_same(a: FeatureStats, b: FeatureStats, rtol: float = 0.0) -> None:
@@ -32,10 +45,12 @@ def assert_same(a: FeatureStats, b: FeatureStats, rtol: float = 0.0) -> None:
 
 
 def test_statistics_are_what_a_plain_count_over_passages_gives():
-    values, stats = passage_values(40, 0), of(0)
+    values, stats = passage_values(40, 0), everywhere(of(0))
     expected = {name: np.zeros(getattr(stats, name).shape) for name in NAMES}
+    expected["latents"] = np.arange(LATENTS)
     for p, population in enumerate(values.population):
         expected["passages"][population] += 1
+        expected["tokens"][population] += values.tokens[p]
         expected["countable_positions"][population] += values.countable_positions[p]
         expected["positions"][population] += values.kept_positions[p]
         expected["norm_sum"][population] += values.norm_sum[p]
@@ -50,14 +65,14 @@ def test_statistics_are_what_a_plain_count_over_passages_gives():
         decade = np.log10(mean / HISTOGRAM_LOW)
         bin_ = int(np.clip(np.floor(decade * HISTOGRAM_BINS_PER_DECADE), 0, HISTOGRAM_BINS - 1))
         expected["histogram"][(*at, bin_)] += 1
-    expected["class_mass"] += values.class_mass
-    expected["early_mass"] += values.early_mass
+        expected["class_mass"][at] += values.class_mass[entry]
+        expected["early_mass"][at] += values.early_mass[entry]
     for name in NAMES:
         np.testing.assert_allclose(getattr(stats, name), expected[name], rtol=1e-12, err_msg=name)
 
 
 def test_counts_are_int64_and_sums_float64_whatever_the_device_gave():
-    for stats in (FeatureStats.empty(LATENTS), of(0), merge(of(0), of(1))):
+    for stats in (FeatureStats.empty(), of(0), merge(of(0), of(1))):
         assert {name: getattr(stats, name).dtype for name in NAMES} == {
             name: np.dtype(np.int64 if name in COUNTS else np.float64) for name in NAMES
         }
@@ -67,27 +82,29 @@ def test_counts_beyond_float32_stay_exact():
     values = passage_values(2, 0)
     many = 2**24 + 1
     stats = FeatureStats.of(
-        values._replace(population=np.zeros(2, np.int64), kept_positions=np.array([many, 2]), norm_sum=np.ones(2)), 6
+        values._replace(population=np.zeros(2, np.int64), kept_positions=np.array([many, 2]), norm_sum=np.ones(2))
     )
     assert merge(stats, stats).positions[0] == 2 * many + 4
 
 
 def test_empty_is_the_identity_of_merge():
-    stats, empty = of(0), FeatureStats.empty(LATENTS)
+    stats, empty = of(0), FeatureStats.empty()
     assert_same(merge(stats, empty), stats)
     assert_same(merge(empty, stats), stats)
 
 
 @pytest.mark.parametrize("passages", [0, 3])
 def test_passages_on_which_nothing_fires_leave_the_sums_at_zero_in_their_own_types(passages):
-    values = pick(passage_values(4, 0), np.arange(passages), 0.0)
+    values = pick(passage_values(4, 0), np.arange(passages))
     none = np.zeros(len(values.passage), bool)
-    by_entry = ("passage", "latent", "mean", "maximum", "peak", "positions_fired")
-    stats = FeatureStats.of(values._replace(**{name: getattr(values, name)[none] for name in by_entry}), LATENTS)
+    by_entry = ("passage", "latent", "mean", "maximum", "positions_fired", "class_mass", "early_mass")
+    stats = FeatureStats.of(values._replace(**{name: getattr(values, name)[none] for name in by_entry}))
     assert stats.passages.sum() == passages
     for name in NAMES:
-        assert getattr(stats, name).dtype == getattr(FeatureStats.empty(LATENTS), name).dtype
-        assert name in ("passages", "countable_positions", "positions", "norm_sum") or not getattr(stats, name).any()
+        assert getattr(stats, name).dtype == getattr(FeatureStats.empty(), name).dtype
+        scalars = ("passages", "tokens", "countable_positions", "positions", "norm_sum")
+        assert name in scalars or not getattr(stats, name).any()
+    assert len(stats.latents) == 0
 
 
 def test_merge_commutes_and_associates():
@@ -102,10 +119,10 @@ def test_merged_shards_equal_a_single_pass(shards):
     parts = np.array_split(np.random.default_rng(0).permutation(60), shards)
     folded = reduce(
         merge,
-        (FeatureStats.of(pick(values, part, 1 / shards), LATENTS) for part in parts),
-        FeatureStats.empty(LATENTS),
+        (FeatureStats.of(pick(values, part)) for part in parts),
+        FeatureStats.empty(),
     )
-    assert_same(folded, FeatureStats.of(values, LATENTS), rtol=1e-12)
+    assert_same(folded, FeatureStats.of(values), rtol=1e-12)
 
 
 def test_merge_leaves_its_inputs_alone_and_shares_no_memory_with_them():
@@ -121,7 +138,7 @@ def test_merge_leaves_its_inputs_alone_and_shares_no_memory_with_them():
 
 
 def test_histogram_sums_to_the_passages_fired_and_a_silent_latent_has_none():
-    stats = merge(of(0), of(1))
+    stats = everywhere(merge(of(0), of(1)))
     assert np.array_equal(stats.histogram.sum(2), stats.passages_fired)
     assert stats.passages_fired[:, :-1].sum() > 0
     assert stats.passages_fired[:, -1].sum() == 0
@@ -137,6 +154,20 @@ def test_histogram_bins_are_logarithmic_and_the_outer_ones_take_what_lies_beyond
 def test_every_population_is_counted_apart():
     values = passage_values(40, 0)
     for population in range(POPULATIONS):
-        alone = FeatureStats.of(pick(values, np.flatnonzero(values.population == population), 1.0), LATENTS)
-        np.testing.assert_allclose(alone.mean_sum[population], of(0).mean_sum[population], rtol=1e-12)
+        alone = everywhere(FeatureStats.of(pick(values, np.flatnonzero(values.population == population))))
+        np.testing.assert_allclose(alone.mean_sum[population], everywhere(of(0)).mean_sum[population], rtol=1e-12)
         assert np.delete(alone.mean_sum, population, 0).sum() == 0
+
+
+def test_latents_that_never_fired_take_no_room_and_merging_takes_those_of_both():
+    values = passage_values(60, 5)
+    first = pick(values, np.flatnonzero(np.bincount(values.passage[values.latent == 0], minlength=60) == 0))
+    a, b = FeatureStats.of(first), of(6)
+    assert a.latents.tolist() == [1, 2, 3, 4]
+    assert b.latents.tolist() == [0, 1, 2, 3, 4]
+    assert a.histogram.shape == (POPULATIONS, 4, HISTOGRAM_BINS)
+    both = merge(a, b)
+    assert both.latents.tolist() == [0, 1, 2, 3, 4]
+    assert np.array_equal(both.mean_sum[:, 0], b.mean_sum[:, 0])
+    assert np.array_equal(both.mean_sum[:, 1:], a.mean_sum + b.mean_sum[:, 1:])
+    assert_same(everywhere(both), merge(everywhere(a), everywhere(b)))

@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import os
-import tempfile
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -13,6 +11,7 @@ from typing import NamedTuple, TypeVar
 
 from stratalens.errors import OutputError
 from stratalens.labels.chat import ChatModel, Message, NoReply, Reply
+from stratalens.sealed import read_sealed, write_sealed
 
 FORMAT = 1
 """Part of every key: a new one makes all older files unread."""
@@ -128,34 +127,18 @@ def _key(name: str, messages: Sequence[Message], max_tokens: int, schema: Mappin
     return hashlib.sha256(json.dumps([FORMAT, name, turns, max_tokens, schema]).encode()).hexdigest()
 
 
-def _checksum(key: str, body: bytes) -> str:
-    return hashlib.sha256(key.encode() + b"\n" + body).hexdigest()
-
-
 def _read(path: Path, key: str) -> Reply | None:
     """The reply stored there; None where there is none, or not as it was written, or for another question."""
     try:
-        checksum, _, body = path.read_bytes().partition(b"\n")
+        body = read_sealed(path, key)
     except OSError:
         return None
-    return Reply(**json.loads(body)) if checksum == _checksum(key, body).encode() else None
+    return None if body is None else Reply(**json.loads(body))
 
 
 def _write(path: Path, key: str, answer: Reply) -> None:
-    """Store a reply so that the file is there as a whole or not at all."""
-    body = json.dumps(answer._asdict()).encode()
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, unfinished = tempfile.mkstemp(suffix=".tmp", dir=path.parent)
-        try:
-            with os.fdopen(handle, "wb") as stream:
-                stream.write(_checksum(key, body).encode() + b"\n" + body)
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.replace(unfinished, path)
-        except BaseException:
-            Path(unfinished).unlink(missing_ok=True)
-            raise
+        write_sealed(path, key, json.dumps(answer._asdict()).encode())
     except OSError as problem:
         raise OutputError(
             f"{path.parent}: answers of the labelling model cannot be stored ({problem.strerror}); "

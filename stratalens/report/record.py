@@ -2,16 +2,17 @@
 
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import numpy as np
 import torch
+from jaxtyping import Int
 
 from stratalens.config import RunConfig
 from stratalens.corpora import Corpus, Side, Survey
-from stratalens.harvest import Harvest
 from stratalens.prepared import Prepared
 from stratalens.ranking import mean_norm
 from stratalens.report.output import RECORD_FILE
@@ -19,6 +20,8 @@ from stratalens.report.tables import LayerFacts, Tables
 from stratalens.sae import Sae
 from stratalens.selfcheck import LayerCheck
 from stratalens.sources import ModelSource
+from stratalens.statistics import FeatureStats
+from stratalens.store import FORMAT, HarvestFile, harvest_path
 
 PACKAGES = ("stratalens", "torch", "transformers", "tokenizers", "numpy", "scipy", "pandas", "safetensors")
 
@@ -89,13 +92,34 @@ def describe_check(check: LayerCheck) -> str:
     )
 
 
-def layer_facts(checks: Mapping[int, LayerCheck], harvest: Harvest) -> dict[int, LayerFacts]:
+@dataclass(frozen=True)
+class TextReading:
+    """The harvest of a run, and what it took."""
+
+    files: Mapping[int, HarvestFile]
+    facts: Mapping[str, object]
+    """What the text was read with."""
+    tokens_read: int
+    """Tokens that this run read itself; the others an earlier one had read."""
+    seconds: float
+
+
+@dataclass(frozen=True)
+class HarvestSummary:
+    """What the harvest says of layers and text, apart from single latents."""
+
+    layers: Mapping[int, LayerFacts]
+    batches_split: Mapping[int, int]
+    """Layer -> batches that did not fit into memory and were halved."""
+    passages: Int[np.ndarray, "population"]
+    tokens: Int[np.ndarray, "population"]
+    countable_positions: Int[np.ndarray, "population"]
+
+
+def layer_facts(fvu: float, stats: FeatureStats) -> LayerFacts:
     """What the layer comparison says besides the features."""
-    facts = {}
-    for layer, one in harvest.layers.items():
-        countable, kept = int(one.stats.countable_positions.sum()), int(one.stats.positions.sum())
-        facts[layer] = LayerFacts(checks[layer].own.fvu, mean_norm(one.stats), 1 - kept / max(1, countable))
-    return facts
+    countable, kept = int(stats.countable_positions.sum()), int(stats.positions.sum())
+    return LayerFacts(fvu, mean_norm(stats), 1 - kept / max(1, countable))
 
 
 def warnings(config: RunConfig, survey: Survey, checks: Mapping[int, LayerCheck], tables: Tables) -> list[str]:
@@ -127,8 +151,8 @@ def build(
     config: RunConfig,
     ready: Prepared,
     checks: Mapping[int, LayerCheck],
-    harvest: Harvest,
-    seconds: float,
+    summary: HarvestSummary,
+    reading: TextReading,
     warned: list[str],
     peak_memory_bytes: int,
     staging: Path,
@@ -137,8 +161,8 @@ def build(
     sides = {
         side_name(config.domain, side): asdict(counts) for side, counts in zip(Side, ready.survey.counts, strict=True)
     }
-    facts = layer_facts(checks, harvest)
     return {
+        "format": FORMAT,
         "stratalens": _version("stratalens"),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "settings": config.model_dump(mode="json"),
@@ -155,20 +179,26 @@ def build(
                 side_name(config.domain, side): [str(file.path) for file in files]
                 for side, files in zip(Side, ready.corpus.files, strict=True)
             },
-            "lengths": _lengths(config, harvest),
+            "lengths": _lengths(config, summary),
         },
         "self_check": {layer: asdict(check) for layer, check in checks.items()},
-        "layers": {layer: fact._asdict() for layer, fact in facts.items()},
+        "layers": {layer: facts._asdict() for layer, facts in summary.layers.items()},
         "warnings": [*corpus_warnings(config, ready.survey), *warned],
         "documents": sum(counts.documents for counts in ready.survey.counts),
-        "passages": harvest.passages,
-        "tokens": harvest.tokens,
-        "harvest_seconds": round(seconds, 3),
-        "tokens_per_second": round(harvest.tokens / seconds, 1),
+        "passages": int(summary.passages.sum()),
+        "tokens": int(summary.tokens.sum()),
+        "tokens_read": reading.tokens_read,
+        "harvest_seconds": round(reading.seconds, 3),
+        "tokens_per_second": round(reading.tokens_read / reading.seconds, 1),
+        "harvest": {
+            "keys": {layer: file.key for layer, file in reading.files.items()},
+            "facts": reading.facts,
+            "batches_split": summary.batches_split,
+        },
         "peak_memory_bytes": peak_memory_bytes,
         "versions": {name: _version(name) for name in PACKAGES} | {"python": platform.python_version()},
         "machine": {"system": platform.platform(), "threads": torch.get_num_threads()},
-        "files": files(staging),
+        "files": sorted({*files(staging), *(str(harvest_path(layer)) for layer in reading.files)}),
     }
 
 
@@ -178,14 +208,13 @@ def files(staging: Path) -> list[str]:
     return sorted(str(path.relative_to(staging)) for path in found)
 
 
-def _lengths(config: RunConfig, harvest: Harvest) -> dict[str, object]:
+def _lengths(config: RunConfig, summary: HarvestSummary) -> dict[str, object]:
     """Mean countable positions a passage on each side: maxima grow with length."""
-    stats = next(iter(harvest.layers.values())).stats
     lengths: dict[str, object] = {"max_length": config.max_length}
     for side in Side:
         populations = [2 * side, 2 * side + 1]
-        passages = max(1, int(stats.passages[populations].sum()))
-        mean = float(stats.countable_positions[populations].sum()) / passages
+        passages = max(1, int(summary.passages[populations].sum()))
+        mean = float(summary.countable_positions[populations].sum()) / passages
         lengths[f"mean_{side_name(config.domain, side)}_passage"] = round(mean, 2)
     return lengths
 
