@@ -91,8 +91,10 @@ class Reading:
         found = {layer: file for layer, file in files.items() if file.is_sound()}
         if found:
             self.say(f"Text was read before: the harvest of layers {' '.join(map(str, found))} is used again")
-        elif differences := changed(self.result_facts or {}, self.context.facts()):
-            self.say(f"The result here was read with another {', another '.join(differences)}: reading anew")
+        if others := [layer for layer in candidates if layer not in found]:
+            differences = changed(self.result_facts or {}, self.context.facts())
+            why = f"read with another {', another '.join(differences)}" if differences else "damaged"
+            self.say(f"The harvest of layers {' '.join(map(str, others))} here was {why}: reading them anew")
         return found
 
     def _notice_changes(self) -> None:
