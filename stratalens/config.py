@@ -134,6 +134,12 @@ class RunConfig(LabelConfig):
     """Tokens a batch, padding included."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Number format of the base model. `auto`: bfloat16 where the hardware multiplies it natively."""
+    load_in: Literal["8bit", "4bit"] | None = None
+    """Quantise the blocks of the base model as they are loaded, by bitsandbytes, to fit a smaller GPU: activations are
+    then those of the quantised model."""
+    memory_gb: float | None = Field(None, gt=0)
+    """Gigabytes that model, SAEs and statistics may take: of the GPU, else of the machine. Layers that do not fit
+    together are read in several passes over the text. Default: 90% of what is free."""
     device: str = "auto"
     """Where the model runs: `auto` takes cuda, mps or cpu, in this order."""
     seed: int = Field(0, ge=0, lt=2**63)
@@ -143,6 +149,9 @@ class RunConfig(LabelConfig):
     and settings, or to read everything anew."""
     threads: int | None = Field(None, ge=1, le=1024)
     """CPU threads of the model. Default: as many as PyTorch takes. Last bits depend on it."""
+    workers: Literal["local", "ray"] = "local"
+    """Who reads the text: this process, or actors on the Ray cluster at hand, one a GPU or one for every --threads
+    CPUs. Results are the same."""
     allow_poor_fit: bool = False
     """Go on although an SAE does not seem to fit its layer."""
     dry_run: bool = False

@@ -2,17 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
-
-import torch
 
 from stratalens.config import RunConfig
-from stratalens.harvest import CHUNK_TOKENS, LayerProbe
+from stratalens.harvest import CHUNK_TOKENS
 from stratalens.prepared import Prepared
 from stratalens.store import key_of
+from stratalens.workers import WorkerKind
 
 Facts = Mapping[str, object]
-LIBRARIES = ("torch", "transformers", "tokenizers", "numpy")
 
 
 @dataclass(frozen=True)
@@ -42,37 +39,29 @@ def changed(before: Facts, now: Facts) -> list[str]:
 
 
 def reading_context(
-    config: RunConfig, ready: Prepared, probes: Mapping[int, LayerProbe], device: torch.device, dtype: torch.dtype
+    config: RunConfig, ready: Prepared, norm_limits: Mapping[int, float], kind: WorkerKind
 ) -> ReadingContext:
-    """The context of a run."""
+    """The context of a run whose shards are read by workers of one kind."""
     return ReadingContext(
         shared={
             "model": ready.source.digest,
-            "--dtype": str(dtype),
+            "--dtype": kind.dtype,
+            "--load_in": config.load_in,
             "--max_length": config.max_length,
             "--min_length": config.min_length,
             "--batch_tokens": config.batch_tokens,
             "chunk size": CHUNK_TOKENS,
-            "device": device_kind(device),
-            **{f"version of {name}": version(name) for name in LIBRARIES},
+            "device": kind.device,
+            **{f"version of {name}": number for name, number in kind.libraries},
         },
         layers={
             layer: {
-                "sae": probe.sae.digest,
-                "hookpoint": probe.sae.hookpoint,
-                "encoder": [probe.sae.activation, probe.sae.k, probe.sae.num_latents, probe.sae.reads_input],
-                "norm_limit": probe.norm_limit.hex(),
+                "sae": sae.digest,
+                "hookpoint": sae.hookpoint,
+                "encoder": [sae.activation, sae.k, sae.num_latents, sae.reads_input],
+                "norm_limit": norm_limits[layer].hex(),
             }
-            for layer, probe in probes.items()
+            for layer, sae in ready.saes.items()
         },
         text=f"{ready.survey.digest:016x}",
     )
-
-
-def device_kind(device: torch.device) -> str:
-    """What of a device last bits depend on: its kind, and on a cpu the instructions and the number of threads."""
-    if device.type == "cuda":
-        return f"cuda, {torch.cuda.get_device_name(device)}"
-    if device.type == "cpu":
-        return f"cpu, {torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads"
-    return device.type

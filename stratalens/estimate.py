@@ -5,20 +5,17 @@ from itertools import islice
 
 import torch
 
+from stratalens.capacity import count_parameters, estimate_memory
 from stratalens.config import RunConfig
-from stratalens.corpora import POPULATIONS
 from stratalens.listener import Listener
 from stratalens.model import choose_device, choose_dtype
 from stratalens.opening import prepare
 from stratalens.prepared import Prepared
 from stratalens.report import record
-from stratalens.statistics import HISTOGRAM_BINS
 
 SAMPLED_ROWS = 500
 SUSTAINED_SHARE = 0.5
 """Share of the speed of one large matrix product that a forward pass sustains."""
-PROCESS_BYTES = 700_000_000
-"""Python with its libraries."""
 
 
 def estimate(config: RunConfig, listener: Listener) -> list[str]:
@@ -29,35 +26,18 @@ def estimate(config: RunConfig, listener: Listener) -> list[str]:
     ready = prepare(config, listener)
     device = choose_device(config.device)
     dtype = choose_dtype(config.dtype, device)
-    parameters, embedding = count_parameters(ready)
+    parameters, _ = count_parameters(ready)
     tokens = count_tokens(ready)
-    memory = (
-        PROCESS_BYTES
-        + (parameters + embedding) * dtype.itemsize
-        + sum(_sae_bytes(sae.num_latents, sae.d_model) for sae in ready.saes.values())
-        + config.batch_tokens * max(sae.num_latents for sae in ready.saes.values()) * 12
-    )
     speed = SUSTAINED_SHARE * matrix_speed(device, dtype)
     seconds = 2 * parameters * tokens / speed
     return [
         record.describe_model(ready.source, ready.saes, device, dtype),
         f"Results would go to {config.output_dir}",
         f"About {tokens:,} tokens through {parameters / 1e6:,.0f} million parameters",
-        f"About {memory / 1e9:.1f} GB of memory and {_duration(seconds)} of reading at {speed / 1e12:.2f} TFLOP/s",
+        estimate_memory(config, ready, device, dtype).describe(),
+        f"About {_duration(seconds)} of reading at {speed / 1e12:.2f} TFLOP/s",
         "Dry run: nothing was analysed or written",
     ]
-
-
-def count_parameters(ready: Prepared) -> tuple[int, int]:
-    """Parameters of the blocks that are needed, and of the embedding."""
-    from transformers import AutoConfig, AutoModel
-
-    config = AutoConfig.from_pretrained(ready.source.location, revision=ready.source.revision)
-    with torch.device("meta"):
-        model = AutoModel.from_config(config)
-    embedding = sum(p.numel() for p in model.get_input_embeddings().parameters())
-    blocks = sum(p.numel() for p in model.parameters()) - embedding
-    return blocks * (max(ready.saes) + 1) // ready.source.num_layers, embedding
 
 
 def count_tokens(ready: Prepared) -> int:
@@ -78,11 +58,6 @@ def matrix_speed(device: torch.device, dtype: torch.dtype, size: int = 1024) -> 
         float((a @ a)[0, 0])
         best = max(best, 2 * size**3 / (time.perf_counter() - started))
     return best
-
-
-def _sae_bytes(num_latents: int, d_model: int) -> int:
-    weights = 2 * num_latents * d_model * 4
-    return weights + POPULATIONS * num_latents * HISTOGRAM_BINS * 8 * 2
 
 
 def _duration(seconds: float) -> str:

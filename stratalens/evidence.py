@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from stratalens.harvest import LayerProbe
 from stratalens.model import forward, hooked
 from stratalens.passages import Passage, load_passages, write_passages
+from stratalens.room import Room
 from stratalens.tokens import TokenBatch, pack
 
 PASSAGES_FILE = "passages.parquet"
@@ -127,6 +128,14 @@ class Evidence:
         return cls(load_passages(directory / PASSAGES_FILE), loaded)
 
 
+class FiredEntries(NamedTuple):
+    """The tokens of one batch on which reported features fire."""
+
+    token: Int[np.ndarray, "entry"]
+    column: Int[np.ndarray, "entry"]
+    activation: Float[np.ndarray, "entry"]
+
+
 class _LayerReader:
     """Picks the activations of some latents out of one layer's block outputs."""
 
@@ -136,15 +145,15 @@ class _LayerReader:
         self.column[torch.as_tensor(features, dtype=torch.long, device=device)] = torch.arange(
             len(features), device=device
         )
-        self.parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+        self.parts: list[FiredEntries] = []
 
-    def consume(
+    def pick(
         self,
         batch: TokenBatch,
         first_token: Int[Tensor, "batch"],
         module_input: Float[Tensor, "batch seq d_model"],
         module_output: Float[Tensor, "batch seq d_model"],
-    ) -> None:
+    ) -> FiredEntries:
         """Encode the kept positions of one batch."""
         hidden, _, keep = self.probe.read(batch, module_input, module_output)
         row, position = keep.nonzero(as_tuple=True)
@@ -152,13 +161,12 @@ class _LayerReader:
         column = self.column[latents.indices]
         fired = (column >= 0) & (latents.values > 0)
         token = (first_token[row] + position)[:, None].expand(column.shape)
-        parts = (token[fired], column[fired], latents.values[fired])
-        self.parts.append((parts[0].cpu().numpy(), parts[1].cpu().numpy(), parts[2].cpu().numpy()))
+        return FiredEntries(*(one[fired].cpu().numpy() for one in (token, column, latents.values)))
 
 
 def read_evidence(
     model: nn.Module,
-    probes: Sequence[LayerProbe],
+    passes: Iterable[Sequence[LayerProbe]],
     features: Mapping[int, Sequence[int]],
     passages: Sequence[Passage],
     *,
@@ -170,7 +178,7 @@ def read_evidence(
 
     Args:
         model: the decoder, cut after the deepest probed block.
-        probes: one a layer.
+        passes: what is read, some layers at a time.
         features: layer -> its reported features.
         passages: what to read.
         special_ids: tokens that never count.
@@ -178,16 +186,46 @@ def read_evidence(
         on_batch: called with the passages and tokens of each batch done.
     """
     starts = first_tokens(passages)
+    layers: dict[int, LayerEvidence] = {}
+    for probes in passes:
+        readers = _read_pass(model, probes, features, passages, special_ids, batch_tokens, on_batch)
+        layers |= {one.probe.layer: _joined(one, features[one.probe.layer], int(starts[-1])) for one in readers}
+    return Evidence(list(passages), layers)
+
+
+def _read_pass(
+    model: nn.Module,
+    probes: Sequence[LayerProbe],
+    features: Mapping[int, Sequence[int]],
+    passages: Sequence[Passage],
+    special_ids: frozenset[int],
+    batch_tokens: int,
+    on_batch: Callable[[int, int], None],
+) -> list[_LayerReader]:
+    """Readers of some layers, each with what it picked."""
+    starts = first_tokens(passages)
     device = probes[0].sae.encoder_weight.device
     readers = [_LayerReader(probe, features[probe.layer], device) for probe in probes]
-    for cpu_batch in pack([passage.token_ids for passage in passages], batch_tokens, special_ids):
+    room = Room(batch_tokens)
+
+    def attempt(cpu_batch: TokenBatch) -> dict[int, FiredEntries]:
         batch = cpu_batch.to(device)
         first = torch.from_numpy(starts[batch.rows]).to(device)
-        with hooked(model, {one.probe.sae.hookpoint: partial(one.consume, batch, first) for one in readers}):
+        found: dict[int, FiredEntries] = {}
+
+        def consumer(reader: _LayerReader, module_input: Tensor, module_output: Tensor) -> None:
+            found[reader.probe.layer] = reader.pick(batch, first, module_input, module_output)
+
+        with hooked(model, {one.probe.sae.hookpoint: partial(consumer, one) for one in readers}):
             forward(model, batch.input_ids)
+        return found
+
+    for batch in pack([passage.token_ids for passage in passages], batch_tokens, special_ids):
+        for found in room.read(batch, attempt):
+            for reader in readers:
+                reader.parts.append(found[reader.probe.layer])
         on_batch(len(batch.rows), batch.tokens)
-    layers = {one.probe.layer: _joined(one, features[one.probe.layer], int(starts[-1])) for one in readers}
-    return Evidence(list(passages), layers)
+    return readers
 
 
 def _joined(reader: _LayerReader, features: Sequence[int], tokens: int) -> LayerEvidence:

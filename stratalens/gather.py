@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from torch import Tensor
+
 from stratalens.config import RunConfig
 from stratalens.evidence import Evidence, read_evidence
 from stratalens.lens import TokenLens, layer_lenses
@@ -40,17 +42,20 @@ def gather(
     """
     sampled = sample_texts(ready.survey, config.seed)
     passages = read_passages(ready.corpus, ready.survey, ready.cutter, places, sampled)
-    with listener.track("Gathering evidence", len(passages)) as advance:
+    with listener.track("Gathering evidence", len(passages) * len(opened.passes)) as advance:
         evidence = read_evidence(
             opened.model,
-            list(opened.probes.values()),
+            (list(opened.probes(layers).values()) for layers in opened.passes),
             features,
             passages,
             special_ids=ready.cutter.special_ids,
             batch_tokens=config.batch_tokens,
             on_batch=advance,
         )
-        directions = {layer: ready.saes[layer].decoder_weight for layer in features}
         decode = ready.cutter.tokenizer.decode
+
+        def directions(layer: int) -> Tensor:
+            return ready.saes[layer].load().decoder_weight
+
         lenses = layer_lenses(ready.source, directions, features, decode, opened.device, opened.dtype)
     return Gathered(evidence, lenses)

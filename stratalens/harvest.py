@@ -12,10 +12,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from stratalens.documents import DocumentSample, SampledPassages
-from stratalens.errors import CapacityError
 from stratalens.examples import PassagePointers, TopExamples
-from stratalens.memory import out_of_memory, release_free_memory
+from stratalens.memory import release_free_memory
 from stratalens.model import forward, hooked
+from stratalens.room import Room
 from stratalens.sae import Sae, SparseLatents
 from stratalens.shards import Shard, ShardPiece
 from stratalens.state import LayerState, fold
@@ -220,10 +220,12 @@ class ShardReader:
             release_free_memory()
         return {layer: fold(several)._replace(batches_split=room.batches_split) for layer, several in states.items()}
 
-    def _read_chunk(self, chunk: Chunk, layers: tuple[int, ...], room: "Room") -> dict[int, LayerState]:
+    def _read_chunk(self, chunk: Chunk, layers: tuple[int, ...], room: Room) -> dict[int, LayerState]:
         parts: dict[int, list[dict[str, np.ndarray]]] = {layer: [] for layer in layers}
         for batch in pack(chunk.sequences, room.batch_tokens, self.cutter.special_ids):
-            self._read_batch(batch, parts, room)
+            for read in room.read(batch, partial(self._attempt, layers)):
+                for layer, part in read.items():
+                    parts[layer].append(part)
             self.on_batch(batch.tokens)
         states = {}
         for layer in layers:
@@ -235,22 +237,7 @@ class ShardReader:
             )
         return states
 
-    def _read_batch(self, batch: TokenBatch, parts: dict[int, list[dict[str, np.ndarray]]], room: "Room") -> None:
-        try:
-            read = self._attempt(batch, tuple(parts))
-        except (RuntimeError, MemoryError) as problem:
-            if not out_of_memory(problem):
-                raise
-            read = None
-        if read is None:  # only here, behind the handler, is what the failed attempt held free again
-            room.make(batch)
-            for half in batch.halves():
-                self._read_batch(half, parts, room)
-            return
-        for layer, part in read.items():
-            parts[layer].append(part)
-
-    def _attempt(self, batch: TokenBatch, layers: tuple[int, ...]) -> dict[int, dict[str, np.ndarray]]:
+    def _attempt(self, layers: tuple[int, ...], batch: TokenBatch) -> dict[int, dict[str, np.ndarray]]:
         batch = batch.to(self.token_classes.device)
         encoded: dict[int, Encoded] = {}
 
@@ -264,31 +251,6 @@ class ShardReader:
             layer: reduce(encoded.pop(layer), batch, self.probes[layer].sae.num_latents, self.token_classes)
             for layer in layers
         }
-
-
-@dataclass
-class Room:
-    """How much fits into memory at once, as far as a shard has found out."""
-
-    batch_tokens: int
-    batches_split: int = 0
-
-    def make(self, batch: TokenBatch) -> None:
-        """Take a batch that did not fit into account, and free what can be freed.
-
-        Raises:
-            CapacityError: it was a single passage.
-        """
-        if len(batch.rows) == 1:
-            raise CapacityError(
-                f"out of memory with a single passage of {batch.tokens} tokens; analyse fewer or shallower layers at "
-                "once (--layers), lower --max_length, or use --dtype bfloat16 or --load_in 8bit"
-            )
-        self.batches_split += 1
-        self.batch_tokens = min(self.batch_tokens, batch.input_ids.numel() // 2)
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        release_free_memory()
 
 
 def _no_values(d_model: int) -> PassageValues:

@@ -121,7 +121,7 @@ def token_lenses(
 
 def layer_lenses(
     source: ModelSource,
-    directions: Mapping[int, Float[Tensor, "_ d_model"]],
+    directions: Callable[[int], Float[Tensor, "latent d_model"]],
     features: Mapping[int, Sequence[int]],
     decode: Callable[[list[int]], str],
     device: torch.device,
@@ -131,7 +131,7 @@ def layer_lenses(
 
     Args:
         source: the model, of which only final norm and unembedding are loaded.
-        directions: layer -> decoder rows of its SAE.
+        directions: gives the decoder rows of a layer's SAE.
         features: layer -> reported features.
         decode: text of token ids.
         device: where to compute.
@@ -139,5 +139,5 @@ def layer_lenses(
     """
     head = load_head(source, device, dtype)
     return head and {
-        layer: token_lenses(head, directions[layer], numbers, decode) for layer, numbers in features.items()
+        layer: token_lenses(head, directions(layer), numbers, decode) for layer, numbers in features.items()
     }

@@ -61,7 +61,13 @@ def quiet_transformers() -> Iterator[None]:
 
 
 def load_model(
-    source: str | Path, *, blocks: int | None, device: torch.device, dtype: torch.dtype, revision: str | None = None
+    source: str | Path,
+    *,
+    blocks: int | None,
+    device: torch.device,
+    dtype: torch.dtype,
+    revision: str | None = None,
+    load_in: str | None = None,
 ) -> nn.Module:
     """Load the decoder of a causal language model cut after `blocks` blocks, without language-model head.
 
@@ -71,9 +77,10 @@ def load_model(
         device: where the model runs; with `cuda` and no number, a model larger than one GPU is spread over all.
         dtype: of weights and activations.
         revision: of the Hub repository.
+        load_in: `8bit` or `4bit` to quantise the blocks by bitsandbytes.
 
     Raises:
-        ModelError: the model has fewer blocks than asked for.
+        ModelError: the model has fewer blocks than asked for, or bitsandbytes is not installed.
     """
     from transformers import AutoConfig, AutoModel
 
@@ -90,10 +97,24 @@ def load_model(
     placement: dict[str, object] = {}
     if device.type == "cuda":
         placement["device_map"] = "auto" if device.index is None else {"": device}
+    if load_in is not None:
+        placement |= {"quantization_config": _quantisation(load_in, dtype), "device_map": {"": device}}
     with quiet_transformers():
         model = AutoModel.from_pretrained(source, revision=revision, config=config, dtype=dtype, **placement)
     model = model if placement else model.to(device)
     return model.eval().requires_grad_(False)
+
+
+def _quantisation(load_in: str, dtype: torch.dtype) -> object:
+    from importlib.util import find_spec
+
+    from transformers import BitsAndBytesConfig
+
+    if find_spec("bitsandbytes") is None:
+        raise ModelError("--load_in needs the package bitsandbytes: pip install 'stratalens[quantised]'")
+    if load_in == "8bit":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=dtype, bnb_4bit_quant_type="nf4")
 
 
 @contextmanager

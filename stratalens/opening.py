@@ -1,11 +1,13 @@
 """Before any text is read for good: find model, SAEs and text, load the model, check that the SAEs belong to it."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from stratalens import domains, selfcheck
+from stratalens.capacity import estimate_memory, free_memory, plan_passes
 from stratalens.config import RunConfig
 from stratalens.corpora import Corpus, survey
 from stratalens.errors import ModelError
@@ -14,9 +16,9 @@ from stratalens.listener import Listener
 from stratalens.model import choose_device, choose_dtype, cut, load_model
 from stratalens.prepared import Prepared
 from stratalens.report import record
-from stratalens.sae import Sae
+from stratalens.sae import Sae, SaeFile
 from stratalens.selfcheck import LayerCheck
-from stratalens.sources import find_model, hub_errors, load_saes, load_tokenizer
+from stratalens.sources import ModelSource, find_model, find_saes, hub_errors, load_tokenizer
 from stratalens.tokens import PassageCutter, pack
 
 CALIBRATION_PASSAGES = 2
@@ -25,14 +27,24 @@ CALIBRATION_PASSAGES = 2
 
 @dataclass(frozen=True)
 class OpenModel:
-    """The model, cut after the deepest hookpoint, with SAEs that fit it."""
+    """The model, cut after the deepest hookpoint, and the SAEs that fit it, loaded some layers at a time."""
 
     model: nn.Module
-    probes: dict[int, LayerProbe]
-    """Layer -> what is read there."""
-    checks: dict[int, LayerCheck]
+    saes: Mapping[int, SaeFile]
+    norm_limits: Mapping[int, float]
+    """Layer -> norm above which a position is a sink."""
+    passes: tuple[tuple[int, ...], ...]
+    """Layers that are read together, as far as memory allows."""
+    checks: Mapping[int, LayerCheck]
     device: torch.device
     dtype: torch.dtype
+
+    def probes(self, layers: Iterable[int]) -> dict[int, LayerProbe]:
+        """Load what is read at some layers."""
+        return {
+            layer: LayerProbe(layer, self.saes[layer].load().to(self.device), self.norm_limits[layer])
+            for layer in layers
+        }
 
 
 def prepare(config: RunConfig, listener: Listener) -> Prepared:
@@ -46,7 +58,7 @@ def prepare(config: RunConfig, listener: Listener) -> Prepared:
     for message in record.describe_files(config.domain, corpus):
         listener.say(message)
     source = find_model(config, listener.say)
-    saes = load_saes(config, source)
+    saes = find_saes(config, source)
     tokenizer = load_tokenizer(source)
     cutter = PassageCutter(tokenizer, config.max_length, config.min_length)
     with listener.track("Scanning text", None) as advance:
@@ -75,31 +87,69 @@ def open_model(config: RunConfig, ready: Prepared, listener: Listener) -> OpenMo
     blocks = min(ready.source.num_layers, deepest + 2)
     dtype = choose_dtype(config.dtype, device)
     listener.say(record.describe_model(ready.source, ready.saes, device, dtype))
+    passes = _plan(config, ready, device, dtype, listener)
     with listener.track("Loading and checking", None):
-        with hub_errors(ready.source.location, ModelError):
-            model = load_model(
-                ready.source.location, blocks=blocks, device=device, dtype=dtype, revision=ready.source.revision
-            )
-        saes = {layer: sae.to(device) for layer, sae in ready.saes.items()}
-        checks = _check(config, ready, model, saes)
+        model = load_blocks(config, ready.source, blocks, device, dtype)
+        checks: dict[int, LayerCheck] = {}
+        for layers in passes:
+            saes = {layer: ready.saes[layer].load().to(device) for layer in layers}
+            checks |= _check(config, ready, model, saes, device)
+            del saes
+    checks = {layer: checks[layer] for layer in ready.saes}
     for check in checks.values():
         listener.say(record.describe_check(check))
     if not config.allow_poor_fit:
         selfcheck.require_fit(checks)
     cut(model, ready.saes[deepest].hookpoint)
-    probes = {
-        layer: LayerProbe(layer, sae, selfcheck.SINK_RATIO * checks[layer].median_norm) for layer, sae in saes.items()
-    }
-    return OpenModel(model, probes, checks, device, dtype)
+    limits = {layer: selfcheck.SINK_RATIO * check.median_norm for layer, check in checks.items()}
+    return OpenModel(model, ready.saes, limits, passes, checks, device, dtype)
 
 
-def _check(config: RunConfig, ready: Prepared, model: nn.Module, saes: dict[int, Sae]) -> dict[int, LayerCheck]:
+def _plan(
+    config: RunConfig, ready: Prepared, device: torch.device, dtype: torch.dtype, listener: Listener
+) -> tuple[tuple[int, ...], ...]:
+    estimate = estimate_memory(config, ready, device, dtype)
+    limit = free_memory(device) if config.memory_gb is None else int(config.memory_gb * 1e9)
+    listener.say(f"{estimate.describe()}; {limit / 1e9:.1f} GB may be used")
+    passes = plan_passes(estimate, limit)
+    if len(passes) > 1:
+        groups = "; ".join(" ".join(map(str, layers)) for layers in passes)
+        listener.say(f"The layers do not fit together, so the text is read {len(passes)} times: {groups}")
+    if estimate.fixed + max(estimate.layers.values()) > limit:
+        listener.warn(
+            "one layer alone may not fit into this memory; if it does not, use shallower layers, --dtype bfloat16, "
+            "--load_in 8bit or a lower --batch_tokens"
+        )
+    return passes
+
+
+def load_blocks(
+    config: RunConfig, source: ModelSource, blocks: int, device: torch.device, dtype: torch.dtype
+) -> nn.Module:
+    """Load so many blocks of the model.
+
+    Raises:
+        ModelError: it cannot be loaded.
+    """
+    with hub_errors(source.location, ModelError):
+        return load_model(
+            source.location,
+            blocks=blocks,
+            device=device,
+            dtype=dtype,
+            revision=source.revision,
+            load_in=config.load_in,
+        )
+
+
+def _check(
+    config: RunConfig, ready: Prepared, model: nn.Module, saes: dict[int, Sae], device: torch.device
+) -> dict[int, LayerCheck]:
     documents = ready.survey.texts_of(ready.survey.calibration)
     spans = [
         ready.cutter.sequence(span)
         for row in sorted(ready.survey.select(ready.corpus, documents), key=lambda row: row.content)
         for span in ready.cutter.first_spans(row.text, CALIBRATION_PASSAGES)
     ]
-    device = next(iter(saes.values())).encoder_weight.device
     batches = pack(spans, config.batch_tokens, ready.cutter.special_ids)
-    return selfcheck.check(model, saes, (batch.to(device) for batch in batches))
+    return selfcheck.check(model, saes, (batch.to(device) for batch in batches), config.batch_tokens)

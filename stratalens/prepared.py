@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from stratalens.corpora import Corpus, Survey
-from stratalens.sae import Sae
+from stratalens.sae import SaeFile
 from stratalens.sources import ModelSource
 from stratalens.tokens import PassageCutter
 
@@ -13,7 +13,7 @@ class Prepared:
     """Model, SAEs and text of a run, found and checked as far as that goes without the model."""
 
     source: ModelSource
-    saes: dict[int, Sae]
+    saes: dict[int, SaeFile]
     corpus: Corpus
     survey: Survey
     cutter: PassageCutter

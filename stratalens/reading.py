@@ -32,18 +32,19 @@ class Reading:
     on_rows: Callable[[int], None]
     """Called with the corpus rows of shards that are there already."""
 
-    def harvest(self, passes: Iterable[tuple[tuple[int, ...], Workers]]) -> dict[int, HarvestFile]:
-        """Read what is missing, layer by layer, and fold the shards of each layer.
+    def harvest(self, workers: Workers, passes: Iterable[tuple[int, ...]]) -> dict[int, HarvestFile]:
+        """Read what is missing, and fold the shards of each layer.
 
         Args:
-            passes: groups of layers, each with the workers that read them; taken one after the other.
+            workers: who reads.
+            passes: groups of layers that are read together, one group after the other.
         """
         if self.refresh:
             shutil.rmtree(self.place.shards, ignore_errors=True)
         self._notice_changes()
         ready = {} if self.refresh else self._finished()
         store = ShardStore(self.place.shards)
-        for layers, workers in passes:
+        for layers in passes:
             wanted = tuple(layer for layer in layers if layer not in ready)
             for layer, keys in (self._read(store, wanted, workers) if wanted else {}).items():
                 ready[layer] = HarvestFile(self.place.staging / harvest_path(layer), key_of(keys))
@@ -53,7 +54,7 @@ class Reading:
     def _read(self, store: ShardStore, layers: tuple[int, ...], workers: Workers) -> dict[int, list[str]]:
         """Layer -> keys of its shards in order, all of which are in the store afterwards."""
         keys: dict[int, list[str]] = {layer: [] for layer in layers}
-        for done in workers.read(self._missing(store, layers, keys)):
+        for done in workers.read(layers, self._missing(store, layers, keys)):
             for layer, packed in done.packed.items():
                 store.write(layer, keys[layer][done.number], packed)
         return keys

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,6 @@ from stratalens.corpora import POPULATIONS
 from stratalens.errors import ConfigError
 from stratalens.feature_list import read_feature_list, require_latents
 from stratalens.gather import gather
-from stratalens.harvest import ShardReader
 from stratalens.lexicon import load_lexicon
 from stratalens.listener import Listener, Silence
 from stratalens.meaning import find_meaning, open_labeller
@@ -32,8 +32,7 @@ from stratalens.report.output import RECORD_FILE, Workplace, workplace
 from stratalens.report.saved import Findings, read_facts
 from stratalens.shards import cut_shards, shard_characters
 from stratalens.store import HarvestFile
-from stratalens.vocabulary import vocabulary_classes
-from stratalens.workers import LocalWorker
+from stratalens.workers import LocalWorker, Progress, Workers
 
 
 @dataclass(frozen=True)
@@ -83,7 +82,7 @@ def analyze(config: RunConfig, listener: Listener | None = None) -> Result:
             require_latents(listed, {layer: sae.num_latents for layer, sae in ready.saes.items()})
         opened = open_model(config, ready, listener)
         reading = _read_text(config, ready, opened, place, listener)
-        norms = {layer: sae.decoder_norms().double().cpu().numpy() for layer, sae in ready.saes.items()}
+        norms = {layer: sae.load().decoder_norms().double().numpy() for layer, sae in ready.saes.items()}
         ranked = ranking.rank(
             RankingInputs(reading.files, norms),
             top_n=config.top_n,
@@ -153,39 +152,43 @@ def _read_text(
     config: RunConfig, ready: Prepared, opened: OpenModel, place: Workplace, listener: Listener
 ) -> record.TextReading:
     """Read all text once, as far as no earlier run has."""
-    context = reading_context(config, ready, opened.probes, opened.device, opened.dtype)
     characters = shard_characters(ready.survey.characters)
     started = time.perf_counter()
     read = 0
-    with listener.track("Reading text", ready.survey.kept_rows) as advance:
+    with listener.track("Reading text", ready.survey.kept_rows * len(opened.passes)) as advance:
 
-        def on_batch(tokens: int) -> None:
+        def on_tokens(tokens: int) -> None:
             nonlocal read
             read += tokens
             advance(0, tokens)
 
-        reader = ShardReader(
-            opened.model,
-            opened.probes,
-            ready.cutter,
-            token_classes=torch.from_numpy(vocabulary_classes(ready.cutter.tokenizer)).to(opened.device),
-            batch_tokens=config.batch_tokens,
-            on_batch=on_batch,
-            on_rows=lambda rows: advance(rows, 0),
-        )
-        files = Reading(
-            context,
-            cut=lambda: cut_shards(ready.survey.select(ready.corpus), characters),
-            place=place,
-            result_facts=read_facts(place.directory),
-            refresh=config.harvest == "refresh",
-            say=listener.say,
-            on_rows=lambda rows: advance(rows, 0),
-        ).harvest([(tuple(opened.probes), LocalWorker(reader))])
+        progress = Progress(on_tokens, on_rows=lambda rows: advance(rows, 0))
+        with _open_workers(config, ready, opened, progress) as workers:
+            context = reading_context(config, ready, opened.norm_limits, workers.kind)
+            reading = Reading(
+                context,
+                cut=lambda: cut_shards(ready.survey.select(ready.corpus), characters),
+                place=place,
+                result_facts=read_facts(place.directory),
+                refresh=config.harvest == "refresh",
+                say=listener.say,
+                on_rows=progress.on_rows,
+            )
+            files = reading.harvest(workers, opened.passes)
     seconds = time.perf_counter() - started
     if read:
         listener.say(f"Read {read:,} tokens in {seconds:.0f} s, {read / seconds:,.0f} tokens/s")
     return record.TextReading(files, context.facts(), read, seconds)
+
+
+def _open_workers(
+    config: RunConfig, ready: Prepared, opened: OpenModel, progress: Progress
+) -> AbstractContextManager[Workers]:
+    if config.workers == "ray":
+        from stratalens.workers_ray import ray_workers
+
+        return ray_workers(config, ready, opened.norm_limits, progress)
+    return nullcontext(LocalWorker(opened, ready.cutter, config.batch_tokens, progress))
 
 
 class RankingInputs(Mapping[int, ranking.LayerInput]):

@@ -1,6 +1,6 @@
 """Sparse autoencoders in evaluation: residual stream in, sparse latents out, as the SAE's own library encodes."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from typing import Literal, NamedTuple
@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn.functional import linear
+from torch.nn.functional import embedding_bag, linear
 
 DENSE_ELEMENTS = 64_000_000
 """At most this many dense pre-activations exist at once; wider inputs are encoded in pieces."""
@@ -35,6 +35,26 @@ def _bfloat16_products() -> Iterator[None]:
         yield
     finally:
         cpu.fp32_precision, cuda.fp32_precision = before
+
+
+@dataclass(frozen=True)
+class SaeFile:
+    """A checkpoint on disk whose weights are loaded only while a layer is worked on."""
+
+    hookpoint: str
+    activation: str
+    k: int
+    num_latents: int
+    d_model: int
+    reads_input: bool
+    digest: str
+    """SHA-256 of the weight file."""
+    load: "Callable[[], Sae]"
+    """Reads the weights.
+
+    Raises:
+        CheckpointError: they are damaged.
+    """
 
 
 @dataclass(frozen=True)
@@ -102,6 +122,6 @@ class Sae:
 
     def decode(self, latents: SparseLatents, x: Float[Tensor, "token d_model"]) -> Float[Tensor, "token d_model"]:
         """Rebuild the hookpoint from latents (and from the input itself where there is a skip connection)."""
-        dense = torch.zeros(len(x), self.num_latents, device=x.device)
-        rebuilt = dense.scatter_(1, latents.indices, latents.values) @ self.decoder_weight + self.decoder_bias
+        rebuilt = embedding_bag(latents.indices, self.decoder_weight, per_sample_weights=latents.values, mode="sum")
+        rebuilt = rebuilt + self.decoder_bias
         return rebuilt if self.skip_weight is None else rebuilt + x.float() @ self.skip_weight.T

@@ -5,8 +5,9 @@ error that lies in its mean does not: it is near zero where the SAE was trained 
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass
+from functools import partial, reduce
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from stratalens.errors import MismatchError
 from stratalens.model import forward, hooked
+from stratalens.room import Room
 from stratalens.sae import Sae
 from stratalens.tokens import TokenBatch
 
@@ -50,30 +52,24 @@ class LayerCheck:
     """Why the SAE does not seem to belong here; empty when it does."""
 
 
-@dataclass
-class _Sums:
-    """Running sums of one SAE on one hookpoint."""
+class _Sums(NamedTuple):
+    """Sums over the positions of one SAE on one hookpoint."""
 
-    positions: int = 0
-    fired: int = 0
-    squared_error: float = 0.0
-    squared: float = 0.0
-    error: Tensor | None = field(default=None)
-    target: Tensor | None = field(default=None)
+    positions: int
+    fired: int
+    squared_error: float
+    squared: float
+    error: Float[Tensor, "d_model"]
+    target: Float[Tensor, "d_model"]
 
-    def add(self, target: Float[Tensor, "token d_model"], rebuilt: Float[Tensor, "token d_model"], fired: int) -> None:
-        error = (target - rebuilt).double() if target.device.type != "mps" else target - rebuilt
-        target = target.to(error.dtype)
-        self.positions += len(target)
-        self.fired += fired
-        self.squared_error += float(error.pow(2).sum())
-        self.squared += float(target.pow(2).sum())
-        self.error = error.sum(0) if self.error is None else self.error + error.sum(0)
-        self.target = target.sum(0) if self.target is None else self.target + target.sum(0)
+    @classmethod
+    def of(cls, target: Float[Tensor, "token d_model"], rebuilt: Float[Tensor, "token d_model"], fired: int) -> "_Sums":
+        exact = torch.float32 if target.device.type == "mps" else torch.float64
+        error, target = (target - rebuilt).to(exact), target.to(exact)
+        squares = float(error.pow(2).sum()), float(target.pow(2).sum())
+        return cls(len(target), fired, *squares, error.sum(0), target.sum(0))
 
     def fit(self, hookpoint: str) -> Fit:
-        assert self.error is not None, "no position was read"
-        assert self.target is not None, "no position was read"
         variance = self.squared - float(self.target.pow(2).sum()) / self.positions
         return Fit(
             hookpoint=hookpoint,
@@ -83,39 +79,68 @@ class _Sums:
         )
 
 
+def _total(several: Iterable[_Sums]) -> _Sums:
+    def add(a: _Sums, b: _Sums) -> _Sums:
+        fired, squared_error, squared = a.fired + b.fired, a.squared_error + b.squared_error, a.squared + b.squared
+        return _Sums(a.positions + b.positions, fired, squared_error, squared, a.error + b.error, a.target + b.target)
+
+    return reduce(add, several)
+
+
+class _Part(NamedTuple):
+    """What one batch says of one SAE at one place."""
+
+    sums: _Sums
+    norms: Float[Tensor, "position"]
+    """Of the countable positions."""
+
+
 def neighbours(hookpoint: str) -> tuple[str, ...]:
     """The same place in the blocks below and above: `layers.3`, `layers.5` for `layers.4`."""
     blocks, number, *rest = hookpoint.split(".")
     return tuple(".".join([blocks, str(n), *rest]) for n in (int(number) - 1, int(number) + 1) if n >= 0)
 
 
-def check(model: nn.Module, saes: Mapping[int, Sae], batches: Iterable[TokenBatch]) -> dict[int, LayerCheck]:
+def check(
+    model: nn.Module, saes: Mapping[int, Sae], batches: Iterable[TokenBatch], batch_tokens: int
+) -> dict[int, LayerCheck]:
     """Read the calibration documents once: each layer's median norm, and the fit of its SAE here and next door.
 
     Args:
         model: the decoder, with one block above the deepest hookpoint where the model has one.
         saes: layer -> SAE, on the model's device.
         batches: the calibration passages, on the model's device.
+        batch_tokens: tokens a batch.
+
+    Raises:
+        CapacityError: memory does not suffice for a single passage.
     """
     modules = dict(model.named_modules())
     places = {
         layer: (sae.hookpoint, *(n for n in neighbours(sae.hookpoint) if n in modules)) for layer, sae in saes.items()
     }
-    sums = {(layer, place): _Sums() for layer in saes for place in places[layer]}
-    norms: dict[int, list[Tensor]] = {layer: [] for layer in saes}
-    for batch in batches:
-        consumers = {
-            place: partial(_consume, batch, place, saes, places, sums, norms)
-            for place in {place for several in places.values() for place in several}
-        }
-        with hooked(model, consumers):
+
+    def attempt(batch: TokenBatch) -> dict[tuple[int, str], _Part]:
+        found: dict[tuple[int, str], _Part] = {}
+
+        def consumer(place: str, module_input: Tensor, module_output: Tensor) -> None:
+            for layer, sae in saes.items():
+                if place in places[layer]:
+                    found[layer, place] = _read(sae, batch, module_input, module_output)
+
+        everywhere = {place for several in places.values() for place in several}
+        with hooked(model, {place: partial(consumer, place) for place in everywhere}):
             forward(model, batch.input_ids)
+        return found
+
+    room = Room(batch_tokens)
+    parts = [part for batch in batches for part in room.read(batch, attempt)]
     checks = {}
-    for layer in saes:
-        own, *others = (sums[layer, place].fit(place) for place in places[layer])
+    for layer, sae in saes.items():
+        own, *others = (_total(p[layer, place].sums for p in parts).fit(place) for place in places[layer])
         checks[layer] = LayerCheck(
             layer=layer,
-            median_norm=float(torch.cat(norms[layer]).median()),
+            median_norm=float(torch.cat([part[layer, sae.hookpoint].norms for part in parts]).median()),
             own=own,
             neighbours=tuple(others),
             problem=_problem(own, others),
@@ -123,29 +148,20 @@ def check(model: nn.Module, saes: Mapping[int, Sae], batches: Iterable[TokenBatc
     return checks
 
 
-def _consume(
+def _read(
+    sae: Sae,
     batch: TokenBatch,
-    place: str,
-    saes: Mapping[int, Sae],
-    places: Mapping[int, tuple[str, ...]],
-    sums: Mapping[tuple[int, str], _Sums],
-    norms: Mapping[int, list[Tensor]],
     module_input: Float[Tensor, "batch seq d_model"],
     module_output: Float[Tensor, "batch seq d_model"],
-) -> None:
-    for layer, sae in saes.items():
-        if place not in places[layer]:
-            continue
-        source = (module_input if sae.reads_input else module_output).to(batch.countable.device)
-        length = torch.linalg.vector_norm(source, dim=-1, dtype=torch.float32)
-        countable = length[batch.countable]
-        if place == sae.hookpoint:
-            norms[layer].append(countable)
-        keep = batch.countable & (length <= SINK_RATIO * countable.median())
-        x = source[keep]
-        latents = sae.encode(x)
-        fired = int((latents.values > 0).sum())
-        sums[layer, place].add(module_output.to(keep.device)[keep].float(), sae.decode(latents, x), fired)
+) -> _Part:
+    source = (module_input if sae.reads_input else module_output).to(batch.countable.device)
+    length = torch.linalg.vector_norm(source, dim=-1, dtype=torch.float32)
+    countable = length[batch.countable]
+    keep = batch.countable & (length <= SINK_RATIO * countable.median())
+    x = source[keep]
+    latents = sae.encode(x)
+    target = module_output.to(keep.device)[keep].float()
+    return _Part(_Sums.of(target, sae.decode(latents, x), int((latents.values > 0).sum())), countable)
 
 
 def _problem(own: Fit, others: list[Fit]) -> str:

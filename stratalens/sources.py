@@ -11,7 +11,7 @@ from stratalens.checkpoints import sparsify
 from stratalens.config import BRIEF_LAYERS, RunConfig, parse_layers
 from stratalens.embedded import MODEL_NAME, SAE_DIRECTORY, embedded_model_directory
 from stratalens.errors import CheckpointError, ConfigError, ModelError, StratalensError
-from stratalens.sae import Sae
+from stratalens.sae import SaeFile
 
 HUB_LIBRARIES = ("httpx", "httpx2", "huggingface_hub", "safetensors", "safetensors_rust")
 """Libraries whose errors mean that a repository or a file of it cannot be had."""
@@ -84,8 +84,8 @@ def digest_of(paths: Iterable[Path]) -> str:
     return total.hexdigest()
 
 
-def load_saes(config: RunConfig, model: ModelSource) -> dict[int, Sae]:
-    """Load the SAE of every layer asked for, in rising order of layers.
+def find_saes(config: RunConfig, model: ModelSource) -> dict[int, SaeFile]:
+    """Find the SAE of every layer asked for, in rising order of layers.
 
     Raises:
         ConfigError: a layer is asked for that the SAE folder lacks.
@@ -109,7 +109,7 @@ def load_saes(config: RunConfig, model: ModelSource) -> dict[int, Sae]:
         if layer not in by_layer:
             raise ConfigError(f"{root}: no SAE for layer {layer}; it has layers {' '.join(map(str, sorted(by_layer)))}")
         hookpoint = _one_hookpoint(layer, by_layer[layer])
-        saes[layer] = sparsify.load_sae(found[hookpoint], hookpoint)
+        saes[layer] = sparsify.find_sae(found[hookpoint], hookpoint)
         if saes[layer].d_model != model.d_model:
             raise CheckpointError(
                 f"{found[hookpoint]}: the SAE reads vectors of width {saes[layer].d_model}, "

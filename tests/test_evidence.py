@@ -49,7 +49,7 @@ class Setting:
 
     def read(self, features=ASKED, probes=None, batch_tokens=64, **options) -> Evidence:
         options = {"special_ids": self.special_ids, "batch_tokens": batch_tokens} | options
-        return read_evidence(self.model, probes or self.probes, features, self.passages, **options)
+        return read_evidence(self.model, [probes or self.probes], features, self.passages, **options)
 
     def counts(self) -> np.ndarray:
         """Whether each token counts: neither first nor special."""

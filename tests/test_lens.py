@@ -120,7 +120,9 @@ def test_a_direction_that_points_at_a_token_promotes_it_and_its_opposite_suppres
 
 def test_every_layer_gets_lenses_with_text_tokens(tiny_model, tokenizer):
     rows = {0: directions(64), 2: directions(64, seed=2)}
-    found = layer_lenses(source_of(tiny_model), rows, {0: [1, 5], 2: [3]}, tokenizer.decode, CPU, torch.float32)
+    found = layer_lenses(
+        source_of(tiny_model), rows.__getitem__, {0: [1, 5], 2: [3]}, tokenizer.decode, CPU, torch.float32
+    )
     assert found is not None
     assert {layer: len(lenses) for layer, lenses in found.items()} == {0: 2, 2: 1}
     vocabulary = {tokenizer.decode([n]) for n in range(len(tokenizer))}
@@ -131,4 +133,4 @@ def test_a_head_of_another_shape_is_said_to_be_unknown(tiny_model, monkeypatch):
     monkeypatch.setattr("stratalens.lens.NORMS", ("no_such_norm",))
     source = source_of(tiny_model)
     assert load_head(source, CPU, torch.float32) is None
-    assert layer_lenses(source, {0: directions(4)}, {0: [1]}, lambda ids: "", CPU, torch.float32) is None
+    assert layer_lenses(source, lambda _layer: directions(4), {0: [1]}, lambda ids: "", CPU, torch.float32) is None

@@ -248,8 +248,8 @@ def test_a_further_layer_is_read_alone(tiny_arguments, output, elsewhere, monkey
 
 def test_shards_may_come_back_in_any_order(tiny_arguments, output, elsewhere, monkeypatch):
     class Backwards(LocalWorker):
-        def read(self, tasks):
-            yield from reversed(list(super().read(tasks)))
+        def read(self, layers, tasks):
+            yield from reversed(list(super().read(layers, tasks)))
 
     expected = elsewhere()
     monkeypatch.setattr("stratalens.run.LocalWorker", Backwards)

@@ -61,7 +61,7 @@ def checks(whole_model, batches, tmp_path_factory) -> Mapping[int, LayerCheck]:
     saes[TIED] = load_sae(write_sae(folder, width=576), "layers.10")
     other = torch.randn(saes[TIED].decoder_weight.shape, generator=torch.Generator().manual_seed(5))
     saes[RANDOM] = replace(saes[TIED], decoder_weight=other / other.norm(dim=1, keepdim=True))
-    return check(whole_model, saes, batches)
+    return check(whole_model, saes, batches, 4096)
 
 
 @pytest.mark.parametrize("layer", LAYERS)

@@ -23,7 +23,7 @@ from refusal import with_options
 from stratalens.checkpoints.sparsify import hookpoints
 from stratalens.config import make_config
 from stratalens.errors import CheckpointError, ConfigError, ModelError
-from stratalens.sources import ModelSource, digest_of, find_model, hub_errors, load_saes
+from stratalens.sources import ModelSource, digest_of, find_model, find_saes, hub_errors
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -209,7 +209,7 @@ def test_one_checkpoint_may_be_named_itself(tmp_path, deeper):
 
 def test_one_checkpoint_may_be_named_from_inside_it(monkeypatch, tmp_path, tiny):
     monkeypatch.chdir(write_sae(tmp_path / "layers.2"))
-    saes = load_saes(make_config(base_model="m", sae_model="."), tiny)
+    saes = find_saes(make_config(base_model="m", sae_model="."), tiny)
     assert {layer: sae.hookpoint for layer, sae in saes.items()} == {2: "layers.2"}
 
 
@@ -240,7 +240,7 @@ def tiny(tiny_model) -> ModelSource:
 def loaded(tiny: ModelSource, saes: Path, *layers: str) -> dict[int, str]:
     """Layer -> hookpoint of the SAE that is used for it."""
     config = make_config(base_model=tiny.location, sae_model=str(saes), layers=layers)
-    return {layer: sae.hookpoint for layer, sae in load_saes(config, tiny).items()}
+    return {layer: sae.hookpoint for layer, sae in find_saes(config, tiny).items()}
 
 
 def test_without_layers_or_with_all_every_layer_that_has_an_sae_is_used(tmp_path, tiny):
@@ -275,7 +275,7 @@ def test_the_sae_of_a_folder_is_the_one_on_disk(tmp_path, tiny):
     tensors: dict[str, Any] = {"encoder.bias": bias, "b_dec": torch.zeros(TINY_WIDTH)}
     write_sae(tmp_path / "layers.1", **tensors)
     config = make_config(base_model=tiny.location, sae_model=str(tmp_path))
-    assert torch.equal(load_saes(config, tiny)[1].encoder_bias, bias)
+    assert torch.equal(find_saes(config, tiny)[1].load().encoder_bias, bias)
 
 
 def test_a_local_model_is_described_by_its_own_config(tiny, tiny_model):

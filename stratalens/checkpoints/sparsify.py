@@ -2,16 +2,18 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load
 from torch import Tensor
 
 from stratalens.errors import CheckpointError
-from stratalens.sae import Sae
+from stratalens.sae import Sae, SaeFile
 
 CONFIG_FILE = "cfg.json"
 WEIGHTS_FILE = "sae.safetensors"
@@ -35,6 +37,12 @@ class SparsifyConfig(BaseModel):
     def width(self) -> int:
         """Number of latents; 0 in the file means d_in x expansion_factor."""
         return self.num_latents or self.d_in * self.expansion_factor
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Names and shapes of the tensors that there must be."""
+        weights = {"encoder.weight": (self.width, self.d_in), "encoder.bias": (self.width,)}
+        decoder = {"W_dec": (self.width, self.d_in), "b_dec": (self.d_in,)}
+        return weights | decoder | ({"W_skip": (self.d_in, self.d_in)} if self.skip_connection else {})
 
 
 def hookpoints(root: Path) -> dict[str, Path]:
@@ -62,6 +70,35 @@ def hookpoints(root: Path) -> dict[str, Path]:
     return found
 
 
+def find_sae(folder: Path, hookpoint: str) -> SaeFile:
+    """Look at one checkpoint: its configuration, and names and shapes of its tensors, but not their values.
+
+    Raises:
+        CheckpointError: a file is missing, corrupt or of an unsupported kind.
+    """
+    config = _read_config(folder / CONFIG_FILE)
+    path = folder / WEIGHTS_FILE
+    try:
+        with safe_open(path, framework="pt") as tensors:
+            shapes = {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
+        with path.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
+        raise _unreadable(path, error) from None
+    for name, shape in config.shapes().items():
+        _require(name, shape, shapes, path)
+    return SaeFile(
+        hookpoint=hookpoint,
+        activation=config.activation,
+        k=config.k,
+        num_latents=config.width,
+        d_model=config.d_in,
+        reads_input=config.transcode,
+        digest=digest,
+        load=partial(load_sae, folder, hookpoint),
+    )
+
+
 def load_sae(folder: Path, hookpoint: str) -> Sae:
     """Load one checkpoint.
 
@@ -71,12 +108,8 @@ def load_sae(folder: Path, hookpoint: str) -> Sae:
     config = _read_config(folder / CONFIG_FILE)
     tensors, digest = _read_tensors(folder / WEIGHTS_FILE)
     weights_path = folder / WEIGHTS_FILE
-    d_in, width = config.d_in, config.width
-    weight = _take(tensors, "encoder.weight", (width, d_in), weights_path)
-    bias = _take(tensors, "encoder.bias", (width,), weights_path)
-    decoder = _take(tensors, "W_dec", (width, d_in), weights_path)
-    b_dec = _take(tensors, "b_dec", (d_in,), weights_path)
-    skip = _take(tensors, "W_skip", (d_in, d_in), weights_path) if config.skip_connection else None
+    taken = {name: _take(tensors, name, shape, weights_path) for name, shape in config.shapes().items()}
+    weight, bias, decoder, b_dec = (taken[name] for name in ("encoder.weight", "encoder.bias", "W_dec", "b_dec"))
     folded = bias if config.transcode else (bias.double() - weight.double() @ b_dec.double()).float()
     return Sae(
         hookpoint=hookpoint,
@@ -88,7 +121,7 @@ def load_sae(folder: Path, hookpoint: str) -> Sae:
         encoder_bias=folded,
         decoder_weight=decoder,
         decoder_bias=b_dec,
-        skip_weight=skip,
+        skip_weight=taken.get("W_skip"),
         bfloat16_weights=torch.equal(weight.bfloat16().float(), weight),
     )
 
@@ -118,20 +151,27 @@ def _read_tensors(path: Path) -> tuple[dict[str, Tensor], str]:
     try:
         data = path.read_bytes()
         return load(data), hashlib.sha256(data).hexdigest()
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}: missing") from None
     except (SafetensorError, OSError, ValueError, KeyError) as error:
-        raise CheckpointError(
-            f"{path}: truncated or corrupt ({str(error).splitlines()[0]}); copy or download it again"
-        ) from None
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: Exception) -> CheckpointError:
+    if isinstance(error, FileNotFoundError):
+        return CheckpointError(f"{path}: missing")
+    reason = (str(error).splitlines() or ["unreadable"])[0]
+    return CheckpointError(f"{path}: truncated or corrupt ({reason}); copy or download it again")
+
+
+def _require(name: str, shape: tuple[int, ...], found: Mapping[str, tuple[int, ...]], path: Path) -> None:
+    if name not in found:
+        raise CheckpointError(f"{path}: no tensor `{name}` (found: {', '.join(sorted(found)) or 'none'})")
+    if found[name] != shape:
+        raise CheckpointError(f"{path}: `{name}` has shape {list(found[name])}, but {CONFIG_FILE} says {list(shape)}")
 
 
 def _take(tensors: dict[str, Tensor], name: str, shape: tuple[int, ...], path: Path) -> Tensor:
-    if name not in tensors:
-        raise CheckpointError(f"{path}: no tensor `{name}` (found: {', '.join(sorted(tensors)) or 'none'})")
+    _require(name, shape, {name: tuple(tensor.shape) for name, tensor in tensors.items()}, path)
     tensor = tensors[name].float()
-    if tuple(tensor.shape) != shape:
-        raise CheckpointError(f"{path}: `{name}` has shape {list(tensor.shape)}, but {CONFIG_FILE} says {list(shape)}")
     if not bool(torch.isfinite(tensor).all()):
         raise CheckpointError(f"{path}: `{name}` holds NaN or infinite values; the checkpoint is damaged")
     return tensor

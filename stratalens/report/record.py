@@ -17,7 +17,7 @@ from stratalens.prepared import Prepared
 from stratalens.ranking import mean_norm
 from stratalens.report.output import RECORD_FILE
 from stratalens.report.tables import LayerFacts, Tables
-from stratalens.sae import Sae
+from stratalens.sae import SaeFile
 from stratalens.selfcheck import LayerCheck
 from stratalens.sources import ModelSource
 from stratalens.statistics import FeatureStats
@@ -71,7 +71,7 @@ def corpus_warnings(config: RunConfig, survey: Survey) -> list[str]:
     return found
 
 
-def describe_model(source: ModelSource, saes: Mapping[int, Sae], device: torch.device, dtype: torch.dtype) -> str:
+def describe_model(source: ModelSource, saes: Mapping[int, SaeFile], device: torch.device, dtype: torch.dtype) -> str:
     """One line: what is loaded, and how."""
     widths = sorted({sae.num_latents for sae in saes.values()})
     layers = " ".join(map(str, saes))
