@@ -4,6 +4,7 @@ from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,7 +12,7 @@ import numpy as np
 
 from stratalens.errors import CorpusError
 from stratalens.hashing import hash64
-from stratalens.readers import TextFile, find_files, read_rows
+from stratalens.readers import Row, TextFile, find_files, read_rows
 
 SAMPLED_DOCUMENTS = 4096
 """Documents a population whose values are kept one by one."""
@@ -99,12 +100,15 @@ class Corpus:
         return cls((tuple(find_files(domain, text_unit)), tuple(find_files(general, text_unit))), text_column)
 
     def rows(self) -> Iterator[tuple[Side, str, str]]:
-        """Stream (side, text, identity) of all rows, domain first."""
+        """Stream (side, text, identity) of all rows, domain first; holds nothing of a row that it has given."""
         for side in Side:
             for file in self.files[side]:
-                for row in read_rows(file, self.text_column):
-                    identity = row.identifier.split("#")[0] if row.identifier else ""
-                    yield side, row.text, identity or row.text
+                yield from map(partial(_identified, side), read_rows(file, self.text_column))
+
+
+def _identified(side: Side, row: Row) -> tuple[Side, str, str]:
+    identity = row.identifier.split("#")[0] if row.identifier else ""
+    return side, row.text, identity or row.text
 
 
 @dataclass(frozen=True)
@@ -145,12 +149,12 @@ class Survey:
                 return
             content, document = hash64(text), hash64("document", int(side), identity)
             at = int(np.searchsorted(self.content, np.uint64(content)))
-            if at == len(pending) or not pending[at] or self.content[at] != content or self.document[at] != document:
-                continue
-            if only is None or content in only:
+            known = at < len(pending) and self.content[at] == content and self.document[at] == document
+            if known and pending[at] and (only is None or content in only):
                 pending[at] = False
                 wanted -= 1
                 yield DocumentRow(text, content, document, int(self.membership[at]), document in self.sample)
+            del text, identity  # or a huge text would stay until the next one is there
 
 
 class _Rows(NamedTuple):
@@ -257,6 +261,7 @@ def _collect(
         else:
             content.append(hash64(text))
             document.append(hash64("document", int(side), identity))
+        del text, identity  # or a huge text would stay until the next one is there
         on_row()
     return _Collected(
         _Rows(np.array(content, dtype=np.uint64), np.array(document, dtype=np.uint64)), found, empty, short

@@ -56,7 +56,7 @@ def relabel(directory: Path, options: LabelConfig, listener: Listener | None = N
         hookpoints = {int(layer): sae["hookpoint"] for layer, sae in saved.record["saes"].items()}
         settings = record.settings(config, saved.record["model"]["name"])
         arranged = publish(config, findings, meaning, hookpoints, settings, staging)
-        content = saved.record | {"settings": config.model_dump(mode="json"), "files": record.files(staging)}
+        content = saved.record | {"settings": record.recorded_settings(config), "files": record.files(staging)}
         write_json(content, staging / RECORD_FILE)
     return Result(directory, arranged, content)
 
