@@ -1,5 +1,6 @@
 """The two sides of a contrast: which rows count, which population each document belongs to, and reading them again."""
 
+import heapq
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -285,11 +286,11 @@ def _smallest(rows: _Rows, max_documents: int | None, seed: int) -> _Rows:
 
 def first_by_hash(documents: np.ndarray, count: int, seed: int) -> list[int]:
     """The documents of smallest hash: a sample that does not depend on their order."""
-    return sorted((int(d) for d in documents), key=lambda document: hash64(seed, "sample", document))[:count]
+    return heapq.nsmallest(count, map(int, documents), key=lambda document: hash64(seed, "sample", document))
 
 
 def _halves(documents: np.ndarray, seed: int) -> np.ndarray:
-    return np.array([hash64(seed, "half", int(document)) & 1 for document in documents], dtype=np.int8)
+    return np.fromiter((hash64(seed, "half", int(document)) & 1 for document in documents), np.int8, len(documents))
 
 
 def _require_documents(collected: list[_Collected], documents: list[np.ndarray], common: int) -> None:

@@ -60,20 +60,22 @@ def outcome(name: str, content: bytes, unit: str = "auto") -> list[Row] | str:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / name
         path.write_bytes(content)
-        try:
-            rows = [row for file in find_files([path], unit) for row in read_rows(file, "text")]
-        except CorpusError as error:
-            complaint = str(error)
-        else:
-            complaint = None
-    if complaint is not None:
-        assert name in complaint
-        return complaint
-    for row in rows:
+        found = _rows_or_complaint(path, unit)
+    if isinstance(found, str):
+        assert name in found
+        return found
+    for row in found:
         row.text.encode("utf-8")
         assert row.text == row.text.strip()
         assert row.identifier is None or isinstance(row.identifier, str)
-    return rows
+    return found
+
+
+def _rows_or_complaint(path: Path, unit: str) -> list[Row] | str:
+    try:
+        return [row for file in find_files([path], unit) for row in read_rows(file, "text")]
+    except CorpusError as error:
+        return str(error)
 
 
 def valid_files() -> dict[str, bytes]:
