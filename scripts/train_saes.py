@@ -428,7 +428,7 @@ def main(recipe: Recipe) -> None:
         },
         "training_tokens": steps * recipe.batch_tokens,
         "training_seconds": round(seconds),
-        "sources": {file.path.name: sha256(file.path) for file in find_files([recipe.corpora / "*.jsonl.gz"])},
+        "sources": {path.name: sha256(path) for path in sorted(recipe.corpora.glob("*.jsonl.gz"))},
         "weights": {f"layers.{n}": sha256(recipe.output / f"layers.{n}" / "sae.safetensors") for n in recipe.layers},
         "held_out": results,
     }

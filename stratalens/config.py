@@ -105,7 +105,8 @@ class RunConfig(LabelConfig):
     domain: str = "financial"
     """Name of the domain: financial, medical and legal have built-in texts, any other needs --domain_data."""
     domain_data: tuple[str, ...] = ()
-    """Domain texts: txt, jsonl, csv or parquet files, gz of these, directories or globs."""
+    """Domain texts: txt, jsonl, csv or parquet files, gz of these, directories or globs, here or at an address such as
+    s3://bucket/news/; or hf:DATASET_ID[:CONFIG]:SPLIT:COLUMN, a streamed dataset."""
     general_data: tuple[str, ...] = ()
     """General texts to contrast with; as above. Default: the built-in ones."""
     text_column: str = "text"

@@ -1,9 +1,11 @@
 """The two sides of a contrast: which rows count, which population each document belongs to, and reading them again."""
 
+import heapq
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,7 +13,7 @@ import numpy as np
 
 from stratalens.errors import CorpusError
 from stratalens.hashing import hash64
-from stratalens.readers import TextFile, find_files, read_rows
+from stratalens.readers import Row, TextFile, find_files, read_rows
 
 SAMPLED_DOCUMENTS = 4096
 """Documents a population whose values are kept one by one."""
@@ -99,12 +101,15 @@ class Corpus:
         return cls((tuple(find_files(domain, text_unit)), tuple(find_files(general, text_unit))), text_column)
 
     def rows(self) -> Iterator[tuple[Side, str, str]]:
-        """Stream (side, text, identity) of all rows, domain first."""
+        """Stream (side, text, identity) of all rows, domain first; holds nothing of a row that it has given."""
         for side in Side:
             for file in self.files[side]:
-                for row in read_rows(file, self.text_column):
-                    identity = row.identifier.split("#")[0] if row.identifier else ""
-                    yield side, row.text, identity or row.text
+                yield from map(partial(_identified, side), read_rows(file, self.text_column))
+
+
+def _identified(side: Side, row: Row) -> tuple[Side, str, str]:
+    identity = row.identifier.split("#")[0] if row.identifier else ""
+    return side, row.text, identity or row.text
 
 
 @dataclass(frozen=True)
@@ -147,12 +152,12 @@ class Survey:
                 return
             content, document = hash64(text), hash64("document", int(side), identity)
             at = int(np.searchsorted(self.content, np.uint64(content)))
-            if at == len(pending) or not pending[at] or self.content[at] != content or self.document[at] != document:
-                continue
-            if only is None or content in only:
+            known = at < len(pending) and self.content[at] == content and self.document[at] == document
+            if known and pending[at] and (only is None or content in only):
                 pending[at] = False
                 wanted -= 1
                 yield DocumentRow(text, content, document, int(self.membership[at]), document in self.sample)
+            del text, identity  # or a huge text would stay until the next one is there
 
 
 class _Rows(NamedTuple):
@@ -262,6 +267,7 @@ def _collect(
         else:
             content.append(hash64(text))
             document.append(hash64("document", int(side), identity))
+        del text, identity  # or a huge text would stay until the next one is there
         on_row()
     kept = _Rows(np.array(content, dtype=np.uint64), np.array(document, dtype=np.uint64))
     return _Collected(kept, found, empty, short, characters)
@@ -284,11 +290,11 @@ def _smallest(rows: _Rows, max_documents: int | None, seed: int) -> _Rows:
 
 def first_by_hash(documents: np.ndarray, count: int, seed: int) -> list[int]:
     """The documents of smallest hash: a sample that does not depend on their order."""
-    return sorted((int(d) for d in documents), key=lambda document: hash64(seed, "sample", document))[:count]
+    return heapq.nsmallest(count, map(int, documents), key=lambda document: hash64(seed, "sample", document))
 
 
 def _halves(documents: np.ndarray, seed: int) -> np.ndarray:
-    return np.array([hash64(seed, "half", int(document)) & 1 for document in documents], dtype=np.int8)
+    return np.fromiter((hash64(seed, "half", int(document)) & 1 for document in documents), np.int8, len(documents))
 
 
 def _require_documents(collected: list[_Collected], documents: list[np.ndarray], common: int) -> None:

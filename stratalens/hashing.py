@@ -1,13 +1,28 @@
 """Seeded 64-bit hashes: the only source of randomness in splits and samples, equal on any machine, in any order."""
 
 import hashlib
+from collections.abc import Iterator
+
+PIECE_CHARACTERS = 1_000_000
+"""A longer text is encoded piece by piece, so that hashing a huge document takes no copy of it."""
 
 
 def hash64(*parts: str | int | bytes) -> int:
     """Hash the parts, in order, to an unsigned 64-bit integer (BLAKE2b, parts length-prefixed)."""
     digest = hashlib.blake2b(digest_size=8)
     for part in parts:
+        if isinstance(part, str) and len(part) > PIECE_CHARACTERS:
+            digest.update(sum(map(len, _encoded_pieces(part))).to_bytes(8, "little"))
+            for piece in _encoded_pieces(part):
+                digest.update(piece)
+            continue
         data = part if isinstance(part, bytes) else str(part).encode("utf-8", "surrogatepass")
         digest.update(len(data).to_bytes(8, "little"))
         digest.update(data)
     return int.from_bytes(digest.digest(), "little")
+
+
+def _encoded_pieces(text: str) -> Iterator[bytes]:
+    """UTF-8 of the text; characters are encoded one by one, so the cuts do not show."""
+    for start in range(0, len(text), PIECE_CHARACTERS):
+        yield text[start : start + PIECE_CHARACTERS].encode("utf-8", "surrogatepass")

@@ -1,65 +1,83 @@
-"""Readers of text files: txt, jsonl, csv and parquet, each also gzipped; directories and globs of them. All stream."""
+"""Readers of text: txt, jsonl, csv and parquet files, gz of these, here or behind an address, and streamed datasets.
 
+All stream: a reader holds the document it is making and what that is made of, and nothing that it has given away. A
+generator's own variables would hold it until the next document is there, hence `map` where a loop would be usual.
+"""
+
+import codecs
 import csv
 import glob
 import gzip
 import io
 import json
+import shutil
+import tempfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from itertools import count, starmap
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 from stratalens.errors import CorpusError
+from stratalens.places import Found, Url, find_url, is_url, place_of
+from stratalens.redaction import redacted
+from stratalens.rows import ID_COLUMN, Row, make_row, require_column
+from stratalens.streamed_datasets import DatasetSplit, is_dataset, open_split, parse_dataset
 
-ID_COLUMN = "id"
-LONGEST_FIELD = 100_000_000
-"""Characters of a CSV cell; a longer one is an unclosed quote."""
-
-
-class Row(NamedTuple):
-    """One row, line or file of a corpus, as it stands there."""
-
-    text: str
-    """Text without surrounding white space; may be empty."""
-    identifier: str | None
-    """The row's `id`, if it has one."""
+LONGEST_FIELD = 10_000_000
+"""Characters of a CSV cell or line; a longer one is an unclosed quote. Python's CSV reader takes 4 bytes for each."""
+BUFFER_BYTES = 2**20
+NAME_THE_TEXT = "name the text with --text_column"
 
 
 class TextFile(NamedTuple):
-    """A file to read, and how."""
+    """A file or a streamed dataset to read, and how."""
 
-    path: Path
+    path: Path | Url | DatasetSplit
+    """Its `str` is what may be printed."""
     reader: Callable[["TextFile", str], Iterator[Row]]
     unit: str
     """`line` or `file` for plain text, `row` for tables: what one document is."""
 
 
 def find_files(paths: Sequence[str | Path], text_unit: str = "auto") -> list[TextFile]:
-    """List the readable files under paths, directories and globs, in a stable order.
+    """List the readable files under paths, addresses, directories and globs, in a stable order.
 
     A plain-text file named itself is read by lines, one inside a directory as a whole, unless `text_unit` says
-    `line` or `file`.
+    `line` or `file`. `hf:DATASET_ID[:CONFIG]:SPLIT:COLUMN` is a streamed dataset.
 
     Raises:
         CorpusError: nothing there, nothing readable there, or a file of an unknown kind was named.
     """
-    found: dict[Path, TextFile] = {}
+    found: dict[Path | Url | DatasetSplit, TextFile] = {}
     for given in paths:
-        path = Path(given).expanduser()
-        if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if _reader(p) and not _hidden(p, path) and p.is_file())
-            if not inside:
-                raise CorpusError(f"{given}: no {_KINDS} file in this directory")
-            for each in inside:  # a file that is named itself as well keeps that reading
-                found.setdefault(each.resolve(), _text_file(each, text_unit, whole=True))
+        if is_dataset(given):
+            split = parse_dataset(str(given))
+            found[split] = TextFile(split, _read_dataset, "row")
             continue
-        matches = [path] if path.is_file() else sorted(map(Path, glob.glob(str(path), recursive=True)))
-        named = [match for match in matches if match.is_file()]
-        if not named:
-            raise CorpusError(f"{given}: no such file, directory or glob")
-        found |= {each.resolve(): _text_file(each, text_unit, whole=False) for each in named}
+        there = find_url(str(given)) if is_url(given) else _find_local(Path(given).expanduser())
+        files = [file for file in there.files if _reader(file)] if there.inside else there.files
+        if not files:
+            shown = redacted(str(given))
+            raise CorpusError(
+                f"{shown}: no {_KINDS} file in this directory"
+                if there.inside
+                else f"{shown}: no such file, directory or glob"
+            )
+        for file in files:
+            key = file.resolve() if isinstance(file, Path) else file
+            if not (there.inside and key in found):  # a file that is named itself as well keeps that reading
+                found[key] = _text_file(file, text_unit, whole=there.inside)
     return list(found.values())
+
+
+def _find_local(path: Path) -> Found:
+    if path.is_dir():
+        return Found(sorted(p for p in path.rglob("*") if not _hidden(p, path) and p.is_file()), inside=True)
+    matches = [path] if path.is_file() else sorted(map(Path, glob.glob(str(path), recursive=True)))
+    return Found([match for match in matches if match.is_file()], inside=False)
 
 
 def read_rows(file: TextFile, text_column: str) -> Iterator[Row]:
@@ -77,98 +95,155 @@ def read_rows(file: TextFile, text_column: str) -> Iterator[Row]:
         raise CorpusError(f"{file.path}: cannot be read: {reason}") from None
 
 
-def _open(path: Path) -> io.BufferedIOBase:
-    return gzip.GzipFile(path) if path.suffix.lower() == ".gz" else path.open("rb")
+@contextmanager
+def _open(file: TextFile) -> Iterator[io.BufferedIOBase]:
+    """The bytes of a file, unzipped."""
+    assert not isinstance(file.path, DatasetSplit)
+    with cast(io.BufferedReader, file.path.open("rb", BUFFER_BYTES)) as stream:
+        if _is_zipped(file.path):
+            yield io.BufferedReader(gzip.GzipFile(fileobj=stream), BUFFER_BYTES)  # pyright: ignore[reportArgumentType]
+        else:
+            yield stream
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    with _open(path) as stream:
-        for number, line in enumerate(stream, 1):
-            try:
-                yield number, line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
-            except UnicodeDecodeError:
-                raise CorpusError(f"{path}:{number}: not UTF-8 text; convert it, say with iconv") from None
+def _lines(file: TextFile) -> Iterator[tuple[int, str]]:
+    """Number and text of each line."""
+    with _open(file) as stream:
+        yield from iter(partial(_next_line, file, stream, count(1)), None)
+
+
+def _next_line(file: TextFile, stream: io.BufferedIOBase, numbers: Iterator[int]) -> tuple[int, str] | None:
+    number, line = next(numbers), stream.readline()
+    if not line:
+        return None
+    start = len(codecs.BOM_UTF8) if number == 1 and line.startswith(codecs.BOM_UTF8) else 0
+    try:
+        text = str(memoryview(line)[start:], "utf-8")
+    except UnicodeDecodeError:
+        raise CorpusError(f"{file.path}:{number}: not UTF-8 text; convert it, say with iconv") from None
+    del line
+    return number, text.strip()
 
 
 def _read_text(file: TextFile, text_column: str) -> Iterator[Row]:
     if file.unit == "file":
-        with _open(file.path) as stream:
-            yield Row(stream.read().decode("utf-8-sig").strip(), None)
+        yield Row(_whole_text(file).strip(), None)
     else:
-        for _, line in _lines(file.path):
-            yield Row(line, None)
+        yield from starmap(lambda _, line: Row(line, None), _lines(file))
+
+
+def _whole_text(file: TextFile) -> str:
+    """All of a file, decoded as it comes: its bytes and its text are never there at once."""
+    decoder = codecs.getincrementaldecoder("utf-8-sig")()
+    with _open(file) as stream:
+        pieces = [decoder.decode(piece) for piece in iter(partial(stream.read, BUFFER_BYTES), b"")]
+    return "".join(pieces) + decoder.decode(b"", final=True)
 
 
 def _read_jsonl(file: TextFile, text_column: str) -> Iterator[Row]:
-    for number, line in _lines(file.path):
-        if not line:
-            continue
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            reason = error.msg if isinstance(error, json.JSONDecodeError) else "unreadable value"
-            raise CorpusError(
-                f"{file.path}:{number}: not valid JSON ({reason}); one object a line is expected"
-            ) from None
-        where = f"{file.path}:{number}"
-        if not isinstance(record, dict):
-            raise CorpusError(f"{where}: a JSON object was expected, found {type(record).__name__}")
-        _require_column(where, list(record), text_column)
-        yield _row(where, record[text_column], record.get(ID_COLUMN))
+    cells = starmap(partial(_json_cells, file, text_column), _lines(file))
+    yield from starmap(make_row, filter(None, cells))
+
+
+def _json_cells(file: TextFile, text_column: str, number: int, line: str) -> tuple[str, object, object] | None:
+    if not line:
+        return None
+    where = f"{file.path}:{number}"
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        reason = error.msg if isinstance(error, json.JSONDecodeError) else "unreadable value"
+        raise CorpusError(f"{where}: not valid JSON ({reason}); one object a line is expected") from None
+    if not isinstance(record, dict):
+        raise CorpusError(f"{where}: a JSON object was expected, found {type(record).__name__}")
+    require_column(where, list(record), text_column, NAME_THE_TEXT)
+    return where, record[text_column], record.get(ID_COLUMN)
 
 
 def _read_csv(file: TextFile, text_column: str) -> Iterator[Row]:
     csv.field_size_limit(LONGEST_FIELD)
     separator = "\t" if _kind(file.path) == ".tsv" else ","
-    with io.TextIOWrapper(_open(file.path), "utf-8-sig", newline="") as text:  # pyright: ignore[reportArgumentType]
-        table = csv.DictReader(text, delimiter=separator, strict=True)
+    with _open(file) as stream, io.TextIOWrapper(stream, "utf-8-sig", newline="") as text:  # pyright: ignore[reportArgumentType]
+        table = csv.DictReader(_csv_lines(file, text), delimiter=separator, strict=True)
         try:
             if table.fieldnames is None:
                 raise CorpusError(f"{file.path}: not a readable CSV file (No columns, the file is empty)")
-            _require_column(str(file.path), table.fieldnames, text_column)
+            require_column(str(file.path), table.fieldnames, text_column, NAME_THE_TEXT)
             for record in table:
                 where = f"{file.path}:{table.line_num}"
                 if None in record:
                     raise CorpusError(f"{where}: more cells than columns; quote the texts that hold a `{separator}`")
-                yield _row(where, record[text_column], record.get(ID_COLUMN))
+                yield make_row(where, record[text_column], record.get(ID_COLUMN))
         except csv.Error as error:
-            raise CorpusError(f"{file.path}: not a readable CSV file (line {table.line_num}: {error})") from None
+            remedy = _LONG_CELL if "field larger" in str(error) else ""
+            raise CorpusError(
+                f"{file.path}: not a readable CSV file (line {table.line_num}: {error}){remedy}"
+            ) from None
+
+
+def _csv_lines(file: TextFile, text: io.TextIOWrapper) -> Iterator[str]:
+    for number in count(1):
+        line = text.readline(LONGEST_FIELD + 1)
+        if not line:
+            return
+        if len(line) > LONGEST_FIELD:
+            raise CorpusError(f"{file.path}:{number}: a line of more than {LONGEST_FIELD:,} characters{_LONG_CELL}")
+        yield line
+
+
+_LONG_CELL = "; close its quote, or keep texts as long as that in jsonl or parquet"
 
 
 def _read_parquet(file: TextFile, text_column: str) -> Iterator[Row]:
+    """Row by row; what is in memory is the page of the file that holds the row, unpacked, and not a row group."""
     import pyarrow
     import pyarrow.parquet
 
     try:
-        with _open(file.path) as stream:
-            table = pyarrow.parquet.ParquetFile(stream)
+        with _open_seekable(file) as stream:
+            table = pyarrow.parquet.ParquetFile(stream, buffer_size=BUFFER_BYTES, pre_buffer=False)
             columns = table.schema_arrow.names
-            _require_column(str(file.path), columns, text_column)
+            require_column(str(file.path), columns, text_column, NAME_THE_TEXT)
             wanted = [column for column in (text_column, ID_COLUMN) if column in columns]
-            for batch in table.iter_batches(batch_size=1000, columns=wanted):
-                for record in batch.to_pylist():
-                    yield _row(str(file.path), record[text_column], record.get(ID_COLUMN))
-    except pyarrow.ArrowException as error:
-        raise CorpusError(f"{file.path}: not a readable parquet file ({str(error).splitlines()[0]})") from None
+            batches = table.iter_batches(batch_size=1, columns=wanted, use_threads=False)
+            yield from starmap(make_row, map(partial(_parquet_cells, file, text_column), batches))
+    except (pyarrow.ArrowException, ValueError, OverflowError) as error:
+        reason = str(error).splitlines() or [type(error).__name__]
+        raise CorpusError(f"{file.path}: not a readable parquet file ({reason[0]})") from None
 
 
-def _require_column(where: str, columns: Sequence[str], text_column: str) -> None:
-    if text_column not in columns:
-        found = ", ".join(map(str, columns[:12])) or "none"
-        raise CorpusError(f"{where}: no column `{text_column}` (found: {found}); name the text with --text_column")
+def _parquet_cells(file: TextFile, text_column: str, batch: Any) -> tuple[str, object, object]:
+    """The cells of a batch of one row; arrow keeps freed memory, which after a huge text is worth asking for."""
+    if batch.nbytes > BUFFER_BYTES:
+        import pyarrow
+
+        pyarrow.default_memory_pool().release_unused()
+    cells = batch.to_pydict()
+    return str(file.path), cells[text_column][0], cells.get(ID_COLUMN, [None])[0]
 
 
-def _row(where: str, text: object, identifier: object) -> Row:
-    if text is None:
-        return Row("", None)
-    if not isinstance(text, str):
-        raise CorpusError(f"{where}: the text column holds {type(text).__name__}, not text")
-    if not text.isascii():
-        try:
-            text.encode("utf-8")
-        except UnicodeEncodeError:
-            raise CorpusError(f"{where}: the text holds half a character (a lone surrogate); write it anew") from None
-    return Row(text.strip(), None if identifier in (None, "") else str(identifier))
+@contextmanager
+def _open_seekable(file: TextFile) -> Iterator[Any]:
+    """The bytes of a file for reading here and there; by way of a temporary file where its own stream only runs on."""
+    with _open(file) as stream:
+        if stream.seekable() and not _is_zipped(file.path):
+            yield stream
+        else:
+            with tempfile.TemporaryFile() as copy:
+                shutil.copyfileobj(stream, copy, BUFFER_BYTES)
+                copy.seek(0)
+                yield copy
+
+
+def _read_dataset(file: TextFile, text_column: str) -> Iterator[Row]:
+    """Rows of a dataset; it names its own text column."""
+    assert isinstance(file.path, DatasetSplit)
+    opened = open_split(file.path)
+    if opened.parquet_files:
+        for location in opened.parquet_files:
+            yield from _read_parquet(TextFile(place_of(location), _read_parquet, "row"), file.path.column)
+    else:
+        yield from starmap(partial(make_row, str(file.path)), opened.rows())
 
 
 _READERS: dict[str, Callable[[TextFile, str], Iterator[Row]]] = {
@@ -183,15 +258,19 @@ _READERS: dict[str, Callable[[TextFile, str], Iterator[Row]]] = {
 _KINDS = ", ".join(_READERS) + " (or .gz of these)"
 
 
-def _kind(path: Path) -> str:
+def _kind(path: Path | Url | DatasetSplit) -> str:
     """The ending that tells how a file is read, in lower case, `.gz` left out."""
-    suffixes = [suffix.lower() for suffix in path.suffixes]
+    suffixes = [] if isinstance(path, DatasetSplit) else [suffix.lower() for suffix in path.suffixes]
     if suffixes and suffixes[-1] == ".gz":
         suffixes.pop()
     return suffixes[-1] if suffixes else ""
 
 
-def _reader(path: Path) -> Callable[[TextFile, str], Iterator[Row]] | None:
+def _is_zipped(path: Path | Url | DatasetSplit) -> bool:
+    return not isinstance(path, DatasetSplit) and path.suffix.lower() == ".gz"
+
+
+def _reader(path: Path | Url) -> Callable[[TextFile, str], Iterator[Row]] | None:
     return _READERS.get(_kind(path))
 
 
@@ -199,7 +278,7 @@ def _hidden(path: Path, below: Path) -> bool:
     return any(part.startswith(".") for part in path.relative_to(below).parts)
 
 
-def _text_file(path: Path, text_unit: str, whole: bool) -> TextFile:
+def _text_file(path: Path | Url, text_unit: str, whole: bool) -> TextFile:
     reader = _reader(path)
     if reader is None:
         raise CorpusError(f"{path}: unknown kind of file; expected {_KINDS}")

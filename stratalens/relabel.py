@@ -71,7 +71,7 @@ def publish_again(
     settings = record.settings(config, saved.record["model"]["name"])
     arranged = publish(config, findings, meaning, evidence, hookpoints, settings, place.staging)
     files = sorted({*record.files(place.staging), *(str(harvest_path(layer)) for layer in saved.harvest)})
-    content = saved.record | {"settings": config.model_dump(mode="json"), "files": files}
+    content = saved.record | {"settings": record.recorded_settings(config), "files": files}
     write_json(content, place.staging / RECORD_FILE)
     return Result(place.directory, arranged, content)
 

@@ -10,6 +10,7 @@ import stratalens
 ROOT = Path(stratalens.__file__).parent
 ORDER = [
     "errors",
+    "redaction",
     "hashing",
     "config",
     "listener",
@@ -17,6 +18,9 @@ ORDER = [
     "model",
     "embedded",
     "domains",
+    "places",
+    "rows",
+    "streamed_datasets",
     "readers",
     "feature_list",
     "words",

@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from jaxtyping import Int
 
-from stratalens.config import RunConfig
+from stratalens.config import LabelConfig, RunConfig
 from stratalens.corpora import Corpus, Side, Survey
 from stratalens.prepared import Prepared
 from stratalens.ranking import mean_norm
+from stratalens.redaction import redacted_settings
 from stratalens.report.output import RECORD_FILE
 from stratalens.report.tables import LayerFacts, Tables
 from stratalens.sae import SaeFile
@@ -140,9 +141,14 @@ def warnings(config: RunConfig, survey: Survey, checks: Mapping[int, LayerCheck]
     return found
 
 
+def recorded_settings(config: LabelConfig) -> dict[str, object]:
+    """The options as `run.json` keeps them: without the credentials of any address among them."""
+    return redacted_settings(config.model_dump(mode="json"))
+
+
 def settings(config: RunConfig, base_model: str) -> dict[str, object]:
-    """The settings of the run with its defaults resolved, enough to run it again."""
-    values = config.model_dump(mode="json")
+    """The settings of the run with its defaults resolved, enough to run it again save for credentials."""
+    values = recorded_settings(config)
     shown = {"base_model": base_model, "sae_model": config.sae_model or "embedded"}
     return shown | {k: v for k, v in values.items() if k not in (*shown, "quiet", "dry_run", "output_dir")}
 
@@ -165,7 +171,7 @@ def build(
         "format": FORMAT,
         "stratalens": _version("stratalens"),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "settings": config.model_dump(mode="json"),
+        "settings": recorded_settings(config),
         "model": ready.source._asdict(),
         "saes": {
             layer: {"hookpoint": sae.hookpoint, "latents": sae.num_latents, "k": sae.k, "sha256": sae.digest}
