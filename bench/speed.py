@@ -14,11 +14,14 @@ from tempfile import TemporaryDirectory
 import torch
 import tyro
 
-from stratalens import harvest
 from stratalens.config import make_config
+from stratalens.harvest import LayerProbe, ShardReader, chunks
 from stratalens.listener import Silence
 from stratalens.model import choose_device, choose_dtype, cut, forward, load_model
 from stratalens.opening import prepare
+from stratalens.shards import cut_shards, shard_characters
+from stratalens.state import pack as pack_state
+from stratalens.store import ShardStore, key_of
 from stratalens.tokens import pack
 from stratalens.vocabulary import vocabulary_classes
 
@@ -41,12 +44,15 @@ def main(options: Options) -> None:
     model = load_model(ready.source.location, blocks=deepest + 1, device=device, dtype=choose_dtype("auto", device))
     cut(model, ready.saes[deepest].hookpoint)
     rows = list(islice(ready.survey.select(ready.corpus), options.rows))
-    probes = [harvest.LayerProbe(layer, sae.to(device), float("inf")) for layer, sae in ready.saes.items()]
+    probes = {layer: LayerProbe(layer, sae.load().to(device), float("inf")) for layer, sae in ready.saes.items()}
     classes = torch.from_numpy(vocabulary_classes(ready.cutter.tokenizer)).to(device)
+    shards = list(cut_shards(rows, shard_characters(sum(len(row.text) for row in rows))))
+    reader = ShardReader(model, probes, ready.cutter, classes, config.batch_tokens)
     batches = [
         batch.to(device)
-        for shard in harvest.shards(rows, ready.cutter)
-        for batch in pack(shard.sequences, config.batch_tokens, ready.cutter.special_ids)
+        for shard in shards
+        for chunk in chunks(shard, ready.cutter)
+        for batch in pack(chunk.sequences, config.batch_tokens, ready.cutter.special_ids)
     ]
     tokens = sum(batch.tokens for batch in batches)
 
@@ -56,15 +62,12 @@ def main(options: Options) -> None:
 
     def whole() -> None:
         with TemporaryDirectory() as directory:
-            harvest.harvest(
-                model,
-                probes,
-                rows,
-                ready.cutter,
-                token_classes=classes,
-                batch_tokens=config.batch_tokens,
-                directory=Path(directory),
-            )
+            store = ShardStore(Path(directory))
+            for shard in shards:
+                for layer, state in reader.read(shard, tuple(probes)).items():
+                    store.write(layer, key_of(shard.digest()), pack_state(state))
+            for layer in probes:
+                store.fold(layer, [key_of(shard.digest()) for shard in shards])
 
     seconds: dict[str, list[float]] = {"bare": [], "whole": []}
     with ExitStack() as stack:

@@ -1,5 +1,6 @@
 """The base model: loaded only as deep as needed, without its head; and hooks that hand block outputs on."""
 
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -47,17 +48,17 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
     """Silence progress bars and the load report: weights of the layers that were cut off are missing on purpose."""
-    from transformers.utils import logging
+    from transformers.utils import logging as messages
 
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    level, bars = messages.get_verbosity(), messages.is_progress_bar_enabled()
+    messages.set_verbosity_error()
+    messages.disable_progress_bar()
     try:
         yield
     finally:
-        logging.set_verbosity(level)
+        messages.set_verbosity(level)
         if bars:
-            logging.enable_progress_bar()
+            messages.enable_progress_bar()
 
 
 def load_model(
@@ -112,6 +113,7 @@ def _quantisation(load_in: str, dtype: torch.dtype) -> object:
 
     if find_spec("bitsandbytes") is None:
         raise ModelError("--load_in needs the package bitsandbytes: pip install 'stratalens[quantised]'")
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it tells of every cast
     if load_in == "8bit":
         return BitsAndBytesConfig(load_in_8bit=True)
     return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=dtype, bnb_4bit_quant_type="nf4")

@@ -147,7 +147,7 @@ def _connected() -> Any:
     return ray
 
 
-def _room(config: RunConfig, resources: Mapping[str, float]) -> tuple[dict[str, float], int]:
+def _room(config: RunConfig, resources: Mapping[str, float]) -> tuple[dict[str, int], int]:
     """What one actor needs, and how many of them the cluster has room for."""
     gpus = int(resources.get("GPU", 0))
     if gpus and config.device in ("auto", "cuda"):

@@ -27,6 +27,10 @@ from stratalens.store import FORMAT, HarvestFile, harvest_path
 PACKAGES = ("stratalens", "torch", "transformers", "tokenizers", "numpy", "scipy", "pandas", "safetensors")
 
 
+HOW = ("quiet", "dry_run", "output_dir", "harvest", "workers", "memory_gb")
+"""Settings that say how the work was done and have no part in what came out; `run.json` alone has them."""
+
+
 def side_name(domain: str, side: int) -> str:
     """`financial` or `general`."""
     return domain if side == Side.DOMAIN else "general"
@@ -150,7 +154,7 @@ def settings(config: RunConfig, base_model: str) -> dict[str, object]:
     """The settings of the run with its defaults resolved, enough to run it again save for credentials."""
     values = recorded_settings(config)
     shown = {"base_model": base_model, "sae_model": config.sae_model or "embedded"}
-    return shown | {k: v for k, v in values.items() if k not in (*shown, "quiet", "dry_run", "output_dir")}
+    return shown | {k: v for k, v in values.items() if k not in (*shown, *HOW)}
 
 
 def build(
