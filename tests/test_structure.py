@@ -11,6 +11,7 @@ ROOT = Path(stratalens.__file__).parent
 ORDER = [
     "errors",
     "hashing",
+    "small_files",
     "config",
     "listener",
     "memory",

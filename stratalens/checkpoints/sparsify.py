@@ -101,12 +101,12 @@ def _read_config(path: Path) -> SparsifyConfig:
     except ValidationError as error:
         first = error.errors()[0]
         raise CheckpointError(f"{path}: {': '.join([*map(str, first['loc']), first['msg']])}") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: cannot be read as JSON ({error})") from None
     if config.signed:
         raise CheckpointError(f"{path}: `signed: true` (top-k of |h|, no ReLU) is not supported")
     if config.activation not in ("topk", "groupmax"):
-        raise CheckpointError(f"{path}: activation `{config.activation}` is unknown; expected topk or groupmax")
+        raise CheckpointError(f"{path}: activation `{config.activation[:60]}` is unknown; expected topk or groupmax")
     if config.k > config.width:
         raise CheckpointError(f"{path}: k = {config.k} exceeds the {config.width} latents")
     if config.activation == "groupmax" and config.width % config.k:
@@ -129,6 +129,9 @@ def _read_tensors(path: Path) -> tuple[dict[str, Tensor], str]:
 def _take(tensors: dict[str, Tensor], name: str, shape: tuple[int, ...], path: Path) -> Tensor:
     if name not in tensors:
         raise CheckpointError(f"{path}: no tensor `{name}` (found: {', '.join(sorted(tensors)) or 'none'})")
+    if not tensors[name].is_floating_point():
+        kind = str(tensors[name].dtype).removeprefix("torch.")
+        raise CheckpointError(f"{path}: `{name}` holds {kind}, but floating-point numbers are expected")
     tensor = tensors[name].float()
     if tuple(tensor.shape) != shape:
         raise CheckpointError(f"{path}: `{name}` has shape {list(tensor.shape)}, but {CONFIG_FILE} says {list(shape)}")
