@@ -50,6 +50,9 @@ class LabelConfig(BaseModel):
     layer and feature_number, or lines such as `16 163`."""
     no_examples: bool = False
     """Keep every sentence of the corpus out of files and requests; labels come from tokens alone."""
+    trust_remote_code: bool = False
+    """Run Python code that comes with the base model, with all your rights. Read it first. The `run.json` of an
+    earlier run never turns this on."""
     quiet: bool = False
     """Print nothing but errors."""
 
@@ -254,7 +257,7 @@ def read_config_file(path: Path) -> dict[str, object]:
     """
     loaded = read_yaml(path)
     if isinstance(loaded, dict) and isinstance(loaded.get("settings"), dict):
-        loaded = loaded["settings"]
+        loaded = {name: value for name, value in loaded["settings"].items() if name != "trust_remote_code"}
     if not isinstance(loaded, dict) or not all(isinstance(key, str) for key in loaded):
         raise ConfigError(f"{path}: expected options such as `top_n: 20`, one a line")
     _require_one_spelling(path, loaded)

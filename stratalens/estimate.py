@@ -7,11 +7,13 @@ import torch
 
 from stratalens.config import RunConfig
 from stratalens.corpora import POPULATIONS
+from stratalens.errors import ModelError
 from stratalens.listener import Listener
 from stratalens.model import choose_device, choose_dtype
 from stratalens.opening import prepare
 from stratalens.prepared import Prepared
 from stratalens.report import record
+from stratalens.sources import hub_errors
 from stratalens.statistics import HISTOGRAM_BINS
 
 SAMPLED_ROWS = 500
@@ -52,9 +54,11 @@ def count_parameters(ready: Prepared) -> tuple[int, int]:
     """Parameters of the blocks that are needed, and of the embedding."""
     from transformers import AutoConfig, AutoModel
 
-    config = AutoConfig.from_pretrained(ready.source.location, revision=ready.source.revision)
-    with torch.device("meta"):
-        model = AutoModel.from_config(config)
+    source = ready.source
+    trusted = {"trust_remote_code": source.trust_remote_code}
+    with hub_errors(source.location, ModelError), torch.device("meta"):
+        config = AutoConfig.from_pretrained(source.location, revision=source.revision, **trusted)
+        model = AutoModel.from_config(config, **trusted)
     embedding = sum(p.numel() for p in model.get_input_embeddings().parameters())
     blocks = sum(p.numel() for p in model.parameters()) - embedding
     return blocks * (max(ready.saes) + 1) // ready.source.num_layers, embedding

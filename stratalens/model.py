@@ -61,7 +61,13 @@ def quiet_transformers() -> Iterator[None]:
 
 
 def load_model(
-    source: str | Path, *, blocks: int | None, device: torch.device, dtype: torch.dtype, revision: str | None = None
+    source: str | Path,
+    *,
+    blocks: int | None,
+    device: torch.device,
+    dtype: torch.dtype,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
 ) -> nn.Module:
     """Load the decoder of a causal language model cut after `blocks` blocks, without language-model head.
 
@@ -71,6 +77,7 @@ def load_model(
         device: where the model runs; with `cuda` and no number, a model larger than one GPU is spread over all.
         dtype: of weights and activations.
         revision: of the Hub repository.
+        trust_remote_code: whether code that comes with the model may run; it is never asked for at the terminal.
 
     Raises:
         ModelError: the model has fewer blocks than asked for.
@@ -79,7 +86,8 @@ def load_model(
 
     # Read when oneDNN first runs: by default it keeps 1,024 kernels with their buffers, one for each shape of batch.
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16")
-    config = AutoConfig.from_pretrained(source, revision=revision)
+    origin = {"revision": revision, "trust_remote_code": trust_remote_code}
+    config = AutoConfig.from_pretrained(source, **origin)
     text_config = config.get_text_config()
     if blocks is not None:
         if blocks > text_config.num_hidden_layers:
@@ -91,7 +99,7 @@ def load_model(
     if device.type == "cuda":
         placement["device_map"] = "auto" if device.index is None else {"": device}
     with quiet_transformers():
-        model = AutoModel.from_pretrained(source, revision=revision, config=config, dtype=dtype, **placement)
+        model = AutoModel.from_pretrained(source, config=config, dtype=dtype, **origin, **placement)
     model = model if placement else model.to(device)
     return model.eval().requires_grad_(False)
 

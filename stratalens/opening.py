@@ -77,7 +77,12 @@ def open_model(config: RunConfig, ready: Prepared, listener: Listener) -> OpenMo
     with listener.track("Loading and checking", None):
         with hub_errors(ready.source.location, ModelError):
             model = load_model(
-                ready.source.location, blocks=blocks, device=device, dtype=dtype, revision=ready.source.revision
+                ready.source.location,
+                blocks=blocks,
+                device=device,
+                dtype=dtype,
+                revision=ready.source.revision,
+                trust_remote_code=ready.source.trust_remote_code,
             )
         saes = {layer: sae.to(device) for layer, sae in ready.saes.items()}
         checks = _check(config, ready, model, saes)
