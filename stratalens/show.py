@@ -1,6 +1,5 @@
 """Everything that a result knows of one feature, printed."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from stratalens.errors import ConfigError
-from stratalens.report.evidence_file import EVIDENCE_FILE
+from stratalens.report.evidence_file import EVIDENCE_FILE, StoredExample, read_evidence_file
 from stratalens.report.saved import SavedResult, load_result
+from stratalens.stored import damaged
 from stratalens.terminal import WIDTH_OF_FILES
 
 STRONG = 0.5
@@ -51,7 +51,7 @@ def show(directory: Path, layer: int, feature: int) -> None:
     domain = saved.config.domain
     if len(reported):
         row = reported.iloc[0].to_dict()
-        console.print(f"[bold]Feature {feature} of layer {layer}: {escape(row['label'])}[/bold]")
+        console.print(f"[bold]Feature {feature} of layer {layer}: {escape(str(row['label']))}[/bold]")
         console.print(f"Rank {row['rank']} of {len(top)} reported {domain} features of the layer")
         _print_label(console, row)
     else:
@@ -70,18 +70,19 @@ def _number(value: Any, digits: int = 4) -> str:
 
 
 def _print_label(console: Console, row: dict[str, Any]) -> None:
-    console.print(f"Label by {escape(row['label_source'])}", end="")
+    console.print(f"Label by {escape(str(row['label_source']))}", end="")
     if pd.notna(row["detection_auroc"]):
+        judge = escape(str(row["label_judge"]))
         console.print(
             f"; detection AUROC {_number(row['detection_auroc'], 3)} "
             f"({_number(row['detection_low'], 3)} to {_number(row['detection_high'], 3)}) "
-            f"on {row['detection_examples']} passages it was not made from, judged by {escape(row['label_judge'])}; "
+            f"on {row['detection_examples']} passages it was not made from, judged by {judge}; "
             f"with another feature's label {_number(row['control_auroc'], 3)}",
             end="",
         )
     if pd.notna(row["fuzzing_auroc"]):
         console.print(f"; fuzzing AUROC {_number(row['fuzzing_auroc'], 3)}", end="")
-    console.print(f"; {escape(row['label_note'])}" if pd.notna(row["label_note"]) else "")
+    console.print(f"; {escape(str(row['label_note']))}" if pd.notna(row["label_note"]) else "")
 
 
 def _print_statistics(console: Console, row: dict[str, Any], domain: str) -> None:
@@ -112,26 +113,29 @@ def _print_statistics(console: Console, row: dict[str, Any], domain: str) -> Non
 
 def _print_evidence(console: Console, saved: SavedResult, layer: int, feature: int) -> None:
     path = saved.directory / f"layer_{layer}" / EVIDENCE_FILE
-    try:
-        features = json.loads(path.read_text(encoding="utf-8"))["features"]
-    except (OSError, ValueError, KeyError):
-        raise ConfigError(f"{path}: cannot be read; run the analysis again") from None
-    one = next(entry for entry in features if entry["feature_number"] == feature)
-    shares = ", ".join(f"{token['token']} {100 * token['share']:.0f}%" for token in one["top_tokens"])
+    one = read_evidence_file(path).get(feature)
+    if one is None:
+        raise damaged(path, f"nothing on feature {feature}")
+    shares = ", ".join(f"{token.token} {100 * token.share:.0f}%" for token in one.top_tokens)
     console.print(f"Tokens with most activation: {escape(shares)}")
-    for title, key, name in (("Concepts", "concepts", "concept"), ("Phrases", "phrases", "phrase")):
-        listed = ", ".join(f"{entry[name]} {entry['preference']:.2f}" for entry in one[key])
+    concepts = ", ".join(f"{entry.concept} {entry.preference:.2f}" for entry in one.concepts)
+    phrases = ", ".join(f"{entry.phrase} {entry.preference:.2f}" for entry in one.phrases)
+    for title, listed in (("Concepts", concepts), ("Phrases", phrases)):
         console.print(f"{title} it prefers (lower bound of AUROC by sentence): {escape(listed or '-')}")
-    for title, key in (("Promotes", "promoted"), ("Suppresses", "suppressed")):
-        if one[key]:
-            console.print(f"{title} next: {escape(', '.join(repr(token['token']) for token in one[key]))}")
+    for title, tokens in (("Promotes", one.promoted), ("Suppresses", one.suppressed)):
+        if tokens:
+            console.print(f"{title} next: {escape(', '.join(repr(token.token) for token in tokens))}")
     for kind, title in KINDS.items():
-        examples = [example for example in one["examples"] if example["kind"] == kind]
+        examples = [example for example in one.examples if example.kind == kind]
         if examples:
             console.print(f"\n[bold]{title}[/bold]")
         for example in examples:
-            console.print(f"[dim]{example['activation']:.2f} {example['side']}, {example['half']}[/dim] ", end="")
-            console.print(_highlighted(example["tokens"], example["activations"]))
+            _print_example(console, example)
+
+
+def _print_example(console: Console, example: StoredExample) -> None:
+    console.print(f"[dim]{example.activation:.2f} {escape(example.side)}, {escape(example.half)}[/dim] ", end="")
+    console.print(_highlighted(example.tokens, example.activations))
 
 
 def _highlighted(tokens: list[str], activations: list[float]) -> Text:

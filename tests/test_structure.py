@@ -12,6 +12,7 @@ ORDER = [
     "errors",
     "hashing",
     "small_files",
+    "stored",
     "config",
     "listener",
     "memory",
