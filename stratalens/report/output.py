@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -46,8 +47,10 @@ def staged(output_dir: Path) -> Iterator[Path]:
 
 def _replace(staging: Path, output_dir: Path) -> None:
     """Move the files in, the record last, so that a record always stands for a complete set."""
+    _require_inside(staging, output_dir)
     for name in _earlier_files(output_dir):
-        (output_dir / name).unlink(missing_ok=True)
+        if (output_dir / name).is_file() or (output_dir / name).is_symlink():
+            (output_dir / name).unlink()
         parent = (output_dir / name).parent
         if parent != output_dir and parent.is_dir() and not any(parent.iterdir()):
             parent.rmdir()
@@ -58,10 +61,21 @@ def _replace(staging: Path, output_dir: Path) -> None:
         path.replace(target)
 
 
+def _require_inside(staging: Path, output_dir: Path) -> None:
+    for folder in sorted(path for path in staging.rglob("*") if path.is_dir()):
+        place = output_dir / folder.relative_to(staging)
+        if not _is_inside(place, output_dir):
+            raise OutputError(f"{place}: leads out of {output_dir}; remove this link or choose another --output_dir")
+
+
+def _is_inside(place: Path, output_dir: Path) -> bool:
+    return Path(os.path.realpath(place)).is_relative_to(os.path.realpath(output_dir))
+
+
 def _earlier_files(output_dir: Path) -> list[str]:
     try:
         names = json.loads((output_dir / RECORD_FILE).read_text(encoding="utf-8"))["files"]
-        inside = [name for name in names if (output_dir / name).resolve().is_relative_to(output_dir.resolve())]
-        return [RECORD_FILE, *inside]
-    except (OSError, ValueError, KeyError, TypeError):
+        # A name is checked by the folder that it lies in: a link is taken away itself, not what it leads to.
+        return [RECORD_FILE, *(name for name in names if _is_inside((output_dir / name).parent, output_dir))]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return []
