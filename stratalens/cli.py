@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, Field, create_model
 
 from stratalens.config import LabelConfig, RunConfig, make_config, read_config_file, validated
-from stratalens.errors import ConfigError, StratalensError
+from stratalens.errors import ConfigError, StratalensError, printable
 
 USAGE = """usage: stratalens COMMAND [OPTIONS]
 
@@ -82,7 +82,7 @@ def _fail(message: str) -> int:
 
 def _on_one_line(message: str) -> str:
     """What files and servers put into a message can neither break the line, nor fill the screen, nor steer it."""
-    text = "".join(char if char.isprintable() else repr(char)[1:-1] for char in " ".join(message.split()))
+    text = printable(" ".join(message.split()))
     return text if len(text) <= LONGEST_LINE else f"{text[: LONGEST_LINE - 300]} ... {text[-300:]}"
 
 

@@ -48,10 +48,9 @@ def staged(output_dir: Path) -> Iterator[Path]:
 def _replace(staging: Path, output_dir: Path) -> None:
     """Move the files in, the record last, so that a record always stands for a complete set."""
     _require_inside(staging, output_dir)
-    for name in _earlier_files(output_dir):
-        if (output_dir / name).is_file() or (output_dir / name).is_symlink():
-            (output_dir / name).unlink()
-        parent = (output_dir / name).parent
+    for path in _earlier_files(output_dir):
+        path.unlink(missing_ok=True)
+        parent = path.parent
         if parent != output_dir and parent.is_dir() and not any(parent.iterdir()):
             parent.rmdir()
     files = sorted((p for p in staging.rglob("*") if p.is_file()), key=lambda p: (p.name == RECORD_FILE, p))
@@ -72,10 +71,12 @@ def _is_inside(place: Path, output_dir: Path) -> bool:
     return Path(os.path.realpath(place)).is_relative_to(os.path.realpath(output_dir))
 
 
-def _earlier_files(output_dir: Path) -> list[str]:
+def _earlier_files(output_dir: Path) -> list[Path]:
+    """Files of the run before, the record first; none where its record names what cannot be a file."""
     try:
         names = json.loads((output_dir / RECORD_FILE).read_text(encoding="utf-8"))["files"]
         # A name is checked by the folder that it lies in: a link is taken away itself, not what it leads to.
-        return [RECORD_FILE, *(name for name in names if _is_inside((output_dir / name).parent, output_dir))]
+        inside = [output_dir / name for name in names if _is_inside((output_dir / name).parent, output_dir)]
+        return [output_dir / RECORD_FILE, *(path for path in inside if path.is_symlink() or path.is_file())]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return []
