@@ -66,7 +66,7 @@ class LabelConfig(BaseModel):
         named = [self.labeling_model, self.labeling_endpoint, self.prompts, self.features, *self.lexicon]
         if "" in named:
             raise ValueError("a path or an address is empty; leave the option out instead")
-        _require_no_zero_byte(named)
+        _require_names(named)
         return self
 
     @field_validator("labeling_model", "prompts", "features", mode="before")
@@ -157,7 +157,7 @@ class RunConfig(LabelConfig):
         named = [self.base_model, self.sae_model, self.output_dir, *self.domain_data, *self.general_data]
         if "" in named:
             raise ValueError("a path is empty; name a file or a directory (`.` is this one)")
-        _require_no_zero_byte([*named, self.revision])
+        _require_names([*named, self.revision])
         if self.min_length > self.max_length:
             raise ValueError(f"min_length {self.min_length} exceeds max_length {self.max_length}")
         if self.batch_tokens < self.max_length:
@@ -171,9 +171,14 @@ class RunConfig(LabelConfig):
         return self
 
 
-def _require_no_zero_byte(named: Iterable[str | None]) -> None:
-    if any("\0" in name for name in named if name):
-        raise ValueError("a path or an address holds a zero byte, which no name can")
+def _require_names(named: Iterable[str | None]) -> None:
+    for name in filter(None, named):
+        if "\0" in name:
+            raise ValueError("a path or an address holds a zero byte, which no name can")
+        try:
+            name.encode()
+        except UnicodeEncodeError:  # the libraries that read and write tables take no other names
+            raise ValueError(f"the name {name!a} is not UTF-8; rename it, or choose another") from None
 
 
 def _words(value: object) -> list[object]:

