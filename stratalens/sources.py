@@ -210,7 +210,7 @@ def hub_errors(source: str, error: type[StratalensError]) -> Iterator[None]:
         chain: list[BaseException] = [problem]
         while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
             chain.append(cause)
-        raise error(_remedy(source, chain)) from None
+        raise error(_remedy(source, chain, error)) from None
 
 
 def _is_of_a_library(problem: BaseException) -> bool:
@@ -221,7 +221,7 @@ def _is_of_a_library(problem: BaseException) -> bool:
     return raised is not None and raised.tb_frame.f_globals.get("__name__", "").split(".")[0] != __package__
 
 
-def _remedy(source: str, chain: list[BaseException]) -> str:
+def _remedy(source: str, chain: list[BaseException], kind: type[StratalensError]) -> str:
     from huggingface_hub import errors as hub
 
     def has(*kinds: type[BaseException]) -> bool:
@@ -230,10 +230,14 @@ def _remedy(source: str, chain: list[BaseException]) -> str:
     if any(type(problem).__name__ in ("MemoryError", "OutOfMemoryError") for problem in chain):
         return f"{source}: does not fit into memory; try --dtype bfloat16, fewer --layers or another --device"
     if any("trust_remote_code" in str(problem) for problem in chain):
+        if kind is not ModelError:
+            return f"{source}: it needs Python code that comes with it, which is never run here; name another model"
         return (
             f"{source}: it needs Python code that comes with it, which is not run unless you ask for it by name; "
             "read that code, then give --trust_remote_code"
         )
+    if any(isinstance(problem, UnicodeEncodeError) and "Bearer " in problem.object for problem in chain):
+        return "the Hub token holds a character that no token has; log in again with `hf auth login`, or set HF_TOKEN"
     if Path(source).is_dir():
         reason = " ".join(str(chain[0]).split())[:200]
         return f"{source}: no usable Hugging Face model here ({reason})"

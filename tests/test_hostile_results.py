@@ -243,8 +243,9 @@ def test_a_result_that_is_not_as_a_run_writes_it_is_refused_by_file(result, docu
 def outside(tmp_path) -> Path:
     """Files of the user's beside the result."""
     folder = tmp_path / "outside"
-    (folder / "layer_0").mkdir(parents=True)
-    for name in ("thesis.txt", "layer_0/evidence.json", "features.parquet"):
+    for name in ("layer_0", "evidence"):
+        (folder / name).mkdir(parents=True)
+    for name in ("thesis.txt", "layer_0/notes.txt", "features.parquet"):
         (folder / name).write_text("mine")
     return folder
 
@@ -267,27 +268,23 @@ def test_names_in_a_record_reach_nothing_outside(result, outside):
 def test_a_folder_of_the_result_that_leads_outside_is_refused_and_not_written(
     result, outside, documented, capsys, name
 ):
-    shutil.rmtree(result / name)
-    (result / name).symlink_to(outside / "layer_0")
-    shutil.copytree(result / "layer_2", outside / "layer_0", dirs_exist_ok=True)
+    shutil.move(result / name, outside / name / "moved")
+    (result / name).symlink_to(outside / name / "moved")
     before, others = contents(outside), contents(result)
-    line = refused(capsys, "analyze", *again(result), "--quiet")
+    line = refused(capsys, "label", str(result), "--quiet")
     assert f"{name}: leads out of {result}; remove this link or choose another --output_dir" in line
     assert (contents(outside), contents(result)) == (before, others)
     if name == "layer_0":
         documented("Output, disk and cache", "a folder of the result that is a link to elsewhere", line)
 
 
-def again(result: Path) -> list[str]:
-    """Arguments that repeat a run into its own place."""
-    return ["--config", str(result / "run.json"), "--output_dir", str(result)]
-
-
 def test_a_link_in_the_place_of_a_file_is_replaced_and_not_followed(result, outside):
+    shutil.copy(result / "features.parquet", outside)
     (result / "features.parquet").unlink()
     (result / "features.parquet").symlink_to(outside / "features.parquet")
+    edited(outside / "features.parquet", label="theirs")
     before = contents(outside)
-    assert main(["analyze", *again(result), "--quiet"]) == 0
+    assert main(["label", str(result), "--quiet"]) == 0
     assert contents(outside) == before
     assert not (result / "features.parquet").is_symlink()
 

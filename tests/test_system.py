@@ -1,6 +1,7 @@
 """What the machine refuses, or a person ends, is told in one line with its exit code, and leaves no half result."""
 
 import errno
+import io
 import json
 import os
 import shutil
@@ -13,19 +14,20 @@ from pathlib import Path
 
 import pytest
 from refusal import output_of, refusal, with_options
+from threads import one_thread
+
+from stratalens.cli import entry_point
 
 PROGRAM = [sys.executable, "-c", "from stratalens.cli import entry_point; entry_point()"]
 OUTPUT = "Output, disk and cache"
 
 
-def run(*words: str, **options) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*PROGRAM, *words], capture_output=True, text=True, timeout=300, **options)
-
-
-def the_line(done: subprocess.CompletedProcess[str]) -> str:
-    assert (done.returncode, done.stdout) == (2, ""), done.stderr
-    assert len(done.stderr.splitlines()) == 1, done.stderr
-    return done.stderr
+@pytest.fixture(autouse=True)
+def few_threads(monkeypatch) -> Iterator[None]:
+    """One thread here and in programs started from here: more only wait for each other."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    with one_thread():
+        yield
 
 
 BOUND = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-dac_override,-dac_read_search"]
@@ -116,17 +118,16 @@ def tiny_disk(tmp_path, error_book) -> Iterator[Path]:
     subprocess.run(["umount", str(place)], check=True)
 
 
-def test_a_full_disk_is_told_and_nothing_stays_on_it(tiny_disk, documented, tiny_arguments):
-    (tiny_disk / "out").mkdir()
-    (tiny_disk / "out" / "mine.txt").write_text("mine")
-    done = run("analyze", "--quiet", *with_options(tiny_arguments, {"output_dir": str(tiny_disk / "out")}))
-    documented(OUTPUT, "a full disk", the_line(done))
-    assert "the disk is full; make room or choose another --output_dir" in done.stderr
-    assert [path.name for path in (tiny_disk / "out").iterdir()] == ["mine.txt"]
-    done = run("analyze", "--quiet", env=os.environ | {"STRATALENS_CACHE": str(tiny_disk / "cache")}, cwd=tiny_disk)
-    documented(OUTPUT, "a full disk for the cache", the_line(done).replace(str(tiny_disk), "DIR"))
-    assert "STRATALENS_CACHE" in done.stderr
-    assert list((tiny_disk / "cache").iterdir()) == []
+def test_a_full_disk_is_told_and_nothing_stays_on_it(tiny_disk, capsys, monkeypatch, documented, tiny_arguments):
+    (tiny_disk / "mine.txt").write_text("mine")
+    line = refusal(with_options(tiny_arguments, {"output_dir": str(tiny_disk / "out")}), capsys)
+    assert "the disk is full; make room or choose another --output_dir" in line
+    documented(OUTPUT, "a full disk", line)
+    monkeypatch.setenv("STRATALENS_CACHE", str(tiny_disk / "cache"))
+    line = refusal(["--output_dir", str(tiny_disk / "out")], capsys)
+    assert "STRATALENS_CACHE" in line
+    documented(OUTPUT, "a full disk for the cache", line)
+    assert {path.name for path in tiny_disk.rglob("*")} == {"mine.txt", "cache"}
 
 
 def test_ctrl_c_ends_a_run_with_one_line_and_leaves_nothing(documented, tiny_arguments):
@@ -155,16 +156,21 @@ def test_a_reader_that_has_enough_is_no_mistake(words):
 
 
 def test_a_terminal_that_knows_only_ascii_and_texts_whose_names_are_no_text_do_not_end_a_run(
-    tmp_path, tiny_arguments, small_texts
+    monkeypatch, tmp_path, tiny_arguments, small_texts
 ):
     (tmp_path / "texts").mkdir()
     name = os.fsencode(tmp_path) + b"/texts/caf\xe9.jsonl"
     shutil.copy(small_texts[0], name)
     place = tmp_path / "Ergebnisse für 😀"
     words = with_options(tiny_arguments, {"output_dir": str(place), "domain_data": str(tmp_path / "texts")})
-    done = run("analyze", *words, env=os.environ | {"PYTHONIOENCODING": "ascii", "LC_ALL": "C"})
-    assert done.returncode == 0, done.stderr
-    assert "Results: " in done.stdout
+    monkeypatch.setattr(sys, "argv", ["stratalens", "analyze", *words])
+    shown = io.BytesIO()
+    for stream in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, stream, io.TextIOWrapper(shown, encoding="ascii", write_through=True))
+    with pytest.raises(SystemExit) as stop:
+        entry_point()
+    assert stop.value.code == 0
+    assert f"{tmp_path}/Ergebnisse f\\xfcr \\U0001f600".encode() in shown.getvalue()
     record = json.loads((place / "run.json").read_text())
     assert [os.fsencode(path) for path in record["corpus"]["files"]["financial"]] == [name]
 
