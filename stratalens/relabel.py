@@ -99,12 +99,11 @@ def _saved_evidence(saved: SavedResult, findings: Findings) -> Gathered | None:
         set(table["feature_number"]) != set(evidence.layers[layer].features) for layer, table in findings.top.items()
     ):
         return None
-    found = {layer: read_lenses(saved.directory / f"layer_{layer}" / EVIDENCE_FILE) for layer in layers}
-    lenses = {
-        layer: [one[int(feature)] for feature in evidence.layers[layer].features]
-        for layer, one in found.items()
-        if one is not None
+    found = {
+        layer: read_lenses(saved.directory / f"layer_{layer}" / EVIDENCE_FILE, one.features.tolist())
+        for layer, one in evidence.layers.items()
     }
+    lenses = {layer: one for layer, one in found.items() if one is not None}
     return Gathered(evidence, lenses if len(lenses) == len(layers) else None)
 
 

@@ -69,9 +69,9 @@ def replaced(value: Any, at: tuple, new: object) -> Any:
 def read_whole(result: Path) -> None:
     """Read all that `label` and `show` take from a result."""
     saved = load_result(result)
-    Evidence.load(result / "evidence", saved.findings.top)
-    for layer in saved.findings.top:
-        read_lenses(result / f"layer_{layer}" / "evidence.json")
+    evidence = Evidence.load(result / "evidence", saved.findings.top)
+    for layer, one in evidence.layers.items():
+        read_lenses(result / f"layer_{layer}" / "evidence.json", one.features.tolist())
     show(result, 0, int(first_feature(result)[1]))
 
 
@@ -219,6 +219,10 @@ DAMAGED: dict[str, tuple[Damage, str]] = {
     "evidence without features": (
         lambda out: (out / "layer_0/evidence.json").write_text('{"features": [{}]}'),
         "evidence.json: damaged, missing or of another version",
+    ),
+    "evidence of other features": (
+        lambda out: shutil.copy(out / "layer_2/evidence.json", out / "layer_0/evidence.json"),
+        "evidence.json: damaged, missing or of another version (nothing on feature",
     ),
     "evidence nested without end": (
         lambda out: (out / "layer_0/evidence.json").write_text("[" * 100_000),

@@ -164,15 +164,19 @@ def read_evidence_file(path: Path) -> dict[int, StoredEvidence]:
         raise damaged(path, error.strerror) from None
 
 
-def read_lenses(path: Path) -> dict[int, TokenLens] | None:
-    """Feature -> its lens, of a file that `write_evidence_file` wrote; None where it holds none.
+def read_lenses(path: Path, features: Sequence[int]) -> list[TokenLens] | None:
+    """The lenses of features, of a file that `write_evidence_file` wrote; None where it holds none.
 
     Raises:
         ConfigError: the file is missing or damaged.
     """
-    lenses = {}
-    for feature, one in read_evidence_file(path).items():
-        if one.promoted is None or one.suppressed is None:
+    stored = read_evidence_file(path)
+    lenses = []
+    for feature in features:
+        if feature not in stored:
+            raise damaged(path, f"nothing on feature {feature}")
+        promoted, suppressed = stored[feature].promoted, stored[feature].suppressed
+        if promoted is None or suppressed is None:
             return None
-        lenses[feature] = TokenLens(one.promoted, one.suppressed)
+        lenses.append(TokenLens(promoted, suppressed))
     return lenses
