@@ -11,7 +11,7 @@ from stratalens.corpora import Corpus, survey
 from stratalens.errors import ModelError
 from stratalens.harvest import LayerProbe
 from stratalens.listener import Listener
-from stratalens.model import choose_device, choose_dtype, cut, load_model
+from stratalens.model import choose_device, choose_dtype, cut, forward, load_model
 from stratalens.prepared import Prepared
 from stratalens.report import record
 from stratalens.sae import Sae
@@ -84,6 +84,7 @@ def open_model(config: RunConfig, ready: Prepared, listener: Listener) -> OpenMo
                 revision=ready.source.revision,
                 trust_remote_code=ready.source.trust_remote_code,
             )
+            forward(model, torch.zeros((1, 2), dtype=torch.long))  # what is wrong with a config may show only here
         saes = {layer: sae.to(device) for layer, sae in ready.saes.items()}
         checks = _check(config, ready, model, saes)
     for check in checks.values():

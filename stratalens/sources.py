@@ -239,7 +239,7 @@ def _remedy(source: str, chain: list[BaseException], kind: type[StratalensError]
     if any(isinstance(problem, UnicodeEncodeError) and "Bearer " in problem.object for problem in chain):
         return "the Hub token holds a character that no token has; log in again with `hf auth login`, or set HF_TOKEN"
     if Path(source).is_dir():
-        reason = " ".join(str(chain[0]).split())[:200]
+        reason = " ".join(str(chain[0]).split())[:200] or type(chain[0]).__name__
         return f"{source}: no usable Hugging Face model here ({reason})"
     if has(hub.GatedRepoError):
         return f"{source} is gated: accept its terms on its Hub page, then log in with `hf auth login` or set HF_TOKEN"

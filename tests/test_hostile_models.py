@@ -70,10 +70,6 @@ CONFIGS: dict[str, tuple[dict[str, object], str]] = {
     "a config of more layers than there are weights": ({"num_hidden_layers": 10**9}, "model: its config.json is not"),
     "weights of another width than the config says": ({"hidden_size": 64}, "SAE reads vectors of width 32, but"),
     "weights of another vocabulary than the config says": ({"vocab_size": 17}, "model: no usable Hugging Face model"),
-    "a kind of quantization that is not installed": (
-        {"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}},
-        "model: no usable Hugging Face model here (",
-    ),
 }
 
 
