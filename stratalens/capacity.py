@@ -62,9 +62,10 @@ def count_parameters(ready: Prepared) -> tuple[int, int]:
     from transformers import AutoConfig, AutoModel
 
     source = ready.source
+    trusted = {"trust_remote_code": source.trust_remote_code}
     with hub_errors(source.location, ModelError), torch.device("meta"):
-        config = AutoConfig.from_pretrained(source.location, revision=source.revision)
-        model = AutoModel.from_config(config)
+        config = AutoConfig.from_pretrained(source.location, revision=source.revision, **trusted)
+        model = AutoModel.from_config(config, **trusted)
     embedding = sum(p.numel() for p in model.get_input_embeddings().parameters())
     blocks = sum(p.numel() for p in model.parameters()) - embedding
     return blocks * (max(ready.saes) + 1) // source.num_layers, embedding

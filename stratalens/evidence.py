@@ -16,6 +16,7 @@ from stratalens.harvest import LayerProbe
 from stratalens.model import forward, hooked
 from stratalens.passages import Passage, load_passages, write_passages
 from stratalens.room import Room
+from stratalens.stored import UNREADABLE, damaged
 from stratalens.tokens import TokenBatch, pack
 
 PASSAGES_FILE = "passages.parquet"
@@ -118,14 +119,30 @@ class Evidence:
 
     @classmethod
     def load(cls, directory: Path, layers: Iterable[int]) -> "Evidence":
-        """Read what `write` wrote."""
-        loaded = {}
-        for layer in layers:
-            with np.load(directory / f"layer_{layer}.npz") as archive:
-                parts = (archive["data"], archive["indices"], archive["indptr"])
-                matrix = sparse.csc_array(parts, shape=tuple(archive["shape"]))
-                loaded[layer] = LayerEvidence(archive["features"], matrix)
-        return cls(load_passages(directory / PASSAGES_FILE), loaded)
+        """Read what `write` wrote.
+
+        Raises:
+            ConfigError: a file is damaged, or does not fit the others.
+        """
+        passages = load_passages(directory / PASSAGES_FILE)
+        tokens = int(first_tokens(passages)[-1])
+        return cls(passages, {layer: _load_layer(directory / f"layer_{layer}.npz", tokens) for layer in layers})
+
+
+def _load_layer(path: Path, tokens: int) -> LayerEvidence:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            features, data, indices = archive["features"], archive["data"], archive["indices"]
+            matrix = sparse.csc_array((data, indices, archive["indptr"]), shape=tuple(archive["shape"]))
+        matrix.check_format(full_check=True)  # compiled code takes indices at their word
+    except UNREADABLE as error:
+        raise damaged(path, error) from None
+    expected = (tokens, len(features)) if features.ndim == 1 else None
+    if matrix.shape != expected or features.dtype.kind != "i":
+        raise damaged(path, f"it does not fit the {tokens} tokens of {PASSAGES_FILE}")
+    if matrix.dtype != np.float32 or not np.isfinite(matrix.data).all() or (matrix.data < 0).any():
+        raise damaged(path, "it holds what is no activation")
+    return LayerEvidence(features, matrix)
 
 
 class FiredEntries(NamedTuple):

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from stratalens.errors import ConfigError
+from stratalens.small_files import read_text
 
 
 def read_feature_list(name: str) -> dict[int, list[int]]:
@@ -16,32 +17,35 @@ def read_feature_list(name: str) -> dict[int, list[int]]:
         ConfigError: the file cannot be read, a line is no pair of numbers, or a pair stands there twice.
     """
     path = Path(name).expanduser()
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or 'not UTF-8 text'}") from None
+    lines = read_text(path).splitlines()
     numbered = [(number, line) for number, line in enumerate(lines, 1) if line.strip() and not line.startswith("#")]
     if not numbered:
         raise ConfigError(f"{path}: it names no feature; write lines such as `16 163`")
-    columns = next(csv.reader([numbered[0][1]]))
-    named = [column.strip().lower() for column in columns]
+    named = [column.strip().lower() for column in _cells(path, *numbered[0])]
     if "layer" in named and ("feature_number" in named or "latent" in named):
         places = named.index("layer"), named.index("feature_number" if "feature_number" in named else "latent")
-        rows = [(number, next(csv.reader([line]))) for number, line in numbered[1:]]
+        rows = [(number, _cells(path, number, line)) for number, line in numbered[1:]]
         pairs = [(number, [row[at] if at < len(row) else "" for at in places]) for number, row in rows]
     else:
         pairs = [(number, re.split(r"[\s,;/]+", line.strip())) for number, line in numbered]
-    features: dict[int, list[int]] = {}
+    features: dict[int, dict[int, None]] = {}
     for number, pair in pairs:
         if len(pair) != 2 or not all(re.fullmatch(r"\d{1,7}", word.strip()) for word in pair):
             raise ConfigError(f"{path}, line {number}: expected a layer and a latent, such as `16 163`")
         layer, latent = int(pair[0]), int(pair[1])
-        if latent in features.setdefault(layer, []):
+        if latent in features.setdefault(layer, {}):
             raise ConfigError(f"{path}, line {number}: feature {latent} of layer {layer} is named twice")
-        features[layer].append(latent)
+        features[layer][latent] = None
     if not features:
         raise ConfigError(f"{path}: it names no feature; write lines such as `16 163`")
-    return features
+    return {layer: list(latents) for layer, latents in features.items()}
+
+
+def _cells(path: Path, number: int, line: str) -> list[str]:
+    try:
+        return next(csv.reader([line]))
+    except csv.Error as error:
+        raise ConfigError(f"{path}, line {number}: not a line of a CSV file ({error})") from None
 
 
 def require_latents(features: Mapping[int, Sequence[int]], latents: Mapping[int, int]) -> None:

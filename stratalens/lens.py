@@ -60,14 +60,13 @@ def load_head(source: ModelSource, device: torch.device, dtype: torch.dtype) -> 
     from transformers import AutoConfig, AutoModelForCausalLM
 
     with hub_errors(source.location, ModelError), quiet_transformers():
-        config = AutoConfig.from_pretrained(source.location, revision=source.revision)
+        origin = {"revision": source.revision, "trust_remote_code": source.trust_remote_code}
+        config = AutoConfig.from_pretrained(source.location, **origin)
         text = config.get_text_config()
         text.num_hidden_layers = 0
         if getattr(text, "layer_types", None):
             text.layer_types = []
-        model = AutoModelForCausalLM.from_pretrained(
-            source.location, revision=source.revision, config=config, dtype=dtype
-        )
+        model = AutoModelForCausalLM.from_pretrained(source.location, config=config, dtype=dtype, **origin)
     decoder = model.get_decoder()
     norm = next((getattr(decoder, name) for name in NORMS if hasattr(decoder, name)), None)
     unembedding = model.get_output_embeddings()

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import yaml
 from jaxtyping import Int
 
 from stratalens.domains import BUILT_IN_DOMAINS, lexicon_file
 from stratalens.errors import ConfigError
+from stratalens.small_files import read_yaml
 from stratalens.words import FUNCTION_WORDS, Kind, Words, phrase_stems
 
 LONGEST_TERM = 6
@@ -172,12 +172,7 @@ def read_lexicon(path: Path, *, specific: bool = True) -> list[Concept]:
     Raises:
         ConfigError: the file cannot be read, or is not such a list.
     """
-    try:
-        loaded = yaml.load(path.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or 'not UTF-8 text'}") from None
-    except (yaml.YAMLError, RecursionError, ValueError) as error:  # ValueError: a date that is none
-        raise ConfigError(f"{path}: not valid YAML ({' '.join(str(error).split())[:200]})") from None
+    loaded = read_yaml(path)
     if not isinstance(loaded, list) or not loaded:
         raise ConfigError(f"{path}: expected a list of concepts, each with `concept` and `terms`")
     return [_concept(path, number, entry, specific) for number, entry in enumerate(loaded, 1)]

@@ -69,6 +69,7 @@ def load_model(
     dtype: torch.dtype,
     revision: str | None = None,
     load_in: str | None = None,
+    trust_remote_code: bool = False,
 ) -> nn.Module:
     """Load the decoder of a causal language model cut after `blocks` blocks, without language-model head.
 
@@ -79,6 +80,7 @@ def load_model(
         dtype: of weights and activations.
         revision: of the Hub repository.
         load_in: `8bit` or `4bit` to quantise the blocks by bitsandbytes.
+        trust_remote_code: whether code that comes with the model may run; it is never asked for at the terminal.
 
     Raises:
         ModelError: the model has fewer blocks than asked for, or bitsandbytes is not installed.
@@ -87,7 +89,8 @@ def load_model(
 
     # Read when oneDNN first runs: by default it keeps 1,024 kernels with their buffers, one for each shape of batch.
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16")
-    config = AutoConfig.from_pretrained(source, revision=revision)
+    origin = {"revision": revision, "trust_remote_code": trust_remote_code}
+    config = AutoConfig.from_pretrained(source, **origin)
     text_config = config.get_text_config()
     if blocks is not None:
         if blocks > text_config.num_hidden_layers:
@@ -101,7 +104,7 @@ def load_model(
     if load_in is not None:
         placement |= {"quantization_config": _quantisation(load_in, dtype), "device_map": {"": device}}
     with quiet_transformers():
-        model = AutoModel.from_pretrained(source, revision=revision, config=config, dtype=dtype, **placement)
+        model = AutoModel.from_pretrained(source, config=config, dtype=dtype, **origin, **placement)
     model = model if placement else model.to(device)
     return model.eval().requires_grad_(False)
 

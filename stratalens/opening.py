@@ -13,7 +13,7 @@ from stratalens.corpora import Corpus, survey
 from stratalens.errors import ModelError
 from stratalens.harvest import LayerProbe
 from stratalens.listener import Listener
-from stratalens.model import choose_device, choose_dtype, cut, load_model
+from stratalens.model import choose_device, choose_dtype, cut, forward, load_model
 from stratalens.prepared import Prepared
 from stratalens.report import record
 from stratalens.sae import Sae, SaeFile
@@ -132,14 +132,17 @@ def load_blocks(
         ModelError: it cannot be loaded.
     """
     with hub_errors(source.location, ModelError):
-        return load_model(
+        model = load_model(
             source.location,
             blocks=blocks,
             device=device,
             dtype=dtype,
             revision=source.revision,
             load_in=config.load_in,
+            trust_remote_code=source.trust_remote_code,
         )
+        forward(model, torch.zeros((1, 2), dtype=torch.long))  # what is wrong with a config may show only here
+    return model
 
 
 def _check(

@@ -12,6 +12,7 @@ from jaxtyping import Int
 from stratalens.corpora import POPULATIONS, Corpus, Half, Side, Survey, first_by_hash
 from stratalens.examples import EXAMPLES_KEPT, TopExamples
 from stratalens.hashing import hash64
+from stratalens.stored import UNREADABLE, damaged, read_table
 from stratalens.tokens import PassageCutter, TokenSpan
 
 SAMPLED_TEXTS = 128
@@ -168,15 +169,41 @@ def write_passages(passages: Sequence[Passage], path: Path) -> None:
 
 
 def load_passages(path: Path) -> list[Passage]:
-    """Read what `write_passages` wrote."""
-    return [
-        Passage(
-            place=Place(row["content"], row["start"], row["end"]),
-            document=row["document"],
-            population=row["population"],
-            text=row["text"],
-            token_ids=np.asarray(row["token_ids"]),
-            offsets=np.asarray(row["offsets"]).reshape(-1, 2),
-        )
-        for row in pd.read_parquet(path).to_dict("records")
-    ]
+    """Read what `write_passages` wrote.
+
+    Raises:
+        ConfigError: the file is damaged.
+    """
+    table = read_table(path)
+    try:
+        passages = [
+            Passage(
+                place=Place(row["content"], row["start"], row["end"]),
+                document=row["document"],
+                population=row["population"],
+                text=row["text"],
+                token_ids=np.asarray(row["token_ids"]),
+                offsets=np.asarray(row["offsets"]).reshape(-1, 2),
+            )
+            for row in table.to_dict("records")
+        ]
+        sound = all(_is_sound(passage) for passage in passages)
+    except UNREADABLE as error:
+        raise damaged(path, error) from None
+    if not sound:
+        raise damaged(path, "a passage does not fit its tokens")
+    return passages
+
+
+def _is_sound(passage: Passage) -> bool:
+    ids, offsets, text = passage.token_ids, passage.offsets, passage.text
+    numbers = (passage.population, passage.document, *passage.place)
+    return bool(
+        isinstance(text, str)
+        and all(isinstance(number, int) for number in numbers)
+        and 0 <= passage.population < POPULATIONS
+        and ids.dtype.kind == offsets.dtype.kind == "i"
+        and len(ids) == len(offsets) > 0
+        and (offsets[:, 0] <= offsets[:, 1]).all()
+        and 0 <= offsets.min() <= offsets.max() <= len(text)
+    )

@@ -110,12 +110,11 @@ def load_evidence(saved: SavedResult) -> Gathered | None:
     if not all((folder / f"layer_{layer}.npz").is_file() for layer in layers):
         return None
     evidence = Evidence.load(folder, layers)
-    found = {layer: read_lenses(saved.directory / f"layer_{layer}" / EVIDENCE_FILE) for layer in layers}
-    lenses = {
-        layer: [one[int(feature)] for feature in evidence.layers[layer].features]
-        for layer, one in found.items()
-        if one is not None
+    found = {
+        layer: read_lenses(saved.directory / f"layer_{layer}" / EVIDENCE_FILE, one.features.tolist())
+        for layer, one in evidence.layers.items()
     }
+    lenses = {layer: one for layer, one in found.items() if one is not None}
     return Gathered(evidence, lenses if len(lenses) == len(layers) else None)
 
 

@@ -1,20 +1,19 @@
 """Everything that a result knows of one feature, printed."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from stratalens.errors import ConfigError
-from stratalens.report.evidence_file import EVIDENCE_FILE
+from stratalens.errors import ConfigError, printable
+from stratalens.report.evidence_file import EVIDENCE_FILE, StoredExample, read_evidence_file
 from stratalens.report.saved import SavedResult, load_result
-from stratalens.terminal import WIDTH_OF_FILES
+from stratalens.stored import damaged
+from stratalens.terminal import WIDTH_OF_FILES, plain
 
 STRONG = 0.5
 """Tokens with this share of the passage's strongest activation stand in double square brackets."""
@@ -51,7 +50,7 @@ def show(directory: Path, layer: int, feature: int) -> None:
     domain = saved.config.domain
     if len(reported):
         row = reported.iloc[0].to_dict()
-        console.print(f"[bold]Feature {feature} of layer {layer}: {escape(row['label'])}[/bold]")
+        console.print(f"[bold]Feature {feature} of layer {layer}: {plain(str(row['label']))}[/bold]")
         console.print(f"Rank {row['rank']} of {len(top)} reported {domain} features of the layer")
         _print_label(console, row)
     else:
@@ -70,18 +69,19 @@ def _number(value: Any, digits: int = 4) -> str:
 
 
 def _print_label(console: Console, row: dict[str, Any]) -> None:
-    console.print(f"Label by {escape(row['label_source'])}", end="")
+    console.print(f"Label by {plain(str(row['label_source']))}", end="")
     if pd.notna(row["detection_auroc"]):
+        judge = plain(str(row["label_judge"]))
         console.print(
             f"; detection AUROC {_number(row['detection_auroc'], 3)} "
             f"({_number(row['detection_low'], 3)} to {_number(row['detection_high'], 3)}) "
-            f"on {row['detection_examples']} passages it was not made from, judged by {escape(row['label_judge'])}; "
+            f"on {row['detection_examples']} passages it was not made from, judged by {judge}; "
             f"with another feature's label {_number(row['control_auroc'], 3)}",
             end="",
         )
     if pd.notna(row["fuzzing_auroc"]):
         console.print(f"; fuzzing AUROC {_number(row['fuzzing_auroc'], 3)}", end="")
-    console.print(f"; {escape(row['label_note'])}" if pd.notna(row["label_note"]) else "")
+    console.print(f"; {plain(str(row['label_note']))}" if pd.notna(row["label_note"]) else "")
 
 
 def _print_statistics(console: Console, row: dict[str, Any], domain: str) -> None:
@@ -112,26 +112,29 @@ def _print_statistics(console: Console, row: dict[str, Any], domain: str) -> Non
 
 def _print_evidence(console: Console, saved: SavedResult, layer: int, feature: int) -> None:
     path = saved.directory / f"layer_{layer}" / EVIDENCE_FILE
-    try:
-        features = json.loads(path.read_text(encoding="utf-8"))["features"]
-    except (OSError, ValueError, KeyError):
-        raise ConfigError(f"{path}: cannot be read; run the analysis again") from None
-    one = next(entry for entry in features if entry["feature_number"] == feature)
-    shares = ", ".join(f"{token['token']} {100 * token['share']:.0f}%" for token in one["top_tokens"])
-    console.print(f"Tokens with most activation: {escape(shares)}")
-    for title, key, name in (("Concepts", "concepts", "concept"), ("Phrases", "phrases", "phrase")):
-        listed = ", ".join(f"{entry[name]} {entry['preference']:.2f}" for entry in one[key])
-        console.print(f"{title} it prefers (lower bound of AUROC by sentence): {escape(listed or '-')}")
-    for title, key in (("Promotes", "promoted"), ("Suppresses", "suppressed")):
-        if one[key]:
-            console.print(f"{title} next: {escape(', '.join(repr(token['token']) for token in one[key]))}")
+    one = read_evidence_file(path).get(feature)
+    if one is None:
+        raise damaged(path, f"nothing on feature {feature}")
+    shares = ", ".join(f"{token.token} {100 * token.share:.0f}%" for token in one.top_tokens)
+    console.print(f"Tokens with most activation: {plain(shares)}")
+    concepts = ", ".join(f"{entry.concept} {entry.preference:.2f}" for entry in one.concepts)
+    phrases = ", ".join(f"{entry.phrase} {entry.preference:.2f}" for entry in one.phrases)
+    for title, listed in (("Concepts", concepts), ("Phrases", phrases)):
+        console.print(f"{title} it prefers (lower bound of AUROC by sentence): {plain(listed or '-')}")
+    for title, tokens in (("Promotes", one.promoted), ("Suppresses", one.suppressed)):
+        if tokens:
+            console.print(f"{title} next: {plain(', '.join(repr(token.token) for token in tokens))}")
     for kind, title in KINDS.items():
-        examples = [example for example in one["examples"] if example["kind"] == kind]
+        examples = [example for example in one.examples if example.kind == kind]
         if examples:
             console.print(f"\n[bold]{title}[/bold]")
         for example in examples:
-            console.print(f"[dim]{example['activation']:.2f} {example['side']}, {example['half']}[/dim] ", end="")
-            console.print(_highlighted(example["tokens"], example["activations"]))
+            _print_example(console, example)
+
+
+def _print_example(console: Console, example: StoredExample) -> None:
+    console.print(f"[dim]{example.activation:.2f} {plain(example.side)}, {plain(example.half)}[/dim] ", end="")
+    console.print(_highlighted(example.tokens, example.activations))
 
 
 def _highlighted(tokens: list[str], activations: list[float]) -> Text:
@@ -142,7 +145,7 @@ def _highlighted(tokens: list[str], activations: list[float]) -> Text:
     for token, value in list(zip(tokens, activations, strict=True))[
         max(0, peak - TOKENS_AROUND) : peak + TOKENS_AROUND
     ]:
-        token = token.replace("\n", " ")
+        token = printable(token.replace("\n", " "))
         if highest > 0 and value >= STRONG * highest:
             space = token[: len(token) - len(token.lstrip())]
             text.append(space).append(f"[[{token.lstrip()}]]", style="bold green")

@@ -11,10 +11,17 @@ from stratalens.checkpoints import sparsify
 from stratalens.config import BRIEF_LAYERS, RunConfig, parse_layers
 from stratalens.embedded import MODEL_NAME, SAE_DIRECTORY, embedded_model_directory
 from stratalens.errors import CheckpointError, ConfigError, ModelError, StratalensError
+from stratalens.memory import out_of_memory
 from stratalens.sae import SaeFile
 
 HUB_LIBRARIES = ("httpx", "httpx2", "huggingface_hub", "safetensors", "safetensors_rust")
 """Libraries whose errors mean that a repository or a file of it cannot be had."""
+
+IDENTITY_SUFFIXES = (".json", ".safetensors", ".bin", ".py")
+"""Files of a model directory that its activations depend on."""
+
+LARGEST_SIZE = 10**7
+"""Layers of a model, or width of its residual stream, at most."""
 
 
 class ModelSource(NamedTuple):
@@ -27,7 +34,9 @@ class ModelSource(NamedTuple):
     num_layers: int
     d_model: int
     digest: str
-    """SHA-256 over config and weights of a local directory, or the commit of a Hub repository."""
+    """SHA-256 over config, weights and code of a local directory, or the commit of a Hub repository."""
+    trust_remote_code: bool = False
+    """Whether code that comes with the model may run."""
 
 
 def find_model(config: RunConfig, say: Callable[[str], None] = lambda _message: None) -> ModelSource:
@@ -43,13 +52,27 @@ def find_model(config: RunConfig, say: Callable[[str], None] = lambda _message: 
     from transformers import AutoConfig
 
     with hub_errors(location, ModelError):
-        loaded = AutoConfig.from_pretrained(location, revision=config.revision)
-    text = loaded.get_text_config()
+        loaded = AutoConfig.from_pretrained(
+            location, revision=config.revision, trust_remote_code=config.trust_remote_code
+        )
+        text = loaded.get_text_config()
+        sizes = {size: getattr(text, size, None) for size in ("num_hidden_layers", "hidden_size")}
+    if not all(isinstance(size, int) and 0 < size < LARGEST_SIZE for size in sizes.values()):
+        told = ", ".join(f"{name} {str(size)[:40]}" for name, size in sizes.items())
+        raise ModelError(f"{name}: its config.json is not that of a causal language model ({told})")
     if Path(location).is_dir():
-        digest = digest_of(p for p in Path(location).iterdir() if p.suffix in (".json", ".safetensors", ".bin"))
+        digest = digest_of(p for p in Path(location).iterdir() if p.suffix in IDENTITY_SUFFIXES)
     else:
         digest = _commit(location, config.revision)
-    return ModelSource(location, name, config.revision, text.num_hidden_layers, text.hidden_size, digest)
+    return ModelSource(
+        location,
+        name,
+        config.revision,
+        num_layers=text.num_hidden_layers,
+        d_model=text.hidden_size,
+        digest=digest,
+        trust_remote_code=config.trust_remote_code,
+    )
 
 
 def _commit(repository: str, revision: str | None) -> str:
@@ -69,7 +92,9 @@ def load_tokenizer(model: ModelSource):
     from transformers import AutoTokenizer
 
     with hub_errors(model.location, ModelError):
-        tokenizer = AutoTokenizer.from_pretrained(model.location, revision=model.revision)
+        tokenizer = AutoTokenizer.from_pretrained(
+            model.location, revision=model.revision, trust_remote_code=model.trust_remote_code
+        )
     if not tokenizer.is_fast:
         raise ModelError(f"{model.name}: it has only a slow tokenizer, without character offsets; a fast one is needed")
     return tokenizer
@@ -158,10 +183,14 @@ def local_or_hub(given: str, error: type[StratalensError]) -> str:
     Raises:
         StratalensError: of the kind given, when it is neither.
     """
-    path = Path(given).expanduser()
-    if path.is_dir():
+    try:
+        path = Path(given).expanduser()
+        is_directory, is_there = path.is_dir(), path.exists()
+    except (OSError, RuntimeError) as problem:  # RuntimeError: ~ of a user that there is not
+        raise error(f"{given[:200]}: cannot be read: {getattr(problem, 'strerror', None) or problem}") from None
+    if is_directory:
         return str(path)
-    if path.exists():
+    if is_there:
         raise error(f"{given}: a directory was expected, this is a file")
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", given):
         raise error(f"{given}: no such directory, and not a Hub id such as organisation/name")
@@ -175,22 +204,46 @@ def hub_errors(source: str, error: type[StratalensError]) -> Iterator[None]:
         yield
     except Exception as problem:
         library = type(problem).__module__.split(".")[0]
-        if not isinstance(problem, OSError | ValueError) and library not in HUB_LIBRARIES:
+        if isinstance(problem, StratalensError) or not (
+            isinstance(problem, OSError | ValueError) or library in HUB_LIBRARIES or _is_of_a_library(problem)
+        ):
             raise
         chain: list[BaseException] = [problem]
         while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
             chain.append(cause)
-        raise error(_remedy(source, chain)) from None
+        raise error(_remedy(source, chain, error)) from None
 
 
-def _remedy(source: str, chain: list[BaseException]) -> str:
+def _is_of_a_library(problem: BaseException) -> bool:
+    """Whether it was raised outside of this package: over a config of nonsense the libraries raise just anything."""
+    raised = problem.__traceback__
+    while raised is not None and raised.tb_next is not None:
+        raised = raised.tb_next
+    return raised is not None and raised.tb_frame.f_globals.get("__name__", "").split(".")[0] != __package__
+
+
+def _remedy(source: str, chain: list[BaseException], kind: type[StratalensError]) -> str:
     from huggingface_hub import errors as hub
 
     def has(*kinds: type[BaseException]) -> bool:
         return any(isinstance(problem, kinds) for problem in chain)
 
+    if any(out_of_memory(problem) for problem in chain):
+        return (
+            f"{source}: does not fit into memory; try shallower --layers, --dtype bfloat16, --load_in 8bit or another "
+            "--device"
+        )
+    if any("trust_remote_code" in str(problem) for problem in chain):
+        if kind is not ModelError:
+            return f"{source}: it needs Python code that comes with it, which is never run here; name another model"
+        return (
+            f"{source}: it needs Python code that comes with it, which is not run unless you ask for it by name; "
+            "read that code, then give --trust_remote_code"
+        )
+    if any(isinstance(problem, UnicodeEncodeError) and "Bearer " in problem.object for problem in chain):
+        return "the Hub token holds a character that no token has; log in again with `hf auth login`, or set HF_TOKEN"
     if Path(source).is_dir():
-        reason = " ".join(str(chain[0]).split())[:200]
+        reason = " ".join(str(chain[0]).split())[:200] or type(chain[0]).__name__
         return f"{source}: no usable Hugging Face model here ({reason})"
     if has(hub.GatedRepoError):
         return f"{source} is gated: accept its terms on its Hub page, then log in with `hf auth login` or set HF_TOKEN"

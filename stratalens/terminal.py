@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from stratalens.errors import printable
 from stratalens.listener import Advance
 from stratalens.run import Result
 
@@ -19,6 +20,11 @@ WIDTH_OF_FILES = 150
 """Tables that go to a file or a pipe are this wide."""
 WIDTH_OF_NUMBERS = 96
 """Columns before the label take this much."""
+
+
+def plain(text: str) -> str:
+    """Text as the terminal shows it: neither markup nor control characters do anything."""
+    return escape(printable(text))
 
 
 class Terminal:
@@ -32,11 +38,11 @@ class Terminal:
 
     def say(self, message: str) -> None:
         """Print one line."""
-        self.console.print(escape(message))
+        self.console.print(plain(message))
 
     def warn(self, message: str) -> None:
         """Print one line, marked as a warning."""
-        self.errors.print(f"[yellow]Note:[/yellow] {escape(message)}")
+        self.errors.print(f"[yellow]Note:[/yellow] {plain(message)}")
 
     @contextmanager
     def track(self, title: str, rows: int | None) -> Iterator[Advance]:
@@ -107,6 +113,6 @@ def _feature_table(result: Result, label_width: int) -> Table:
             f"{row['auroc']:.3f}",
             {True: "yes", False: "no"}.get(row["confirmed"], "-"),
             "-" if pd.isna(row["detection_auroc"]) else f"{row['detection_auroc']:.2f}",
-            escape(shorten(str(row["label"]), label_width, placeholder=" …")),
+            plain(shorten(str(row["label"]), label_width, placeholder=" …")),
         )
     return table

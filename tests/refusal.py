@@ -1,10 +1,12 @@
 """How a test drives the command line into a mistake of the user and reads the one line it ends in."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from stratalens.cli import main
+from stratalens.errors import StratalensError
 
 Options = dict[str, str | list[str]]
 
@@ -36,3 +38,12 @@ def refusal(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     assert lines[0].startswith("stratalens: ")
     assert not output_of(arguments).is_dir()
     return lines[0]
+
+
+def named_error(call: Callable[[], object]) -> StratalensError | None:
+    """The named error that a call ends in, if it does; any other error is a failure of the test."""
+    try:
+        call()
+    except StratalensError as error:
+        return error
+    return None

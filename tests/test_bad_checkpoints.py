@@ -115,41 +115,51 @@ DAMAGED: dict[str, tuple[Damage, str]] = {
 }
 
 
-@pytest.mark.parametrize(("damage", "telling"), DAMAGED.values(), ids=DAMAGED)
-def test_a_damaged_sae_is_refused_with_its_file_and_its_fault(refused, tmp_path, damage, telling):
+@pytest.mark.parametrize("case", DAMAGED)
+def test_a_damaged_sae_is_refused_with_its_file_and_its_fault(refused, documented, tmp_path, case):
+    damage, telling = DAMAGED[case]
     damage(write_sae(tmp_path / "saes" / "layers.2"))
-    assert telling in refused(sae_model=str(tmp_path / "saes"))
+    line = refused(sae_model=str(tmp_path / "saes"))
+    assert telling in line
+    documented("SAE checkpoints", case, line)
 
 
-def test_a_folder_without_saes_is_refused_with_what_one_looks_like(refused, tmp_path):
+def test_a_folder_without_saes_is_refused_with_what_one_looks_like(refused, documented, tmp_path):
     (tmp_path / "saes" / "notes").mkdir(parents=True)
     line = refused(sae_model=str(tmp_path / "saes"))
+    documented("SAE checkpoints", "a folder without SAEs", line)
     assert "saes: no SAE found; expected directories such as `layers.16` with cfg.json and sae.safetensors" in line
 
 
-def test_saes_outside_numbered_layers_are_refused_with_their_names(refused, tmp_path):
+def test_saes_outside_numbered_layers_are_refused_with_their_names(refused, documented, tmp_path):
     write_sae(tmp_path / "saes" / "embed_tokens")
     line = refused(sae_model=str(tmp_path / "saes"))
+    documented("SAE checkpoints", "SAEs outside numbered layers", line)
     assert "none of its hookpoints lies in a numbered layer (found: embed_tokens)" in line
 
 
-def test_saes_of_modules_that_the_model_lacks_are_refused_by_the_name_of_the_module(refused, tmp_path):
+def test_saes_of_modules_that_the_model_lacks_are_refused_by_the_name_of_the_module(refused, documented, tmp_path):
     write_sae(tmp_path / "saes" / "h.2")
-    assert "the model has no module `h.2`" in refused(sae_model=str(tmp_path / "saes"))
+    line = refused(sae_model=str(tmp_path / "saes"))
+    assert "the model has no module `h.2`" in line
+    documented("SAE checkpoints", "an SAE of a module that the model lacks", line)
 
 
-def test_several_saes_of_one_layer_are_refused_with_the_choice(refused, tmp_path):
+def test_several_saes_of_one_layer_are_refused_with_the_choice(refused, documented, tmp_path):
     for part in ("mlp", "self_attn"):
         write_sae(tmp_path / "saes" / f"layers.2.{part}")
     line = refused(sae_model=str(tmp_path / "saes"))
+    documented("SAE checkpoints", "several SAEs of one layer", line)
     assert "layer 2 has several SAEs (layers.2.mlp, layers.2.self_attn); point --sae_model at a folder with one" in line
 
 
-def test_a_file_in_place_of_a_directory_of_model_or_saes_is_refused(refused, tmp_path):
+def test_a_file_in_place_of_a_directory_of_model_or_saes_is_refused(refused, documented, tmp_path):
     path = tmp_path / "model.gguf"
     path.write_bytes(b"GGUF")
-    assert "model.gguf: a directory was expected, this is a file" in refused(base_model=str(path))
-    assert "model.gguf: a directory was expected, this is a file" in refused(sae_model=str(path))
+    for option, kind in (("base_model", "Base models"), ("sae_model", "SAE checkpoints")):
+        line = refused(**{option: str(path)})
+        assert "model.gguf: a directory was expected, this is a file" in line
+        documented(kind, "a file, not a directory", line)
 
 
 MODELS: dict[str, tuple[Damage, str]] = {
@@ -174,25 +184,30 @@ MODELS: dict[str, tuple[Damage, str]] = {
 }
 
 
-@pytest.mark.parametrize(("damage", "telling"), MODELS.values(), ids=MODELS)
-def test_an_incomplete_model_directory_is_refused_with_its_fault(refused, tmp_path, tiny_model, damage, telling):
+@pytest.mark.parametrize("case", MODELS)
+def test_an_incomplete_model_directory_is_refused_with_its_fault(refused, documented, tmp_path, tiny_model, case):
+    damage, telling = MODELS[case]
     model = Path(shutil.copytree(tiny_model, tmp_path / "model"))
     damage(model)
     line = refused(base_model=str(model))
+    documented("Base models", f"a model {case}", line)
     assert f"stratalens: {model}: " in line
     assert telling in line
 
 
-def test_an_output_place_below_a_file_is_refused_before_anything_is_read(refused, tmp_path):
+def test_an_output_place_below_a_file_is_refused_before_anything_is_read(refused, documented, tmp_path):
     (tmp_path / "file").write_text("mine")
-    remedy = "cannot be written: Not a directory; choose another --output_dir"
-    assert remedy in refused(output_dir=str(tmp_path / "file" / "out"), domain_data="/no/such.txt")
+    line = refused(output_dir=str(tmp_path / "file" / "out"), domain_data="/no/such.txt")
+    assert "cannot be written: Not a directory; choose another --output_dir" in line
+    documented("Output, disk and cache", "an output directory inside a file", line)
     assert (tmp_path / "file").read_text() == "mine"
 
 
-def test_a_file_in_the_place_of_the_output_directory_is_refused_and_kept(refused, tmp_path):
+def test_a_file_in_the_place_of_the_output_directory_is_refused_and_kept(refused, documented, tmp_path):
     (tmp_path / "out").write_text("mine")
-    assert "out: cannot be written: File exists; choose another --output_dir" in refused()
+    line = refused()
+    assert "out: cannot be written: File exists; choose another --output_dir" in line
+    documented("Output, disk and cache", "a file in the place of the output directory", line)
     assert (tmp_path / "out").read_text() == "mine"
 
 

@@ -101,29 +101,40 @@ TEXTS = {
 }
 
 
-@pytest.mark.parametrize(("name", "content", "telling"), TEXTS.values(), ids=TEXTS)
-def test_text_that_cannot_be_used_is_refused_with_its_place_and_remedy(refused, tmp_path, name, content, telling):
+@pytest.mark.parametrize("case", TEXTS)
+def test_text_that_cannot_be_used_is_refused_with_its_place_and_remedy(refused, documented, tmp_path, case):
+    name, content, telling = TEXTS[case]
     (tmp_path / name).write_bytes(content)
-    assert telling in refused({"domain_data": str(tmp_path / name)})
+    line = refused({"domain_data": str(tmp_path / name)})
+    assert telling in line
+    documented("Texts", case, line)
 
 
-def test_an_empty_general_side_is_refused_by_its_name(refused, tmp_path):
+def test_an_empty_general_side_is_refused_by_its_name(refused, documented, tmp_path):
     (tmp_path / "general.txt").write_bytes(b"")
-    assert "0 usable documents on the general side" in refused({"general_data": str(tmp_path / "general.txt")})
+    line = refused({"general_data": str(tmp_path / "general.txt")})
+    assert "0 usable documents on the general side" in line
+    documented("Texts", "an empty file of general text", line)
 
 
-def test_sides_that_share_all_their_texts_are_refused_with_the_number_of_shared_texts(refused, small_texts):
-    assert "24 on both sides" in refused({"domain_data": str(small_texts[1])})
+def test_sides_that_share_all_their_texts_are_refused_with_the_number_of_shared_texts(refused, documented, small_texts):
+    line = refused({"domain_data": str(small_texts[1])})
+    assert "24 on both sides" in line
+    documented("Texts", "the same texts on both sides", line)
 
 
-def test_text_that_is_not_there_is_refused(refused, tmp_path):
-    assert "no-such.txt: no such file, directory or glob" in refused({"domain_data": str(tmp_path / "no-such.txt")})
+def test_text_that_is_not_there_is_refused(refused, documented, tmp_path):
+    line = refused({"domain_data": str(tmp_path / "no-such.txt")})
+    assert "no-such.txt: no such file, directory or glob" in line
+    documented("Texts", "no such file", line)
     assert "*.txt: no such file, directory or glob" in refused({"general_data": str(tmp_path / "*.txt")})
 
 
-def test_a_directory_without_text_is_refused_with_the_kinds_that_are_read(refused, tmp_path):
+def test_a_directory_without_text_is_refused_with_the_kinds_that_are_read(refused, documented, tmp_path):
     (tmp_path / "empty").mkdir()
-    assert "empty: no .txt, .md, .jsonl" in refused({"domain_data": str(tmp_path / "empty")})
+    line = refused({"domain_data": str(tmp_path / "empty")})
+    assert "empty: no .txt, .md, .jsonl" in line
+    documented("Texts", "a directory without text", line)
 
 
 OPTIONS: dict[str, tuple[Options, str]] = {
@@ -187,15 +198,20 @@ OPTIONS: dict[str, tuple[Options, str]] = {
 }
 
 
-@pytest.mark.parametrize(("options", "telling"), OPTIONS.values(), ids=OPTIONS)
-def test_an_option_that_cannot_be_used_is_refused_by_its_name_and_value(refused, options, telling):
-    assert telling in refused(options)
+@pytest.mark.parametrize("case", OPTIONS)
+def test_an_option_that_cannot_be_used_is_refused_by_its_name_and_value(refused, documented, case):
+    options, telling = OPTIONS[case]
+    line = refused(options)
+    assert telling in line
+    documented("Commands and options", case, line)
 
 
-def test_an_unknown_domain_without_texts_is_refused_with_the_built_in_ones(refused, capsys, tmp_path):
+def test_an_unknown_domain_without_texts_is_refused_with_the_built_in_ones(refused, documented, capsys, tmp_path):
     code = main(["analyze", "--domain", "cooking", "--output_dir", str(tmp_path / "out")])
     assert code == 2
-    assert capsys.readouterr().err == (
+    line = capsys.readouterr().err
+    documented("Commands and options", "an unknown domain without texts", line)
+    assert line == (
         "stratalens: unknown domain `cooking`; built in are financial, medical, legal, any other needs its texts: "
         "--domain_data PATH...\n"
     )
@@ -211,14 +227,20 @@ def test_an_unknown_domain_without_texts_is_refused_with_the_built_in_ones(refus
         ("--no-quiet", "--quiet"),
     ],
 )
-def test_a_flag_given_twice_is_refused_in_whatever_spelling(refused, words):
-    assert "is given more than once; give it once (several values go behind one flag)" in refused({}, *words)
+def test_a_flag_given_twice_is_refused_in_whatever_spelling(refused, documented, words):
+    line = refused({}, *words)
+    assert "is given more than once; give it once (several values go behind one flag)" in line
+    if words[0] == "--top_n":
+        documented("Commands and options", "a flag given twice", line)
 
 
 @pytest.mark.parametrize("words", [["analyse"], ["--top_n", "5"], ["Analyze", "--quiet"]])
-def test_an_unknown_command_is_refused_with_where_to_look(capsys, words):
+def test_an_unknown_command_is_refused_with_where_to_look(capsys, documented, words):
     assert main(words) == 2
-    assert capsys.readouterr().err == f"stratalens: unknown command `{words[0]}`; see stratalens --help\n"
+    line = capsys.readouterr().err
+    assert line == f"stratalens: unknown command `{words[0]}`; see stratalens --help\n"
+    if words == ["analyse"]:
+        documented("Commands and options", "an unknown command", line)
 
 
 CONFIGS = {
@@ -233,20 +255,23 @@ CONFIGS = {
 }
 
 
-@pytest.mark.parametrize(("content", "telling"), CONFIGS.values(), ids=CONFIGS)
-def test_a_configuration_file_that_cannot_be_used_is_refused(refused, tmp_path, content, telling):
+@pytest.mark.parametrize("case", CONFIGS)
+def test_a_configuration_file_that_cannot_be_used_is_refused(refused, documented, tmp_path, case):
+    content, telling = CONFIGS[case]
     path = tmp_path / "run.yaml"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    assert telling in refused({"config": str(path)})
+    line = refused({"config": str(path)})
+    assert telling in line
+    documented("Configuration files", case, line)
 
 
 @pytest.mark.parametrize(("given", "missing"), [("base_model", "sae_model"), ("sae_model", "base_model")])
-def test_model_and_saes_are_accepted_only_as_a_pair(capsys, tmp_path, tiny_arguments, given, missing):
+def test_model_and_saes_are_accepted_only_as_a_pair(capsys, documented, tmp_path, tiny_arguments, given, missing):
     at = tiny_arguments.index(f"--{missing}")
     assert main(["analyze", *tiny_arguments[:at], *tiny_arguments[at + 2 :]]) == 2
-    assert capsys.readouterr().err == (
-        f"stratalens: {given} was given without {missing}; the embedded default is used only as a pair\n"
-    )
+    line = capsys.readouterr().err
+    documented("Commands and options", f"{given} alone", line)
+    assert line == (f"stratalens: {given} was given without {missing}; the embedded default is used only as a pair\n")
     assert not (tmp_path / "out").exists()
 
 

@@ -146,8 +146,11 @@ def test_a_long_answer_comes_back_whole_and_a_cut_one_is_marked():
         (error(404, "The model `stub` does not exist"), "no model stub at .*--labeling_model"),
     ],
 )
-def test_a_model_that_cannot_be_used_is_a_labeling_error(step, says):
+def test_a_model_that_cannot_be_used_is_a_labeling_error(documented, step, says):
     problem, _ = reply_of(step, api_key=KEY)
+    case = {"401": "a key that the server refuses", "402": "an account without credit", "404": "no such model there"}
+    if told := re.search(r"\((401|402|404)\)", str(problem)):
+        documented("Labelling models", case[told[1]], str(problem))
     assert isinstance(problem, LabelingError)
     assert re.search(says, str(problem))
     with MisbehavingServer(step, models=unlisted) as server, pytest.raises(LabelingError, match=says) as caught:
@@ -164,10 +167,13 @@ def test_a_model_that_cannot_be_used_is_a_labeling_error(step, says):
     ],
 )
 @pytest.mark.parametrize("name", [None, "stub"])
-def test_a_list_of_models_that_fails_is_a_labeling_error(models, says, name):
+def test_a_list_of_models_that_fails_is_a_labeling_error(documented, models, says, name):
     with MisbehavingServer(hang, models=models) as server, pytest.raises(LabelingError, match=says) as caught:
         EndpointModel(server.url, name, api_key=KEY, timeout_seconds=0.3).check()
     assert KEY not in str(caught.value)
+    if models in (hang, trickle):
+        case = "a server that never answers" if models is hang else "a server that never ends its answer"
+        documented("Labelling models", case, str(caught.value))
 
 
 def test_a_model_that_is_silent_or_refuses_is_found_out_before_the_run():
@@ -182,8 +188,10 @@ def test_a_model_that_is_silent_or_refuses_is_found_out_before_the_run():
         EndpointModel(server.url, "stub", api_key=KEY).check()
 
 
-def test_without_a_key_the_server_is_said_to_ask_for_one():
-    assert "asks for a key (401)" in str(reply_of(error(401, "no key"))[0])
+def test_without_a_key_the_server_is_said_to_ask_for_one(documented):
+    said = str(reply_of(error(401, "no key"))[0])
+    assert "asks for a key (401)" in said
+    documented("Labelling models", "a server that asks for a key", said)
 
 
 def free_port() -> int:
@@ -213,15 +221,16 @@ def test_a_server_that_goes_away_costs_only_its_answers():
 @pytest.mark.parametrize(
     "models", [unlisted, error(500, "no"), body(b"<html>"), ()], ids=["404", "500", "html", "none"]
 )
-def test_a_model_must_be_named_where_none_is_listed(models):
+def test_a_model_must_be_named_where_none_is_listed(documented, models):
     with MisbehavingServer(ok("fine"), models=models) as server:
-        with pytest.raises(LabelingError, match="name one with --labeling_model"):
+        with pytest.raises(LabelingError, match="name one with --labeling_model") as told:
             EndpointModel(server.url).check()
+        documented("Labelling models", "a server that lists no model, none named", str(told.value))
         EndpointModel(server.url, "unlisted").check()
         assert server.requests == 1
 
 
-def test_the_only_model_is_taken_and_among_several_one_must_be_named():
+def test_the_only_model_is_taken_and_among_several_one_must_be_named(documented):
     with MisbehavingServer(ok("fine"), models=["one"]) as server:
         model = EndpointModel(server.url)
         model.check()
@@ -231,9 +240,10 @@ def test_the_only_model_is_taken_and_among_several_one_must_be_named():
         MisbehavingServer(ok("fine"), models=list("abcdefg")) as server,
         pytest.raises(
             LabelingError, match=r"7 models \(a, b, c, d, e, \.\.\.\); choose one with --labeling_model NAME"
-        ),
+        ) as told,
     ):
         EndpointModel(server.url).check()
+    documented("Labelling models", "a server of several models, none named", str(told.value))
 
 
 @pytest.mark.parametrize(
@@ -337,16 +347,18 @@ def test_the_key_comes_from_the_environment_and_shows_nowhere(monkeypatch, caplo
         assert KEY not in shown
 
 
-def test_a_malformed_key_is_refused_without_repeating_it():
+def test_a_malformed_key_is_refused_without_repeating_it(documented):
     with pytest.raises(LabelingError, match="holds a character that no key has") as caught:
         EndpointModel("http://localhost", api_key=f"{KEY} ü")
     assert KEY not in str(caught.value)
+    documented("Labelling models", "a key that cannot be sent", str(caught.value))
 
 
-def test_without_the_package_the_remedy_is_named(monkeypatch):
+def test_without_the_package_the_remedy_is_named(monkeypatch, documented):
     monkeypatch.setitem(sys.modules, "openai", None)
-    with pytest.raises(LabelingError, match=r'pip install "stratalens\[openai\]"'):
+    with pytest.raises(LabelingError, match=r'pip install "stratalens\[openai\]"') as told:
         EndpointModel("http://localhost")
+    documented("Labelling models", "the package openai is missing", str(told.value))
 
 
 @pytest.mark.parametrize(

@@ -206,7 +206,7 @@ SHAPE = r"entry 1 is no concept; expected `concept: NAME` and `terms: \[TERM, ..
         ("[]", "expected a list of concepts"),
         ("concept: Goals", "expected a list of concepts"),
         ("- concept: [", "not valid YAML"),
-        ("- !!python/object:os.system {}", "not valid YAML"),
+        ("- !!python/object:os.system {}", "is a tag; only plain values are taken"),
         ("\x00", "not valid YAML"),
         ("- Goals", SHAPE),
         ("- terms: [goal]", SHAPE),

@@ -92,14 +92,15 @@ def test_memory_running_out_costs_one_answer(model, monkeypatch):
     assert model.reply(QUESTION, max_tokens=2).text
 
 
-def test_a_model_that_is_not_there_is_a_labeling_error(tmp_path):
-    with pytest.raises(LabelingError, match="no such directory, and not a Hub id"):
+def test_a_model_that_is_not_there_is_a_labeling_error(tmp_path, documented):
+    with pytest.raises(LabelingError, match="no such directory, and not a Hub id") as told:
         LocalModel(str(tmp_path / "missing")).check()
+    documented("Labelling models", "no such directory", str(told.value))
     with pytest.raises(LabelingError, match="no usable Hugging Face model here"):
         LocalModel(str(tmp_path)).check()
 
 
-def test_code_that_comes_with_a_model_is_not_run(tmp_path, tiny_model):
+def test_code_that_comes_with_a_model_is_not_run(tmp_path, documented, tiny_model):
     copy = shutil.copytree(tiny_model, tmp_path / "copy")
     settings = json.loads((copy / "config.json").read_text())
     settings |= {
@@ -109,6 +110,7 @@ def test_code_that_comes_with_a_model_is_not_run(tmp_path, tiny_model):
     (copy / "config.json").write_text(json.dumps(settings))
     (copy / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Evil: pass\n")
     save_file({"weight": torch.zeros(1)}, copy / "model.safetensors")
-    with pytest.raises(LabelingError):
+    with pytest.raises(LabelingError, match="which is never run here; name another model") as told:
         LocalModel(str(copy)).check()
+    documented("Labelling models", "a model that needs code of its own", str(told.value))
     assert not (tmp_path / "ran").exists()

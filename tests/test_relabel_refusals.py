@@ -44,36 +44,87 @@ def answers(text: str, rating: int = 5):
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("words", "message", "row"),
     [
-        (["label"], "the result directory comes first"),
-        (["label", "--no_examples"], "the result directory comes first"),
-        (["label", "NONE"], "no finished result here (no run.json); name the --output_dir of a run"),
-        (["show", "NONE", "0", "1"], "no finished result here"),
-        (["show", "OUT"], "expected a layer and a feature, such as `stratalens show"),
-        (["show", "OUT", "0", "x"], "expected a layer and a feature"),
-        (["show", "OUT", "1", "0"], "has layers 0 2; layer 1 was asked for"),
-        (["show", "OUT", "0", "64"], "layer 0 has features 0 to 63; 64 was asked for"),
-        (["label", "OUT", "--features", "NONE"], "cannot be read"),
-        (["label", "OUT", "--features", "1 0"], "--features names layer 1; analysed are 0 2"),
-        (["label", "OUT", "--features", "0 64"], "--features names feature 64 of layer 0, which has 64"),
-        (["label", "OUT", "--features", "0 x"], "line 1: expected a layer and a latent"),
-        (["label", "OUT", "--lexicon", "NONE"], "cannot be read"),
-        (["label", "OUT", "--prompts", "NONE"], "no prompt templates here"),
-        (["label", "OUT", "--labeling_endpoint", "not an address"], "not an address; write one such as"),
-        (["label", "OUT", "--labeling_concurrency", "0"], "labeling_concurrency"),
-        (["label", "OUT", "--top_n", "3"], "--help"),
+        (["label"], "the result directory comes first", "Commands and options: label without its directory"),
+        (["label", "--no_examples"], "the result directory comes first", ""),
+        (
+            ["label", "NONE"],
+            "no finished result here (no run.json); name the --output_dir of a run",
+            "Finished results: a directory without a result",
+        ),
+        (["show", "NONE", "0", "1"], "no finished result here", ""),
+        (
+            ["show", "OUT"],
+            "expected a layer and a feature, such as `stratalens show",
+            "Commands and options: show without a feature",
+        ),
+        (["show", "OUT", "0", "x"], "expected a layer and a feature", ""),
+        (
+            ["show", "OUT", "1", "0"],
+            "has layers 0 2; layer 1 was asked for",
+            "Finished results: a layer that was not analysed",
+        ),
+        (
+            ["show", "OUT", "0", "64"],
+            "layer 0 has features 0 to 63; 64 was asked for",
+            "Finished results: a feature that there is not",
+        ),
+        (
+            ["label", "OUT", "--features", "NONE"],
+            "cannot be read",
+            "Feature lists, lexicons and prompts: a list that cannot be read",
+        ),
+        (
+            ["label", "OUT", "--features", "1 0"],
+            "--features names layer 1; analysed are 0 2",
+            "Feature lists, lexicons and prompts: a list that names another layer",
+        ),
+        (
+            ["label", "OUT", "--features", "0 64"],
+            "--features names feature 64 of layer 0, which has 64",
+            "Feature lists, lexicons and prompts: a list that names no such feature",
+        ),
+        (
+            ["label", "OUT", "--features", "0 x"],
+            "line 1: expected a layer and a latent",
+            "Feature lists, lexicons and prompts: a list with a line that is no pair",
+        ),
+        (
+            ["label", "OUT", "--lexicon", "NONE"],
+            "cannot be read",
+            "Feature lists, lexicons and prompts: a lexicon that cannot be read",
+        ),
+        (
+            ["label", "OUT", "--prompts", "NONE"],
+            "no prompt templates here",
+            "Feature lists, lexicons and prompts: no such directory of prompts",
+        ),
+        (
+            ["label", "OUT", "--labeling_endpoint", "not an address"],
+            "not an address; write one such as",
+            "Labelling models: an address that is none",
+        ),
+        (
+            ["label", "OUT", "--labeling_concurrency", "0"],
+            "labeling_concurrency",
+            "Commands and options: no request at once",
+        ),
+        (["label", "OUT", "--top_n", "3"], "--help", "Commands and options: an option of another command"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_a_mistake_is_one_line_and_changes_nothing(result, tmp_path, capsys, words, message):
+def test_a_mistake_is_one_line_and_changes_nothing(result, documented, tmp_path, capsys, words, message, row):
     before = contents(result)
     named = {"OUT": str(result), "NONE": str(tmp_path / "none")}
     words = [named.get(word, word) for word in words]
     if re.fullmatch(r"\d \w+", words[-1]):
         words[-1] = str(write_list(tmp_path, words[-1]))
-    assert message in refused(capsys, *words)
+    line = refused(capsys, *words)
+    assert message in line
     assert contents(result) == before
+    if row:
+        documented(*row.split(": "), line)
 
 
 def write_list(folder: Path, text: str) -> Path:
@@ -82,13 +133,14 @@ def write_list(folder: Path, text: str) -> Path:
     return path
 
 
-def test_a_damaged_result_is_refused(result, capsys):
+def test_a_damaged_result_is_refused(result, documented, capsys):
     for name in ("features.parquet", "layer_2/all_features.parquet", "run.json"):
         whole = (result / name).read_bytes()
         (result / name).write_bytes(whole[:40])
         line = refused(capsys, "label", str(result))
         assert str(result) in line
         assert refused(capsys, "show", str(result), "0", "1") == line
+        documented("Finished results", f"a damaged {name}", line)
         (result / name).write_bytes(whole)
     assert label(result) == 0
 
@@ -148,7 +200,9 @@ def test_only_listed_features_are_asked_about(result, tmp_path):
 
 
 @pytest.mark.parametrize("command", ["analyze", "label"])
-def test_nobody_listening_is_refused_before_anything_is_read(arguments, result, tmp_path, capsys, monkeypatch, command):
+def test_nobody_listening_is_refused_before_anything_is_read(
+    arguments, result, documented, tmp_path, capsys, monkeypatch, command
+):
     def read(*_arguments: object, **_options: object) -> None:
         raise AssertionError("something was read")
 
@@ -159,7 +213,9 @@ def test_nobody_listening_is_refused_before_anything_is_read(arguments, result, 
         url = f"http://127.0.0.1:{unused.getsockname()[1]}"
     before = contents(result)
     own = [*arguments[:-1], str(tmp_path / "new")] if command == "analyze" else [str(result)]
-    assert url.removeprefix("http://") in refused(capsys, command, *own, "--quiet", "--labeling_endpoint", url)
+    line = refused(capsys, command, *own, "--quiet", "--labeling_endpoint", url)
+    assert url.removeprefix("http://") in line
+    documented("Labelling models", "nobody listens at the address", line)
     assert contents(result) == before
     assert not (tmp_path / "new").exists()
 

@@ -71,10 +71,13 @@ def test_only_the_layers_asked_for_need_to_be_in_the_cache(tmp_path, tiny_argume
 
 
 @pytest.mark.parametrize("option", ["base_model", "sae_model"])
-def test_a_hub_id_that_is_not_in_the_cache_names_the_network_when_there_is_none(tmp_path, tiny_arguments, option):
+def test_a_hub_id_that_is_not_in_the_cache_names_the_network_when_there_is_none(
+    tmp_path, documented, tiny_arguments, option
+):
     words = with_options(tiny_arguments, {option: "someone/unknown"})
     done = in_process(*words, HF_HUB_OFFLINE="1", HF_HUB_CACHE=str(tmp_path / "hub"))
     assert done.returncode == 2
+    documented("The Hub", "no network, and not in the Hub cache", done.stderr)
     assert done.stderr == (
         "stratalens: someone/unknown: not a local directory, not in the Hub cache, and the Hub cannot be reached; "
         "check the network, or give a local directory\n"
@@ -88,6 +91,13 @@ REMEDIES = {
     "missing": "no such public Hub repository; check the name, or log in with `hf auth login` if it is private",
     "other-revision": "has no such revision; see the branches and tags on its Hub page, or leave out --revision",
     "broken": "cannot be loaded (",
+}
+
+WRONG_WITH = {
+    "gated": "a gated repository",
+    "missing": "no such repository, or a private one",
+    "other-revision": "no such revision",
+    "broken": "the Hub itself fails",
 }
 
 
@@ -134,13 +144,14 @@ def asked_by_transformers(address: str, name: str) -> None:
 
 @pytest.mark.parametrize("ask", [asked, asked_by_transformers])
 @pytest.mark.parametrize("case", REMEDIES)
-def test_each_refusal_of_the_hub_is_told_with_its_own_remedy(monkeypatch, refusing_hub, case, ask):
+def test_each_refusal_of_the_hub_is_told_with_its_own_remedy(monkeypatch, documented, refusing_hub, case, ask):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     with pytest.raises(ModelError) as told:
         ask(refusing_hub, case)
     line = str(told.value)
     assert line.startswith(f"someone/{case}")
     assert REMEDIES[case] in line
+    documented("The Hub", WRONG_WITH[case], line)
 
 
 def test_the_network_is_named_when_the_connection_fails(monkeypatch):

@@ -12,6 +12,8 @@ ORDER = [
     "errors",
     "redaction",
     "hashing",
+    "small_files",
+    "stored",
     "config",
     "listener",
     "memory",

@@ -134,12 +134,12 @@ def _read_config(path: Path) -> SparsifyConfig:
     except ValidationError as error:
         first = error.errors()[0]
         raise CheckpointError(f"{path}: {': '.join([*map(str, first['loc']), first['msg']])}") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: cannot be read as JSON ({error})") from None
     if config.signed:
         raise CheckpointError(f"{path}: `signed: true` (top-k of |h|, no ReLU) is not supported")
     if config.activation not in ("topk", "groupmax"):
-        raise CheckpointError(f"{path}: activation `{config.activation}` is unknown; expected topk or groupmax")
+        raise CheckpointError(f"{path}: activation `{config.activation[:60]}` is unknown; expected topk or groupmax")
     if config.k > config.width:
         raise CheckpointError(f"{path}: k = {config.k} exceeds the {config.width} latents")
     if config.activation == "groupmax" and config.width % config.k:
@@ -171,6 +171,9 @@ def _require(name: str, shape: tuple[int, ...], found: Mapping[str, tuple[int, .
 
 def _take(tensors: dict[str, Tensor], name: str, shape: tuple[int, ...], path: Path) -> Tensor:
     _require(name, shape, {name: tuple(tensor.shape) for name, tensor in tensors.items()}, path)
+    if not tensors[name].is_floating_point():
+        kind = str(tensors[name].dtype).removeprefix("torch.")
+        raise CheckpointError(f"{path}: `{name}` holds {kind}, but floating-point numbers are expected")
     tensor = tensors[name].float()
     if not bool(torch.isfinite(tensor).all()):
         raise CheckpointError(f"{path}: `{name}` holds NaN or infinite values; the checkpoint is damaged")

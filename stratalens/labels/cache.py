@@ -142,7 +142,7 @@ def _write(path: Path, key: str, answer: Reply) -> None:
     except OSError as problem:
         raise OutputError(
             f"{path.parent}: answers of the labelling model cannot be stored ({problem.strerror}); "
-            "make room, or choose another directory"
+            "make room, or name another directory in the environment variable STRATALENS_CACHE"
         ) from None
 
 

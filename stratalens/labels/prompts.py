@@ -4,7 +4,8 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from jinja2 import ChoiceLoader, Environment, FileSystemLoader, StrictUndefined, TemplateError
+from jinja2 import ChoiceLoader, FileSystemLoader, StrictUndefined, TemplateError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from stratalens.embedded import DATA_DIRECTORY
 from stratalens.errors import ConfigError
@@ -49,10 +50,13 @@ class Prompts:
                     f"{path}: no prompt templates here; expected a directory with any of {', '.join(sorted(files))}"
                 )
         loader = ChoiceLoader([FileSystemLoader(path) for path in (*own, BUILT_IN)])
-        self._environment = Environment(loader=loader, undefined=StrictUndefined, autoescape=False, trim_blocks=False)
+        # Templates travel with results and papers; they see the values of a prompt and nothing else of Python.
+        self._environment = ImmutableSandboxedEnvironment(
+            loader=loader, undefined=StrictUndefined, autoescape=False, trim_blocks=False
+        )
         try:
             self._templates = {name: self._environment.get_template(f"{name}.jinja") for name in NAMES}
-        except (TemplateError, UnicodeDecodeError) as error:
+        except (TemplateError, OSError, UnicodeDecodeError, RecursionError, SyntaxError) as error:
             raise ConfigError(f"{directory}: a prompt template cannot be parsed ({error})") from None
         for name in NAMES:  # what a template lacks is better known before the text is read
             self._fill(name, SAMPLE)
@@ -77,9 +81,15 @@ class Prompts:
 
     def _fill(self, name: str, values: Mapping[str, object]) -> str:
         try:
-            return self._templates[name].render(values).strip()
-        except (TemplateError, ArithmeticError, TypeError, ValueError, LookupError, AttributeError) as error:
-            raise ConfigError(f"the prompt template {name}.jinja cannot be filled in: {error}") from None
+            filled = self._templates[name].render(values).strip()
+            filled.encode()  # half a character can be sent to no model
+            return filled
+        except (
+            *(TemplateError, ArithmeticError, TypeError, ValueError, LookupError, AttributeError),
+            *(RecursionError, OSError, UnboundLocalError),
+        ) as error:
+            reason = "it calls itself without end" if isinstance(error, RecursionError) else error
+            raise ConfigError(f"the prompt template {name}.jinja cannot be filled in: {reason}") from None
 
 
 def quoted(text: str) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from stratalens.corpora import Half
 from stratalens.evidence import Evidence
@@ -13,6 +14,7 @@ from stratalens.exhibits import ShownPassage
 from stratalens.labels.evidence_labels import Support
 from stratalens.lens import TokenLens, TokenLogit
 from stratalens.report.formats import json_value
+from stratalens.stored import damaged
 
 EVIDENCE_FILE = "evidence.json"
 TOP_TOKENS = 12
@@ -96,15 +98,85 @@ def _example(shown: ShownPassage, domain: str) -> Mapping[str, object]:
     }
 
 
-def read_lenses(path: Path) -> dict[int, TokenLens] | None:
-    """Feature -> its lens, of a file that `write_evidence_file` wrote; None where it holds none."""
-    features = json.loads(path.read_text(encoding="utf-8"))["features"]
-    if any(one["promoted"] is None for one in features):
-        return None
-    return {
-        one["feature_number"]: TokenLens(
-            promoted=[TokenLogit(**token) for token in one["promoted"]],
-            suppressed=[TokenLogit(**token) for token in one["suppressed"]],
-        )
-        for one in features
-    }
+class _Stored(BaseModel):
+    model_config = ConfigDict(strict=True, frozen=True)
+
+
+class StoredPhrase(_Stored):
+    """A phrase that a feature prefers."""
+
+    phrase: str
+    preference: float
+
+
+class StoredConcept(_Stored):
+    """A concept that a feature prefers."""
+
+    concept: str
+    preference: float
+
+
+class StoredExample(_Stored):
+    """A passage shown for a feature."""
+
+    kind: str
+    side: str
+    half: str
+    activation: float
+    tokens: list[str]
+    activations: list[float]
+
+    @model_validator(mode="after")
+    def _one_activation_a_token(self) -> "StoredExample":
+        if len(self.tokens) != len(self.activations):
+            raise ValueError("tokens and activations of an example differ in number")
+        return self
+
+
+class StoredEvidence(_Stored):
+    """The evidence of one feature as its file holds it."""
+
+    feature_number: int
+    top_tokens: list[TopToken]
+    phrases: list[StoredPhrase]
+    concepts: list[StoredConcept]
+    promoted: list[TokenLogit] | None
+    suppressed: list[TokenLogit] | None
+    examples: list[StoredExample]
+
+
+class _StoredFile(_Stored):
+    features: list[StoredEvidence]
+
+
+def read_evidence_file(path: Path) -> dict[int, StoredEvidence]:
+    """Feature -> what a file that `write_evidence_file` wrote says of it.
+
+    Raises:
+        ConfigError: the file is missing or damaged.
+    """
+    try:
+        return {one.feature_number: one for one in _StoredFile.model_validate_json(path.read_bytes()).features}
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise damaged(path, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    except OSError as error:
+        raise damaged(path, error.strerror) from None
+
+
+def read_lenses(path: Path, features: Sequence[int]) -> list[TokenLens] | None:
+    """The lenses of features, of a file that `write_evidence_file` wrote; None where it holds none.
+
+    Raises:
+        ConfigError: the file is missing or damaged.
+    """
+    stored = read_evidence_file(path)
+    lenses = []
+    for feature in features:
+        if feature not in stored:
+            raise damaged(path, f"nothing on feature {feature}")
+        promoted, suppressed = stored[feature].promoted, stored[feature].suppressed
+        if promoted is None or suppressed is None:
+            return None
+        lenses.append(TokenLens(promoted, suppressed))
+    return lenses

@@ -54,10 +54,9 @@ def json_value(value: object) -> object:
 
 
 def write_json(content: object, path: Path) -> None:
-    """Write valid JSON, UTF-8, one value a line."""
-    path.write_text(
-        json.dumps(json_value(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8"
-    )
+    """Write valid JSON, UTF-8, one value a line; bytes of file names that are not UTF-8 as JSON's own escapes."""
+    text = json.dumps(json_value(content), indent=2, ensure_ascii=False, allow_nan=False)
+    path.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
 
 
 def records(table: pd.DataFrame) -> list[dict[str, object]]:

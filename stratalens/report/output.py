@@ -117,6 +117,7 @@ def _named_errors(output_dir: Path) -> Iterator[None]:
 
 def _commit(place: Workplace) -> None:
     """From here on the new result is safe: a run that is stopped later is completed by the next one."""
+    _require_inside(place.staging, place.directory)
     for path in place.staging.rglob("*"):
         if path.is_file():
             with path.open("rb") as stream:
@@ -128,11 +129,14 @@ def _take_places(output_dir: Path) -> None:
     """Move complete files in, the record last, so that a record always stands for a complete set; can be repeated."""
     complete = output_dir / WORK_FOLDER / "complete"
     if (complete / RECORD_FILE).is_file():
-        for name in set(_earlier_files(output_dir)) - set(_files_of(complete / RECORD_FILE)):
-            (output_dir / name).unlink(missing_ok=True)
-            parent = (output_dir / name).parent
-            if parent != output_dir and parent.is_dir() and not any(parent.iterdir()):
-                parent.rmdir()
+        _require_inside(complete, output_dir)
+        kept = {output_dir / name for name in _files_of(complete / RECORD_FILE)}
+        for path in _earlier_files(output_dir):
+            if path in kept:
+                continue
+            path.unlink(missing_ok=True)
+            if path.parent != output_dir and path.parent.is_dir() and not any(path.parent.iterdir()):
+                path.parent.rmdir()
         files = (path for path in complete.rglob("*") if path.is_file())
         for path in sorted(files, key=lambda path: (path.name == RECORD_FILE, path)):
             target = output_dir / path.relative_to(complete)
@@ -141,17 +145,31 @@ def _take_places(output_dir: Path) -> None:
     shutil.rmtree(complete, ignore_errors=True)
 
 
-def _earlier_files(output_dir: Path) -> list[str]:
-    """Files of the earlier result; a name that leads out of the directory is none of ours."""
-    inside = output_dir.resolve()
-    return [
-        name for name in _files_of(output_dir / RECORD_FILE) if (output_dir / name).resolve().is_relative_to(inside)
-    ]
+def _require_inside(staging: Path, output_dir: Path) -> None:
+    for folder in sorted(path for path in staging.rglob("*") if path.is_dir()):
+        place = output_dir / folder.relative_to(staging)
+        if not _is_inside(place, output_dir):
+            raise OutputError(f"{place}: leads out of {output_dir}; remove this link or choose another --output_dir")
+
+
+def _is_inside(place: Path, output_dir: Path) -> bool:
+    return Path(os.path.realpath(place)).is_relative_to(os.path.realpath(output_dir))
+
+
+def _earlier_files(output_dir: Path) -> list[Path]:
+    """Files of the run before; none where its record names what cannot be a file."""
+    try:
+        # A name is checked by the folder that it lies in: a link is taken away itself, not what it leads to.
+        paths = [output_dir / name for name in _files_of(output_dir / RECORD_FILE)]
+        inside = [path for path in paths if _is_inside(path.parent, output_dir)]
+        return [path for path in inside if path.is_symlink() or path.is_file()]
+    except (OSError, ValueError):
+        return []
 
 
 def _files_of(record: Path) -> list[str]:
     try:
         names = json.loads(record.read_text(encoding="utf-8"))["files"]
         return [name for name in names if isinstance(name, str)]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return []

@@ -1,18 +1,22 @@
 """A finished result read back, so that later stages need no new harvest."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from stratalens.config import RunConfig, make_config, read_config_file
 from stratalens.errors import ConfigError
+from stratalens.report.label_tables import LABEL_COLUMNS
 from stratalens.report.output import RECORD_FILE
-from stratalens.report.tables import DOMAIN_COLUMNS, LayerFacts, published_name
+from stratalens.report.tables import DOMAIN_COLUMNS, MEASURES, LayerFacts, published_name
+from stratalens.small_files import read_text
 from stratalens.store import FORMAT, HarvestFile, harvest_path
+from stratalens.stored import damaged, read_table
 
 FEATURES_FILE = "features.parquet"
 """All reported features with every column in full precision; the other tables are made from it."""
@@ -69,29 +73,112 @@ def load_result(directory: Path) -> SavedResult:
     if not place.is_file():
         raise ConfigError(f"{directory}: no finished result here (no {RECORD_FILE}); name the --output_dir of a run")
     config = make_config(**read_config_file(place))
-    record = json.loads(place.read_text(encoding="utf-8"))
-    if record.get("format") != FORMAT:
-        raise ConfigError(
-            f"{directory}: the result is of format {record.get('format', 'none')}, this version of stratalens reads "
-            f"format {FORMAT}; run the analysis again, or use the version that made it ({record.get('stratalens')})"
-        )
     try:
-        features = pd.read_parquet(directory / FEATURES_FILE)
-        layers = [int(layer) for layer in record["layers"]]
-        latents = {layer: _internal(directory / f"layer_{layer}" / LATENTS_FILE, config.domain) for layer in layers}
-        facts = {layer: LayerFacts(**record["layers"][str(layer)]) for layer in layers}
-        keys = record["harvest"]["keys"]
-        harvest = {layer: HarvestFile(directory / harvest_path(layer), str(keys[str(layer)])) for layer in layers}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        content = json.loads(read_text(place))
+        _require_format(directory, content)
+        layers = [int(layer) for layer in _Record.model_validate(content).layers]
+    except (ValueError, RecursionError) as error:
+        raise damaged(place, error) from None
+    latents = {layer: _latents(directory / f"layer_{layer}" / LATENTS_FILE, config.domain) for layer in layers}
+    facts = {layer: LayerFacts(**content["layers"][str(layer)]) for layer in layers}
+    keys = content["harvest"]["keys"]
+    harvest = {layer: HarvestFile(directory / harvest_path(layer), keys[str(layer)]) for layer in layers}
+    return SavedResult(directory, config, content, Findings(_features(directory, latents), latents, facts), harvest)
+
+
+def _require_format(directory: Path, content: object) -> None:
+    """Results of another version are refused by name, not misread."""
+    found = content if isinstance(content, dict) else {}
+    if found.get("format") != FORMAT:
         raise ConfigError(
-            f"{directory}: the result is incomplete or of another version ({' '.join(str(error).split())[:160]}); "
-            "run the analysis again"
-        ) from None
-    top = {layer: features[features["layer"] == layer].drop(columns="layer").reset_index(drop=True) for layer in layers}
-    return SavedResult(directory, config, record, Findings(top, latents, facts), harvest)
+            f"{directory}: the result is of format {str(found.get('format', 'none'))[:20]}, this version of stratalens "
+            f"reads format {FORMAT}; run the analysis again, or use the version that made it "
+            f"({str(found.get('stratalens', 'unknown'))[:20]})"
+        )
 
 
-def _internal(path: Path, domain: str) -> pd.DataFrame:
-    """A published table in the column names of the ranking, where the domain is called `domain`."""
-    table = pd.read_parquet(path).drop(columns="layer")
-    return table.rename(columns={published_name(name, domain): name for name in DOMAIN_COLUMNS})
+class _Part(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+
+class _Facts(_Part):
+    fvu: float | None
+    mean_hookpoint_norm: float | None
+    dropped_share: float | None
+
+
+class _Sae(_Part):
+    hookpoint: str
+
+
+class _Model(_Part):
+    name: str
+    digest: str
+
+
+class _Corpus(_Part):
+    digest: str
+    split: bool
+
+
+_Layer = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]{0,4})$")]
+
+
+class _Harvest(_Part):
+    keys: dict[_Layer, str]
+
+
+class _Record(_Part):
+    """What later stages read from `run.json`."""
+
+    settings: dict[str, Any]
+    model: _Model
+    corpus: _Corpus
+    saes: dict[_Layer, _Sae]
+    layers: Annotated[dict[_Layer, _Facts], Field(min_length=1)]
+    files: list[str]
+    harvest: _Harvest
+
+    @model_validator(mode="after")
+    def _same_layers(self) -> "_Record":
+        if not set(self.layers) == set(self.saes) == set(self.harvest.keys):
+            raise ValueError("`layers`, `saes` and `harvest` speak of different layers")
+        return self
+
+
+NUMBERS = ("domain_activation", "general_activation", "specialization", *(set(MEASURES) - {"confirmed", "flags"}))
+"""Columns of numbers in every table of features, in the names of the ranking."""
+
+
+def _latents(path: Path, domain: str) -> pd.DataFrame:
+    """All latents of a layer in the column names of the ranking, where the domain is called `domain`."""
+    table = read_table(path).rename(columns={published_name(name, domain): name for name in DOMAIN_COLUMNS})
+    _require(path, table, NUMBERS, ("feature_number", "layer"), ("flags", "selected", "live"))
+    if table["feature_number"].tolist() != list(range(len(table))):
+        raise damaged(path, "its rows are not one a latent, in order")
+    return table.drop(columns="layer")
+
+
+def _features(directory: Path, latents: Mapping[int, pd.DataFrame]) -> dict[int, pd.DataFrame]:
+    """Layer -> reported features."""
+    path = directory / FEATURES_FILE
+    table = read_table(path)
+    _require(path, table, NUMBERS, ("layer", "feature_number", "rank"), ("flags", "confirmed", *LABEL_COLUMNS))
+    top = {layer: table[table["layer"] == layer].drop(columns="layer").reset_index(drop=True) for layer in latents}
+    known = all(set(own["feature_number"]) <= set(latents[layer]["feature_number"]) for layer, own in top.items())
+    if not known or table.duplicated(["layer", "feature_number"]).any() or sum(map(len, top.values())) < len(table):
+        raise damaged(path, f"it does not fit the layers and latents that {RECORD_FILE} speaks of")
+    return top
+
+
+def _require(
+    path: Path, table: pd.DataFrame, numbers: Iterable[str], whole: Iterable[str], others: Iterable[str]
+) -> None:
+    """Check that the columns are there, and that those of numbers hold numbers."""
+    missing = sorted({*numbers, *whole, *others} - set(table.columns))
+    if missing:
+        raise damaged(path, f"no column {', '.join(missing[:3])}")
+    wrong = [name for name in numbers if not pd.api.types.is_numeric_dtype(table[name])]
+    wrong += [name for name in whole if not pd.api.types.is_integer_dtype(table[name])]
+    if wrong:
+        raise damaged(path, f"no numbers in the column {', '.join(wrong[:3])}")

@@ -1,0 +1,175 @@
+"""docs/errors.md: the lines that the tests of refusals provoke, checked row by row, written by `pytest --write-errors`.
+
+A test hands each line to the fixture `documented`. A run of the whole suite also notices rows that no test provokes.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+import pytest
+
+PAGE = Path(__file__).parents[1] / "docs" / "errors.md"
+INTRODUCTION = """# What stratalens says when something is wrong
+
+A mistake ends a command with one line on standard error, `stratalens: ` and then what is wrong, and with exit code 2.
+The files of an earlier result stay as they were. The other exit codes: 0, the command did its work (or the reader of
+its output, such as `head`, had enough); 130, it was interrupted with Ctrl-C; 1, with a traceback: a bug, please report
+it.
+
+The tests provoke every line below and check this page; `python -m pytest --write-errors` writes it. `DIR` stands for
+any directory, `MODEL` and `SAES` for those of a model and its SAEs, `…` for words of another library.
+"""
+KINDS = {
+    "Commands and options": "What stands on the command line, or is given to `stratalens.analyze`.",
+    "Configuration files": "The YAML file, or the `run.json` of an earlier run, behind `--config`.",
+    "Texts": "Files behind `--domain_data` and `--general_data`.",
+    "SAE checkpoints": "The folder behind `--sae_model`: `cfg.json` and `sae.safetensors` of every layer.",
+    "Base models": "The directory behind `--base_model`.",
+    "The Hub": "Models and SAEs named by a Hub id.",
+    "Feature lists, lexicons and prompts": "Files behind `--features`, `--lexicon` and `--prompts`.",
+    "Labelling models": "What is behind `--labeling_model` and `--labeling_endpoint`.",
+    "Finished results": "The directory that `stratalens label` and `stratalens show` read.",
+    "Output, disk and cache": "Where results go, and what is kept between runs.",
+    "Interruptions": "A command that is ended from outside.",
+}
+HEADER = "| what is wrong | what stratalens says |\n|---|---|\n"
+LIBRARY_WORDS = (
+    "no usable Hugging Face model here",
+    "truncated or corrupt",
+    "cannot be read as JSON",
+    r"not a readable \w+ file",
+    "not valid JSON",
+    r"not valid YAML(?: or JSON)?",
+    "cannot be loaded",
+    "of another version",
+    "no connection",
+    "is damaged",
+    "cannot be parsed",
+)
+"""Lines in which a library's own words stand in brackets."""
+Rows = dict[tuple[str, str], str]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--write-errors", action="store_true", help="write docs/errors.md instead of checking it")
+
+
+class ErrorBook:
+    """The rows that the tests of a session provoke, against those of the page."""
+
+    def __init__(self, page: Rows, writing: bool):
+        self.page = page
+        self.writing = writing
+        self.provoked: Rows = {}
+        self.impossible: set[tuple[str, str]] = set()
+        """What this machine cannot provoke; the test that says so is skipped with its reason."""
+
+    def add(self, kind: str, case: str, message: str) -> None:
+        row = f"| {case} | {code(message)} |"
+        assert kind in KINDS, kind
+        assert "|" not in case, case
+        assert self.provoked.setdefault((kind, case), row) == row, f"two lines for `{case}`"
+        if not self.writing:
+            assert self.page.get((kind, case)) == row, "docs/errors.md is out of date: run pytest --write-errors"
+
+    def unprovoked(self) -> list[str]:
+        return [case for kind, case in self.page if (kind, case) not in {*self.provoked, *self.impossible}]
+
+    def rows(self, whole: bool) -> Rows:
+        """What the page should hold after a session of the whole suite, or of a part of it."""
+        kept = {key: row for key, row in self.page.items() if not whole or key in self.impossible}
+        return kept | self.provoked
+
+
+BOOK = pytest.StashKey[ErrorBook]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    page = read_rows(PAGE.read_text(encoding="utf-8")) if PAGE.exists() else {}
+    config.stash[BOOK] = ErrorBook(page, config.getoption("--write-errors"))
+
+
+def pytest_deselected(items: list[pytest.Item]) -> None:
+    for item in items[:1]:
+        item.config.stash[DESELECTED] = True
+
+
+DESELECTED = pytest.StashKey[bool]()
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    config = session.config
+    here = Path(__file__).parent
+    everything = [Path(argument).resolve() for argument in config.args] in ([here], [here.parent])
+    whole = everything and not config.stash.get(DESELECTED, False) and exitstatus == 0
+    book = config.stash[BOOK]
+    if book.writing:
+        PAGE.write_text(page_of(book.rows(whole)), encoding="utf-8")
+    elif whole and book.unprovoked() and not config.option.collectonly:
+        print(f"\ndocs/errors.md: no test provokes {book.unprovoked()}; run pytest --write-errors")
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+Documented = Callable[[str, str, str], None]
+
+
+@pytest.fixture
+def error_book(request: pytest.FixtureRequest) -> ErrorBook:
+    return request.config.stash[BOOK]
+
+
+@pytest.fixture
+def documented(error_book: ErrorBook, tmp_path_factory: pytest.TempPathFactory) -> Documented:
+    """Takes kind, case and line of a refusal, and checks that docs/errors.md has that row."""
+
+    def take(kind: str, case: str, line: str) -> None:
+        error_book.add(kind, case, lasting(line, tmp_path_factory.getbasetemp()))
+
+    return take
+
+
+def lasting(line: str, temporary: Path) -> str:
+    """The line without what changes from run to run and from version to version."""
+    base = re.escape(str(temporary))
+    places = {
+        rf"{base}/tiny_model\d+": "MODEL",
+        rf"{base}/tiny saes\d+": "SAES",
+        rf"{base}/[^/\s:;)`]+": "DIR",
+        r"127\.0\.0\.1:\d+": "localhost:8000",
+        rf"({'|'.join(LIBRARY_WORDS)}) \(.*\)": r"\1 (…)",
+    }
+    text = line.strip().removeprefix("stratalens: ")
+    for pattern, short in places.items():
+        text = re.sub(pattern, short, text)
+    return text
+
+
+def code(text: str) -> str:
+    """Text as code in a cell of a table."""
+    text = text.replace("|", "\\|")
+    return f"`` {text} ``" if "`" in text else f"`{text}`"
+
+
+def read_rows(page: str) -> Rows:
+    rows: Rows = {}
+    for section in page.split("\n## ")[1:]:
+        kind, _, content = section.partition("\n")
+        for line in content.splitlines():
+            if line.startswith("| ") and line != HEADER.splitlines()[0]:
+                rows[kind, line[2:].split(" | ")[0]] = line
+    return rows
+
+
+def page_of(rows: Mapping[tuple[str, str], str]) -> str:
+    sections = [INTRODUCTION, *(_section(kind, _of_kind(rows, kind)) for kind in KINDS)]
+    return "\n".join(section for section in sections if section)
+
+
+def _of_kind(rows: Mapping[tuple[str, str], str], kind: str) -> list[str]:
+    return [rows[key] for key in sorted(rows, key=lambda key: key[1].casefold()) if key[0] == kind]
+
+
+def _section(kind: str, rows: Iterable[str]) -> str:
+    lines = "".join(f"{row}\n" for row in rows)
+    return f"## {kind}\n\n{KINDS[kind]}\n\n{HEADER}{lines}" if lines else ""
