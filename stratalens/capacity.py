@@ -9,10 +9,10 @@ import torch
 from stratalens.config import RunConfig
 from stratalens.corpora import POPULATIONS
 from stratalens.errors import ModelError
+from stratalens.examples import EXAMPLES_KEPT
 from stratalens.prepared import Prepared
 from stratalens.sae import DENSE_ELEMENTS
 from stratalens.sources import hub_errors
-from stratalens.statistics import HISTOGRAM_BINS
 from stratalens.vocabulary import TOKEN_CLASSES
 
 PROCESS_BYTES = 700_000_000
@@ -21,8 +21,8 @@ USED_SHARE = 0.9
 """Of the memory that is free, as much is planned with."""
 QUANTISED_BYTES = {"8bit": 1.0, "4bit": 0.55}
 """Bytes a parameter of the blocks, scales included."""
-CELL_BYTES = 8 * (HISTOGRAM_BINS + len(TOKEN_CLASSES) + 7)
-"""Statistics of one latent in one population."""
+CELL_BYTES = 8 * (len(TOKEN_CLASSES) + 7) + 16 * 8 + 44 * EXAMPLES_KEPT
+"""Statistics of one latent in one population, with eight filled bins of its histogram and its examples."""
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ options:
 """
 BAD_INPUT = 2
 INTERRUPTED = 130
+GO_ON = "Interrupted; run the same command again to go on with what was read and labelled so far"
 SYSTEM_REFUSES = frozenset(
     [errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENAMETOOLONG]
 )
@@ -54,7 +55,9 @@ def main(arguments: list[str] | None = None) -> int:
     except StratalensError as error:
         return _fail(str(error))
     except KeyboardInterrupt:
-        print("Interrupted; nothing was written. Run the same command again to start over.", file=sys.stderr)
+        print(
+            "Interrupted; run the same command again to go on with what was read and labelled so far", file=sys.stderr
+        )
         return INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), STANDARD_OUTPUT)
@@ -64,8 +67,12 @@ def main(arguments: list[str] | None = None) -> int:
             raise
         place = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
         return _fail(f"{place}the system refuses: {error.strerror}; mend that and run the same command again")
-    except MemoryError:
-        return _fail("out of memory; lower --batch_tokens, take fewer --layers or a smaller model")
+    except (MemoryError, RuntimeError) as error:
+        from stratalens.memory import out_of_memory
+
+        if not out_of_memory(error):
+            raise
+        return _fail("out of memory; lower --batch_tokens or --memory_gb, or take shallower --layers")
 
 
 def entry_point() -> None:
@@ -73,7 +80,12 @@ def entry_point() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal that knows only ASCII shows the rest escaped
             stream.reconfigure(errors="backslashreplace")
-    sys.exit(main())
+    code = main()
+    if code == INTERRUPTED:  # threads that wait for a server would hold the process up
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def _fail(message: str) -> int:

@@ -54,19 +54,37 @@ class TopExamples:
             end=pointers.end[values.passage].astype(np.int64),
         )._best()
 
+    @property
+    def cell(self) -> Int[np.ndarray, "example"]:
+        """One number for population and latent, in the order of the rows."""
+        return (self.population << np.int64(28)) | self.latent
+
+    def _taken(self, rows: np.ndarray) -> "TopExamples":
+        return TopExamples(*(getattr(self, field.name)[rows] for field in fields(TopExamples)))
+
     def _best(self) -> "TopExamples":
         # One key for cell and falling value: the bits of positive floats are in the order of the floats.
-        cell = (self.population << np.int64(28)) | self.latent
+        cell = self.cell
         key = (cell.astype(np.uint64) << np.uint64(32)) | (~self.value.view(np.uint32)).astype(np.uint64)
         order = np.lexsort((self.start, self.content, key))
         cell = cell[order]
         first_of_cell = np.flatnonzero(np.diff(cell, prepend=-1))
         rank = np.arange(len(cell)) - np.repeat(first_of_cell, np.diff(first_of_cell, append=len(cell)))
-        kept = order[rank < EXAMPLES_KEPT]
-        return TopExamples(*(getattr(self, field.name)[kept] for field in fields(TopExamples)))
+        return self._taken(order[rank < EXAMPLES_KEPT])
 
 
-def merge(a: TopExamples, b: TopExamples) -> TopExamples:
-    """The best of both; neither input changes."""
-    columns = [np.concatenate([getattr(one, field.name) for one in (a, b)]) for field in fields(TopExamples)]
+def merge(*several: TopExamples) -> TopExamples:
+    """The best of all; no input changes."""
+    columns = [np.concatenate([getattr(one, field.name) for one in several]) for field in fields(TopExamples)]
     return TopExamples(*columns)._best()
+
+
+def hopeful(new: TopExamples, held: TopExamples) -> TopExamples:
+    """The new examples that may still enter beside the held ones: all but those weaker than a full cell's weakest."""
+    cells, first, count = np.unique(held.cell, return_index=True, return_counts=True)
+    full = count == EXAMPLES_KEPT
+    cells, weakest = cells[full], held.value[first[full] + EXAMPLES_KEPT - 1]
+    if len(cells) == 0:
+        return new
+    at = np.minimum(np.searchsorted(cells, new.cell), len(cells) - 1)
+    return new._taken((cells[at] != new.cell) | (new.value >= weakest[at]))

@@ -18,7 +18,7 @@ from stratalens.model import forward, hooked
 from stratalens.room import Room
 from stratalens.sae import Sae, SparseLatents
 from stratalens.shards import Shard, ShardPiece
-from stratalens.state import LayerState, fold
+from stratalens.state import Folding, LayerState
 from stratalens.statistics import FeatureStats, PassageValues
 from stratalens.tokens import PassageCutter, TextPiece, TokenBatch, TokenSpan, pack
 from stratalens.vocabulary import TOKEN_CLASSES
@@ -212,13 +212,14 @@ class ShardReader:
             CapacityError: not even one passage fits into memory.
         """
         room = Room(self.batch_tokens)
-        states: dict[int, list[LayerState]] = {layer: [] for layer in layers}
+        states = {layer: Folding() for layer in layers}
         for chunk in chunks(shard, self.cutter):
             for layer, state in self._read_chunk(chunk, layers, room).items():
-                states[layer].append(state)
+                states[layer].add(state)
             self.on_rows(chunk.rows)
             release_free_memory()
-        return {layer: fold(several)._replace(batches_split=room.batches_split) for layer, several in states.items()}
+        split = room.batches_split
+        return {layer: folding.result()._replace(batches_split=split) for layer, folding in states.items()}
 
     def _read_chunk(self, chunk: Chunk, layers: tuple[int, ...], room: Room) -> dict[int, LayerState]:
         parts: dict[int, list[dict[str, np.ndarray]]] = {layer: [] for layer in layers}

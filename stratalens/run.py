@@ -99,7 +99,7 @@ def analyze(config: RunConfig, listener: Listener | None = None) -> Result:
         hookpoints = {layer: sae.hookpoint for layer, sae in ready.saes.items()}
         settings = record.settings(config, ready.source.name)
         arranged = publish(config, findings, meaning, gathered.evidence, hookpoints, settings, place.staging)
-        warnings = record.warnings(config, ready.survey, opened.checks, arranged)
+        warnings = record.warnings(config, opened.checks, summary, arranged)
         for warning in warnings:
             listener.warn(warning)
         content = record.build(

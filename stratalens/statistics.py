@@ -1,10 +1,11 @@
 """Streaming statistics of one layer: bounded in size, merged by addition, one definition for all uses."""
 
-from dataclasses import dataclass, fields, replace
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
+from scipy import sparse
 
 from stratalens.corpora import POPULATIONS
 from stratalens.vocabulary import TOKEN_CLASSES
@@ -71,8 +72,8 @@ class FeatureStats:
     activation_sum: Float[np.ndarray, "population latent"]
     """Sum of activations over kept positions."""
     activation_max: Float[np.ndarray, "population latent"]
-    histogram: Int[np.ndarray, "population latent bin"]
-    """Passages by logarithmic bin of m, those with m = 0 left out."""
+    histogram: sparse.csr_array
+    """`[population x latent, bin]`: passages by logarithmic bin of m, those with m = 0 left out; most are empty."""
     class_mass: Float[np.ndarray, "population latent token_class"]
     early_mass: Float[np.ndarray, "population latent"]
 
@@ -94,7 +95,7 @@ class FeatureStats:
             mean_square_sum=cell_sums,
             activation_sum=cell_sums,
             activation_max=cell_sums,
-            histogram=np.zeros((POPULATIONS, 0, HISTOGRAM_BINS), np.int64),
+            histogram=sparse.csr_array((0, HISTOGRAM_BINS), dtype=np.int64),
             class_mass=np.zeros((POPULATIONS, 0, len(TOKEN_CLASSES))),
             early_mass=cell_sums,
         )
@@ -116,7 +117,6 @@ class FeatureStats:
 
         maximum = np.zeros(size)
         np.maximum.at(maximum, cell, values.maximum)
-        bins = np.bincount(cell * HISTOGRAM_BINS + histogram_bin(mean), minlength=size * HISTOGRAM_BINS)
         return cls(
             latents=latents.astype(np.int64),
             passages=np.bincount(values.population, minlength=POPULATIONS).astype(np.int64),
@@ -130,7 +130,7 @@ class FeatureStats:
             mean_square_sum=by_cell(mean**2).astype(np.float64),
             activation_sum=by_cell(mean * values.kept_positions[values.passage]).astype(np.float64),
             activation_max=maximum.reshape(shape),
-            histogram=bins.reshape(*shape, HISTOGRAM_BINS).astype(np.int64),
+            histogram=_histogram(cell, mean, size),
             class_mass=np.stack([by_cell(mass) for mass in values.class_mass.T], axis=-1).astype(np.float64),
             early_mass=by_cell(values.early_mass).astype(np.float64),
         )
@@ -140,26 +140,35 @@ class FeatureStats:
         if np.array_equal(latents, self.latents):
             return self
         place = np.searchsorted(latents, self.latents)
-        wide = {}
-        for field in fields(FeatureStats):
-            held = getattr(self, field.name)
-            if held.ndim > 1:
-                wide[field.name] = np.zeros((POPULATIONS, len(latents), *held.shape[2:]), held.dtype)
-                wide[field.name][:, place] = held
-        return replace(self, latents=latents, **wide)
+        wide: dict[str, np.ndarray] = {}
+        for name in PER_LATENT:
+            held = getattr(self, name)
+            wide[name] = np.zeros((POPULATIONS, len(latents), *held.shape[2:]), held.dtype)
+            wide[name][:, place] = held
+        counts = self.histogram
+        row = (np.arange(POPULATIONS)[:, None] * len(latents) + place).reshape(-1)
+        filled = np.zeros(POPULATIONS * len(latents) + 1, np.int64)
+        filled[row + 1] = np.diff(counts.indptr)
+        parts = (counts.data, counts.indices, np.cumsum(filled))
+        histogram = sparse.csr_array(parts, shape=(POPULATIONS * len(latents), HISTOGRAM_BINS))
+        return replace(self, latents=latents, histogram=histogram, **wide)
+
+
+PER_LATENT = tuple(name for name, array in vars(FeatureStats.empty()).items() if name != "histogram" and array.ndim > 1)
+"""Fields with a column for each latent."""
+
+
+def _histogram(cell: np.ndarray, mean: np.ndarray, cells: int) -> sparse.csr_array:
+    place, counts = np.unique(cell * HISTOGRAM_BINS + histogram_bin(mean), return_counts=True)
+    row, column = np.divmod(place, HISTOGRAM_BINS)
+    starts = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=cells))])
+    return sparse.csr_array((counts.astype(np.int64), column, starts), shape=(cells, HISTOGRAM_BINS))
 
 
 def merge(a: FeatureStats, b: FeatureStats) -> FeatureStats:
     """Statistics of both together; neither input changes. Fold shards in a fixed order: float sums do not associate."""
-    latents = np.union1d(a.latents, b.latents)
+    latents = a.latents if np.array_equal(a.latents, b.latents) else np.union1d(a.latents, b.latents)
     a, b = a.over(latents), b.over(latents)
-    return FeatureStats(
-        latents=latents,
-        **{
-            field.name: (np.maximum if field.name == "activation_max" else np.add)(
-                getattr(a, field.name), getattr(b, field.name)
-            )
-            for field in fields(FeatureStats)
-            if field.name != "latents"
-        },
-    )
+    merged: dict[str, Any] = {name: getattr(a, name) + getattr(b, name) for name in vars(a) if name != "latents"}
+    merged["activation_max"] = np.maximum(a.activation_max, b.activation_max)
+    return FeatureStats(latents=latents.copy(), **merged)

@@ -171,6 +171,8 @@ def test_what_has_not_started_is_dropped_when_the_consumer_stops(stop):
             results.throw(KeyboardInterrupt)
     else:
         results.close()
+    if stop is KeyboardInterrupt:  # nobody waits then
+        time.sleep(0.05)
     assert len(finished) == len(started) - (stop is LabelingError)
     submitted = next(taken)
     assert len(started) < submitted <= 16

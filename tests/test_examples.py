@@ -9,7 +9,7 @@ import pytest
 from synthetic import LATENTS, passage_values, pick, pick_pointers, pointers
 
 from stratalens.corpora import POPULATIONS
-from stratalens.examples import EXAMPLES_KEPT, PassagePointers, TopExamples, merge
+from stratalens.examples import EXAMPLES_KEPT, PassagePointers, TopExamples, hopeful, merge
 from stratalens.statistics import PassageValues
 
 NAMES = [field.name for field in fields(TopExamples)]
@@ -95,6 +95,15 @@ def test_merged_shards_in_any_order_equal_a_single_pass(seed):
     values, where = tied_values(), pointers(PASSAGES, 0)
     order = np.random.default_rng(seed).permutation(PASSAGES)
     assert_same(reduce(merge, shards(values, where, order)), of(values, where))
+
+
+def test_examples_without_hope_make_no_difference_and_there_are_some():
+    values, where = passage_values(4 * PASSAGES, 0), pointers(4 * PASSAGES, 0)
+    held, later, *_ = shards(values, where, np.arange(4 * PASSAGES))
+    left = hopeful(later, held)
+    assert 0 < len(left.value) < len(later.value)
+    assert_same(merge(held, left), merge(held, later))
+    assert_same(hopeful(later, TopExamples.empty()), later)
 
 
 def test_merging_leaves_the_inputs_alone_and_shares_no_memory_with_them():

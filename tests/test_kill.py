@@ -1,11 +1,13 @@
 """A run that is killed at any moment goes on where it was and ends in the same bytes as one that was left alone."""
 
 import random
+import signal
+import subprocess
 import time
 from pathlib import Path
 
 import pytest
-from killing import contents, run, run_and_kill
+from killing import command, contents, run, run_and_kill
 
 
 @pytest.fixture(scope="module")
@@ -29,3 +31,22 @@ def test_a_run_killed_at_a_random_moment_and_started_again_ends_as_one_that_was_
     run(output)
     assert contents(output) == contents(finished)
     assert not [path.name for path in output.iterdir() if path.name.startswith(".")], "nothing unfinished is left"
+
+
+@pytest.mark.parametrize("part", [0, 1, 2])
+def test_ctrl_c_ends_a_run_within_two_seconds_with_one_line_that_says_how_to_go_on(uninterrupted, tmp_path, part):
+    _, seconds = uninterrupted
+    seed = time.time_ns()
+    moment = 1 + (seconds - 2) * (part + random.Random(seed).random()) / 3
+    print(f"seed {seed}: interrupted after {moment:.2f} of {seconds:.2f} s")
+    process = subprocess.Popen(command(tmp_path / "out"), stderr=subprocess.PIPE, text=True)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(moment)
+    process.send_signal(signal.SIGINT)
+    sent = time.perf_counter()
+    _, said = process.communicate(timeout=60)
+    assert time.perf_counter() - sent < 2
+    assert process.returncode == 130
+    assert said.splitlines() == [
+        "Interrupted; run the same command again to go on with what was read and labelled so far"
+    ]

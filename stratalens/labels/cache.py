@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -150,7 +151,7 @@ def map_concurrently(function: Callable[[Item], Result], items: Iterable[Item], 
     """Apply a function to items in so many threads at once, and yield the results in the order of the items.
 
     Items are taken only a little ahead of the results. When the consumer stops, or anything is raised, what has not
-    started is dropped and what runs is waited for.
+    started is dropped and what runs is waited for, save after Ctrl-C.
     """
     pool = ThreadPoolExecutor(max_workers=concurrency, thread_name_prefix="labels")
     pending: deque[Future[Result]] = deque()
@@ -162,4 +163,4 @@ def map_concurrently(function: Callable[[Item], Result], items: Iterable[Item], 
         while pending:
             yield pending.popleft().result()
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        pool.shutdown(wait=not isinstance(sys.exception(), KeyboardInterrupt), cancel_futures=True)

@@ -127,11 +127,16 @@ def layer_facts(fvu: float, stats: FeatureStats) -> LayerFacts:
     return LayerFacts(fvu, mean_norm(stats), 1 - kept / max(1, countable))
 
 
-def warnings(config: RunConfig, survey: Survey, checks: Mapping[int, LayerCheck], tables: Tables) -> list[str]:
+def warnings(config: RunConfig, checks: Mapping[int, LayerCheck], summary: HarvestSummary, tables: Tables) -> list[str]:
     """What a reader must know before trusting the numbers, beyond what the documents showed."""
     found = [
         f"the SAE of {check.own.hookpoint} may not fit: {check.problem}" for check in checks.values() if check.problem
     ]
+    if any(summary.batches_split.values()):
+        found.append(
+            f"{max(summary.batches_split.values())} batches did not fit into memory and were halved, which may change "
+            "the last digits; a lower --batch_tokens avoids it"
+        )
     if tables.below_threshold:
         found.append(
             f"{tables.below_threshold} of {len(tables.consolidated)} reported features are below "

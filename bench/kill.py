@@ -1,0 +1,50 @@
+"""Kills real runs at random moments, starts them again, and compares every file with an uninterrupted run.
+
+python bench/kill.py [--runs 20]
+"""
+
+import random
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import tyro
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+from killing import contents, run, run_and_kill  # pyright: ignore[reportMissingImports]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to do."""
+
+    runs: int = 20
+    kills: int = 2
+    """Times that each run is killed before it may end."""
+    seed: int = 0
+
+
+def main(options: Options) -> None:
+    moments = random.Random(options.seed)
+    with TemporaryDirectory() as name:
+        whole = Path(name) / "whole"
+        seconds = run(whole)
+        expected = contents(whole)
+        print(f"uninterrupted: {seconds:.1f} s, {len(expected)} files")
+        same = killed = 0
+        for number in range(options.runs):
+            output = Path(name) / str(number)
+            at = [moments.uniform(0, seconds) for _ in range(options.kills)]
+            killed += sum(run_and_kill(output, moment) for moment in at)
+            again = run(output)
+            equal = contents(output) == expected
+            same += equal
+            moments_said = ", ".join(f"{moment:.1f}" for moment in at)
+            print(f"run {number}: stopped after {moments_said} s, then {again:.1f} s; equal: {equal}", flush=True)
+    print(f"{killed} kills, {same} of {options.runs} runs ended in the same bytes")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options, description=__doc__))

@@ -1,0 +1,113 @@
+"""Size of the state of a wide SAE, and what it takes to make it, write it, read it and merge it. No model is run.
+
+python bench/state.py [--latents 131072] [--shards 8] [--chunks 8]
+"""
+
+import resource
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from functools import partial
+from typing import TypeVar
+
+import numpy as np
+import tyro
+
+from stratalens.documents import DocumentSample, SampledPassages
+from stratalens.examples import PassagePointers, TopExamples
+from stratalens.harvest import CHUNK_TOKENS
+from stratalens.state import LayerState, fold, pack, unpack
+from stratalens.statistics import FeatureStats, PassageValues
+from stratalens.vocabulary import TOKEN_CLASSES
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to simulate."""
+
+    latents: int = 131_072
+    k: int = 32
+    """Latents that fire on a token."""
+    passage_tokens: int = 256
+    d_model: int = 4096
+    chunks: int = 8
+    """Chunks of 16,384 tokens a shard."""
+    shards: int = 8
+
+
+def timed(work: Callable[[], Value]) -> tuple[float, Value]:
+    started = time.perf_counter()
+    value = work()
+    return time.perf_counter() - started, value
+
+
+def passage_values(options: Options, rng: np.random.Generator) -> PassageValues:
+    """Values of one chunk: latents fire by a power law, so that few fire everywhere and all fire somewhere."""
+    passages = CHUNK_TOKENS // options.passage_tokens
+    fired = (options.latents * rng.power(0.35, (passages, options.passage_tokens * options.k))).astype(np.int64)
+    cells, positions = np.unique(fired + options.latents * np.arange(passages)[:, None], return_counts=True)
+    mean = rng.lognormal(-3, 1, len(cells)).astype(np.float32)
+    return PassageValues(
+        population=rng.integers(0, 4, passages),
+        tokens=np.full(passages, options.passage_tokens),
+        countable_positions=np.full(passages, options.passage_tokens - 1),
+        kept_positions=np.full(passages, options.passage_tokens - 1),
+        norm_sum=rng.gamma(5, size=passages).astype(np.float32),
+        residual_mean=rng.normal(size=(passages, options.d_model)).astype(np.float32),
+        passage=cells // options.latents,
+        latent=cells % options.latents,
+        mean=mean,
+        maximum=mean * 50,
+        positions_fired=positions,
+        class_mass=mean[:, None] * np.full(len(TOKEN_CLASSES), 0.2, np.float32),
+        early_mass=mean * np.float32(0.1),
+    )
+
+
+def chunk_state(values: PassageValues, rng: np.random.Generator, sampled: bool) -> LayerState:
+    passages = len(values.population)
+    start = np.arange(passages) * 1000
+    pointers = PassagePointers(rng.integers(0, 2**64, passages, dtype=np.uint64), start, start + 1000)
+    documents = SampledPassages(rng.integers(0, 2**64, passages, dtype=np.uint64), np.full(passages, sampled))
+    return LayerState(FeatureStats.of(values), TopExamples.of(values, pointers), DocumentSample.of(values, documents))
+
+
+def bytes_of(state: LayerState) -> dict[str, int]:
+    parts = {"stats": state.stats, "examples": state.examples, "documents": state.documents}
+    found = {}
+    for name, part in parts.items():
+        columns = [getattr(part, field.name) for field in fields(part)]
+        arrays = [one if isinstance(one, np.ndarray) else one.data for one in columns]
+        found[name] = sum(array.nbytes for array in arrays)
+    return found
+
+
+def main(options: Options) -> None:
+    rng = np.random.default_rng(0)
+    values = passage_values(options, rng)
+    making, state = timed(lambda: chunk_state(values, rng, sampled=True))
+    print(f"one layer of {options.latents:,} latents, {options.k} a token")
+    print(f"a chunk of {CHUNK_TOKENS:,} tokens: {len(values.latent):,} entries, {making:.2f} s of statistics")
+    packed: list[bytes] = []
+    for number in range(options.shards):
+        chunks = [chunk_state(passage_values(options, rng), rng, sampled=number == 0) for _ in range(options.chunks)]
+        seconds, state = timed(partial(fold, chunks))
+        packing, body = timed(partial(pack, state))
+        packed.append(body)
+        if number in (0, options.shards - 1):
+            print(
+                f"shard {number}: {options.chunks} chunks folded in {seconds:.2f} s, {len(state.stats.latents):,} live "
+                f"latents, packed in {packing:.2f} s into {len(body) / 1e6:,.0f} MB"
+            )
+    unpacking, _ = timed(lambda: unpack(packed[-1]))
+    folding, state = timed(lambda: fold(map(unpack, packed)))
+    sizes = ", ".join(f"{name} {size / 1e6:,.0f} MB" for name, size in bytes_of(state).items())
+    print(f"a shard read in {unpacking:.2f} s; {options.shards} shards read and merged in {folding:.2f} s")
+    print(f"merged state: {len(state.stats.latents):,} live latents; {sizes}; packed {len(pack(state)) / 1e6:,.0f} MB")
+    print(f"peak memory of this process {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options, description=__doc__))
