@@ -11,9 +11,9 @@ from stratalens.errors import OutputError
 from stratalens.sealed import read_sealed, write_sealed
 from stratalens.state import LayerState, fold, pack, unpack
 
+SUFFIX = ".state"
 FORMAT = 1
 """Part of every name: raise it whenever a state changes in form or meaning, and all older ones are unread."""
-SUFFIX = ".state"
 
 
 def key_of(*parts: object) -> str:

@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -39,6 +40,13 @@ class Reader:
     """
 
     def __init__(self, options: dict[str, Any], norm_limits: dict[int, float], digests: list[str]):
+        self._given = options, norm_limits, digests
+        self._reader: ShardReader | None = None
+
+    @cached_property
+    def _worker(self) -> LocalWorker:
+        """Loads everything; not at construction, so that a complaint is an answer and not the death of an actor."""
+        options, norm_limits, digests = self._given
         config = make_config(**options)
         if config.threads is not None:
             torch.set_num_threads(config.threads)
@@ -46,7 +54,7 @@ class Reader:
         saes = find_saes(config, source)
         if [source.digest, *(sae.digest for sae in saes.values())] != digests:
             raise ModelError(
-                f"{source.name}: a worker finds another model or other SAEs under that name; copy the same"
+                f"{source.name}: a worker finds another model or other SAEs under that name; copy the same to all nodes"
             )
         device = choose_device(config.device)
         dtype = choose_dtype(config.dtype, device)
@@ -55,8 +63,7 @@ class Reader:
         cut(model, saes[deepest].hookpoint)
         opened = OpenModel(model, saes, norm_limits, (tuple(saes),), {}, device, dtype)
         cutter = PassageCutter(load_tokenizer(source), config.max_length, config.min_length)
-        self._worker = LocalWorker(opened, cutter, config.batch_tokens, Progress(lambda _n: None, lambda _n: None))
-        self._reader: ShardReader | None = None
+        return LocalWorker(opened, cutter, config.batch_tokens, Progress(lambda _n: None, lambda _n: None))
 
     def kind(self) -> WorkerKind:
         """What last bits depend on."""
@@ -174,8 +181,6 @@ def _get(reference: Any) -> Any:
             raise error.cause from None
         raise
     except RayActorError as error:
-        if isinstance(cause := getattr(error.__cause__, "cause", None), StratalensError):
-            raise cause from None
         raise ConfigError(
             f"--workers ray: a worker died {TRIES} times over the same shard, perhaps for lack of memory; see the "
             f"cluster's log, or lower --batch_tokens ({' '.join(str(error).split())[:200]})"

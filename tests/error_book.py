@@ -24,12 +24,14 @@ KINDS = {
     "Commands and options": "What stands on the command line, or is given to `stratalens.analyze`.",
     "Configuration files": "The YAML file, or the `run.json` of an earlier run, behind `--config`.",
     "Texts": "Files behind `--domain_data` and `--general_data`.",
+    "Texts elsewhere": "Addresses and streamed datasets behind `--domain_data` and `--general_data`.",
     "SAE checkpoints": "The folder behind `--sae_model`: `cfg.json` and `sae.safetensors` of every layer.",
     "Base models": "The directory behind `--base_model`.",
     "The Hub": "Models and SAEs named by a Hub id.",
     "Feature lists, lexicons and prompts": "Files behind `--features`, `--lexicon` and `--prompts`.",
     "Labelling models": "What is behind `--labeling_model` and `--labeling_endpoint`.",
-    "Finished results": "The directory that `stratalens label` and `stratalens show` read.",
+    "Memory and workers": "What the machine, its GPU or the cluster cannot hold or do.",
+    "Finished results": "The directory that `stratalens rank`, `label` and `show` read.",
     "Output, disk and cache": "Where results go, and what is kept between runs.",
     "Interruptions": "A command that is ended from outside.",
 }
@@ -45,6 +47,8 @@ LIBRARY_WORDS = (
     "of another version",
     "no connection",
     "is damaged",
+    "cannot be read",
+    "no Ray cluster was found",
     "cannot be parsed",
 )
 """Lines in which a library's own words stand in brackets."""

@@ -185,7 +185,7 @@ def test_a_threshold_that_nothing_reaches_leaves_a_header(tiny_arguments, capsys
 def test_a_dry_run_estimates_and_writes_nothing(tiny_arguments, capsys):
     assert main(["analyze", *tiny_arguments, "--dry_run"]) == 0
     said = capsys.readouterr().out
-    assert "GB of memory" in said
+    assert "Memory: about " in said
     assert "nothing was analysed or written" in said
     assert not Path(tiny_arguments[tiny_arguments.index("--output_dir") + 1]).exists()
 

@@ -253,7 +253,7 @@ HEADERS: dict[str, tuple[bytes, str]] = {
     "offsets that run backwards": (safetensors_file(W_dec=("F32", [8], 32, 0)), "truncated or corrupt ("),
     "numbers of an unknown kind": (safetensors_file(W_dec=("F13", [16], 0, 64)), "truncated or corrupt ("),
     "tensors of no size": (safetensors_file(**{WEIGHT: ("F32", [0, 32], 0, 0), "b": ("U8", [64], 0, 64)}), "has shape"),
-    "whole numbers for weights": (safetensors_file(**{WEIGHT: ("I32", [16], 0, 64)}), "`encoder.weight` holds int32, "),
+    "whole numbers for weights": (safetensors_file(**{WEIGHT: ("I32", [16], 0, 64)}), "`encoder.weight` holds I32, "),
 }
 
 

@@ -159,7 +159,7 @@ DAMAGED: dict[str, tuple[Damage, str]] = {
     "a record that is a list": (lambda out: (out / "run.json").write_text("[]"), "run.json: expected options such as"),
     "a record of nothing but settings": (
         lambda out: (out / "run.json").write_text('{"settings": {}}'),
-        "run.json: damaged, missing or of another version",
+        "the result is of format none, this version of stratalens reads format 1",
     ),
     "a record with an option out of range": (
         lambda out: record_with(out, ("settings", "top_n"), 0),

@@ -122,7 +122,7 @@ def test_cut_off_at_any_step_a_directory_holds_the_old_result_or_the_next_comman
     assert outcomes == {True, False}
 
 
-def test_a_second_run_in_the_same_directory_is_told_of_the_first(tmp_path):
+def test_a_second_run_in_the_same_directory_is_told_of_the_first(tmp_path, documented):
     code = "import sys; from pathlib import Path; from stratalens.report.output import workplace\n"
     code += "with workplace(Path(sys.argv[1])): print('working', flush=True); sys.stdin.read()"
     directory = tmp_path / "out"
@@ -131,11 +131,11 @@ def test_a_second_run_in_the_same_directory_is_told_of_the_first(tmp_path):
     )
     assert first.stdout is not None
     assert first.stdout.readline() == "working\n"
-    with (
-        pytest.raises(OutputError, match=f"another run \\(process {first.pid}\\) is working here"),
-        workplace(directory),
-    ):
-        pass
+    with pytest.raises(OutputError, match=rf"another run \(process {first.pid}\) is working here") as error:
+        stopped(directory)
+    documented(
+        "Output, disk and cache", "another run in the directory", str(error.value).replace(str(first.pid), "4711")
+    )
     first.kill()
     first.communicate()
     publish(directory, NEW)
@@ -164,13 +164,13 @@ def test_shards_stay_when_a_run_is_stopped_and_go_when_it_ends(tmp_path):
 
     def read(place: Workplace) -> None:
         place.shards.mkdir()
-        (place.shards / "one").write_text("read")
+        (place.shards / "one.state").write_text("read")
 
     with pytest.raises(MishapError):
         stopped(directory, read)
-    assert found(directory) == {f"{WORK_FOLDER}/shards/one": "read"}
+    assert found(directory) == {f"{WORK_FOLDER}/shards/one.state": "read"}
     with workplace(directory) as place:
-        assert (place.shards / "one").read_text() == "read"
+        assert (place.shards / "one.state").read_text() == "read"
         write(place.staging, NEW)
     assert set(found(directory)) == {*NEW, RECORD_FILE}
 

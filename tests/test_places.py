@@ -38,6 +38,9 @@ def read(*given: str, **options: str) -> list[Row]:
     return [row for file in find_files(given, **options) for row in read_rows(file, "text")]
 
 
+REMOTE = "Texts elsewhere"
+
+
 def texts(*given: str) -> list[str]:
     return [row.text for row in read(*given)]
 
@@ -116,25 +119,28 @@ def test_user_and_password_open_what_is_private_and_are_in_no_name(server):
     assert str(file.path) == server.url("private/a.jsonl", user="***@")
 
 
-def test_what_is_missing_or_refused_says_so_with_a_remedy(server):
+def test_what_is_missing_or_refused_says_so_with_a_remedy(server, documented):
     assert problem(server.url("none.jsonl")).endswith("none.jsonl: no such file, directory or glob")
     assert problem(server.url("none*.jsonl")).endswith("none*.jsonl: no such file, directory or glob")
     assert "no .txt, .md" in problem(server.url("none/"))
     for path in ("private/a.jsonl", "forbidden/a.jsonl"):
         assert "access was refused (40" in problem(server.url(path))
         assert "give credentials as" in problem(server.url(path))
+    documented(REMOTE, "an address where nothing is", problem(server.url("none.jsonl")))
+    documented(REMOTE, "access refused", problem(server.url("forbidden/a.jsonl")))
     wrong = problem(server.url("private/a.jsonl", user="reader:wrong-word@"))
     assert "access was refused (401 Unauthorized)" in wrong
     assert "wrong-word" not in wrong
 
 
-def test_a_refused_connection_and_an_unknown_host_say_to_check_the_network():
+def test_a_refused_connection_and_an_unknown_host_say_to_check_the_network(documented):
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         refused = problem(f"http://127.0.0.1:{closed.getsockname()[1]}/a.jsonl?sig=my-secret")
     assert "a.jsonl?sig=***: cannot be read (" in refused
     assert "check its name and the network" in refused
     assert "my-secret" not in refused
+    documented(REMOTE, "nobody listening at the address", refused)
     assert "check its name and the network" in problem("http://no-such-host.invalid/a.jsonl")
 
 
@@ -152,9 +158,13 @@ def test_a_server_that_falls_silent_is_given_up(monkeypatch):
 
 
 @pytest.mark.parametrize(("scheme", "package"), [("s3", "s3fs"), ("gs", "gcsfs"), ("abfs", "adlfs")])
-def test_a_service_whose_package_is_missing_is_refused_with_the_command_that_installs_it(scheme, package, monkeypatch):
+def test_a_service_whose_package_is_missing_is_refused_with_the_command_that_installs_it(
+    scheme, package, monkeypatch, documented
+):
     monkeypatch.setitem(sys.modules, package, None)
-    assert problem(f"{scheme}://bucket/a.jsonl").endswith(f"needs the package `{package}`: pip install {package}")
+    line = problem(f"{scheme}://bucket/a.jsonl")
+    assert line.endswith(f"needs the package `{package}`: pip install {package}")
+    documented(REMOTE, f"an address of {scheme}:// without its package", line)
 
 
 def test_credentials_in_an_s3_address_are_refused_with_where_they_go():

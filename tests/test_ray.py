@@ -46,10 +46,12 @@ def readers() -> list[psutil.Process]:
     return found
 
 
-def test_without_a_cluster_the_line_says_how_to_start_one(tiny_arguments, capsys):
+def test_without_a_cluster_the_line_says_how_to_start_one(tiny_arguments, capsys, documented):
     arguments = with_options(tiny_arguments, {"threads": "1", "workers": "ray"})
-    assert "no Ray cluster was found" in (line := refusal(arguments, capsys))
+    line = refusal(arguments, capsys)
+    assert "no Ray cluster was found" in line
     assert "start one with `ray start --head`, or set RAY_ADDRESS" in line
+    documented("Memory and workers", "no Ray cluster", line)
 
 
 @pytest.mark.usefixtures("cluster")
@@ -71,14 +73,18 @@ def test_two_workers_give_the_bytes_of_one_process_although_one_is_killed_in_the
 
 
 @pytest.mark.usefixtures("cluster")
-def test_a_worker_that_finds_another_model_by_the_same_name_is_refused(tiny_arguments, capsys, monkeypatch):
+def test_a_worker_that_finds_another_model_by_the_same_name_is_refused(tiny_arguments, capsys, monkeypatch, documented):
     find = opening.find_model
     monkeypatch.setattr(opening, "find_model", lambda *given: find(*given)._replace(digest="of the driver's model"))
     arguments = with_options(tiny_arguments, {"threads": "1", "workers": "ray"})
-    assert "a worker finds another model or other SAEs under that name; copy the same" in refusal(arguments, capsys)
+    line = refusal(arguments, capsys)
+    assert "a worker finds another model or other SAEs under that name; copy the same" in line
+    documented("Memory and workers", "another model on a worker's machine", line)
 
 
 @pytest.mark.usefixtures("cluster")
-def test_a_worker_that_does_not_fit_the_cluster_is_refused(tiny_arguments, capsys):
+def test_a_worker_that_does_not_fit_the_cluster_is_refused(tiny_arguments, capsys, documented):
     arguments = with_options(tiny_arguments, {"threads": "3", "workers": "ray"})
-    assert "a worker takes 3 CPUs, the cluster has 2; give fewer --threads" in refusal(arguments, capsys)
+    line = refusal(arguments, capsys)
+    assert "a worker takes 3 CPUs, the cluster has 2; give fewer --threads" in line
+    documented("Memory and workers", "a cluster with fewer CPUs than a worker takes", line)

@@ -52,6 +52,9 @@ def dataset(request, tmp_path) -> Path:
     return root
 
 
+REMOTE = "Texts elsewhere"
+
+
 def read(given: str) -> list[Row]:
     return [row for file in find_files([given]) for row in read_rows(file, "text")]
 
@@ -78,7 +81,10 @@ def test_a_relative_directory_and_one_without_configs_are_read(tmp_path, monkeyp
     assert [row.identifier for row in read("hf:plain:train:body")] == [row["id"] for row in ROWS]
 
 
-def test_what_is_not_there_is_refused_with_what_is(dataset):
+def test_what_is_not_there_is_refused_with_what_is(dataset, documented):
+    documented(REMOTE, "a dataset without such a config", problem(f"hf:{dataset}:fr:train:body"))
+    documented(REMOTE, "a dataset without such a split", problem(f"hf:{dataset}:en:validation:body"))
+    documented(REMOTE, "a dataset without such a column", problem(f"hf:{dataset}:en:train:text"))
     assert "'en', 'de'" in problem(f"hf:{dataset}:fr:train:body")
     assert "'en', 'de'" in problem(f"hf:{dataset}:train:body")
     assert "'train', 'test'" in problem(f"hf:{dataset}:en:validation:body")
@@ -87,8 +93,10 @@ def test_what_is_not_there_is_refused_with_what_is(dataset):
 
 
 @pytest.mark.parametrize("given", ["hf:", "hf:name", "hf:name:train", "hf:a::train:text", "hf:a:b:c:d:e"])
-def test_another_form_is_refused_with_the_expected_one(given):
-    assert "expected hf:DATASET_ID:SPLIT:COLUMN or hf:DATASET_ID:CONFIG:SPLIT:COLUMN" in problem(given)
+def test_another_form_is_refused_with_the_expected_one(given, documented):
+    line = problem(given)
+    assert "expected hf:DATASET_ID:SPLIT:COLUMN or hf:DATASET_ID:CONFIG:SPLIT:COLUMN" in line
+    documented(REMOTE, f"`{given}` for a dataset", line)
 
 
 def test_a_directory_without_data_and_a_name_that_cannot_be_looked_up_are_refused(tmp_path, monkeypatch):
@@ -120,9 +128,11 @@ def test_code_that_comes_with_a_dataset_is_never_run(tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_missing_package_is_refused_with_the_command_that_installs_it(dataset, monkeypatch):
+def test_a_missing_package_is_refused_with_the_command_that_installs_it(dataset, monkeypatch, documented):
     monkeypatch.setitem(sys.modules, "datasets", None)
-    assert problem(f"hf:{dataset}:en:train:body").endswith("pip install 'stratalens[datasets]'")
+    line = problem(f"hf:{dataset}:en:train:body")
+    assert line.endswith("pip install 'stratalens[datasets]'")
+    documented(REMOTE, "a dataset without the package `datasets`", line)
 
 
 def test_the_package_is_imported_only_when_a_dataset_is_read(tmp_path):

@@ -17,6 +17,8 @@ from stratalens.sae import Sae, SaeFile
 
 CONFIG_FILE = "cfg.json"
 WEIGHTS_FILE = "sae.safetensors"
+FLOATING = ("F", "BF")
+"""How the names of floating-point types begin in a safetensors header."""
 
 
 class SparsifyConfig(BaseModel):
@@ -80,12 +82,16 @@ def find_sae(folder: Path, hookpoint: str) -> SaeFile:
     path = folder / WEIGHTS_FILE
     try:
         with safe_open(path, framework="pt") as tensors:
-            shapes = {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
+            slices = {name: tensors.get_slice(name) for name in tensors.keys()}  # noqa: SIM118
+            shapes = {name: tuple(one.get_shape()) for name, one in slices.items()}
+            kinds = {name: one.get_dtype() for name, one in slices.items()}
         with path.open("rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
     except (SafetensorError, OSError, ValueError, KeyError) as error:
         raise _unreadable(path, error) from None
     for name, shape in config.shapes().items():
+        if not kinds.get(name, "F").startswith(FLOATING):
+            raise CheckpointError(f"{path}: `{name}` holds {kinds[name]}, but floating-point numbers are expected")
         _require(name, shape, shapes, path)
     return SaeFile(
         hookpoint=hookpoint,
@@ -171,9 +177,6 @@ def _require(name: str, shape: tuple[int, ...], found: Mapping[str, tuple[int, .
 
 def _take(tensors: dict[str, Tensor], name: str, shape: tuple[int, ...], path: Path) -> Tensor:
     _require(name, shape, {name: tuple(tensor.shape) for name, tensor in tensors.items()}, path)
-    if not tensors[name].is_floating_point():
-        kind = str(tensors[name].dtype).removeprefix("torch.")
-        raise CheckpointError(f"{path}: `{name}` holds {kind}, but floating-point numbers are expected")
     tensor = tensors[name].float()
     if not bool(torch.isfinite(tensor).all()):
         raise CheckpointError(f"{path}: `{name}` holds NaN or infinite values; the checkpoint is damaged")

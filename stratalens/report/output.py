@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stratalens.errors import OutputError
+from stratalens.store import SUFFIX
 
 RECORD_FILE = "run.json"
 WORK_FOLDER = ".unfinished"
@@ -63,9 +64,10 @@ def workplace(output_dir: Path) -> Iterator[Workplace]:
                 shutil.rmtree(work)
             finally:
                 shutil.rmtree(place.staging, ignore_errors=True)
-                for folder in (place.shards, work):
-                    with suppress(OSError):  # not empty: a later run goes on with it
-                        folder.rmdir()
+                if not any(path.suffix == SUFFIX for path in place.shards.rglob("*")):
+                    shutil.rmtree(place.shards, ignore_errors=True)
+                with suppress(OSError):  # not empty: a later run goes on with the shards
+                    work.rmdir()
     finally:
         for folder in created:
             if folder.is_dir() and not any(folder.iterdir()):
