@@ -10,6 +10,7 @@ from stratalens.config import RunConfig
 from stratalens.corpora import POPULATIONS
 from stratalens.errors import ModelError
 from stratalens.examples import EXAMPLES_KEPT
+from stratalens.harvest import CHUNK_TOKENS
 from stratalens.prepared import Prepared
 from stratalens.sae import DENSE_ELEMENTS
 from stratalens.sources import hub_errors
@@ -79,8 +80,9 @@ def estimate_memory(config: RunConfig, ready: Prepared, device: torch.device, dt
     widest = max(sae.num_latents for sae in ready.saes.values())
     # A block holds about a dozen vectors of d_model a token at once (residual, queries, keys, values, twice the
     # intermediate size of the MLP), the encoder one in float32, and top-k a copy of the pre-activations.
-    activations = config.batch_tokens * d_model * (12 * dtype.itemsize + 8)
-    dense = 8 * min(DENSE_ELEMENTS, config.batch_tokens * widest)
+    batch_tokens = min(config.batch_tokens, CHUNK_TOKENS)
+    activations = batch_tokens * d_model * (12 * dtype.itemsize + 8)
+    dense = 8 * min(DENSE_ELEMENTS, batch_tokens * widest)
     return MemoryEstimate(
         process=PROCESS_BYTES,
         model=round(blocks * block_bytes + embedding * dtype.itemsize),

@@ -170,7 +170,7 @@ def test_several_passes_give_the_bytes_of_one(tiny_arguments, tmp_path, capsys):
 @pytest.mark.usefixtures("embedded_model")
 @pytest.mark.parametrize("more", [("--layers", "4"), ("--layers", "4", "28", "--batch_tokens", "16384")])
 def test_the_estimate_is_near_what_is_measured(tmp_path, more):
-    command = [sys.executable, "-m", "stratalens", "analyze", "--max_documents", "20", "--output_dir", str(tmp_path)]
+    command = [sys.executable, "-m", "stratalens", "analyze", "--max_documents", "60", "--output_dir", str(tmp_path)]
     said = subprocess.run([*command, *more], capture_output=True, text=True, check=True).stdout
     found = re.search(r"Memory: about ([\d.]+) GB", said)
     assert found is not None, said
