@@ -89,7 +89,9 @@ def load_model(
     from transformers import AutoConfig, AutoModel
 
     # Read when oneDNN first runs: by default it keeps 1,024 kernels with their buffers, one for each shape of batch.
+    # PyTorch's own cache in front of it keeps as many.
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16")
+    os.environ.setdefault("LRU_CACHE_CAPACITY", "16")
     origin = {"revision": revision, "trust_remote_code": trust_remote_code}
     config = AutoConfig.from_pretrained(source, **origin)
     text_config = config.get_text_config()
