@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,9 +73,8 @@ def analyze(config: RunConfig, listener: Listener | None = None) -> Result:
     listener = listener or Silence()
     config, listed = _with_list(config)
     lexicon = load_lexicon(config.domain, config.lexicon)
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
-    with workplace(Path(config.output_dir).expanduser()) as place, torch.inference_mode():
+    directory = Path(config.output_dir).expanduser()
+    with workplace(directory) as place, threads(config.threads), torch.inference_mode():
         labeller = open_labeller(config, listener)
         ready = prepare(config, listener)
         if listed is not None:
@@ -107,6 +106,18 @@ def analyze(config: RunConfig, listener: Listener | None = None) -> Result:
         )
         write_json(content, place.staging / RECORD_FILE)
     return Result(place.directory, arranged, content)
+
+
+@contextmanager
+def threads(number: int | None) -> Iterator[None]:
+    """While open, PyTorch uses so many threads of the CPU."""
+    before = torch.get_num_threads()
+    if number is not None:
+        torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def leafed_through(
