@@ -114,7 +114,7 @@ def _identified(side: Side, row: Row) -> tuple[Side, str, str]:
 
 @dataclass(frozen=True)
 class Survey:
-    """The rows that count, known by their hashes alone after one reading: 24 bytes a row, whatever its length."""
+    """The rows that count, known by their hashes alone after one reading: 17 bytes a row, whatever its length."""
 
     content: np.ndarray
     """Hashes of the texts that count, both sides, sorted, uint64."""
