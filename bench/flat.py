@@ -76,7 +76,7 @@ def main(options: Options) -> None:
             write_text(text_file(side), folder / f"{side}.jsonl", options.megabytes * 500_000)
             command += [option, str(folder / f"{side}.jsonl")]
         started = time.perf_counter()
-        process = psutil.Popen([*command, "--output_dir", str(folder / "out")])
+        process = psutil.Popen([*command, "--threads", "1", "--output_dir", str(folder / "out")])
         curve = []
         while process.poll() is None:
             curve.append(process.memory_info().rss / 1e6)

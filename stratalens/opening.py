@@ -9,7 +9,7 @@ from torch import nn
 from stratalens import domains, selfcheck
 from stratalens.capacity import estimate_memory, free_memory, plan_passes
 from stratalens.config import RunConfig
-from stratalens.corpora import Corpus, survey
+from stratalens.corpora import Corpus
 from stratalens.errors import ModelError
 from stratalens.harvest import LayerProbe
 from stratalens.listener import Listener
@@ -19,6 +19,7 @@ from stratalens.report import record
 from stratalens.sae import Sae, SaeFile
 from stratalens.selfcheck import LayerCheck
 from stratalens.sources import ModelSource, find_model, find_saes, hub_errors, load_tokenizer
+from stratalens.survey import survey
 from stratalens.tokens import PassageCutter, pack
 
 CALIBRATION_PASSAGES = 2

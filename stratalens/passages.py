@@ -9,10 +9,11 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Int
 
-from stratalens.corpora import POPULATIONS, Corpus, Half, Side, Survey, first_by_hash
+from stratalens.corpora import POPULATIONS, Corpus, Half, Side
 from stratalens.examples import EXAMPLES_KEPT, TopExamples
 from stratalens.hashing import hash64
 from stratalens.stored import UNREADABLE, damaged, read_table
+from stratalens.survey import Survey, first_by_hash
 from stratalens.tokens import PassageCutter, TokenSpan
 
 SAMPLED_TEXTS = 128

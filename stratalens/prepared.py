@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 
-from stratalens.corpora import Corpus, Survey
+from stratalens.corpora import Corpus
 from stratalens.sae import SaeFile
 from stratalens.sources import ModelSource
+from stratalens.survey import Survey
 from stratalens.tokens import PassageCutter
 
 

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from stratalens.corpora import DocumentRow
+from stratalens.survey import DocumentRow
 from stratalens.tokens import pieces
 
 LEAST_CHARACTERS = 2**16

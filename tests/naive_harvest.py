@@ -10,8 +10,9 @@ from sparsify import SparseCoder
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from stratalens.corpora import POPULATIONS, DocumentRow
+from stratalens.corpora import POPULATIONS
 from stratalens.statistics import HISTOGRAM_BINS, HISTOGRAM_BINS_PER_DECADE, HISTOGRAM_LOW
+from stratalens.survey import DocumentRow
 from stratalens.vocabulary import TOKEN_CLASSES, token_class
 
 

@@ -18,7 +18,7 @@ from stratalens import harvest as harvest_module
 from stratalens import shards as shards_module
 from stratalens import tokens as tokens_module
 from stratalens.checkpoints.sparsify import load_sae
-from stratalens.corpora import POPULATIONS, DocumentRow
+from stratalens.corpora import POPULATIONS
 from stratalens.documents import DocumentMatrix
 from stratalens.embedded import DATA_DIRECTORY
 from stratalens.examples import EXAMPLES_KEPT
@@ -29,6 +29,7 @@ from stratalens.shards import Shard, cut_shards
 from stratalens.state import LayerState, fold, pack, unpack
 from stratalens.statistics import HISTOGRAM_BINS as BINS
 from stratalens.statistics import FeatureStats
+from stratalens.survey import DocumentRow
 from stratalens.tokens import PassageCutter
 from stratalens.vocabulary import vocabulary_classes
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from synthetic import LATENTS, passage_values, pointers
 
-from stratalens import corpora
-from stratalens.corpora import POPULATIONS, Corpus, Half, Side, Survey
+from stratalens import survey as surveys
+from stratalens.corpora import POPULATIONS, Corpus, Half, Side, population
 from stratalens.embedded import DATA_DIRECTORY
 from stratalens.examples import TopExamples
 from stratalens.passages import (
@@ -22,6 +22,7 @@ from stratalens.passages import (
     strongest,
     write_passages,
 )
+from stratalens.survey import Survey
 from stratalens.tokens import PassageCutter
 
 PARTS = 3
@@ -53,7 +54,7 @@ def write_corpus(folder: Path, order: int | None = None) -> Corpus:
 
 
 def survey(corpus: Corpus, cutter: PassageCutter) -> Survey:
-    return corpora.survey(corpus, too_short=cutter.too_short, max_documents=None, seed=0)
+    return surveys.survey(corpus, too_short=cutter.too_short, max_documents=None, seed=0)
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +122,7 @@ def test_exactly_the_wanted_passages_are_read(read, cutter):
     for one in passages:
         assert one.population == membership[one.place.content]
         assert one.document == document[one.place.content]
-        assert one.population == corpora.population(one.side, one.half)
+        assert one.population == population(one.side, one.half)
         assert (type(one.side), type(one.half)) == (Side, Half)
     assert read_passages(corpus, found, cutter, set(), frozenset()) == []
 

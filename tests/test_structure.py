@@ -27,6 +27,7 @@ ORDER = [
     "feature_list",
     "words",
     "corpora",
+    "survey",
     "vocabulary",
     "tokens",
     "sae",

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Int
 
 from stratalens.config import LabelConfig, RunConfig
-from stratalens.corpora import Corpus, Side, Survey
+from stratalens.corpora import Corpus, Side
 from stratalens.prepared import Prepared
 from stratalens.ranking import mean_norm
 from stratalens.redaction import redacted_settings
@@ -23,6 +23,7 @@ from stratalens.selfcheck import LayerCheck
 from stratalens.sources import ModelSource
 from stratalens.statistics import FeatureStats
 from stratalens.store import FORMAT, HarvestFile, harvest_path
+from stratalens.survey import Survey
 
 PACKAGES = ("stratalens", "torch", "transformers", "tokenizers", "numpy", "scipy", "pandas", "safetensors")
 

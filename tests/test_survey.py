@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from stratalens.corpora import Corpus, Half, Side, Survey, population, survey
+from stratalens.corpora import Corpus, Half, Side, population
 from stratalens.errors import CorpusError
 from stratalens.hashing import hash64
+from stratalens.survey import Survey, survey
 
 Texts = list[str | dict[str, object]]
 
