@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Float32, Int, Int32
 from scipy import sparse
 from torch import Tensor, nn
 
@@ -146,11 +146,11 @@ def _load_layer(path: Path, tokens: int) -> LayerEvidence:
 
 
 class FiredEntries(NamedTuple):
-    """The tokens of one batch on which reported features fire."""
+    """The tokens of one batch on which reported features fire; many, hence the narrow numbers."""
 
-    token: Int[np.ndarray, "entry"]
-    column: Int[np.ndarray, "entry"]
-    activation: Float[np.ndarray, "entry"]
+    token: Int32[np.ndarray, "entry"]
+    column: Int32[np.ndarray, "entry"]
+    activation: Float32[np.ndarray, "entry"]
 
 
 class _LayerReader:
@@ -178,7 +178,8 @@ class _LayerReader:
         column = self.column[latents.indices]
         fired = (column >= 0) & (latents.values > 0)
         token = (first_token[row] + position)[:, None].expand(column.shape)
-        return FiredEntries(*(one[fired].cpu().numpy() for one in (token, column, latents.values)))
+        picked = token[fired].int(), column[fired].int(), latents.values[fired].float()
+        return FiredEntries(*(one.cpu().numpy() for one in picked))
 
 
 def read_evidence(
@@ -247,6 +248,7 @@ def _read_pass(
 
 def _joined(reader: _LayerReader, features: Sequence[int], tokens: int) -> LayerEvidence:
     token, column, value = (np.concatenate([part[i] for part in reader.parts]) for i in range(3))
+    reader.parts.clear()  # the next layer's are still there
     shape = (tokens, len(features))
     return LayerEvidence(
         np.asarray(features, dtype=np.int64), sparse.coo_array((value, (token, column)), shape=shape).tocsc()
