@@ -22,6 +22,7 @@ commands:
   analyze     run the complete analysis
   rank        rank the features of a finished result again: stratalens rank RESULT_DIR [OPTIONS]
   label       label the features of a finished result again: stratalens label RESULT_DIR [OPTIONS]
+  report      write report.html and the figures of a finished result again: stratalens report RESULT_DIR
   show        print everything known of one feature: stratalens show RESULT_DIR LAYER FEATURE
 
 Each command lists its options with --help.
@@ -38,6 +39,7 @@ SYSTEM_REFUSES = frozenset(
 )
 """What only the machine can mend; any other failure of a file that is not told by name is a bug."""
 LONGEST_LINE = 1500
+PAGE = "report.html"
 STANDARD_OUTPUT = 1
 """Number of the file; Python flushes it once more at its own end."""
 Parsed = TypeVar("Parsed", bound=BaseModel)
@@ -108,7 +110,13 @@ def _command(words: list[str]) -> int:
 
         print(f"stratalens {version('stratalens')}")
         return 0
-    commands = {"analyze": run_analysis, "rank": run_ranking, "label": run_labelling, "show": run_show}
+    commands = {
+        "analyze": run_analysis,
+        "rank": run_ranking,
+        "label": run_labelling,
+        "report": run_report,
+        "show": run_show,
+    }
     if words[0] not in commands:
         raise ConfigError(f"unknown command `{words[0]}`; see stratalens --help")
     return commands[words[0]](words[1:])
@@ -155,6 +163,22 @@ def run_labelling(words: list[str]) -> int:
 
     terminal = Terminal(options.quiet)
     terminal.show(relabel(directory, options, terminal))
+    return 0
+
+
+def run_report(words: list[str]) -> int:
+    """Run `report`."""
+    program = "stratalens report RESULT_DIR"
+    if "-h" in words or "--help" in words:
+        print(f"usage: {program}\n\nWrites {PAGE} and the figures of a finished result again.")
+        return 0
+    directory, rest = _result_directory(words, program)
+    if rest:
+        raise ConfigError(f"unrecognised: {' '.join(rest)}; usage: {program}")
+    from stratalens.redraw import redraw
+    from stratalens.terminal import Terminal
+
+    Terminal().show(redraw(directory))
     return 0
 
 
