@@ -3,10 +3,10 @@
 import base64
 import gzip
 from collections.abc import Mapping
+from decimal import Decimal
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
-
-import numpy as np
 
 from stratalens.report.evidence_file import StoredEvidence
 from stratalens.report.formats import records
@@ -68,9 +68,10 @@ def significant(value: float | None, digits: int = 3) -> str:
     """A number to so many significant digits, without exponent; a dash for none."""
     if value is None or value != value:
         return "–"
-    return np.format_float_positional(value, precision=digits, unique=False, fractional=False, trim="-")
+    return f"{Decimal(f'{value:#.{digits}g}'):f}".rstrip(".")
 
 
+@cache
 def charts_library() -> str:
     """The chart library as gzip in base64; browsers unpack it themselves, and the file is 3 MB smaller."""
     packed = gzip.compress((files("plotly") / "package_data" / "plotly.min.js").read_bytes(), 9, mtime=0)

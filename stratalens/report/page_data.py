@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from stratalens.lens import TokenLogit
 from stratalens.report.evidence_file import StoredEvidence, StoredExample
 from stratalens.report.formats import json_value
 from stratalens.report.layer_details import LayerDetails, Neighbour, SideHistogram, neighbours
@@ -105,10 +106,14 @@ def _card(
         "tokens": [[token, _short(share), _short(background)] for token, share, background in found.top_tokens],
         "concepts": [[one.concept, _short(one.preference)] for one in found.concepts],
         "phrases": [[one.phrase, _short(one.preference)] for one in found.phrases],
-        "promoted": found.promoted and [[token.token, _short(token.logit)] for token in found.promoted],
-        "suppressed": found.suppressed and [[token.token, _short(token.logit)] for token in found.suppressed],
+        "promoted": _tokens(found.promoted),
+        "suppressed": _tokens(found.suppressed),
         "examples": [_example(example, passages) for example in found.examples],
     }
+
+
+def _tokens(tokens: Sequence[TokenLogit] | None) -> list[list[object]]:
+    return [[token.token, _short(token.deviation), _short(token.logit)] for token in tokens or ()]
 
 
 def _example(example: StoredExample, passages: _Passages) -> list[object]:

@@ -125,18 +125,18 @@ function histogram(row) {
 
 function words(row) {
   const { tokens, concepts, phrases, promoted, suppressed } = row.card;
-  const item = ([text, value], show, title) => el("li", { title: title(value) }, el("bdi", { className: "piece" }, oneLine(text, 60)), ` ${show(value)}`);
+  const item = ([text, value, more], show, title) => el("li", { title: title(value, more) }, el("bdi", { className: "piece" }, oneLine(text, 60)), ` ${show(value)}`);
   const list = (name, entries, show, title, note) =>
     entries && entries.length ? el("section", {}, el("h3", {}, name, el("span", {}, note)), el("ul", { className: "pieces" }, ...entries.map((entry) => item(entry, show, title)))) : null;
-  const logit = (value) => `logit ${value}`;
+  const logit = (value, more) => `${value} standard deviations; logit ${more}`;
   return el(
     "div",
     { className: "words" },
     list("Fires on", tokens, (value) => `${percent(value, 2)}%`, (value) => `${100 * value}% of its activation`, "tokens by share of its activation"),
     list("Concepts", concepts, (value) => fixed(value, 2), (value) => `lower bound of AUROC by sentence: ${value}`, "lower bound of AUROC by sentence"),
     list("Phrases", phrases, (value) => fixed(value, 2), (value) => `lower bound of AUROC by sentence: ${value}`, "likewise"),
-    list("Promotes next", promoted, (value) => fixed(value, 2), logit, "tokens whose logit it raises"),
-    list("Suppresses next", suppressed, (value) => fixed(value, 2), logit, "tokens whose logit it lowers"),
+    list("Promotes next", promoted, (value) => fixed(value, 2), logit, "tokens whose logit it raises most beside other latents, in standard deviations"),
+    list("Suppresses next", suppressed, (value) => fixed(value, 2), logit, "likewise, lowers"),
   );
 }
 

@@ -46,7 +46,8 @@ function layout(colours, more) {
     paper_bgcolor: "rgba(0,0,0,0)",
     plot_bgcolor: "rgba(0,0,0,0)",
     font: { family: "system-ui, sans-serif", size: 12, color: colours.text },
-    margin: { l: 56, r: 12, t: 8, b: 44 },
+    margin: { l: 56, r: 12, t: 34, b: 44 },
+    modebar: { bgcolor: "rgba(0,0,0,0)", color: colours.faint, activecolor: colours.text },
     hoverlabel: { align: "left", bgcolor: colours.surface, bordercolor: colours.faint, font: { color: colours.text } },
     showlegend: false,
     dragmode: narrow() ? false : "zoom",
@@ -58,7 +59,7 @@ function layout(colours, more) {
 }
 
 const titled = (text) => ({ title: { text, standoff: 8 } });
-const legend = { showlegend: true, legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0, font: { size: 11 } } };
+const legend = { showlegend: true, legend: { orientation: "h", yref: "container", y: 0, yanchor: "bottom", x: 0, font: { size: 11 } } };
 
 function layersChart(colours) {
   const traces = data.layers.flatMap((layer, place) => {
@@ -68,7 +69,7 @@ function layersChart(colours) {
     return [box, points(own, own.map((_, at) => place + 0.5 * jitter(at)), y, { marker: marker(own, layer, colours) })];
   });
   const ticks = { tickvals: TICKS.map(squeezed), ticktext: TICKS.map(String) };
-  const xaxis = { tickvals: data.layers.map((_, at) => at), ticktext: data.layers.map(String), ...titled("layer") };
+  const xaxis = { zeroline: false, tickvals: data.layers.map((_, at) => at), ticktext: data.layers.map(String), ...titled("layer") };
   return [traces, layout(colours, { xaxis, yaxis: { ...ticks, ...titled("share of norm, %") } })];
 }
 
@@ -109,7 +110,7 @@ function densityChart(colours) {
   });
   const line = (more) => ({ type: "line", line: { color: colours.faint, width: 1, dash: "dash" }, ...more });
   const shapes = [line({ x0: 50, x1: 50, yref: "paper", y0: 0, y1: 1 }), line({ xref: "paper", x0: 0, x1: 1, y0: 0.5, y1: 0.5 })];
-  return [[others, ...own], layout(colours, { ...legend, shapes, xaxis: { type: "log", tickformat: "~g", dtick: 1, ...titled("density: tokens on which it fires, %") }, yaxis: titled("AUROC") })];
+  return [[others, ...own], layout(colours, { ...legend, shapes, xaxis: { type: "log", tickformat: "~g", dtick: 1, ...titled("density: tokens on which it fires, %") }, yaxis: { zeroline: false, ...titled("AUROC") } })];
 }
 
 function forestChart(colours) {
@@ -127,7 +128,7 @@ function forestChart(colours) {
 }
 
 const CHARTS = { "chart-layers": layersChart, "chart-activations": activationsChart, "chart-across": acrossChart, "chart-density": densityChart, "chart-forest": forestChart };
-const CONFIG = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d", "toImage"] };
+const CONFIG = { responsive: true, displaylogo: false, plotlyServerURL: "", modeBarButtonsToRemove: ["sendChartToCloud", "select2d", "lasso2d", "toImage", "zoomIn2d", "zoomOut2d"] };
 
 async function drawCharts() {
   const colours = palette();

@@ -36,7 +36,7 @@ function significant(value, digits = 3) {
 const fixed = (value, places = 3) => (isNumber(value) ? value.toFixed(places) : "–");
 const percent = (value, digits = 3) => (isNumber(value) ? significant(100 * value, digits) : "–");
 const between = (low, high, show) => (isNumber(low) && isNumber(high) ? `${show(low)} to ${show(high)}` : "–");
-const small = (value) => (!isNumber(value) ? "–" : value === 0 ? "0" : value < 0.001 ? value.toExponential(1) : value.toFixed(3));
+const small = (value) => (!isNumber(value) ? "–" : value < 1e-300 ? "<1e-300" : value < 0.001 ? value.toExponential(1) : value.toFixed(3));
 const yesNo = (value) => (value === true ? "yes" : value === false ? "no" : "–");
 
 /** Text as it stands on one line: white space shown, long words cut. */
