@@ -4,15 +4,20 @@ import errno
 import io
 import os
 import sys
+from collections.abc import Callable
 from contextlib import redirect_stderr
 from itertools import groupby
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, Field, create_model
 
-from stratalens.config import LabelConfig, RankConfig, RunConfig, make_config, read_config_file, validated
+from stratalens.config import LabelConfig, RankConfig, ReportConfig, RunConfig, make_config, read_config_file, validated
 from stratalens.errors import ConfigError, StratalensError, printable
+
+if TYPE_CHECKING:
+    from stratalens.run import Result
+    from stratalens.terminal import Terminal
 
 USAGE = """usage: stratalens COMMAND [OPTIONS]
 
@@ -39,10 +44,10 @@ SYSTEM_REFUSES = frozenset(
 )
 """What only the machine can mend; any other failure of a file that is not told by name is a bug."""
 LONGEST_LINE = 1500
-PAGE = "report.html"
 STANDARD_OUTPUT = 1
 """Number of the file; Python flushes it once more at its own end."""
 Parsed = TypeVar("Parsed", bound=BaseModel)
+OnResult = TypeVar("OnResult", RankConfig, LabelConfig, ReportConfig)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -142,43 +147,48 @@ def run_analysis(words: list[str], program: str = "stratalens analyze") -> int:
 
 def run_ranking(words: list[str]) -> int:
     """Run `rank` with its options."""
-    program = "stratalens rank RESULT_DIR"
-    directory, rest = _result_directory(words, program)
-    options = parse(rest, program, RankConfig)
-    from stratalens.rerank import rerank
-    from stratalens.terminal import Terminal
 
-    terminal = Terminal(options.quiet)
-    terminal.show(rerank(directory, options, terminal))
-    return 0
+    def act(directory: Path, options: RankConfig, terminal: "Terminal") -> "Result":
+        from stratalens.rerank import rerank
+
+        return rerank(directory, options, terminal)
+
+    return _on_result(words, "rank", RankConfig, act)
 
 
 def run_labelling(words: list[str]) -> int:
     """Run `label` with its options."""
-    program = "stratalens label RESULT_DIR"
-    directory, rest = _result_directory(words, program)
-    options = parse(rest, program, LabelConfig)
-    from stratalens.relabel import relabel
-    from stratalens.terminal import Terminal
 
-    terminal = Terminal(options.quiet)
-    terminal.show(relabel(directory, options, terminal))
-    return 0
+    def act(directory: Path, options: LabelConfig, terminal: "Terminal") -> "Result":
+        from stratalens.relabel import relabel
+
+        return relabel(directory, options, terminal)
+
+    return _on_result(words, "label", LabelConfig, act)
 
 
 def run_report(words: list[str]) -> int:
-    """Run `report`."""
-    program = "stratalens report RESULT_DIR"
-    if "-h" in words or "--help" in words:
-        print(f"usage: {program}\n\nWrites {PAGE} and the figures of a finished result again.")
-        return 0
+    """Run `report` with its options."""
+
+    def act(directory: Path, options: ReportConfig, terminal: "Terminal") -> "Result":
+        from stratalens.redraw import redraw
+
+        return redraw(directory)
+
+    return _on_result(words, "report", ReportConfig, act)
+
+
+def _on_result(
+    words: list[str], command: str, kind: type[OnResult], act: Callable[[Path, OnResult, "Terminal"], "Result"]
+) -> int:
+    """Run a command that works on a finished result: RESULT_DIR comes first, its options after it."""
+    program = f"stratalens {command} RESULT_DIR"
     directory, rest = _result_directory(words, program)
-    if rest:
-        raise ConfigError(f"unrecognised: {' '.join(rest)}; usage: {program}")
-    from stratalens.redraw import redraw
+    options = parse(rest, program, kind)
     from stratalens.terminal import Terminal
 
-    Terminal().show(redraw(directory))
+    terminal = Terminal(options.quiet)
+    terminal.show(act(directory, options, terminal))
     return 0
 
 

@@ -2,6 +2,7 @@
 
 import base64
 import gzip
+import math
 from collections.abc import Mapping
 from decimal import Decimal
 from functools import cache
@@ -64,11 +65,11 @@ def write_page(
     path.write_text(page, encoding="utf-8", errors="backslashreplace")
 
 
-def significant(value: float | None, digits: int = 3) -> str:
-    """A number to so many significant digits, without exponent; a dash for none."""
-    if value is None or value != value:
+def significant(value: float | None, digits: int = 3, factor: float = 1) -> str:
+    """A number, times a factor, to so many significant digits, without exponent; a dash for none."""
+    if value is None or not math.isfinite(value):
         return "–"
-    return f"{Decimal(f'{value:#.{digits}g}'):f}".rstrip(".")
+    return f"{Decimal(f'{value * factor:#.{digits}g}'):f}".rstrip(".")
 
 
 @cache

@@ -55,7 +55,6 @@ def page_data(
         "domain": tables.domain,
         "split": facts.split,
         "layers": sorted(tables.features),
-        "numLatents": {layer: sae.latents for layer, sae in facts.saes.items()},
         "flags": FLAG_MEANINGS,
         "kinds": KINDS,
         "histogram": {"low": HISTOGRAM_LOW, "binsPerDecade": HISTOGRAM_BINS_PER_DECADE},

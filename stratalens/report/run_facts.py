@@ -49,9 +49,9 @@ class Fit(_Part):
     """How well an SAE rebuilds one hookpoint."""
 
     hookpoint: str
-    fvu: float
-    mean_error_share: float
-    l0: float
+    fvu: float | None
+    mean_error_share: float | None
+    l0: float | None
 
 
 class Check(_Part):
