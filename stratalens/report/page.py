@@ -65,7 +65,7 @@ def write_page(
     path.write_text(page, encoding="utf-8", errors="backslashreplace")
 
 
-def significant(value: float | None, digits: int = 3, factor: float = 1) -> str:
+def significant(value: float | None, digits: int = 3, factor: float = 1.0) -> str:
     """A number, times a factor, to so many significant digits, without exponent; a dash for none."""
     if value is None or not math.isfinite(value):
         return "–"
