@@ -4,15 +4,20 @@ import errno
 import io
 import os
 import sys
+from collections.abc import Callable
 from contextlib import redirect_stderr
 from itertools import groupby
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, Field, create_model
 
-from stratalens.config import LabelConfig, RankConfig, RunConfig, make_config, read_config_file, validated
+from stratalens.config import LabelConfig, RankConfig, ReportConfig, RunConfig, make_config, read_config_file, validated
 from stratalens.errors import ConfigError, StratalensError, printable
+
+if TYPE_CHECKING:
+    from stratalens.run import Result
+    from stratalens.terminal import Terminal
 
 USAGE = """usage: stratalens COMMAND [OPTIONS]
 
@@ -22,6 +27,7 @@ commands:
   analyze     run the complete analysis
   rank        rank the features of a finished result again: stratalens rank RESULT_DIR [OPTIONS]
   label       label the features of a finished result again: stratalens label RESULT_DIR [OPTIONS]
+  report      write report.html and the figures of a finished result again: stratalens report RESULT_DIR
   show        print everything known of one feature: stratalens show RESULT_DIR LAYER FEATURE
 
 Each command lists its options with --help.
@@ -41,6 +47,7 @@ LONGEST_LINE = 1500
 STANDARD_OUTPUT = 1
 """Number of the file; Python flushes it once more at its own end."""
 Parsed = TypeVar("Parsed", bound=BaseModel)
+OnResult = TypeVar("OnResult", RankConfig, LabelConfig, ReportConfig)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -108,7 +115,13 @@ def _command(words: list[str]) -> int:
 
         print(f"stratalens {version('stratalens')}")
         return 0
-    commands = {"analyze": run_analysis, "rank": run_ranking, "label": run_labelling, "show": run_show}
+    commands = {
+        "analyze": run_analysis,
+        "rank": run_ranking,
+        "label": run_labelling,
+        "report": run_report,
+        "show": run_show,
+    }
     if words[0] not in commands:
         raise ConfigError(f"unknown command `{words[0]}`; see stratalens --help")
     return commands[words[0]](words[1:])
@@ -134,27 +147,48 @@ def run_analysis(words: list[str], program: str = "stratalens analyze") -> int:
 
 def run_ranking(words: list[str]) -> int:
     """Run `rank` with its options."""
-    program = "stratalens rank RESULT_DIR"
-    directory, rest = _result_directory(words, program)
-    options = parse(rest, program, RankConfig)
-    from stratalens.rerank import rerank
-    from stratalens.terminal import Terminal
 
-    terminal = Terminal(options.quiet)
-    terminal.show(rerank(directory, options, terminal))
-    return 0
+    def act(directory: Path, options: RankConfig, terminal: "Terminal") -> "Result":
+        from stratalens.rerank import rerank
+
+        return rerank(directory, options, terminal)
+
+    return _on_result(words, "rank", RankConfig, act)
 
 
 def run_labelling(words: list[str]) -> int:
     """Run `label` with its options."""
-    program = "stratalens label RESULT_DIR"
+
+    def act(directory: Path, options: LabelConfig, terminal: "Terminal") -> "Result":
+        from stratalens.relabel import relabel
+
+        return relabel(directory, options, terminal)
+
+    return _on_result(words, "label", LabelConfig, act)
+
+
+def run_report(words: list[str]) -> int:
+    """Run `report` with its options."""
+
+    def act(directory: Path, options: ReportConfig, terminal: "Terminal") -> "Result":
+        from stratalens.redraw import redraw
+
+        return redraw(directory)
+
+    return _on_result(words, "report", ReportConfig, act)
+
+
+def _on_result(
+    words: list[str], command: str, kind: type[OnResult], act: Callable[[Path, OnResult, "Terminal"], "Result"]
+) -> int:
+    """Run a command that works on a finished result: RESULT_DIR comes first, its options after it."""
+    program = f"stratalens {command} RESULT_DIR"
     directory, rest = _result_directory(words, program)
-    options = parse(rest, program, LabelConfig)
-    from stratalens.relabel import relabel
+    options = parse(rest, program, kind)
     from stratalens.terminal import Terminal
 
     terminal = Terminal(options.quiet)
-    terminal.show(relabel(directory, options, terminal))
+    terminal.show(act(directory, options, terminal))
     return 0
 
 

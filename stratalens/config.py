@@ -75,6 +75,15 @@ class LabelConfig(BaseModel):
         return str(value) if isinstance(value, Path) else value
 
 
+class ReportConfig(BaseModel):
+    """Write the page and the figures of a finished result again."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    quiet: bool = False
+    """Print nothing but errors."""
+
+
 class RankConfig(BaseModel):
     """Rank the features of a finished result again from its harvest: without the model, without the text.
 

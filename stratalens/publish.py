@@ -1,7 +1,8 @@
 """From findings and labels to every file of a result."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -9,10 +10,16 @@ from stratalens.config import RunConfig
 from stratalens.evidence import Evidence
 from stratalens.labels.labelling import FeatureLabel
 from stratalens.meaning import Meaning
-from stratalens.report import figures, tables
-from stratalens.report.evidence_file import EVIDENCE_FILE, FeatureEvidence, write_evidence_file
+from stratalens.report import figures, record, tables
+from stratalens.report.evidence_file import EVIDENCE_FILE, FeatureEvidence, read_evidence_file, write_evidence_file
+from stratalens.report.formats import json_value, write_json
 from stratalens.report.label_tables import LABEL_COLUMNS
+from stratalens.report.layer_details import layer_details
+from stratalens.report.output import RECORD_FILE
+from stratalens.report.page import PAGE_FILE, write_page
+from stratalens.report.run_facts import RunFacts
 from stratalens.report.saved import EVIDENCE_FOLDER, Findings, write_features
+from stratalens.store import HarvestFile, harvest_path
 
 
 def publish(
@@ -24,7 +31,7 @@ def publish(
     settings: Mapping[str, object],
     directory: Path,
 ) -> tables.Tables:
-    """Write tables, evidence and the overview figure below a directory; `run.json` alone is left to the caller.
+    """Write tables, evidence and figures below a directory; the page and the record of the run are left to `present`.
 
     Args:
         config: of the run.
@@ -65,6 +72,37 @@ def publish(
         evidence_to_keep.write(directory / EVIDENCE_FOLDER)
     figures.write_overview(arranged, directory / f"{config.domain}_feature_analysis.png")
     return arranged
+
+
+def present(
+    arranged: tables.Tables,
+    content: Mapping[str, Any],
+    harvest: Mapping[int, HarvestFile],
+    evidence: Path,
+    directory: Path,
+    others: Iterable[str] = (),
+) -> dict[str, Any]:
+    """Write the page and, with the names of all files, the record of the run.
+
+    Args:
+        arranged: the tables.
+        content: of the record.
+        harvest: layer -> its harvest.
+        evidence: the directory that the evidence files lie below.
+        directory: where the files go.
+        others: files of the result that are not below `directory`.
+    """
+    facts = RunFacts.of(json_value(content), arranged.domain)  # pyright: ignore[reportArgumentType]
+    stored = {layer: read_evidence_file(evidence / f"layer_{layer}" / EVIDENCE_FILE) for layer in arranged.features}
+    details = {
+        layer: layer_details(harvest[layer].state(), table, num_latents=len(arranged.latents[layer]), split=facts.split)
+        for layer, table in arranged.features.items()
+    }
+    write_page(arranged, facts, stored, details, directory / PAGE_FILE)
+    names = {*record.files(directory), *(str(harvest_path(layer)) for layer in harvest), *others}
+    content = {**content, "files": sorted(names)}
+    write_json(content, directory / RECORD_FILE)
+    return content
 
 
 def with_labels(table: pd.DataFrame, evidence: Evidence, layer: int, scored: list[FeatureLabel]) -> pd.DataFrame:

@@ -16,15 +16,13 @@ from stratalens.lexicon import load_lexicon
 from stratalens.listener import Listener, Silence
 from stratalens.meaning import Meaning, find_meaning, open_labeller
 from stratalens.opening import open_model, prepare
-from stratalens.publish import publish
+from stratalens.publish import present, publish
 from stratalens.report import record
 from stratalens.report.evidence_file import EVIDENCE_FILE, read_lenses
-from stratalens.report.formats import write_json
 from stratalens.report.label_tables import stored_label
-from stratalens.report.output import RECORD_FILE, Workplace, workplace
+from stratalens.report.output import Workplace, workplace
 from stratalens.report.saved import EVIDENCE_FOLDER, Findings, SavedResult, load_result
 from stratalens.run import Result, features_of, leafed_through
-from stratalens.store import harvest_path
 
 
 def relabel(directory: Path, options: LabelConfig, listener: Listener | None = None) -> Result:
@@ -70,9 +68,8 @@ def publish_again(
     hookpoints = {int(layer): sae["hookpoint"] for layer, sae in saved.record["saes"].items()}
     settings = record.settings(config, saved.record["model"]["name"])
     arranged = publish(config, findings, meaning, evidence, hookpoints, settings, place.staging)
-    files = sorted({*record.files(place.staging), *(str(harvest_path(layer)) for layer in saved.harvest)})
-    content = saved.record | {"settings": record.recorded_settings(config), "files": files}
-    write_json(content, place.staging / RECORD_FILE)
+    content = saved.record | {"settings": record.recorded_settings(config)}
+    content = present(arranged, content, saved.harvest, place.staging, place.staging)
     return Result(place.directory, arranged, content)
 
 

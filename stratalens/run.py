@@ -24,11 +24,10 @@ from stratalens.memory import peak_memory_bytes
 from stratalens.opening import OpenModel, open_model, prepare
 from stratalens.passages import Place, strongest
 from stratalens.prepared import Prepared
-from stratalens.publish import publish
+from stratalens.publish import present, publish
 from stratalens.reading import Reading
 from stratalens.report import record, tables
-from stratalens.report.formats import write_json
-from stratalens.report.output import RECORD_FILE, Workplace, workplace
+from stratalens.report.output import Workplace, workplace
 from stratalens.report.saved import Findings, read_facts
 from stratalens.shards import cut_shards, shard_characters
 from stratalens.store import HarvestFile
@@ -101,10 +100,8 @@ def analyze(config: RunConfig, listener: Listener | None = None) -> Result:
         warnings = record.warnings(config, opened.checks, summary, arranged)
         for warning in warnings:
             listener.warn(warning)
-        content = record.build(
-            config, ready, opened.checks, summary, reading, warnings, peak_memory_bytes(), place.staging
-        )
-        write_json(content, place.staging / RECORD_FILE)
+        content = record.build(config, ready, opened.checks, summary, reading, warnings, peak_memory_bytes())
+        content = present(arranged, content, reading.files, place.staging, place.staging)
     return Result(place.directory, arranged, content)
 
 

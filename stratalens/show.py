@@ -12,22 +12,13 @@ from rich.text import Text
 from stratalens.errors import ConfigError, printable
 from stratalens.report.evidence_file import EVIDENCE_FILE, StoredExample, read_evidence_file
 from stratalens.report.saved import SavedResult, load_result
+from stratalens.report.wording import FLAG_MEANINGS, KINDS
 from stratalens.stored import damaged
 from stratalens.terminal import WIDTH_OF_FILES, plain
 
 STRONG = 0.5
 """Tokens with this share of the passage's strongest activation stand in double square brackets."""
 TOKENS_AROUND = 40
-FLAG_MEANINGS = {
-    "digits": "most of its activation lies on digits",
-    "currency_or_percent": "most of its activation lies on currency and percent signs",
-    "punctuation": "most of its activation lies on punctuation",
-    "capitalised": "most of its activation lies on capitalised words",
-    "early_position": "most of its activation lies on the first tenth of passages",
-    "dense": "it fires on more than half of all positions",
-    "dead": "it fires on no position",
-}
-KINDS = {"top": "Strongest passages", "quantile": "Weaker passages", "near_miss": "Near misses: alike, but silent"}
 
 
 def show(directory: Path, layer: int, feature: int) -> None:

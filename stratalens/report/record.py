@@ -22,7 +22,7 @@ from stratalens.sae import SaeFile
 from stratalens.selfcheck import LayerCheck
 from stratalens.sources import ModelSource
 from stratalens.statistics import FeatureStats
-from stratalens.store import FORMAT, HarvestFile, harvest_path
+from stratalens.store import FORMAT, HarvestFile
 from stratalens.survey import Survey
 
 PACKAGES = ("stratalens", "torch", "transformers", "tokenizers", "numpy", "scipy", "pandas", "safetensors")
@@ -171,9 +171,8 @@ def build(
     reading: TextReading,
     warned: list[str],
     peak_memory_bytes: int,
-    staging: Path,
 ) -> dict[str, object]:
-    """The content of `run.json`."""
+    """The content of `run.json`, without the names of the files."""
     sides = {
         side_name(config.domain, side): asdict(counts) for side, counts in zip(Side, ready.survey.counts, strict=True)
     }
@@ -214,7 +213,6 @@ def build(
         "peak_memory_bytes": peak_memory_bytes,
         "versions": {name: _version(name) for name in PACKAGES} | {"python": platform.python_version()},
         "machine": {"system": platform.platform(), "threads": torch.get_num_threads()},
-        "files": sorted({*files(staging), *(str(harvest_path(layer)) for layer in reading.files)}),
     }
 
 

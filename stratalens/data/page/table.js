@@ -1,0 +1,126 @@
+// The table of features.
+
+const BATCH = 100;
+const COLUMNS = [
+  { name: "layer", title: "Layer", number: true, key: (row) => row.layer, show: (row) => row.layer },
+  { name: "feature", title: "Feature", number: true, key: (row) => row.feature_number, show: (row) => row.feature_number },
+  { name: "rank", title: "Rank", hint: "Place in its layer", number: true, less: true, key: (row) => row.rank, show: (row) => row.rank },
+  { name: "label", title: "Label", key: (row) => row.label, show: (row) => oneLine(row.label) },
+  { name: "normalised", title: "Share of norm, %", hint: "Specialization as a share of the residual stream's norm", number: true, key: (row) => row.normalised_specialization, full: (row) => 100 * row.normalised_specialization, show: (row) => percent(row.normalised_specialization) },
+  { name: "interval", title: "95% interval", hint: "Of the share of norm; ordered by its lower end", number: true, less: true, key: (row) => row.normalised_low, show: (row) => between(row.normalised_low, row.normalised_high, percent) },
+  { name: "specialization", title: "Specialization", hint: `Mean activation on ${data.domain} text minus that on general text`, number: true, less: true, key: (row) => row.specialization, full: (row) => row.specialization, show: (row) => significant(row.specialization) },
+  { name: "domain", title: `Act. ${data.domain}`, hint: `Mean activation on ${data.domain} text`, number: true, less: true, key: (row) => row.domain_activation, full: (row) => row.domain_activation, show: (row) => significant(row.domain_activation) },
+  { name: "general", title: "Act. general", hint: "Mean activation on general text", number: true, less: true, key: (row) => row.general_activation, full: (row) => row.general_activation, show: (row) => significant(row.general_activation) },
+  { name: "auroc", title: "AUROC", hint: "Of telling a document's side by this feature", number: true, key: (row) => row.auroc, full: (row) => `${row.auroc}, 95% interval ${between(row.auroc_low, row.auroc_high, String)}`, show: (row) => fixed(row.auroc) },
+  { name: "score", title: "Domain score", hint: `AUROC times the ${data.domain} share of its activation`, number: true, less: true, key: (row) => row.domain_score, full: (row) => row.domain_score, show: (row) => fixed(row.domain_score) },
+  { name: "q", title: "q-value", hint: "Benjamini-Hochberg over all reported features", number: true, less: true, key: (row) => row.q_value, full: (row) => row.q_value, show: (row) => small(row.q_value) },
+  { name: "confirmed", title: "Confirmed", hint: "On documents that had no part in the selection", key: (row) => yesNo(row.confirmed), show: (row) => yesNo(row.confirmed) },
+  { name: "detection", title: "Label AUROC", hint: "How well the label tells which passages fire the feature, on text it was not made from", number: true, less: true, key: (row) => row.detection_auroc, full: (row) => row.detection_auroc, show: (row) => fixed(row.detection_auroc, 2) },
+  { name: "flags", title: "Flags", less: true, key: (row) => row.flags, show: (row) => row.flagList.map((flag) => flag.replaceAll("_", " ")).join(", ") },
+];
+const classes = (column) => [column.number && "number", column.less && "less", column.name === "label" && "label"].filter(Boolean).join(" ");
+
+let shown = [];
+let drawnRows = 0;
+
+function drawHead() {
+  const cells = COLUMNS.map((column) => {
+    const button = el("button", { type: "button", "data-sort": column.name, title: column.hint || "" }, column.title);
+    button.addEventListener("click", () => {
+      const again = state.sort === column.name;
+      const first = column.number && column.name !== "layer" && column.name !== "feature" && column.name !== "rank" && column.name !== "q" ? "" : "up";
+      change({ sort: column.name, order: again ? (state.order === "up" ? "" : "up") : first });
+      drawTable();
+    });
+    return el("th", { scope: "col", className: classes(column) }, button);
+  });
+  byId("feature-table").tHead.replaceChildren(el("tr", {}, ...cells));
+}
+
+function tableRow(row) {
+  const cells = COLUMNS.map((column) => {
+    const cell = el("td", { className: classes(column) });
+    if (column.full) cell.title = String(column.full(row));
+    if (column.name === "label") {
+      cell.append(el("a", { href: addressOf({ ...state, feature: row.id }), dir: "auto" }, column.show(row)));
+      if (row.label.length > 200) cell.title = row.label.slice(0, 2000);
+    } else cell.append(String(column.show(row)));
+    return cell;
+  });
+  const made = el("tr", { "data-feature": row.id }, ...cells);
+  if (row.confirmed === false) made.classList.add("unconfirmed");
+  return made;
+}
+
+function appendRows(count) {
+  const batch = document.createDocumentFragment();
+  const until = Math.min(shown.length, drawnRows + count);
+  for (; drawnRows < until; drawnRows++) batch.append(tableRow(shown[drawnRows]));
+  byId("feature-table").tBodies[0].append(batch);
+}
+
+function drawTable() {
+  shown = shownRows();
+  drawnRows = 0;
+  byId("feature-table").tBodies[0].replaceChildren();
+  appendRows(BATCH);
+  byId("table-scroll").scrollTop = 0;
+  byId("shown-count").textContent = `${shown.length.toLocaleString("en")} of ${rows.length.toLocaleString("en")} features`;
+  byId("feature-table").classList.toggle("empty", shown.length === 0);
+  for (const button of document.querySelectorAll("#feature-table [data-sort]")) {
+    const direction = state.sort === button.dataset.sort ? (state.order === "up" ? "ascending" : "descending") : "none";
+    button.parentElement.setAttribute("aria-sort", direction);
+  }
+}
+
+function followScrolling() {
+  const scroll = byId("table-scroll");
+  const near = () => {
+    if (drawnRows < shown.length && scroll.scrollTop + scroll.clientHeight > scroll.scrollHeight - 600) appendRows(BATCH);
+  };
+  scroll.addEventListener("scroll", near, { passive: true });
+  window.addEventListener("beforeprint", () => appendRows(shown.length));
+}
+
+const FILTERS = { q: "search", label: "filter-label", layer: "filter-layer", flag: "filter-flag", confirmed: "filter-confirmed" };
+
+function fillFilters() {
+  const option = (value, text) => el("option", { value }, text);
+  const flags = [...new Set(rows.flatMap((row) => row.flagList))].sort();
+  byId("filter-layer").replaceChildren(option("", "all"), ...data.layers.map((layer) => option(String(layer), String(layer))));
+  byId("filter-flag").replaceChildren(option("", "all"), option("none", "no flag"), ...flags.map((flag) => option(flag, flag.replaceAll("_", " "))));
+  byId("filter-confirmed").disabled = !data.split;
+  for (const [name, id] of Object.entries(FILTERS)) {
+    byId(id).addEventListener("input", () => {
+      change({ [name]: byId(id).value });
+      drawTable();
+    });
+  }
+  byId("filters").addEventListener("submit", (event) => event.preventDefault());
+  byId("filters").addEventListener("reset", () => {
+    change(Object.fromEntries(Object.keys(FILTERS).map((name) => [name, ""])));
+    setTimeout(drawTable);
+  });
+  byId("download-csv").addEventListener("click", downloadCsv);
+}
+
+function showFilters() {
+  for (const [name, id] of Object.entries(FILTERS)) byId(id).value = state[name];
+}
+
+/** A cell as a spreadsheet reads it back: quoted where needed, and never run as a formula. */
+function csvCell(value) {
+  if (value === null || value === undefined) return "";
+  if (typeof value !== "string") return String(value);
+  const defused = /^[=+\-@\t\r]/.test(value) ? `'${value}` : value;
+  return /[",\n\r]/.test(defused) ? `"${defused.replaceAll('"', '""')}"` : defused;
+}
+
+function downloadCsv() {
+  const published = (name) => (/^domain_(activation|firing_rate|density|max_activation)$/.test(name) ? name.replace("domain", data.domain) : name);
+  const lines = [names.map(published), ...shown.map((row) => names.map((name) => row[name]))];
+  const text = lines.map((line) => line.map(csvCell).join(",")).join("\n");
+  const address = URL.createObjectURL(new Blob([`${text}\n`], { type: "text/csv" }));
+  el("a", { href: address, download: "features.csv" }).click();
+  setTimeout(() => URL.revokeObjectURL(address), 10_000);
+}

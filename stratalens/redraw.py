@@ -1,0 +1,38 @@
+"""The page and the figures again, for a finished result: no model, no text, nothing ranked or labelled anew."""
+
+from pathlib import Path
+
+from stratalens.publish import present
+from stratalens.report import figures, tables
+from stratalens.report.output import RECORD_FILE, workplace
+from stratalens.report.saved import load_result
+from stratalens.run import Result
+from stratalens.stored import damaged
+
+
+def redraw(directory: Path) -> Result:
+    """Write page and figures of a finished result anew.
+
+    Raises:
+        StratalensError: there is no such result, or it is damaged.
+    """
+    load_result(directory)  # before anything is locked or made where no result is
+    with workplace(directory) as place:
+        saved = load_result(directory)
+        arranged = tables.build(
+            saved.config.domain,
+            saved.findings.top,
+            saved.findings.latents,
+            saved.findings.facts,
+            compare_by=saved.config.compare_layers_by,
+            min_specialization=saved.config.min_specialization,
+            top_features_n=saved.config.top_features_n,
+        )
+        figures.write_overview(arranged, place.staging / f"{arranged.domain}_feature_analysis.png")
+        try:
+            content = present(
+                arranged, saved.record, saved.harvest, directory, place.staging, others=saved.record["files"]
+            )
+        except ValueError as error:
+            raise damaged(directory / RECORD_FILE, error) from None
+    return Result(directory, arranged, content)
