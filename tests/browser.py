@@ -52,7 +52,7 @@ class Browser:
         """Open a page as somebody does who never saw it: nothing stored or downloaded, the system's theme light."""
         self.driver.get("about:blank")
         self._command("Storage.clearDataForOrigin", origin="file://", storageTypes="all")
-        self.emulate()
+        self.system_theme("light")
         self.resize(screen)
         for earlier in self.downloads.iterdir():
             earlier.unlink()
@@ -69,14 +69,18 @@ class Browser:
             mobile=screen.width < 600,
         )
 
-    def emulate(self, *, medium: str = "", theme: str = "light") -> None:
-        """Have the page on paper (`print`), or under another theme of the system."""
-        features = [{"name": "prefers-color-scheme", "value": theme}]
-        self._command("Emulation.setEmulatedMedia", media=medium, features=features)
+    def system_theme(self, theme: str) -> None:
+        """Have the whole system `light` or `dark`."""
+        self._command("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": theme}])
 
-    def print(self) -> None:
-        """Print to a PDF that is thrown away; the page is told before and after."""
+    def on_paper(self, script: str) -> Any:
+        """Print, to a PDF that is thrown away; what a script returns of the page as it is laid out on paper."""
+        self.js(
+            f"""window.paper = matchMedia("print");
+            paper.addEventListener("change", () => {{ paper.says = (() => {{ {script} }})(); }}, {{once: true}})"""
+        )
         self._command("Page.printToPDF")
+        return self.js("return window.paper.says")
 
     def _command(self, name: str, **parameters: object) -> Any:
         return self.driver.execute_cdp_cmd(name, parameters)
