@@ -122,6 +122,12 @@ def test_the_page_fits_windows_of_any_width(page, width):
     assert page.width_beyond(screen) == 0
 
 
+def test_a_window_made_narrow_has_the_charts_drawn_anew(page, browser):
+    page.open()
+    browser.resize(PHONE)
+    browser.until(lambda: page.width_beyond(PHONE) == 0, "the page stays wider than the window")
+
+
 ON_PAPER = """const box = (one) => one.getBoundingClientRect();
 const drawn = (selector) => [...document.querySelectorAll(selector)].filter((one) => box(one).height > 0).length;
 const cut = (selector) => [...document.querySelectorAll(selector)].filter(
