@@ -24,7 +24,7 @@ def publish(
     settings: Mapping[str, object],
     directory: Path,
 ) -> tables.Tables:
-    """Write tables, evidence and the overview figure below a directory; `run.json` alone is left to the caller.
+    """Write tables, evidence and figures below a directory; `run.json` alone is left to the caller.
 
     Args:
         config: of the run.
@@ -63,7 +63,7 @@ def publish(
     write_features(top, directory)
     if not config.no_examples:
         evidence_to_keep.write(directory / EVIDENCE_FOLDER)
-    figures.write_overview(arranged, directory / f"{config.domain}_feature_analysis.png")
+    figures.write_figures(arranged, directory)
     return arranged
 
 
