@@ -70,7 +70,7 @@ def publish(
     write_features(top, directory)
     if not config.no_examples:
         evidence_to_keep.write(directory / EVIDENCE_FOLDER)
-    figures.write_overview(arranged, directory / f"{config.domain}_feature_analysis.png")
+    figures.write_figures(arranged, directory)
     return arranged
 
 

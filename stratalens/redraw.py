@@ -28,7 +28,7 @@ def redraw(directory: Path) -> Result:
             min_specialization=saved.config.min_specialization,
             top_features_n=saved.config.top_features_n,
         )
-        figures.write_overview(arranged, place.staging / f"{arranged.domain}_feature_analysis.png")
+        figures.write_figures(arranged, place.staging)
         try:
             content = present(
                 arranged, saved.record, saved.harvest, directory, place.staging, others=saved.record["files"]

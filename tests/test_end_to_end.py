@@ -143,12 +143,15 @@ def test_the_overview_is_a_picture_of_paper_size(embedded_run):
     assert height >= 1500
 
 
-def test_run_json_runs_it_again_with_the_same_tables(embedded_run, tmp_path):
-    again = tmp_path / "again"
-    assert main(["analyze", "--config", str(embedded_run / "run.json"), "--output_dir", str(again), "--quiet"]) == 0
-    for path in embedded_run.rglob("*"):
-        if path.suffix in (".csv", ".json") and path.name != "run.json":
-            assert (again / path.relative_to(embedded_run)).read_bytes() == path.read_bytes(), path.name
+def test_run_json_runs_it_again_with_the_same_files(tmp_path):
+    first, again = tmp_path / "first", tmp_path / "again"
+    options = ["--layers", "4", "--max_documents", "40", "--top_n", "7", "--rank_by", "auroc", "--seed", "3"]
+    assert main(["analyze", *options, "--output_dir", str(first), "--quiet"]) == 0
+    assert main(["analyze", "--config", str(first / "run.json"), "--output_dir", str(again), "--quiet"]) == 0
+    written = [path for path in first.rglob("*") if path.is_file() and path.name != "run.json"]
+    assert len(written) > 10
+    for path in written:
+        assert (again / path.relative_to(first)).read_bytes() == path.read_bytes(), path.name
 
 
 def test_python_call_returns_tables_and_keeps_unknown_files(tiny_arguments, tmp_path):

@@ -46,8 +46,14 @@ def write_page(
         lstrip_blocks=True,
     )
     environment.filters["significant"] = significant
+    labels = tables.consolidated.set_index(["layer", "feature_number"])["label"].to_dict()
     layers = [
-        row | {"low": details[row["layer"]].average_low, "high": details[row["layer"]].average_high}
+        row
+        | {
+            "low": details[row["layer"]].average_low,
+            "high": details[row["layer"]].average_high,
+            "label": labels.get((row["layer"], row["top_feature"])),
+        }
         for row in records(tables.layers)
     ]
     best = records(tables.consolidated.head(1))

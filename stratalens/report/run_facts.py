@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from stratalens.corpora import Side
-from stratalens.report.record import side_name
+from stratalens.report.record import HOW, side_name
 
 
 class _Part(BaseModel):
@@ -79,6 +79,7 @@ class RunFacts(_Part):
     self_check: dict[Layer, Check]
     warnings: list[str]
     settings: dict[str, Any]
+    """Those that have a part in what came out."""
 
     @classmethod
     def of(cls, record: dict[str, Any], domain: str) -> "RunFacts":
@@ -96,18 +97,9 @@ class RunFacts(_Part):
                 "sides": tuple(corpus[name] for name in names),
                 "files": tuple(corpus["files"][name] for name in names),
                 "max_length": corpus["lengths"]["max_length"],
+                "settings": {name: value for name, value in record["settings"].items() if name not in HOW},
             }
-            given = (
-                "created",
-                "stratalens",
-                "model",
-                "saes",
-                "passages",
-                "tokens",
-                "self_check",
-                "warnings",
-                "settings",
-            )
+            given = ("created", "stratalens", "model", "saes", "passages", "tokens", "self_check", "warnings")
             return cls.model_validate(values | {name: record[name] for name in given})
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"nothing on {error}") from None

@@ -74,7 +74,7 @@ function statistics(row) {
     line("q-value (p-value)", `${small(row.q_value)} (${small(row.p_value)})`, "", row.q_value),
     line(`Density on ${data.domain} tokens, %`, percent(row.domain_density), "", 100 * row.domain_density),
     line("Density on general tokens, %", percent(row.general_density), "", 100 * row.general_density),
-    line("On the selection half: specialization", significant(row.discovery_specialization), "", row.discovery_specialization),
+    line("Specialization, selection half", significant(row.discovery_specialization), "", row.discovery_specialization),
   ];
   return el("table", { id: "card-statistics" }, el("caption", {}, "Statistics"), el("thead", {}, head), el("tbody", {}, ...lines));
 }
@@ -125,18 +125,19 @@ function histogram(row) {
 
 function words(row) {
   const { tokens, concepts, phrases, promoted, suppressed } = row.card;
-  const item = ([text, value, more], show, title) => el("li", { title: title(value, more) }, el("bdi", { className: "piece" }, oneLine(text, 60)), ` ${show(value)}`);
+  const item = ([text, value, more], show, title) => el("li", { title: title(value, more) }, el("bdi", { className: "piece" }, oneLine(text, 60)), ` ${show(value, more)}`);
   const list = (name, entries, show, title, note) =>
     entries && entries.length ? el("section", {}, el("h3", {}, name, el("span", {}, note)), el("ul", { className: "pieces" }, ...entries.map((entry) => item(entry, show, title)))) : null;
+  const firesOn = (value, background) => `${percent(value, 2)}%${background > 0 ? `, ×${significant(value / background, 2)}` : ""}`;
   const logit = (value, more) => `${value} standard deviations; logit ${more}`;
   return el(
     "div",
     { className: "words" },
-    list("Fires on", tokens, (value) => `${percent(value, 2)}%`, (value) => `${100 * value}% of its activation`, "tokens by share of its activation"),
+    list("Fires on", tokens, firesOn, (value, background) => `${100 * value}% of its activation, ${100 * background}% of all tokens`, "tokens by share of its activation, and how many times their share of all tokens"),
     list("Concepts", concepts, (value) => fixed(value, 2), (value) => `lower bound of AUROC by sentence: ${value}`, "lower bound of AUROC by sentence"),
     list("Phrases", phrases, (value) => fixed(value, 2), (value) => `lower bound of AUROC by sentence: ${value}`, "likewise"),
     list("Promotes next", promoted, (value) => fixed(value, 2), logit, "tokens whose logit it raises most beside other latents, in standard deviations"),
-    list("Suppresses next", suppressed, (value) => fixed(value, 2), logit, "likewise, lowers"),
+    list("Suppresses next", suppressed, (value) => fixed(value, 2), logit, "whose logit it lowers, likewise"),
   );
 }
 
