@@ -54,8 +54,7 @@ class Browser:
         self._command("Storage.clearDataForOrigin", origin="file://", storageTypes="all")
         self.system_theme("light")
         self.resize(screen)
-        for earlier in self.downloads.iterdir():
-            earlier.unlink()
+        self.forget_downloads()
         for log in ("browser", "performance"):
             self.driver.get_log(log)
         self.driver.get(path.resolve().as_uri() + (f"#{fragment}" if fragment else ""))
@@ -70,8 +69,10 @@ class Browser:
         )
 
     def system_theme(self, theme: str) -> None:
-        """Have the whole system `light` or `dark`."""
-        self._command("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": theme}])
+        """Have the whole system `light` or `dark`; it wants no motion either way, so that no click misses its aim."""
+        wanted = {"prefers-color-scheme": theme, "prefers-reduced-motion": "reduce"}
+        features = [{"name": name, "value": value} for name, value in wanted.items()]
+        self._command("Emulation.setEmulatedMedia", features=features)
 
     def on_paper(self, script: str) -> Any:
         """Print, to a PDF that is thrown away; what a script returns of the page as it is laid out on paper."""
@@ -114,20 +115,29 @@ class Browser:
 
     def press(self, *keys: str) -> None:
         for key in keys:
-            ActionChains(self.driver).send_keys(key).perform()
+            ActionChains(self.driver, duration=0).send_keys(key).perform()
+
+    def frames(self) -> None:
+        """Let the page be drawn, and hear of what was scrolled."""
+        self.js_later("requestAnimationFrame(() => requestAnimationFrame(arguments[0]))")
 
     def hover(self, element: WebElement) -> None:
         self.js("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", element)
-        ActionChains(self.driver).move_to_element(element).perform()
+        self.frames()
+        ActionChains(self.driver, duration=0).move_to_element(element).perform()
 
     def click(self, element: WebElement) -> None:
         """Click where the element is drawn, whatever lies there."""
         self.hover(element)
-        ActionChains(self.driver).click().perform()
+        ActionChains(self.driver, duration=0).click().perform()
 
     def until(self, true: Callable[[], object], what: str) -> None:
         """Wait until something holds; `what` says what did not."""
         WebDriverWait(self.driver, PATIENCE_SECONDS, poll_frequency=0.05).until(lambda _: true(), what)
+
+    def forget_downloads(self) -> None:
+        for path in self.downloads.iterdir():
+            path.unlink()
 
     def downloaded(self, name: str) -> Path:
         """A file that the page hands out, once it is whole."""
@@ -138,13 +148,18 @@ class Browser:
         assert path.exists(), f"{name} was not downloaded, but {[one.name for one in self.downloads.iterdir()]}"
         return path
 
-    def violations(self) -> list[str]:
-        """Accessibility rules of serious or critical impact that the page breaks, with the first places."""
+    def violations(self, *rules: str) -> list[str]:
+        """Accessibility rules of serious or critical impact that the page breaks, with the first places.
+
+        Args:
+            rules: those to check; all when none is named.
+        """
         if not self.js("return Boolean(window.axe)"):
             self.js(axe_source())
-        run = """axe.run(document, {resultTypes: ["violations"]}).then(
-            found => arguments[0](found.violations), error => arguments[0]([{id: String(error), nodes: []}]))"""
-        return [_told(one) for one in self.js_later(run) if one.get("impact") not in NO_WORSE]
+        options = {"resultTypes": ["violations"]} | ({"runOnly": list(rules)} if rules else {})
+        run = """axe.run(document, arguments[0]).then(
+            found => arguments[1](found.violations), error => arguments[1]([{id: String(error), nodes: []}]))"""
+        return [_told(one) for one in self.js_later(run, options) if one.get("impact") not in NO_WORSE]
 
 
 def _told(violation: dict[str, Any]) -> str:

@@ -30,6 +30,18 @@ class ReportPage:
         self.browser.open(self.path, fragment, screen)
         self.browser.until(lambda: self.browser.js("return document.body.dataset.charts"), "the charts are not drawn")
 
+    def go(self, fragment: str) -> None:
+        """Change the fragment of the opened page's address."""
+        self.browser.js("location.hash = arguments[0]", fragment)
+        self.browser.frames()
+
+    def start_over(self) -> None:
+        """Have the opened page show everything again, in the order of the result, and no card."""
+        self.go("")
+        assert self.fragment() == ""
+        assert self.count().shown == self.count().reported
+        assert not self.card_is_open()
+
     def drawn_rows(self) -> list[str]:
         """Features of the rows that there are at the moment."""
         return self.browser.js("return [...document.querySelectorAll(arguments[0])].map(r => r.dataset.feature)", ROWS)

@@ -52,7 +52,7 @@ def corpus(folder: Path, side: str) -> str:
     words = {"domain": "loan bank rate bond price", "general": "river stone bird cloud song"}[side]
     rows = [
         {"id": f"{side}{i}{nasty}", "text": f"No. {i}: {words} {nasty} {words}"}
-        for i, nasty in enumerate([*NASTY, *NASTY, LONG_WORD])
+        for i, nasty in enumerate([*NASTY, *NASTY, *([LONG_WORD] if side == "domain" else [])])
     ]
     path = folder / "x<" / f"script><img src=x onerror={RUN_ME}>\"'`{{{{ 7*7 }}}}\n\u202e {side}.jsonl"
     path.parent.mkdir(exist_ok=True)
@@ -69,7 +69,7 @@ def hostile(tiny_model, tiny_saes, tmp_path_factory) -> Path:
     command = [
         *("analyze", "--quiet", "--base_model", str(model), "--sae_model", str(tiny_saes), "--allow_poor_fit"),
         *("--domain_data", corpus(folder, "domain"), "--general_data", corpus(folder, "general")),
-        *("--output_dir", str(output), "--dtype", "float32"),
+        *("--output_dir", str(output), "--dtype", "float32", "--top_n", "10"),
     ]
     with one_thread():
         assert main(command) == 0
@@ -80,15 +80,22 @@ def hostile(tiny_model, tiny_saes, tmp_path_factory) -> Path:
     return output
 
 
+@pytest.fixture(scope="module")
+def opened(browser: Browser, hostile) -> ReportPage:
+    page = ReportPage(browser, hostile / "report.html")
+    page.open()
+    assert browser.requests() == [page.path.resolve().as_uri()]
+    return page
+
+
 @pytest.fixture
-def page(browser: Browser, hostile) -> Iterator[ReportPage]:
-    """The hostile report; whatever a test does with it, nothing of the text has run."""
-    opened = ReportPage(browser, hostile / "report.html")
-    opened.open()
+def page(browser: Browser, opened) -> Iterator[ReportPage]:
+    """The hostile report, opened once for all tests; whatever a test does with it, nothing of the text has run."""
+    opened.start_over()
     yield opened
     assert browser.js("return window.pwned") is None
     assert browser.console() == []
-    assert browser.requests() == [opened.path.resolve().as_uri()]
+    assert [url for url in browser.requests() if not url.startswith("file:")] == []
 
 
 def stored_examples(result: Path, layer: int, feature: int) -> list[str]:
@@ -163,40 +170,28 @@ def test_pointing_at_nasty_tokens_and_points_runs_nothing(page, browser, hostile
     assert browser.all(f".hoverlayer :is({FOREIGN})") == []
     assert browser.all("#chart-forest :is(img, script, iframe, a)") == []
     page.open_card(page.drawn_rows()[0])
-    tokens = [one for one in browser.all("#card-examples .token") if float(one.get_attribute("data-activation")) > 0]
-    for token in tokens[:5]:
+    tokens = browser.all("#card-examples .token:not([data-activation='0'])")
+    for token in [one for one in tokens if one.text.strip().isalnum()][:5]:
         browser.hover(token)
         assert browser.one("#tip").is_displayed()
         assert browser.all(f"#tip :is({FOREIGN})") == []
 
 
-SEARCHED = {
-    "an element": NASTY[0],
-    "an end of a script": NASTY[1],
-    "joined emoji": "👩‍👩‍👧‍👦",
-    "right to left": "שלום",
-    "a template": "{{ 7*7 }}",
-    "a backslash": "\\",
-    "a pattern": ".*",
-}
-
-
-@pytest.mark.parametrize("case", SEARCHED)
-def test_a_search_for_nasty_text_finds_it_and_stands_in_the_address(page, browser, case):
-    query = SEARCHED[case]
-    browser.js(
-        """const field = document.querySelector("#search");
-        field.value = arguments[0]; field.dispatchEvent(new Event("input", {bubbles: true}))""",
-        query,
-    )
-    rows, fragment = page.rows(), page.fragment()
-    assert bool(rows) == (query in "".join(NASTY))
-    page.open(fragment)
-    assert page.rows() == rows
-    assert browser.one("#search").get_property("value") == query
+def test_a_search_for_nasty_text_finds_it_and_stands_in_the_address(page, browser):
+    search = """const field = document.querySelector("#search");
+    field.value = arguments[0]; field.dispatchEvent(new Event("input", {bubbles: true}))"""
+    for query in (NASTY[0], NASTY[1], "👩‍👩‍👧‍👦", "שלום", "{{ 7*7 }}", "\\", ".*"):
+        browser.js(search, query)
+        rows, fragment = page.rows(), page.fragment()
+        assert bool(rows) == (query in "".join(NASTY)), query
+        page.start_over()
+        page.go(fragment)
+        assert page.rows() == rows, query
+        assert browser.one("#search").get_property("value") == query
 
 
 def test_what_a_spreadsheet_would_run_is_defused_in_the_downloaded_table(page, browser, hostile):
+    browser.forget_downloads()
     browser.click(browser.one("#download-csv"))
     with browser.downloaded("features.csv").open(newline="", encoding="utf-8") as stream:
         found = [row["label"] for row in csv.DictReader(stream)]

@@ -31,16 +31,23 @@ def features(embedded_run) -> pd.DataFrame:
     return reported(embedded_run)
 
 
+@pytest.fixture(scope="module")
+def opened(browser: Browser, embedded_run) -> ReportPage:
+    page = ReportPage(browser, embedded_run / "report.html")
+    page.open()
+    return page
+
+
 @pytest.fixture
-def page(browser: Browser, embedded_run) -> Iterator[ReportPage]:
-    """The report as a reader finds it; nothing that a test does with it may trouble the console."""
-    opened = ReportPage(browser, embedded_run / "report.html")
-    opened.open()
+def page(browser: Browser, opened) -> Iterator[ReportPage]:
+    """The report, opened once for all tests; nothing that a test does with it may trouble the console."""
+    opened.start_over()
     yield opened
     assert browser.console() == []
 
 
 def test_it_opens_from_disk_with_a_silent_console_and_asks_nothing_of_a_network(page, browser, embedded_run):
+    page.open()
     assert browser.js("return document.body.dataset.charts") == "ready"
     assert browser.requests() == [(embedded_run / "report.html").resolve().as_uri()]
     assert (embedded_run / "report.html").stat().st_size < BIGGEST_FILE
@@ -264,6 +271,7 @@ def test_a_token_under_the_pointer_tells_its_activation(page, browser, features)
 
 
 def test_the_downloaded_table_is_the_one_that_is_shown(page, browser, embedded_run, features):
+    browser.forget_downloads()
     page.choose("layer", "16")
     page.sort("auroc")
     rows = page.rows()
