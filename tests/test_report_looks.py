@@ -22,6 +22,14 @@ def page(browser: Browser, embedded_run) -> Iterator[ReportPage]:
     assert browser.console() == []
 
 
+@pytest.fixture(scope="module")
+def opened(browser: Browser, embedded_run) -> ReportPage:
+    """The report, opened once for the tests that leave it as it is."""
+    page = ReportPage(browser, embedded_run / "report.html")
+    page.open()
+    return page
+
+
 def brightness(colour: str) -> float:
     """Of a colour as a style tells it, such as `rgb(0, 0, 0)`: from 0 to 1."""
     parts = [float(part) for part in re.findall(r"[\d.]+", colour)]
@@ -181,7 +189,7 @@ SHIFT = """const done = arguments[0];
 let total = 0;
 new PerformanceObserver(list => list.getEntries().forEach(one => { total += one.value; }))
     .observe({type: "layout-shift", buffered: true});
-setTimeout(() => done(total), 500);"""
+setTimeout(() => done(total), 150);"""
 
 
 @pytest.mark.parametrize("screen", SCREENS)
