@@ -11,7 +11,7 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 from stratalens.cli import main
 from stratalens.embedded import embedded_model_directory
 
-pytest_plugins = ["chat_servers", "error_book"]
+pytest_plugins = ["browser", "chat_servers", "error_book"]
 TINY_BLOCKS = 4
 TINY_WIDTH = 32
 TINY_LATENTS = 64
