@@ -31,7 +31,7 @@ KINDS = {
     "Feature lists, lexicons and prompts": "Files behind `--features`, `--lexicon` and `--prompts`.",
     "Labelling models": "What is behind `--labeling_model` and `--labeling_endpoint`.",
     "Memory and workers": "What the machine, its GPU or the cluster cannot hold or do.",
-    "Finished results": "The directory that `stratalens rank`, `label` and `show` read.",
+    "Finished results": "The directory that `stratalens rank`, `label`, `report` and `show` read.",
     "Output, disk and cache": "Where results go, and what is kept between runs.",
     "Interruptions": "A command that is ended from outside.",
 }
