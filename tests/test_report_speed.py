@@ -21,7 +21,6 @@ SLOWEST_MS = 200
 TRIES = 5
 """Of which the fastest counts, as the machine may have other work."""
 RENUMBERED = 100_000
-EXAMPLES = 3
 
 
 def repeated(table: pd.DataFrame, times: int) -> pd.DataFrame:
@@ -44,8 +43,11 @@ def details_of(saved: SavedResult, layer: int, times: int) -> LayerDetails:
 
 
 def in_short(own: dict[int, StoredEvidence], times: int) -> dict[int, StoredEvidence]:
-    """Evidence of features and of their copies, with few examples: all of them would take long to write."""
-    short = {number: one.model_copy(update={"examples": one.examples[:EXAMPLES]}) for number, one in own.items()}
+    """Evidence of features and of their copies, but little of it: all would take long to write."""
+    short = {
+        number: one.model_copy(update={"examples": one.examples[:1], "promoted": None, "suppressed": None})
+        for number, one in own.items()
+    }
     return {number + RENUMBERED * copy: one for number, one in short.items() for copy in range(times)}
 
 
