@@ -79,7 +79,10 @@ def is_ordered(values: pd.Series, direction: str) -> bool:
     present = values.dropna()
     if values.iloc[: len(present)].isna().any():
         return False
-    present = present.str.casefold().str[0] if values.name == "label" else present.astype(float)
+    if values.name == "label":
+        present = present.str.casefold().str[0]
+    else:  # to the eight digits that the page and the files know
+        present = present.astype(float).map(lambda value: float(f"{value:.8g}"))
     return present.is_monotonic_increasing if direction == "ascending" else present.is_monotonic_decreasing
 
 
