@@ -60,21 +60,23 @@ function summary(row) {
 }
 
 function statistics(row) {
-  const line = (name, value, interval = "", full = null) =>
-    el("tr", {}, el("th", { scope: "row" }, name), el("td", { className: "number", title: full ?? "" }, value), el("td", { className: "number" }, interval));
+  const line = (name, value, full, low, high, show) => {
+    const interval = show ? between(low, high, show) : "";
+    return el("tr", {}, el("th", { scope: "row" }, name), el("td", { className: "number", title: full ?? "" }, value), el("td", { className: "number", title: show ? between(low, high, String) : "" }, interval));
+  };
   const head = el("tr", {}, el("th", { scope: "col" }, "Statistic"), el("th", { scope: "col", className: "number" }, "Value"), el("th", { scope: "col", className: "number" }, "95% interval"));
   const lines = [
-    line("Share of norm, %", percent(row.normalised_specialization), between(row.normalised_low, row.normalised_high, percent), 100 * row.normalised_specialization),
-    line("Specialization", significant(row.specialization), between(row.specialization_low, row.specialization_high, significant), row.specialization),
-    line(`Mean activation, ${data.domain}`, significant(row.domain_activation), "", row.domain_activation),
-    line("Mean activation, general", significant(row.general_activation), "", row.general_activation),
-    line("AUROC of documents", fixed(row.auroc), between(row.auroc_low, row.auroc_high, fixed), row.auroc),
-    line("Hedges' g", significant(row.hedges_g), "", row.hedges_g),
-    line(`${data.domain} share`, fixed(row.domain_share), "", row.domain_share),
-    line("q-value (p-value)", `${small(row.q_value)} (${small(row.p_value)})`, "", row.q_value),
-    line(`Density on ${data.domain} tokens, %`, percent(row.domain_density), "", 100 * row.domain_density),
-    line("Density on general tokens, %", percent(row.general_density), "", 100 * row.general_density),
-    line("Specialization, selection half", significant(row.discovery_specialization), "", row.discovery_specialization),
+    line("Share of norm, %", percent(row.normalised_specialization), 100 * row.normalised_specialization, 100 * row.normalised_low, 100 * row.normalised_high, significant),
+    line("Specialization", significant(row.specialization), row.specialization, row.specialization_low, row.specialization_high, significant),
+    line(`Mean activation, ${data.domain}`, significant(row.domain_activation), row.domain_activation),
+    line("Mean activation, general", significant(row.general_activation), row.general_activation),
+    line("AUROC of documents", fixed(row.auroc), row.auroc, row.auroc_low, row.auroc_high, fixed),
+    line("Hedges' g", significant(row.hedges_g), row.hedges_g),
+    line(`${data.domain} share`, fixed(row.domain_share), row.domain_share),
+    line("q-value (p-value)", `${small(row.q_value)} (${small(row.p_value)})`, `${row.q_value} (${row.p_value})`),
+    line(`Density on ${data.domain} tokens, %`, percent(row.domain_density), 100 * row.domain_density),
+    line("Density on general tokens, %", percent(row.general_density), 100 * row.general_density),
+    line("Specialization, selection half", significant(row.discovery_specialization), row.discovery_specialization),
   ];
   return el("table", { id: "card-statistics" }, el("caption", {}, "Statistics"), el("thead", {}, head), el("tbody", {}, ...lines));
 }
