@@ -4,10 +4,13 @@ const BEFORE_PEAK = 28;
 const AFTER_PEAK = 20;
 const sideName = (side) => (side === 0 ? data.domain : "general");
 let openRow = null;
+let staysInPlace = false;
 
-function openCard(row, step = true) {
+/** Open a card; `step`: the back button closes it again; `stays`: the page does not move to the row on closing. */
+function openCard(row, { step = true, stays = staysInPlace } = {}) {
   if (!row) return;
   openRow = row;
+  staysInPlace = stays;
   change({ feature: row.id }, step);
   byId("card-title").replaceChildren(`Layer ${row.layer}, feature ${row.feature_number}: `, el("bdi", {}, oneLine(row.label)));
   byId("card-body").replaceChildren(...cardParts(row));
@@ -23,16 +26,18 @@ function openCard(row, step = true) {
 function stepCard(by) {
   const at = shown.indexOf(openRow);
   const next = at < 0 ? shown[0] : shown[at + by];
-  if (next) openCard(next, false);
+  if (next) openCard(next, { step: false });
 }
 
 function closedCard() {
   const row = openRow;
+  const stays = staysInPlace;
   openRow = null;
+  staysInPlace = false;
   change({ feature: "" });
   if (!row) return;
   while (drawnRows < shown.length && shown.indexOf(row) >= drawnRows) appendRows(BATCH);
-  document.querySelector(`tr[data-feature="${row.id}"] a`)?.focus();
+  document.querySelector(`tr[data-feature="${row.id}"] a`)?.focus({ preventScroll: stays });
 }
 
 function cardParts(row) {
@@ -175,7 +180,7 @@ function example([, place, fired], highest) {
   for (const [at, value] of activations) if (value > (activations.get(peak) ?? -1)) peak = at;
   const whole = () => tokens.map((token, at) => tokenSpan(token, activations.get(at) ?? 0, highest));
   const [start, stop] = [Math.max(0, peak - BEFORE_PEAK), Math.min(tokens.length, peak + AFTER_PEAK)];
-  const strongest = activations.size ? `max ${significant(activations.get(peak))} on “${oneLine(tokens[peak].trim(), 30)}”` : "silent";
+  const strongest = activations.size ? `max ${significant(activations.get(peak))} on “${oneLine(tokens[peak].trim() || "white space", 30)}”` : "silent";
   const text = el("p", { className: "passage", dir: "auto" }, ...(start ? ["…"] : []), ...whole().slice(start, stop), ...(stop < tokens.length ? ["…"] : []));
   const head = el("p", { className: "example-head" }, el("bdi", {}, strongest), data.split ? `, ${half ? "confirmation" : "discovery"} half` : "");
   if (start || stop < tokens.length) {

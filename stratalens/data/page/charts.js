@@ -130,19 +130,21 @@ function forestChart(colours) {
 const CHARTS = { "chart-layers": layersChart, "chart-activations": activationsChart, "chart-across": acrossChart, "chart-density": densityChart, "chart-forest": forestChart };
 const CONFIG = { responsive: true, displaylogo: false, plotlyServerURL: "", modeBarButtonsToRemove: ["sendChartToCloud", "select2d", "lasso2d", "toImage", "zoomIn2d", "zoomOut2d"] };
 
-async function drawCharts() {
+function drawCharts() {
   const colours = palette();
-  for (const [id, build] of Object.entries(CHARTS)) {
-    const [traces, arranged] = build(colours);
-    await window.Plotly.react(id, traces, arranged, CONFIG);
-  }
+  return Promise.all(
+    Object.entries(CHARTS).map(([id, build]) => {
+      const [traces, arranged] = build(colours);
+      return window.Plotly.react(id, traces, arranged, CONFIG);
+    }),
+  );
 }
 
 async function startCharts() {
   try {
     await loadPlotly();
     await drawCharts();
-    for (const id of Object.keys(CHARTS)) byId(id).on("plotly_click", ({ points: [point] }) => openCard(rowOf.get(point.customdata)));
+    for (const id of Object.keys(CHARTS)) byId(id).on("plotly_click", ({ points: [point] }) => openCard(rowOf.get(point.customdata), { stays: true }));
     document.body.dataset.charts = "ready";
   } catch (error) {
     document.body.dataset.charts = "unavailable";

@@ -42,5 +42,5 @@ const yesNo = (value) => (value === true ? "yes" : value === false ? "no" : "–
 /** Text as it stands on one line: white space shown, long words cut. */
 function oneLine(text, most = 200) {
   const shown = text.replace(/\n/g, "↵").replace(/\t/g, "⇥");
-  return shown.length > most ? `${shown.slice(0, most)}…` : shown;
+  return shown.length > most ? `${[...shown.slice(0, 2 * most)].slice(0, most).join("")}…` : shown;
 }

@@ -18,7 +18,22 @@ function startTheme() {
     showTheme();
   });
   systemTheme.addEventListener("change", showTheme);
+  window.addEventListener("beforeprint", printLight);
   showTheme();
+}
+
+/** Paper is white: colours that were drawn, not styled, are drawn anew for it, and again after it. */
+function printLight() {
+  const chosen = document.documentElement.dataset.theme;
+  if (theme() === "light") return;
+  document.documentElement.dataset.theme = "light";
+  showTheme();
+  const restore = () => {
+    if (chosen) document.documentElement.dataset.theme = chosen;
+    else delete document.documentElement.dataset.theme;
+    showTheme();
+  };
+  window.addEventListener("afterprint", restore, { once: true });
 }
 
 function followAddress() {
@@ -26,7 +41,7 @@ function followAddress() {
   showFilters();
   drawTable();
   const row = rowOf.get(state.feature);
-  if (row) openCard(row, false);
+  if (row) openCard(row, { step: false });
   else if (byId("card").open) byId("card").close();
 }
 

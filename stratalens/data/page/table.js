@@ -111,6 +111,7 @@ function showFilters() {
 /** A cell as a spreadsheet reads it back: quoted where needed, and never run as a formula. */
 function csvCell(value) {
   if (value === null || value === undefined) return "";
+  if (typeof value === "number") return value.toLocaleString("en", { useGrouping: false, maximumSignificantDigits: 8 });
   if (typeof value !== "string") return String(value);
   const defused = /^[=+\-@\t\r]/.test(value) ? `'${value}` : value;
   return /[",\n\r]/.test(defused) ? `"${defused.replaceAll('"', '""')}"` : defused;
