@@ -130,12 +130,13 @@ function forestChart(colours) {
 const CHARTS = { "chart-layers": layersChart, "chart-activations": activationsChart, "chart-across": acrossChart, "chart-density": densityChart, "chart-forest": forestChart };
 const CONFIG = { responsive: true, displaylogo: false, plotlyServerURL: "", modeBarButtonsToRemove: ["sendChartToCloud", "select2d", "lasso2d", "toImage", "zoomIn2d", "zoomOut2d"] };
 
-function drawCharts() {
+/** Draw all charts anew, as wide as their places or as many pixels as told. */
+function drawCharts(width) {
   const colours = palette();
   return Promise.all(
     Object.entries(CHARTS).map(([id, build]) => {
       const [traces, arranged] = build(colours);
-      return window.Plotly.react(id, traces, arranged, CONFIG);
+      return window.Plotly.react(id, traces, width ? { ...arranged, width } : arranged, CONFIG);
     }),
   );
 }

@@ -1,6 +1,7 @@
 // Start: theme, address, table, card, charts.
 
 const THEMES = ["light", "dark"];
+const PAPER_PIXELS = 660;
 const systemTheme = matchMedia("(prefers-color-scheme: dark)");
 const theme = () => document.documentElement.dataset.theme || (systemTheme.matches ? "dark" : "light");
 
@@ -18,20 +19,20 @@ function startTheme() {
     showTheme();
   });
   systemTheme.addEventListener("change", showTheme);
-  window.addEventListener("beforeprint", printLight);
+  window.addEventListener("beforeprint", drawForPaper);
   showTheme();
 }
 
-/** Paper is white: colours that were drawn, not styled, are drawn anew for it, and again after it. */
-function printLight() {
+/** Paper is white and narrow: what was drawn, not styled, is drawn anew for it, and again after it. */
+function drawForPaper() {
   const chosen = document.documentElement.dataset.theme;
-  if (theme() === "light") return;
+  const draw = (width) => document.body.dataset.charts === "ready" && drawCharts(width);
   document.documentElement.dataset.theme = "light";
-  showTheme();
+  draw(PAPER_PIXELS);
   const restore = () => {
     if (chosen) document.documentElement.dataset.theme = chosen;
     else delete document.documentElement.dataset.theme;
-    showTheme();
+    draw();
   };
   window.addEventListener("afterprint", restore, { once: true });
 }
