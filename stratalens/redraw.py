@@ -4,10 +4,9 @@ from pathlib import Path
 
 from stratalens.publish import present
 from stratalens.report import figures, tables
-from stratalens.report.output import RECORD_FILE, workplace
+from stratalens.report.output import workplace
 from stratalens.report.saved import load_result
 from stratalens.run import Result
-from stratalens.stored import damaged
 
 
 def redraw(directory: Path) -> Result:
@@ -29,10 +28,5 @@ def redraw(directory: Path) -> Result:
             top_features_n=saved.config.top_features_n,
         )
         figures.write_figures(arranged, place.staging)
-        try:
-            content = present(
-                arranged, saved.record, saved.harvest, directory, place.staging, others=saved.record["files"]
-            )
-        except ValueError as error:
-            raise damaged(directory / RECORD_FILE, error) from None
+        content = present(arranged, saved.record, saved.harvest, directory, place.staging, others=saved.record["files"])
     return Result(directory, arranged, content)

@@ -212,12 +212,13 @@ def test_report_refuses_a_place_without_a_result_and_other_words(tmp_path, resul
 
 
 @pytest.mark.parametrize("part", ["self_check", "passages", "warnings"])
-def test_report_names_a_damaged_record(result, capsys, part):
+@pytest.mark.parametrize("command", ["report", "rank", "label"])
+def test_a_damaged_record_is_named(result, capsys, command, part):
     record = json.loads((result / "run.json").read_text())
     record[part] = "something else"
     (result / "run.json").write_text(json.dumps(record))
     before = contents(result)
-    line = refused(capsys, "report", str(result))
+    line = refused(capsys, command, str(result))
     assert "run.json" in line
     assert part in line
     assert contents(result) == before

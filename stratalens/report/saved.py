@@ -13,6 +13,7 @@ from stratalens.config import RunConfig, make_config, read_config_file
 from stratalens.errors import ConfigError
 from stratalens.report.label_tables import LABEL_COLUMNS
 from stratalens.report.output import RECORD_FILE
+from stratalens.report.run_facts import RunFacts
 from stratalens.report.tables import DOMAIN_COLUMNS, MEASURES, LayerFacts, published_name
 from stratalens.small_files import read_text
 from stratalens.store import FORMAT, HarvestFile, harvest_path
@@ -77,6 +78,7 @@ def load_result(directory: Path) -> SavedResult:
         content = json.loads(read_text(place))
         _require_format(directory, content)
         layers = [int(layer) for layer in _Record.model_validate(content).layers]
+        RunFacts.of(content, config.domain)
     except (ValueError, RecursionError) as error:
         raise damaged(place, error) from None
     latents = {layer: _latents(directory / f"layer_{layer}" / LATENTS_FILE, config.domain) for layer in layers}
