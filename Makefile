@@ -1,4 +1,4 @@
-# make demo | make test | make check | make bench: each sets up what it needs first, and skips what is done.
+# make demo | test | test-real | check | errors | bench: each sets up what it needs first, and skips what is done.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -7,15 +7,36 @@ SOURCES := stratalens scripts bench tests multi_layer_financial_analysis.py run_
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 
-.PHONY: demo test check bench clean
+PYTEST := $(BIN)/python -m pytest
+# Tests that measure time or memory, kill a run or start Ray run alone, in a second call.
+TOGETHER := --numprocesses 2 --dist loadscope
+
+.PHONY: demo test test-real check check-errors errors bench clean
 
 demo: $(VENV)/.installed
 	@echo "==> Complete analysis of the embedded model into results/"
 	@$(BIN)/stratalens analyze --output_dir results
 
 test: $(VENV)/.installed-for-tests
-	@echo "==> Tests"
-	@$(BIN)/python -m pytest
+	@echo "==> Tests on tiny models"
+	@rm -rf .pytest_cache/d/error_rows
+	@$(PYTEST) $(TOGETHER) -m "not real and not serial"
+	@$(PYTEST) -m "serial and not real"
+
+test-real: $(VENV)/.installed-for-tests
+	@echo "==> Tests with the real model, a browser, Ray, kills, quantised weights"
+	@export STRATALENS_TEST_RUNS=$$(mktemp -d); trap 'rm -rf "$$STRATALENS_TEST_RUNS"' EXIT; \
+		$(PYTEST) $(TOGETHER) -m "real and not serial" && $(PYTEST) -m "real and serial"
+
+check-errors: $(VENV)/.installed-for-tests
+	@echo "==> docs/errors.md: has each of its lines been provoked by the last make test and make test-real?"
+	@$(BIN)/python tests/support/error_book.py
+
+errors: $(VENV)/.installed-for-tests
+	@rm -rf .pytest_cache/d/error_rows
+	@$(PYTEST) $(TOGETHER) -m "not serial" --write-errors
+	@$(PYTEST) -m "serial" --write-errors
+	@$(BIN)/python tests/support/error_book.py --write
 
 check: $(VENV)/.installed-for-tests
 	@echo "==> Format, lint, types"
@@ -28,6 +49,7 @@ bench: $(VENV)/.installed-for-tests
 	@$(BIN)/python bench/speed.py
 	@$(BIN)/python bench/memory.py
 	@$(BIN)/python bench/start.py
+	@$(BIN)/python bench/quality.py
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 
 import tyro
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 
 from killing import contents, run, run_and_kill  # pyright: ignore[reportMissingImports]
 

@@ -4,6 +4,7 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -149,10 +150,19 @@ def load_lexicon(domain: str, given: Iterable[str] = ()) -> Lexicon:
         ConfigError: a file is missing or not a lexicon.
     """
     own = [Path(name).expanduser() for name in given]
-    built_in = [domain] if domain in BUILT_IN_DOMAINS else [] if own else list(BUILT_IN_DOMAINS)
-    files = own or [lexicon_file(name) for name in built_in]
+    if own:
+        return _with_common([concept for path in own for concept in read_lexicon(path)])
+    return _built_in_lexicon((domain,) if domain in BUILT_IN_DOMAINS else BUILT_IN_DOMAINS)
+
+
+@cache
+def _built_in_lexicon(domains: tuple[str, ...]) -> Lexicon:
+    return _with_common([concept for name in domains for concept in read_lexicon(lexicon_file(name))])
+
+
+def _with_common(specific: list[Concept]) -> Lexicon:
+    """Concepts of form, of a domain, and of ordinary language as far as the domain's do not say the same."""
     surface = [Concept(name, SURFACE, (), specific=False) for name in SURFACE_FORMS]
-    specific = [concept for path in files for concept in read_lexicon(path)]
     covered = {phrase_stems(term) for concept in specific for term in concept.terms}
     common = [
         concept for concept in read_lexicon(lexicon_file(COMMON), specific=False) if not _mostly(concept, covered)

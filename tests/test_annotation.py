@@ -16,7 +16,7 @@ from stratalens.words import Words
 
 TEXTS = [
     "  The bank’s rate rose by 3.5%, and re-invested (in Zürich) fell.\n\n \n Then 😀😃 came  internationalization.",
-    "£1,234.50 snake_case <|im_end|> 東京 ... Émile's",
+    "£1,234.50 snake_case <file_sep> 東京 ... Émile's",
     "\t\n",
     "plain words here",
 ]

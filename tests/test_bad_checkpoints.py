@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import TINY_LATENTS, TINY_WIDTH, write_sae
 from refusal import refusal, with_options
 from safetensors.torch import load_file, save_file
+from tiny import TINY_LATENTS, TINY_WIDTH, write_sae
 
 from stratalens.cli import main
 

@@ -280,7 +280,7 @@ def test_bad_documents_among_good_ones_are_only_counted(capsys, tmp_path, tiny_a
     paths = [Path(shutil.copy(path, tmp_path)) for path in small_texts]
     first = json.loads(paths[0].read_text().splitlines()[0])["text"]
     with paths[0].open("ab") as stream:
-        stream.write(rows("Too short.", "", None, f" {first}\n", shared))
+        stream.write(rows("Short.", "", None, f" {first}\n", shared))
     with paths[1].open("ab") as stream:
         stream.write(rows(shared, "   "))
     options: Options = {"domain_data": str(paths[0]), "general_data": str(paths[1])}

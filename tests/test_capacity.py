@@ -64,6 +64,7 @@ def limited_run(stage: str, megabytes: int, output: Path, *more: str) -> subproc
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.serial
 @linux
 @pytest.mark.usefixtures("embedded_model")
 def test_a_batch_that_the_host_cannot_hold_is_halved_until_it_fits_and_the_tables_are_the_same(tmp_path):
@@ -81,6 +82,7 @@ def test_a_batch_that_the_host_cannot_hold_is_halved_until_it_fits_and_the_table
     np.testing.assert_allclose(both["specialization_x"], both["specialization_y"], rtol=0.05, atol=0.01)
 
 
+@pytest.mark.serial
 @linux
 @pytest.mark.usefixtures("embedded_model")
 def test_a_machine_that_cannot_hold_the_model_is_told_what_would_help(tmp_path, documented):
@@ -167,6 +169,7 @@ def test_several_passes_give_the_bytes_of_one(tiny_arguments, tmp_path, capsys):
     assert contents(tmp_path / "several") == contents(tmp_path / "out")
 
 
+@pytest.mark.serial
 @pytest.mark.usefixtures("embedded_model")
 @pytest.mark.parametrize("more", [("--layers", "4"), ("--layers", "4", "28", "--batch_tokens", "16384")])
 def test_the_estimate_is_near_what_is_measured(tmp_path, more):

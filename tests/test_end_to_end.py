@@ -1,19 +1,23 @@
-"""The command line on the real embedded default: every file, every promised column, numbers that agree."""
+"""The command line, on the tiny model and on the real default: every file and promised column, numbers that agree."""
 
 import csv
 import json
 import shutil
 import struct
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import pytest
+from refusal import with_options
+from tiny import TINY_LATENTS
 
 import stratalens
 from stratalens.cli import main
 
-LAYERS = (4, 10, 16, 22, 28)
+TINY = "tiny"
+EMBEDDED = pytest.param("embedded", marks=pytest.mark.real)
 ROW = ["feature_number", "financial_activation", "general_activation", "specialization", "rank"]
 MORE = [
     *(
@@ -38,19 +42,39 @@ def read_json(path: Path):
     return json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
 
 
-@pytest.mark.parametrize("layer", LAYERS)
-def test_layer_files_carry_the_promised_columns(embedded_run, layer):
-    folder = embedded_run / f"layer_{layer}"
-    table = pd.read_csv(folder / "top_30_features_analysis.csv")
+class Run(NamedTuple):
+    """A finished run of the command line, and what it was asked for."""
+
+    place: Path
+    layers: tuple[int, ...]
+    top_n: int
+    latents: int
+    documents: int
+
+
+@pytest.fixture(scope="module", params=[TINY, EMBEDDED])
+def run(request) -> Run:
+    if request.param == TINY:
+        return Run(request.getfixturevalue("finished"), (0, 2), 5, TINY_LATENTS, 48)
+    return Run(request.getfixturevalue("embedded_run"), (4, 10, 16, 22, 28), 30, 2304, 300)
+
+
+def test_layer_files_carry_the_promised_columns(run):
+    for layer in run.layers:
+        layer_files_carry_the_promised_columns(run.place / f"layer_{layer}", run)
+
+
+def layer_files_carry_the_promised_columns(folder: Path, run: Run) -> None:
+    table = pd.read_csv(folder / f"top_{run.top_n}_features_analysis.csv")
     assert list(table.columns[:5]) == ROW
     assert set(MORE) <= set(table.columns)
-    assert list(table["rank"]) == list(range(1, 31))
+    assert list(table["rank"]) == list(range(1, run.top_n + 1))
     assert table["specialization"].is_monotonic_decreasing
     assert np.allclose(table["financial_activation"] - table["general_activation"], table["specialization"], atol=1e-6)
     assert (table["specialization_low"] < table["specialization"]).all()
     assert (table["specialization"] < table["specialization_high"]).all()
     assert table["q_value"].between(0, 1).all()
-    content = read_json(folder / "top_30_features_analysis.json")
+    content = read_json(folder / f"top_{run.top_n}_features_analysis.json")
     assert [row["feature_number"] for row in content["top_features"]] == list(table["feature_number"])
     assert {"base_model", "sae_model", "top_n", "layer_idx"} <= set(content["config"])
     assert set(content["feature_sentences"]) == {str(number) for number in table["feature_number"]}
@@ -63,11 +87,11 @@ def test_layer_files_carry_the_promised_columns(embedded_run, layer):
         *("feature_number", "label", "financial_activation", "general_activation", "specialization"),
         *("num_financial_examples", "num_general_examples"),
     ]
-    assert len(pd.read_parquet(folder / "all_features.parquet")) == 2304
+    assert len(pd.read_parquet(folder / "all_features.parquet")) == run.latents
 
 
-def test_numbers_in_csv_are_plain_decimals(embedded_run):
-    for path in embedded_run.rglob("*.csv"):
+def test_numbers_in_csv_are_plain_decimals(run):
+    for path in run.place.rglob("*.csv"):
         with path.open(newline="", encoding="utf-8") as stream:
             for row in csv.DictReader(stream):
                 words = {"label", "flags", "confirmed", "label_source", "label_judge", "label_note"}
@@ -75,12 +99,12 @@ def test_numbers_in_csv_are_plain_decimals(embedded_run):
                 assert all(set(value) <= set("-.0123456789") for value in numbers), (path, row)
 
 
-def test_files_across_layers_agree(embedded_run):
-    consolidated = pd.read_csv(embedded_run / "consolidated_top_features_all_layers.csv")
+def test_files_across_layers_agree(run):
+    consolidated = pd.read_csv(run.place / "consolidated_top_features_all_layers.csv")
     assert list(consolidated.columns[:6]) == [*ROW, "layer"]
-    assert len(consolidated) == 150
+    assert len(consolidated) == run.top_n * len(run.layers)
     assert consolidated["normalised_specialization"].is_monotonic_decreasing
-    report = pd.read_csv(embedded_run / "layer_comparison_report.csv")
+    report = pd.read_csv(run.place / "layer_comparison_report.csv")
     assert list(report.columns[:8]) == [
         *("layer", "total_features", "avg_specialization", "max_specialization", "min_specialization"),
         *("std_specialization", "top_feature", "top_specialization"),
@@ -90,63 +114,55 @@ def test_files_across_layers_agree(embedded_run):
         own = consolidated[consolidated["layer"] == row.layer]["specialization"]
         assert np.isclose(own.mean(), row.avg_specialization)
         assert np.isclose(own.max(), row.top_specialization)
-    best = pd.read_csv(embedded_run / "top_50_financial_features.csv")
+    best = pd.read_csv(run.place / "top_50_financial_features.csv")
     assert len(best) == min(50, int((consolidated["specialization"] >= 0.1).sum()))
     assert (best["specialization"] >= 0.1).all()
-    summary = read_json(embedded_run / "financial_feature_summary.json")
+    summary = read_json(run.place / "financial_feature_summary.json")
     head = summary["analysis_summary"]
-    assert head["total_features_analyzed"] == 150
-    assert head["layers_analyzed"] == list(LAYERS)
+    assert head["total_features_analyzed"] == len(consolidated)
+    assert head["layers_analyzed"] == list(run.layers)
     assert head["best_layer"]["layer_number"] == report["layer"].iloc[0]
     assert head["best_feature"]["feature_number"] == consolidated["feature_number"].iloc[0]
     assert len(summary["top_financial_features"]) == len(best)
-    assert len(summary["layer_performance"]) == 5
+    assert len(summary["layer_performance"]) == len(run.layers)
 
 
-def test_most_features_of_every_layer_are_confirmed(embedded_run):
-    report = pd.read_csv(embedded_run / "layer_comparison_report.csv")
-    assert (report["confirmed_features"] >= 20).all()
-    assert (report["avg_auroc"] > 0.7).all()
-
-
-def test_reported_features_come_from_confirmation_and_lie_in_the_table_of_all(embedded_run):
-    for layer in LAYERS:
-        everything = pd.read_parquet(embedded_run / f"layer_{layer}" / "all_features.parquet")
-        top = pd.read_csv(embedded_run / f"layer_{layer}" / "top_30_features_analysis.csv")
+def test_reported_features_come_from_confirmation_and_lie_in_the_table_of_all(run):
+    for layer in run.layers:
+        everything = pd.read_parquet(run.place / f"layer_{layer}" / "all_features.parquet")
+        top = pd.read_csv(run.place / f"layer_{layer}" / f"top_{run.top_n}_features_analysis.csv")
         chosen = everything[everything["selected"]].set_index("feature_number")
         assert set(chosen.index) == set(top["feature_number"])
-        best = everything[everything["live"]].nlargest(30, "discovery_specialization")["feature_number"]
+        best = everything[everything["live"]].nlargest(run.top_n, "discovery_specialization")["feature_number"]
         assert set(best) == set(top["feature_number"])
         same = chosen.loc[top["feature_number"], "specialization"].to_numpy()
         assert np.allclose(same, top["specialization"], rtol=1e-6)
 
 
-def test_record_says_how_to_run_it_again_and_what_it_took(embedded_run):
-    record = read_json(embedded_run / "run.json")
+def test_record_says_how_to_run_it_again_and_what_it_took(run):
+    record = read_json(run.place / "run.json")
     for key in ("tokens", "documents", "harvest_seconds", "tokens_per_second", "peak_memory_bytes", "versions"):
         assert record[key], key
-    assert record["documents"] == 300
-    assert {layer: check["problem"] for layer, check in record["self_check"].items()} == dict.fromkeys(
-        map(str, LAYERS), ""
-    )
-    assert all(check["own"]["fvu"] < 0.45 for check in record["self_check"].values())
+    assert record["documents"] == run.documents
+    assert list(record["self_check"]) == [str(layer) for layer in run.layers]
     assert set(record["files"]) == {
-        str(path.relative_to(embedded_run)) for path in embedded_run.rglob("*") if path.is_file()
+        str(path.relative_to(run.place)) for path in run.place.rglob("*") if path.is_file()
     } - {"run.json"}
 
 
-def test_the_overview_is_a_picture_of_paper_size(embedded_run):
-    data = (embedded_run / "financial_feature_analysis.png").read_bytes()
+def test_the_overview_is_a_picture_of_paper_size(run):
+    data = (run.place / "financial_feature_analysis.png").read_bytes()
     width, height = struct.unpack(">II", data[16:24])
     assert data[:8] == b"\x89PNG\r\n\x1a\n"
     assert width >= 2000
     assert height >= 1500
 
 
-def test_run_json_runs_it_again_with_the_same_files(tmp_path):
+def test_run_json_runs_it_again_with_the_same_files(tiny_arguments, tmp_path):
     first, again = tmp_path / "first", tmp_path / "again"
-    options = ["--layers", "4", "--max_documents", "40", "--top_n", "7", "--rank_by", "auroc", "--seed", "3"]
-    assert main(["analyze", *options, "--output_dir", str(first), "--quiet"]) == 0
+    options = ["--layers", "2", "--max_documents", "20", "--top_n", "7", "--rank_by", "auroc", "--seed", "3"]
+    usual = with_options(tiny_arguments, {"output_dir": str(first)})
+    assert main(["analyze", *usual, *options, "--quiet"]) == 0
     assert main(["analyze", "--config", str(first / "run.json"), "--output_dir", str(again), "--quiet"]) == 0
     written = [path for path in first.rglob("*") if path.is_file() and path.name != "run.json"]
     assert len(written) > 10

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
-from conftest import TINY_LATENTS, write_sae
 from planted import LAYER, at_random, planted_evidence, written_passages
 from threads import one_thread
+from tiny import TINY_LATENTS, write_sae
 
 from stratalens.checkpoints.sparsify import load_sae
 from stratalens.corpora import POPULATIONS
@@ -21,10 +21,10 @@ from stratalens.tokens import PassageCutter
 
 LAYERS = (0, 2)
 TEXTS = [
-    "In 2019 <|im_end|> it cost £5.50 <|endoftext|>, or 12% more, in Paris.",
+    "In 2019 <file_sep> it cost £5.50 <|endoftext|>, or 12% more, in Paris.",
     "The bank raised its rate by 3.5%, and bonds fell sharply.  Nobody in Zürich had expected it.",
     "Short words only.",
-    "<|im_start|>The heron waited in the reeds while 😀 the sparrow sang.\n\nIts nest was made of twigs, and of hair.",
+    "<|pad|>The heron waited in the reeds while 😀 the sparrow sang.\n\nIts nest was made of twigs, and of hair.",
 ]
 ASKED = {0: [63, 5, 17, 40, 2], 2: [0, 31]}
 
@@ -65,7 +65,7 @@ class Setting:
 def setting(tiny_model, tokenizer, tmp_path_factory) -> Setting:
     root = tmp_path_factory.mktemp("evidence saes")
     model = load_model(tiny_model, blocks=3, device=torch.device("cpu"), dtype=torch.float32)
-    cutter = PassageCutter(tokenizer, 64, 2)
+    cutter = PassageCutter(tokenizer, 128, 2)
     passages = []
     for number, text in enumerate(TEXTS):
         (span,) = cutter.spans(text)

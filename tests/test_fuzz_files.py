@@ -8,14 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import TINY_LATENTS, TINY_WIDTH, write_sae
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from refusal import named_error, refusal, with_options
+from tiny import TINY_K, TINY_LATENTS, TINY_WIDTH, write_sae
 
 from stratalens.checkpoints.sparsify import load_sae
 from stratalens.cli import parse
-from stratalens.config import RunConfig, make_config, parse_layers, read_config_file
+from stratalens.config import RANK_METRICS, RunConfig, make_config, parse_layers, read_config_file
 from stratalens.feature_list import read_feature_list
 from stratalens.labels.prompts import NAMES, SAMPLE, Prompts
 from stratalens.lexicon import read_lexicon
@@ -32,6 +32,7 @@ SCALARS = (
     | st.sampled_from(["a\0b", "~nobody/x", "../../x", "1e5", "0-99999", "nan", "/dev/null/x", "x" * 5000])
 )
 VALUES = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner))
+WORD = st.from_regex(r"[a-z]{2,9}", fullmatch=True)
 YAML_TEXT = st.text(alphabet="[]{}:,-&*!|>%@`'\"#?\n\t 0aé\u2028\ufeff<=.", max_size=60) | st.text(max_size=60)
 
 
@@ -77,11 +78,42 @@ def test_a_configuration_without_end_is_refused(refused, documented):
     documented("Configuration files", "a file without end", line)
 
 
+@pytest.mark.parametrize(
+    "text", ['{"top_n": 5, "layers": "4 10-12"}', "top-n: 5\nlayers: [4, 10-12]\n", "\ufefftop_n: 5\nlayers: 4 10-12\n"]
+)
+def test_a_sound_configuration_is_taken(tmp_path, text):
+    (tmp_path / "run.yaml").write_text(text, encoding="utf-8")
+    taken = parse(["--config", str(tmp_path / "run.yaml")], "stratalens analyze", RunConfig)
+    assert taken.top_n == 5
+    assert taken.layers == ("4", "10-12")
+
+
 @fuzzed
 @given(YAML_TEXT | VALUES.map(lambda value: json.dumps(value)) | st.binary(max_size=40))
 def test_any_bytes_as_a_configuration_are_options_or_a_named_error(tmp_path, content):
     (tmp_path / "run.yaml").write_bytes(content if isinstance(content, bytes) else content.encode("utf-8", "replace"))
     named_error(lambda: parse(["--config", str(tmp_path / "run.yaml")], "stratalens analyze", RunConfig))
+
+
+SOUND_VALUES: dict[str, st.SearchStrategy[object]] = {
+    "top_n": st.integers(1, 2**31 - 1),
+    "seed": st.integers(0, 2**63 - 1),
+    "min_specialization": st.floats(0, allow_infinity=False, allow_nan=False),
+    "domain": st.from_regex(r"[a-z][a-z0-9_-]{0,20}", fullmatch=True).filter(lambda name: name != "general"),
+    "layers": st.sets(st.integers(0, 99_999), max_size=5).map(sorted),
+    "output_dir": st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=20),
+    "rank_by": st.sampled_from(RANK_METRICS),
+    "no_examples": st.booleans(),
+}
+
+
+@fuzzed
+@given(st.fixed_dictionaries({}, optional=SOUND_VALUES))
+def test_every_sound_value_is_taken_as_it_is(options):
+    config = make_config(**options)
+    for name, value in options.items():
+        taken = getattr(config, name)
+        assert taken == (tuple(map(str, value)) if name == "layers" else value)
 
 
 @fuzzed
@@ -128,10 +160,27 @@ def test_a_feature_list_that_cannot_be_used_is_refused_with_its_line(refused, do
 
 
 @fuzzed
+@given(st.sets(st.tuples(st.integers(0, 3), st.integers(0, 9_999_999)), min_size=1, max_size=6), st.booleans())
+def test_every_list_of_pairs_is_read(tmp_path, pairs, as_table):
+    lines = [f"{layer},{latent}" if as_table else f"{layer} {latent}" for layer, latent in pairs]
+    (tmp_path / "list").write_text("\n".join([*(["layer,feature_number"] if as_table else []), *lines]))
+    found = read_feature_list(str(tmp_path / "list"))
+    assert {(layer, latent) for layer, latents in found.items() for latent in latents} == pairs
+
+
+@fuzzed
 @given(st.binary(max_size=60) | st.text(alphabet='0123 ,;/"\n\r\0layerfeature_number\u2028', max_size=60))
 def test_any_bytes_as_a_feature_list_are_features_or_a_named_error(tmp_path, content):
     (tmp_path / "list").write_bytes(content if isinstance(content, bytes) else content.encode())
     named_error(lambda: read_feature_list(str(tmp_path / "list")))
+
+
+@fuzzed
+@given(st.lists(st.tuples(WORD, st.lists(WORD, min_size=1, max_size=4)), min_size=1, max_size=4))
+def test_every_list_of_concepts_is_read(tmp_path, concepts):
+    entries = [{"concept": name, "group": "g", "terms": terms} for name, terms in concepts]
+    (tmp_path / "lexicon").write_text(json.dumps(entries))
+    assert [(one.name, list(one.terms)) for one in read_lexicon(tmp_path / "lexicon")] == concepts
 
 
 @fuzzed
@@ -208,6 +257,13 @@ def test_a_template_sees_nothing_of_python_and_no_other_file(tmp_path, template)
 
 
 @fuzzed
+@given(st.text(alphabet="a bc.é{{ label }}<>&", max_size=20).map(lambda text: text.replace("{", "").replace("}", "")))
+def test_every_text_without_braces_is_a_prompt_as_it_stands(tmp_path, text):
+    (tmp_path / "label.jinja").write_text(text + "{{ most_words }}", encoding="utf-8")
+    assert Prompts(str(tmp_path)).messages("label", SAMPLE)[1]["content"] == f"{text}8".strip()
+
+
+@fuzzed
 @given(st.text(alphabet="{}%|().[]'\"~+*-/ labelexamplesforif01\n", max_size=40), st.sampled_from(NAMES))
 def test_any_text_as_a_template_is_a_prompt_or_a_named_error(tmp_path, text, name):
     for path in tmp_path.glob("*.jinja"):
@@ -224,18 +280,30 @@ def test_any_cfg_of_an_sae_loads_or_is_a_named_error(tmp_path, options):
     (folder / "cfg.json").write_text(json.dumps(cfg | options))
     error = named_error(lambda: load_sae(folder, "layers.0"))
     assert error is None or len(str(error)) < 800
+    assert options or error is None, "as it was written it loads"
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"k": 1}, {"k": TINY_LATENTS}, {"transcode": True}, {"activation": "groupmax"}]
+)
+def test_every_sound_cfg_of_an_sae_loads(tmp_path, options):
+    folder = write_sae(tmp_path / "layers.0", config=options)
+    assert load_sae(folder, "layers.0").k == options.get("k", TINY_K)
 
 
 @fuzzed
 @given(st.lists(st.tuples(st.integers(0, 2**14), st.integers(0, 7)), max_size=6), st.none() | st.integers(0, 2**14))
 def test_any_damage_to_the_weights_of_an_sae_loads_or_is_a_named_error(tmp_path, flips, length):
     folder = write_sae(tmp_path / "layers.0")
-    raw = bytearray((folder / "sae.safetensors").read_bytes())
+    whole = (folder / "sae.safetensors").read_bytes()
+    raw = bytearray(whole)
     for place, bit in flips:
         raw[place % len(raw)] ^= 1 << bit
     (folder / "sae.safetensors").write_bytes(raw[:length])
     error = named_error(lambda: load_sae(folder, "layers.0"))
     assert length is None or length >= len(raw) or error is not None
+    unchanged = (folder / "sae.safetensors").read_bytes() == whole
+    assert not unchanged or error is None, "as it was written it loads"
 
 
 def safetensors_file(**tensors: tuple[str, list[int], int, int]) -> bytes:

@@ -10,8 +10,8 @@ import naive_harvest as naive
 import numpy as np
 import pytest
 import torch
-from conftest import TINY_LATENTS, write_sae
 from threads import one_thread
+from tiny import TINY_LATENTS, write_sae
 from tokenizers.processors import TemplateProcessing
 
 from stratalens import harvest as harvest_module
@@ -21,7 +21,7 @@ from stratalens.checkpoints.sparsify import load_sae
 from stratalens.corpora import POPULATIONS
 from stratalens.documents import DocumentMatrix
 from stratalens.embedded import DATA_DIRECTORY
-from stratalens.examples import EXAMPLES_KEPT
+from stratalens.examples import EXAMPLES_KEPT, TopExamples
 from stratalens.harvest import LayerProbe, ShardReader, chunks
 from stratalens.hashing import hash64
 from stratalens.model import load_model
@@ -47,7 +47,7 @@ def document_rows() -> list[DocumentRow]:
     lines = (DATA_DIRECTORY / "texts" / "general.jsonl").read_text(encoding="utf-8").splitlines()
     texts = [json.loads(line)["text"][: 15 + 9 * n] for n, line in enumerate(lines[:24])]
     texts[LONG] = json.loads(lines[30])["text"]
-    texts[5] = "In 2019 <|im_end|> it cost £5.50 <|endoftext|>, or 12% more, in Paris."
+    texts[5] = "In 2019 <|pad|> it cost £5.50 <|endoftext|>, or 12% more, in Paris."
     documents = [7 if n in (7, 11) else n for n in range(len(texts))]
     return [
         DocumentRow(text, hash64(text), hash64("document", number), number % POPULATIONS, number % 6 != 4)
@@ -156,10 +156,29 @@ def assert_same(a: Harvest, b: Harvest) -> None:
     """Counts and places are equal, sums of floats within rounding."""
     for layer in LAYERS:
         assert_same_statistics(statistics(a, layer), vars(statistics(b, layer)))
-        for name in ("population", "latent", "content", "start", "end"):
-            assert np.array_equal(getattr(a[layer].examples, name), getattr(b[layer].examples, name))
-        np.testing.assert_allclose(a[layer].examples.value, b[layer].examples.value, rtol=1e-4, atol=1e-4)
+        assert_same_examples(a[layer].examples, b[layer].examples)
         assert_same_documents(documents(a, layer), documents(b, layer))
+
+
+TIE = 1e-4
+"""Activations this close may change places by rounding: passages that begin alike are alike up to there."""
+
+
+def assert_same_examples(a: TopExamples, b: TopExamples) -> None:
+    """The same values; and the same passages, save among those that tie with the weakest one kept."""
+    assert np.array_equal(a.cell, b.cell)
+    np.testing.assert_allclose(a.value, b.value, rtol=TIE, atol=TIE)
+    for cell in np.unique(a.cell):
+        rows = a.cell == cell
+        weakest = a.value[rows].min() * (1 + TIE) + TIE
+        one, other = ({row[:3] for row in rows_of(examples, rows) if row[3] > weakest} for examples in (a, b))
+        assert one == other
+
+
+def rows_of(examples: TopExamples, rows: np.ndarray) -> list[tuple[int, int, int, float]]:
+    """Content, start, end and value of some rows."""
+    columns = (examples.content, examples.start, examples.end, examples.value)
+    return list(zip(*(column[rows].tolist() for column in columns), strict=True))
 
 
 def assert_same_documents(a: DocumentMatrix, b: DocumentMatrix) -> None:
@@ -184,11 +203,15 @@ def test_examples_equal_those_of_a_naive_search(setting, reference, layer):
     examples = reference[layer].examples
     for population in range(POPULATIONS):
         for latent in range(TINY_LATENTS):
-            expected = naive.top_examples(setting.passages[layer], population, latent, EXAMPLES_KEPT)
+            expected = naive.top_examples(setting.passages[layer], population, latent)
             rows = np.flatnonzero((examples.population == population) & (examples.latent == latent))
-            np.testing.assert_allclose(examples.value[rows], [one[0] for one in expected], rtol=1e-4, atol=1e-4)
-            for at, one in zip(rows, expected, strict=True):
-                assert [getattr(examples, name)[at] for name in ("content", "start", "end")] == list(one[1:])
+            strongest = [one[0] for one in expected[:EXAMPLES_KEPT]]
+            np.testing.assert_allclose(examples.value[rows], strongest, rtol=TIE, atol=TIE)
+            values = {one[1:]: one[0] for one in expected}
+            found = rows_of(examples, rows)
+            assert len({one[:3] for one in found}) == len(found)
+            for *place, value in found:
+                assert values[tuple(place)] == pytest.approx(value, rel=TIE, abs=TIE)
 
 
 @pytest.mark.parametrize("layer", LAYERS)
@@ -204,7 +227,7 @@ def test_document_values_equal_naive_means_over_the_passages_of_each_sampled_doc
         assert matrix.passages[place] == len(own)
         assert matrix.positions[place] == sum(len(one.countable) for one in own)
         np.testing.assert_allclose(dense[place], np.mean([one.mean for one in own], 0), rtol=1e-4, atol=1e-4)
-        residual = np.mean([one.hidden.mean(0) for one in own], 0)
+        residual = np.mean([one.mean_hidden for one in own], 0)
         np.testing.assert_allclose(matrix.residual[place], residual, rtol=1e-3, atol=1e-5)
 
 
@@ -330,10 +353,10 @@ def test_a_shard_without_a_single_passage_leaves_a_state_that_changes_nothing(se
 def test_special_tokens_around_and_inside_a_passage_never_count(setting):
     tokenizer = copy.deepcopy(setting.cutter.tokenizer)
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing(  # pyright: ignore[reportAttributeAccessIssue]
-        single="<|im_start|> $A <|im_end|>", special_tokens=[("<|im_start|>", 1), ("<|im_end|>", 2)]
+        single="<|endoftext|> $A <|pad|>", special_tokens=[("<|endoftext|>", 0), ("<|pad|>", 1)]
     )
     framed = replace(setting, cutter=PassageCutter(tokenizer, LENGTH)).harvest()
-    readings = naive.read(setting.model_directory, tokenizer, setting.rows, LENGTH, ([1], [2]))
+    readings = naive.read(setting.model_directory, tokenizer, setting.rows, LENGTH, ([0], [1]))
     read = naive.encode(readings, setting.places[0])
     expected = naive.statistics(read, tokenizer)
     tokens = sum(len(one.ids) for one in read)

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import TINY_WIDTH, write_sae
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from refusal import named_error, refusal, with_options
+from tiny import TINY_WIDTH, write_sae
 
 from stratalens.config import make_config
 from stratalens.listener import Silence
-from stratalens.opening import open_model, prepare
+from stratalens.opening import OpenModel, open_model, prepare
 
 fuzzed = settings(
     max_examples=12, deadline=20_000, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
@@ -48,6 +48,21 @@ def changed(model: Path, **entries: object) -> None:
     (model / "config.json").write_text(json.dumps(config | entries))
 
 
+@pytest.mark.parametrize("entries", [{}, {"rms_norm_eps": 1e-3}, {"rope_theta": 5e5}, {"unheard_of": [1]}])
+def test_a_sound_config_of_a_model_opens(tiny_saes, small_texts, model, entries):
+    changed(model, **entries)
+    assert opened(model, tiny_saes, small_texts).norm_limits.keys() == {0, 2}
+
+
+def opened(model: Path, saes: Path, texts: tuple[Path, Path]) -> OpenModel:
+    """The model, loaded and looked at as at the start of a run."""
+    config = make_config(
+        **{"base_model": str(model), "sae_model": str(saes), "domain_data": texts[0], "general_data": texts[1]},
+        **{"dtype": "float32", "allow_poor_fit": True},
+    )
+    return open_model(config, prepare(config, Silence()), Silence())
+
+
 @fuzzed
 @given(data=st.data())
 def test_any_config_of_a_model_opens_or_is_a_named_error(tiny_model, tiny_saes, small_texts, model, data):
@@ -56,12 +71,7 @@ def test_any_config_of_a_model_opens_or_is_a_named_error(tiny_model, tiny_saes, 
     entries = st.dictionaries(st.sampled_from(names), VALUES, min_size=1, max_size=3)
     foreign = st.sampled_from(sorted(FOREIGN)).map(lambda name: {name: FOREIGN[name]})
     changed(model, **data.draw(entries | foreign))
-    domain, general = map(str, small_texts)
-    config = make_config(
-        **{"base_model": str(model), "sae_model": str(tiny_saes), "domain_data": domain, "general_data": general},
-        **{"dtype": "float32", "allow_poor_fit": True},
-    )
-    named_error(lambda: open_model(config, prepare(config, Silence()), Silence()))
+    named_error(lambda: opened(model, tiny_saes, small_texts))
 
 
 CONFIGS: dict[str, tuple[dict[str, object], str]] = {

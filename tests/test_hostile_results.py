@@ -1,7 +1,5 @@
 """A result that is damaged, or made to do harm, is refused by file: nothing outside of it is touched, no code runs."""
 
-# ruff: noqa: F811 - fixtures are imported by name and asked for by the same name
-
 import io
 import json
 import pickle
@@ -14,13 +12,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from finished_result import (
-    arguments,  # noqa: F401  # pyright: ignore[reportUnusedImport]
     contents,
-    finished,  # noqa: F401  # pyright: ignore[reportUnusedImport]
-    own_environment,  # noqa: F401  # pyright: ignore[reportUnusedImport]
     refused,
-    result,  # noqa: F401  # pyright: ignore[reportUnusedImport]
-    sources,  # noqa: F401  # pyright: ignore[reportUnusedImport]
 )
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -31,6 +24,8 @@ from stratalens.evidence import PASSAGES_FILE, Evidence
 from stratalens.report.evidence_file import read_lenses
 from stratalens.report.saved import load_result
 from stratalens.show import show
+
+pytestmark = pytest.mark.usefixtures("own_environment")
 
 fuzzed = settings(
     max_examples=30, deadline=4000, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
@@ -82,7 +77,9 @@ def test_any_value_in_a_record_or_in_evidence_is_read_or_refused(finished, resul
     record = json.loads((finished / name).read_text())
     at = data.draw(st.sampled_from(places(record)))
     (result / name).write_text(json.dumps(replaced(record, at, data.draw(VALUES))))
-    named_error(lambda: read_whole(result))
+    error = named_error(lambda: read_whole(result))
+    unchanged = (result / name).read_text() == json.dumps(record)
+    assert not unchanged or error is None, "as it was written it is read"
 
 
 BINARY = ["features.parquet", "layer_0/all_features.parquet", f"evidence/{PASSAGES_FILE}", "evidence/layer_0.npz"]
@@ -98,7 +95,9 @@ def test_any_damage_to_a_table_or_to_activations_is_refused_or_leaves_a_sound_on
     for place, byte in changes:
         raw[place % len(raw)] = byte
     (result / name).write_bytes(raw[:length])
-    named_error(lambda: read_whole(result))
+    error = named_error(lambda: read_whole(result))
+    unchanged = (result / name).read_bytes() == (finished / name).read_bytes()
+    assert not unchanged or error is None, "as it was written it is read"
 
 
 def edited(path: Path, **columns: object) -> None:
@@ -302,5 +301,6 @@ def test_labels_of_a_record_cannot_steer_the_terminal(result, capsys):
     assert "\x1b" not in said
 
 
-def test_a_sound_result_is_read(finished):
+def test_a_sound_result_is_read_whole(finished):
+    read_whole(finished)
     assert load_result(finished).findings.top.keys() == {0, 2}

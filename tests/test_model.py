@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import TINY_BLOCKS
+from tiny import TINY_BLOCKS, TINY_VOCABULARY
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
@@ -12,7 +12,7 @@ from stratalens.errors import ModelError
 from stratalens.model import choose_dtype, cut, forward, hooked, load_model
 
 CPU = torch.device("cpu")
-IDS = torch.randint(5, 40_000, (2, 12), generator=torch.Generator().manual_seed(3))
+IDS = torch.randint(5, TINY_VOCABULARY, (2, 12), generator=torch.Generator().manual_seed(3))
 
 
 def tiny(source: Path, blocks: int | None = None) -> nn.Module:

@@ -1,7 +1,5 @@
 """The page says what tables and harvest say, holds any text as text, and is written again without model and text."""
 
-# ruff: noqa: F811 - fixtures are imported by name and asked for by the same name
-
 import json
 import math
 import re
@@ -15,15 +13,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from finished_result import (
-    arguments,  # noqa: F401  # pyright: ignore[reportUnusedImport]
     contents,
-    finished,  # noqa: F401  # pyright: ignore[reportUnusedImport]
-    finished_without_examples,  # noqa: F401  # pyright: ignore[reportUnusedImport]
-    own_environment,  # noqa: F401  # pyright: ignore[reportUnusedImport]
     refused,
-    result,  # noqa: F401  # pyright: ignore[reportUnusedImport]
     sentences,
-    sources,  # noqa: F401  # pyright: ignore[reportUnusedImport]
 )
 from scipy import stats
 
@@ -34,6 +26,8 @@ from stratalens.report.page import significant
 from stratalens.report.page_data import script_json
 from stratalens.report.saved import load_result
 from stratalens.statistics import HISTOGRAM_BINS, histogram_bin
+
+pytestmark = pytest.mark.usefixtures("own_environment")
 
 PAGE = "report.html"
 REPORT_SECONDS = 10
@@ -224,6 +218,7 @@ def test_a_damaged_record_is_named(result, capsys, command, part):
     assert contents(result) == before
 
 
+@pytest.mark.serial
 def test_the_report_of_the_embedded_run_is_written_again_in_ten_seconds_and_under_8_mb(embedded_run):
     assert (embedded_run / PAGE).stat().st_size < 8e6
     command = [sys.executable, "-m", "stratalens", "report", str(embedded_run), "--quiet"]

@@ -11,7 +11,7 @@ import fsspec
 import pytest
 from file_server import PASSWORD, QUOTED_PASSWORD, USER, FileServer, file_server
 from refusal import output_of, refusal, with_options
-from test_readers import FILES, ROWS, TEXTS, jsonl
+from text_files import FILES, ROWS, TEXTS, jsonl
 
 from stratalens import places
 from stratalens.cli import main

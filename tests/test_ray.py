@@ -14,6 +14,8 @@ from refusal import refusal, with_options
 
 from stratalens import opening
 
+pytestmark = [pytest.mark.real, pytest.mark.serial]
+
 RAY = [sys.executable, "-m", "ray.scripts.scripts"]
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DISABLE_IMPORT_WARNING": "1"}
 

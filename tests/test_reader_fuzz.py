@@ -78,10 +78,11 @@ def _rows_or_complaint(path: Path, unit: str) -> list[Row] | str:
         return str(error)
 
 
+ROWS = [{"id": f"d{number}", "text": f'text {number} "quoted", €\nsecond line ' + "word " * 40} for number in range(30)]
+
+
 def valid_files() -> dict[str, bytes]:
-    rows = [
-        {"id": f"d{number}", "text": f'text {number} "quoted", €\nsecond line ' + "word " * 40} for number in range(30)
-    ]
+    rows = ROWS
     lines = "".join(json.dumps(row) + "\n" for row in rows).encode()
     table = io.StringIO(newline="")
     writer = csv.DictWriter(table, ["id", "text"])
@@ -129,6 +130,16 @@ def damaged(draw: st.DrawFn, content: bytes) -> bytes:
             case "end":
                 del changed[at:]
     return bytes(changed)
+
+
+@pytest.mark.parametrize("name", VALID)
+def test_a_sound_file_is_read_whole(name):
+    found = outcome(name, VALID[name])
+    lines = [line.strip() for row in ROWS for line in row["text"].split("\n")]
+    if name.startswith("a.txt"):
+        assert found == [Row(line, None) for line in lines]
+    else:
+        assert found == [Row(row["text"].strip(), row["id"]) for row in ROWS]
 
 
 @pytest.mark.parametrize("name", VALID)

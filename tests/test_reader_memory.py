@@ -107,6 +107,7 @@ KINDS = [
 ]
 
 
+@pytest.mark.serial
 @reads_peaks
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: f"{kind.name}-{kind.unit}")
 def test_the_peak_grows_by_no_more_than_copies_of_one_document(tmp_path, kind):
@@ -123,6 +124,7 @@ def test_the_peak_grows_by_no_more_than_copies_of_one_document(tmp_path, kind):
     assert grown <= kind.copies * longest + kind.allowance
 
 
+@pytest.mark.serial
 @reads_peaks
 def test_a_thousand_documents_take_no_more_than_ten(tmp_path):
     """One parquet row group of all documents, which no reader may take at once."""

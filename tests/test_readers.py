@@ -1,21 +1,17 @@
 """Every kind of file gives the texts that were written into it, in a stable order, whatever wraps it."""
 
-import csv
 import gzip
-import io
-import json
 import tempfile
 from pathlib import Path
 
-import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from text_files import FILES, ROWS, TEXTS, jsonl, parquet, table
 
 from stratalens.errors import CorpusError
 from stratalens.readers import Row, find_files, read_rows
 
-TEXTS = ["first text", 'second, with "quotes", a comma\nand a second line', "third, ürgent € 12 漢字"]
 ANY_TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 
 
@@ -25,34 +21,6 @@ def read(*paths: Path | str, text_column: str = "text", text_unit: str = "auto")
 
 def texts(*paths: Path | str, **options: str) -> list[str]:
     return [row.text for row in read(*paths, **options)]
-
-
-def jsonl(rows: list[dict]) -> bytes:
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
-
-
-def table(rows: list[dict], separator: str = ",") -> bytes:
-    stream = io.StringIO(newline="")
-    writer = csv.DictWriter(stream, ["id", "text"], delimiter=separator)
-    writer.writeheader()
-    writer.writerows(rows)
-    return stream.getvalue().encode()
-
-
-def parquet(rows: list[dict]) -> bytes:
-    buffer = io.BytesIO()
-    pd.DataFrame(rows).to_parquet(buffer)
-    return buffer.getvalue()
-
-
-ROWS = [{"id": f"doc{number}#a", "text": text} for number, text in enumerate(TEXTS)]
-FILES = {
-    "a.jsonl": jsonl(ROWS),
-    "a.ndjson": jsonl(ROWS),
-    "a.csv": table(ROWS),
-    "a.tsv": table(ROWS, "\t"),
-    "a.parquet": parquet(ROWS),
-}
 
 
 @pytest.mark.parametrize("zipped", [False, True], ids=["plain", "gz"])

@@ -1,13 +1,15 @@
 """What an earlier run has read is used again exactly where nothing changed, and never mixed with anything else."""
 
 import json
+import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from refusal import with_options
 from threads import one_thread
+from tiny import tiny_run_arguments
 
 from stratalens import shards as shards_module
 from stratalens import workers
@@ -17,11 +19,13 @@ from stratalens.report.output import WORK_FOLDER
 from stratalens.workers import LocalWorker
 
 LAYERS = (0, 2)
+LEAST_CHARACTERS = 600
+"""Of a shard, so that small texts are cut into several."""
 
 
 @pytest.fixture(autouse=True)
 def _small_shards(monkeypatch) -> Iterator[None]:
-    monkeypatch.setattr(shards_module, "LEAST_CHARACTERS", 600)
+    monkeypatch.setattr(shards_module, "LEAST_CHARACTERS", LEAST_CHARACTERS)
     with one_thread():
         yield
 
@@ -59,17 +63,26 @@ def output(tmp_path) -> Path:
     return tmp_path / "out"
 
 
+@pytest.fixture(scope="module")
+def whole(tiny_model, tiny_saes, small_texts, tmp_path_factory) -> Path:
+    """Result of a run that nothing stopped."""
+    place = tmp_path_factory.mktemp("whole") / "out"
+    with pytest.MonkeyPatch.context() as patch, one_thread():
+        patch.setattr(shards_module, "LEAST_CHARACTERS", LEAST_CHARACTERS)
+        patch.setattr("stratalens.report.figures.write_figures", lambda _tables, _directory: None)
+        assert analyze(tiny_run_arguments(tiny_model, tiny_saes, small_texts, place), "--quiet") == 0
+    return place
+
+
 @pytest.fixture
-def elsewhere(tiny_arguments, tmp_path) -> Callable[..., dict[str, bytes]]:
-    """Files of a run with these arguments in a directory of its own."""
+def finished(whole, output) -> Path:
+    """The same in the place where a test runs, to run again."""
+    return Path(shutil.copytree(whole, output))
 
-    def run(*more: str) -> dict[str, bytes]:
-        place = tmp_path / "elsewhere"
-        shutil.rmtree(place, ignore_errors=True)
-        assert analyze(with_options(tiny_arguments, {"output_dir": str(place)}), "--quiet", *more) == 0
-        return contents(place)
 
-    return run
+def files_of_a_run(arguments: list[str], place: Path, *more: str) -> dict[str, bytes]:
+    assert analyze(with_options(arguments, {"output_dir": str(place)}), "--quiet", *more) == 0
+    return contents(place)
 
 
 def stopped_after(shards: int, arguments: list[str], monkeypatch, *more: str) -> None:
@@ -80,7 +93,7 @@ def stopped_after(shards: int, arguments: list[str], monkeypatch, *more: str) ->
 
 
 def test_a_stopped_run_reads_only_what_is_missing_and_ends_in_the_same_bytes(
-    tiny_arguments, output, elsewhere, monkeypatch, capsys
+    tiny_arguments, output, whole, monkeypatch, capsys
 ):
     stopped_after(2, tiny_arguments, monkeypatch)
     assert len(list((output / WORK_FOLDER / "shards").rglob("*.state"))) == 2 * len(LAYERS)
@@ -90,10 +103,10 @@ def test_a_stopped_run_reads_only_what_is_missing_and_ends_in_the_same_bytes(
     total = len(power.read) + 2
     assert total > 3
     assert f"2 of {total} shards were there from an earlier run that was stopped" in capsys.readouterr().out
-    assert contents(output) == elsewhere()
+    assert contents(output) == contents(whole)
 
 
-def test_a_run_stopped_after_its_reading_reads_nothing_again(tiny_arguments, output, elsewhere, monkeypatch):
+def test_a_run_stopped_after_its_reading_reads_nothing_again(tiny_arguments, output, whole, monkeypatch):
     def out(*_arguments, **_options):
         raise Power.Cut
 
@@ -101,32 +114,30 @@ def test_a_run_stopped_after_its_reading_reads_nothing_again(tiny_arguments, out
         patch.setattr("stratalens.run.gather", out)
         with pytest.raises(Power.Cut):
             analyze(tiny_arguments, "--quiet")
-    power = Power(monkeypatch)
-    assert analyze(tiny_arguments, "--quiet") == 0
-    assert power.read == []
-    monkeypatch.undo()
-    monkeypatch.setattr(shards_module, "LEAST_CHARACTERS", 600)
-    assert contents(output) == elsewhere()
+    with monkeypatch.context() as patch:
+        power = Power(patch)
+        assert analyze(tiny_arguments, "--quiet") == 0
+        assert power.read == []
+    assert contents(output) == contents(whole)
 
 
 def test_a_finished_result_is_not_read_again_and_other_thresholds_change_the_tables_alone(
-    tiny_arguments, output, elsewhere, monkeypatch, capsys
+    tiny_arguments, finished, tmp_path, monkeypatch, capsys
 ):
-    assert analyze(tiny_arguments, "--quiet") == 0
-    before = contents(output)
+    before = contents(finished)
     with monkeypatch.context() as patch:
         power = Power(patch)
         assert analyze(tiny_arguments) == 0
         assert "the harvest of layers 0 2 is used again" in capsys.readouterr().out
-        assert contents(output) == before
+        assert contents(finished) == before
         assert analyze(tiny_arguments, "--rank_by", "auroc") == 0
         assert power.read == []
-    assert contents(output) != before
-    assert contents(output) == elsewhere("--rank_by", "auroc")
+    assert contents(finished) != before
+    assert contents(finished) == files_of_a_run(tiny_arguments, tmp_path / "elsewhere", "--rank_by", "auroc")
 
 
 @pytest.mark.parametrize("damage", ["torn", "altered", "empty", "swapped"])
-def test_a_damaged_shard_is_named_and_read_again(tiny_arguments, output, elsewhere, monkeypatch, capsys, damage):
+def test_a_damaged_shard_is_named_and_read_again(tiny_arguments, output, whole, monkeypatch, capsys, damage):
     stopped_after(3, tiny_arguments, monkeypatch)
     states = sorted((output / WORK_FOLDER / "shards" / "layer_2").iterdir())
     content = states[0].read_bytes()
@@ -145,19 +156,18 @@ def test_a_damaged_shard_is_named_and_read_again(tiny_arguments, output, elsewhe
     assert "of layer 2 was damaged on disk, reading it again" in said
     assert states[0].name in said
     assert sorted(layers for _, layers in power.read)[0] == 1, "of that shard, the other layer was sound"
-    assert contents(output) == elsewhere()
+    assert contents(output) == contents(whole)
 
 
-def test_a_damaged_harvest_is_named_and_read_again(tiny_arguments, output, monkeypatch, capsys):
-    assert analyze(tiny_arguments, "--quiet") == 0
-    before = contents(output)
-    path = output / "harvest" / "layer_2.state"
+def test_a_damaged_harvest_is_named_and_read_again(tiny_arguments, finished, monkeypatch, capsys):
+    before = contents(finished)
+    path = finished / "harvest" / "layer_2.state"
     path.write_bytes(path.read_bytes()[:-1])
     power = Power(monkeypatch)
     assert analyze(tiny_arguments) == 0
     assert "The harvest of layers 2 here was damaged: reading them anew" in capsys.readouterr().out
     assert {layers for _, layers in power.read} == {1}
-    assert contents(output) == before
+    assert contents(finished) == before
 
 
 def change_text(arguments: list[str], tmp_path: Path) -> list[str]:
@@ -204,21 +214,28 @@ CHANGES = {
 
 
 @pytest.mark.parametrize(("change", "name"), CHANGES.values(), ids=CHANGES)
-@pytest.mark.parametrize("finished", [False, True], ids=["stopped", "finished"])
 def test_what_changed_is_noticed_by_name_and_never_mixed_with_what_was_read_before(
-    tiny_arguments, tmp_path, output, elsewhere, monkeypatch, capsys, change, name, finished
+    tiny_arguments, tmp_path, output, whole, monkeypatch, capsys, change, name
 ):
-    if finished:
-        assert analyze(tiny_arguments, "--quiet") == 0
-    else:
-        stopped_after(3, tiny_arguments, monkeypatch)
     changed = change(tiny_arguments, tmp_path)
+    fresh = files_of_a_run(changed, tmp_path / "fresh")
+    shutil.copytree(whole, output)
     assert analyze(changed) == 0
+    assert f"another {name}" in told(capsys, r"here was read with (.*?): reading")
+    assert contents(output) == fresh
+    shutil.rmtree(output)
+    stopped_after(3, tiny_arguments, monkeypatch)
+    assert analyze(changed) == 0
+    assert f"another {name}" in told(capsys, r"stopped here had (.*?): of its shards")
+    assert contents(output) == fresh
+
+
+def told(capsys, line: str) -> list[str]:
+    """The differences that a run tells in such a line."""
     said = capsys.readouterr().out.replace("\n", " ")
-    assert (f"read with another {name}" if finished else f"had another {name}") in said, said
-    place = tmp_path / "fresh"
-    assert analyze(with_options(changed, {"output_dir": str(place)}), "--quiet") == 0
-    assert contents(output) == contents(place)
+    found = re.search(line, said)
+    assert found is not None, said
+    return found[1].split(", ")
 
 
 def test_of_a_changed_text_only_the_changed_shards_are_read(tiny_arguments, tmp_path, output, monkeypatch):
@@ -238,21 +255,20 @@ def test_refresh_reads_everything_anew(tiny_arguments, output, monkeypatch):
     assert power.read == everything * 2
 
 
-def test_a_further_layer_is_read_alone(tiny_arguments, output, elsewhere, monkeypatch):
+def test_a_further_layer_is_read_alone(tiny_arguments, output, whole, monkeypatch):
     assert analyze(tiny_arguments, "--quiet", "--layers", "2") == 0
     power = Power(monkeypatch)
     assert analyze(tiny_arguments, "--quiet") == 0
     assert {layers for _, layers in power.read} == {1}
-    assert contents(output) == elsewhere()
+    assert contents(output) == contents(whole)
 
 
-def test_shards_may_come_back_in_any_order(tiny_arguments, output, elsewhere, monkeypatch):
+def test_shards_may_come_back_in_any_order(tiny_arguments, output, whole, monkeypatch):
     class Backwards(LocalWorker):
         def read(self, layers, tasks):
             yield from reversed(list(super().read(layers, tasks)))
 
-    expected = elsewhere()
     monkeypatch.setattr("stratalens.run.LocalWorker", Backwards)
     assert workers.LocalWorker is LocalWorker
     assert analyze(tiny_arguments, "--quiet") == 0
-    assert contents(output) == expected
+    assert contents(output) == contents(whole)

@@ -1,47 +1,39 @@
 """A finished result labelled again and shown, by the command line, on the tiny model."""
 
-# ruff: noqa: F811 - fixtures are imported by name and asked for by the same name
-
 import json
 import shutil
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import TINY_LATENTS
 from finished_result import (
     all_text,
     analysed,
-    arguments,  # noqa: F401  # pyright: ignore[reportUnusedImport]
     contents,
     feature_file,
     features,
-    finished,  # noqa: F401  # pyright: ignore[reportUnusedImport]
-    finished_without_examples,  # noqa: F401  # pyright: ignore[reportUnusedImport]
     label,
     labels,
-    own_environment,  # noqa: F401  # pyright: ignore[reportUnusedImport]
     refused,
-    result,  # noqa: F401  # pyright: ignore[reportUnusedImport]
+    resting_on,
     sentences,
-    sources,  # noqa: F401  # pyright: ignore[reportUnusedImport]
 )
+from tiny import TINY_LATENTS
 
 from stratalens.cli import main
 from stratalens.report.saved import EVIDENCE_FOLDER
 
+pytestmark = pytest.mark.usefixtures("own_environment")
+
 TABLES = (".csv", ".parquet", ".json", ".npz")
 
 
-def test_labelling_again_gives_the_same_tables_without_the_model(result, sources):
+@pytest.mark.figures
+def test_labelling_again_gives_the_same_tables_without_the_model(result, sources, arguments):
+    resting_on(result, sources, arguments)
+    shutil.rmtree(sources)
     before = contents(result)
-    (sources / "model").rename(sources / "away")
-    (sources / "domain.jsonl").rename(sources / "domain.away")
-    try:
-        assert label(result) == 0
-    finally:
-        (sources / "away").rename(sources / "model")
-        (sources / "domain.away").rename(sources / "domain.jsonl")
+    assert label(result) == 0
     after = contents(result)
     assert set(after) == set(before)
     assert [name for name in before if after[name] != before[name] and name != "run.json"] == []
@@ -114,17 +106,15 @@ def test_taking_the_examples_out_of_a_result_leaves_none(result, sources):
 
 @pytest.mark.parametrize(("name", "what"), [("domain.jsonl", "text"), ("model/config.json", "model")])
 def test_a_changed_source_is_refused_where_it_is_needed(
-    finished_without_examples, sources, tmp_path, capsys, name, what
+    finished_without_examples, sources, arguments, tmp_path, capsys, name, what
 ):
     place = Path(shutil.copytree(finished_without_examples, tmp_path / "bare"))
+    resting_on(place, sources, arguments)
     before = contents(place)
     path = sources / name
     whole = path.read_text()
     path.write_text(whole.replace("loan", "lawn") if what == "text" else whole + "\n")
-    try:
-        line = refused(capsys, "label", str(place), "--quiet")
-    finally:
-        path.write_text(whole)
+    line = refused(capsys, "label", str(place), "--quiet")
     assert line.endswith(f"its {what} has changed since; run the analysis again")
     assert contents(place) == before
 

@@ -1,7 +1,5 @@
 """What `label` and `show` refuse, and labelling models that fail, by the command line on the tiny model."""
 
-# ruff: noqa: F811 - fixtures are imported by name and asked for by the same name
-
 import json
 import re
 import socket
@@ -11,22 +9,19 @@ import pytest
 from chat_servers import MisbehavingServer, Request, completion, error, ok
 from finished_result import (
     all_text,
-    arguments,  # noqa: F401  # pyright: ignore[reportUnusedImport]
     contents,
     feature_file,
     features,
-    finished,  # noqa: F401  # pyright: ignore[reportUnusedImport]
     label,
     labels,
-    own_environment,  # noqa: F401  # pyright: ignore[reportUnusedImport]
     refused,
-    result,  # noqa: F401  # pyright: ignore[reportUnusedImport]
     sentences,
-    sources,  # noqa: F401  # pyright: ignore[reportUnusedImport]
 )
 
 from stratalens.cli import main
 from stratalens.labels.endpoint import KEY_VARIABLES
+
+pytestmark = pytest.mark.usefixtures("own_environment")
 
 KEY = "sk-very-secret-0123456789"
 

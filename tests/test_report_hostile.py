@@ -1,7 +1,5 @@
 """Whatever text, names and labels hold, the page shows it as text: nothing runs, breaks or is left out."""
 
-# ruff: noqa: F811 - fixtures are imported by name and asked for by the same name
-
 import csv
 import json
 import shutil
@@ -12,17 +10,15 @@ import pandas as pd
 import pytest
 from browser import DESK, PHONE, Browser
 from finished_result import (
-    arguments,  # noqa: F401  # pyright: ignore[reportUnusedImport]
-    finished_without_examples,  # noqa: F401  # pyright: ignore[reportUnusedImport]
-    own_environment,  # noqa: F401  # pyright: ignore[reportUnusedImport]
     sentences,
-    sources,  # noqa: F401  # pyright: ignore[reportUnusedImport]
 )
 from report_page import ReportPage, reported
 from selenium.webdriver.common.keys import Keys
 from threads import one_thread
 
 from stratalens.cli import main
+
+pytestmark = pytest.mark.usefixtures("own_environment")
 
 RUN_ME = "window.pwned=1"
 NASTY = [
@@ -69,7 +65,7 @@ def hostile(tiny_model, tiny_saes, tmp_path_factory) -> Path:
     command = [
         *("analyze", "--quiet", "--base_model", str(model), "--sae_model", str(tiny_saes), "--allow_poor_fit"),
         *("--domain_data", corpus(folder, "domain"), "--general_data", corpus(folder, "general")),
-        *("--output_dir", str(output), "--dtype", "float32", "--top_n", "10"),
+        *("--output_dir", str(output), "--dtype", "float32", "--top_n", "10", "--max_length", "1024"),
     ]
     with one_thread():
         assert main(command) == 0

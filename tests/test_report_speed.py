@@ -102,6 +102,7 @@ ACTS = {
 }
 
 
+@pytest.mark.serial
 @pytest.mark.parametrize("act", ACTS)
 def test_the_table_follows_at_once(page, browser, act):
     page.start_over()

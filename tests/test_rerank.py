@@ -1,41 +1,34 @@
 """A finished result is ranked again from its harvest, without model and text, as a new analysis would rank it."""
 
-# ruff: noqa: F811 - fixtures are imported by name and asked for by the same name
-
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from finished_result import (
     analysed,
-    arguments,  # noqa: F401  # pyright: ignore[reportUnusedImport]
     contents,
-    finished,  # noqa: F401  # pyright: ignore[reportUnusedImport]
     label,
-    own_environment,  # noqa: F401  # pyright: ignore[reportUnusedImport]
-    result,  # noqa: F401  # pyright: ignore[reportUnusedImport]
-    sources,  # noqa: F401  # pyright: ignore[reportUnusedImport]
+    resting_on,
 )
 from refusal import with_options
 
 from stratalens.cli import main
 from stratalens.rerank import UNLABELLED
 
+pytestmark = pytest.mark.usefixtures("own_environment")
+
 LABELS = {"label", "label_source", "label_judge", "label_note", "control_auroc"}
 TABLE = "consolidated_top_features_all_layers.csv"
 
 
 @pytest.fixture
-def alone(sources) -> Iterator[None]:
-    """Model and text are away."""
-    for name in ("model", "domain.jsonl", "general.jsonl"):
-        (sources / name).rename(sources / f"{name}.away")
-    yield
-    for name in ("model", "domain.jsonl", "general.jsonl"):
-        (sources / f"{name}.away").rename(sources / name)
+def alone(result, sources, arguments) -> Path:
+    """A result whose model and text are away."""
+    resting_on(result, sources, arguments)
+    shutil.rmtree(sources)
+    return result
 
 
 def rank(result: Path, *more: str) -> int:
@@ -49,11 +42,11 @@ def measures(result: Path) -> pd.DataFrame:
     return table.loc[:, own]
 
 
-@pytest.mark.usefixtures("alone")
-def test_without_options_nothing_changes(result):
-    before = contents(result)
-    assert rank(result) == 0
-    after = contents(result)
+@pytest.mark.figures
+def test_without_options_nothing_changes(alone):
+    before = contents(alone)
+    assert rank(alone) == 0
+    after = contents(alone)
     assert set(after) == set(before)
     assert [name for name in before if after[name] != before[name] and name != "run.json"] == []
 
@@ -78,14 +71,13 @@ def test_the_tables_are_those_of_a_new_analysis(result, arguments, tmp_path, opt
     pd.testing.assert_frame_equal(*reports, **near)
 
 
-@pytest.mark.usefixtures("alone")
-def test_thresholds_of_the_best_file(result):
-    assert rank(result, "--min_specialization", "0.9", "--top_features_n", "4") == 0
-    best = pd.read_csv(result / "top_4_financial_features.csv")
-    everything = pd.read_csv(result / TABLE)
+def test_thresholds_of_the_best_file(alone):
+    assert rank(alone, "--min_specialization", "0.9", "--top_features_n", "4") == 0
+    best = pd.read_csv(alone / "top_4_financial_features.csv")
+    everything = pd.read_csv(alone / TABLE)
     assert len(best) == min(4, int((everything["specialization"] >= 0.9).sum()))
     assert (best["specialization"] >= 0.9).all()
-    assert not (result / "top_50_financial_features.csv").exists()
+    assert not (alone / "top_50_financial_features.csv").exists()
 
 
 def test_features_keep_their_labels_and_new_ones_wait_for_label(result, capsys):

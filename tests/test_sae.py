@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import write_sae
 from sparsify import SparseCoder, SparseCoderConfig
 from threads import one_thread
+from tiny import write_sae
 from torch import Tensor
 
 from stratalens import sae as sae_module
@@ -31,14 +31,14 @@ def _one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def activations(embedded_model, tokenizer) -> dict[int, Tensor]:
+def activations(embedded_model, real_tokenizer) -> dict[int, Tensor]:
     """Layer -> block outputs of the embedded model, bfloat16, at every position of a dozen texts, sinks included."""
     texts = [
         json.loads(line)["text"]
         for side in ("financial", "general")
         for line in (DATA_DIRECTORY / "texts" / f"{side}.jsonl").read_text(encoding="utf-8").splitlines()[::25]
     ]
-    cutter = PassageCutter(tokenizer, 256)
+    cutter = PassageCutter(real_tokenizer, 256)
     sequences = [cutter.sequence(cutter.first_spans(text, 1)[0]) for text in texts]
     model = load_model(embedded_model, blocks=29, device=torch.device("cpu"), dtype=torch.bfloat16)
     taken: dict[int, list[Tensor]] = {layer: [] for layer in SHIPPED_LAYERS}

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import write_sae
 from threads import one_thread
+from tiny import write_sae
 
 from stratalens.checkpoints.sparsify import load_sae
 from stratalens.embedded import DATA_DIRECTORY, SAE_DIRECTORY
@@ -29,13 +29,13 @@ def _one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def batches(tokenizer) -> list[TokenBatch]:
+def batches(real_tokenizer) -> list[TokenBatch]:
     texts = [
         json.loads(line)["text"]
         for side in ("financial", "general")
         for line in (DATA_DIRECTORY / "texts" / f"{side}.jsonl").read_text(encoding="utf-8").splitlines()[::15]
     ]
-    cutter = PassageCutter(tokenizer, 64)
+    cutter = PassageCutter(real_tokenizer, 64)
     sequences = [cutter.sequence(cutter.first_spans(text, 1)[0]) for text in texts]
     return list(pack(sequences, 2048, cutter.special_ids))
 

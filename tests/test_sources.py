@@ -8,17 +8,17 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
-from conftest import TINY_BLOCKS, TINY_LATENTS, TINY_WIDTH, write_sae
 from huggingface_hub import hf_hub_download
 from huggingface_hub.utils import get_session, hf_raise_for_status
-from refusal import with_options
+from refusal import Options, with_options
+from tiny import TINY_BLOCKS, TINY_LATENTS, TINY_WIDTH, tiny_run_arguments, write_sae
 
 from stratalens.checkpoints.sparsify import hookpoints
 from stratalens.config import make_config
@@ -42,47 +42,97 @@ def cached(cache: Path, repository: str, content: Path, commit: str = COMMIT) ->
         link.symlink_to(os.path.relpath(blob, link.parent))
 
 
-def in_process(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run the command line in a process of its own: the Hub's client reads its environment once, on import."""
-    program = [sys.executable, "-c", "from stratalens.cli import entry_point; entry_point()", "analyze", "--quiet"]
-    return subprocess.run(
-        [*program, *words], capture_output=True, text=True, timeout=300, env={**os.environ, **environment}
+RUN_ALL = """
+import contextlib, io, json, sys
+from stratalens.cli import main
+from stratalens.report import figures
+figures.write_figures = lambda tables, directory: None
+answers = []
+for words in json.loads(sys.argv[1]):
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said):
+        code = main(["analyze", "--quiet", *words])
+    answers.append([code, said.getvalue()])
+print(json.dumps(answers))
+"""
+
+
+class Answer(NamedTuple):
+    """What one command came to."""
+
+    code: int
+    said: str
+    output: Path
+
+
+@pytest.fixture(scope="module")
+def offline(tmp_path_factory, tiny_model, tiny_saes, small_texts) -> Mapping[str, Answer]:
+    """Runs on what lies in a Hub cache, without network.
+
+    All are in one process of their own, as the Hub's client reads its environment once, on import.
+    """
+    root = tmp_path_factory.mktemp("offline")
+    shutil.copytree(tiny_model, root / "bare", ignore=shutil.ignore_patterns("*.safetensors"))
+    write_sae(root / "one" / "layers.2" / "seed0")
+    cached(root / "hub", "someone/tiny-model", tiny_model)
+    cached(root / "hub", "someone/tiny-saes", tiny_saes, commit=COMMIT[::-1])
+    cached(root / "hub", "someone/one-sae", root / "one")
+    cached(root / "hub", "someone/no-weights", root / "bare")
+    options: dict[str, Options] = {
+        "both cached": {"base_model": "someone/tiny-model", "sae_model": "someone/tiny-saes"},
+        "one layer cached": {"sae_model": "someone/one-sae", "layers": "2"},
+        "unknown base_model": {"base_model": "someone/unknown"},
+        "unknown sae_model": {"sae_model": "someone/unknown"},
+        "no weights": {"base_model": "someone/no-weights"},
+    }
+    outputs = {name: root / name.replace(" ", "_") for name in options}
+    commands = [
+        with_options(tiny_run_arguments(tiny_model, tiny_saes, small_texts, outputs[name]), given)
+        for name, given in options.items()
+    ]
+    place = {"HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(root / "hub")}
+    done = subprocess.run(
+        [sys.executable, "-c", RUN_ALL, json.dumps(commands)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, **place},
     )
+    answers = json.loads(done.stdout)
+    return {name: Answer(*answer, outputs[name]) for name, answer in zip(options, answers, strict=True)}
 
 
-def test_hub_ids_are_found_in_the_cache_without_network(tmp_path, tiny_model, tiny_saes, tiny_arguments):
-    cached(tmp_path / "hub", "someone/tiny-model", tiny_model)
-    cached(tmp_path / "hub", "someone/tiny-saes", tiny_saes, commit=COMMIT[::-1])
-    words = with_options(tiny_arguments, {"base_model": "someone/tiny-model", "sae_model": "someone/tiny-saes"})
-    done = in_process(*words, HF_HUB_OFFLINE="1", HF_HUB_CACHE=str(tmp_path / "hub"))
-    assert (done.returncode, done.stderr) == (0, "")
-    record = json.loads((tmp_path / "out" / "run.json").read_text())
+def test_hub_ids_are_found_in_the_cache_without_network(offline):
+    code, said, output = offline["both cached"]
+    assert (code, said) == (0, "")
+    record = json.loads((output / "run.json").read_text())
     assert (record["model"]["name"], record["model"]["digest"]) == ("someone/tiny-model", COMMIT)
     assert {layer: sae["hookpoint"] for layer, sae in record["saes"].items()} == {"0": "layers.0", "2": "layers.2"}
 
 
-def test_only_the_layers_asked_for_need_to_be_in_the_cache(tmp_path, tiny_arguments, tiny_model):
-    write_sae(tmp_path / "saes" / "layers.2" / "seed0")
-    cached(tmp_path / "hub", "someone/tiny-saes", tmp_path / "saes")
-    words = with_options(tiny_arguments, {"sae_model": "someone/tiny-saes", "layers": "2"})
-    done = in_process(*words, HF_HUB_OFFLINE="1", HF_HUB_CACHE=str(tmp_path / "hub"))
-    assert (done.returncode, done.stderr) == (0, "")
-    assert list(json.loads((tmp_path / "out" / "run.json").read_text())["saes"]) == ["2"]
+def test_only_the_layers_asked_for_need_to_be_in_the_cache(offline):
+    code, said, output = offline["one layer cached"]
+    assert (code, said) == (0, "")
+    assert list(json.loads((output / "run.json").read_text())["saes"]) == ["2"]
 
 
 @pytest.mark.parametrize("option", ["base_model", "sae_model"])
-def test_a_hub_id_that_is_not_in_the_cache_names_the_network_when_there_is_none(
-    tmp_path, documented, tiny_arguments, option
-):
-    words = with_options(tiny_arguments, {option: "someone/unknown"})
-    done = in_process(*words, HF_HUB_OFFLINE="1", HF_HUB_CACHE=str(tmp_path / "hub"))
-    assert done.returncode == 2
-    documented("The Hub", "no network, and not in the Hub cache", done.stderr)
-    assert done.stderr == (
+def test_a_hub_id_that_is_not_in_the_cache_names_the_network_when_there_is_none(offline, documented, option):
+    code, said, output = offline[f"unknown {option}"]
+    assert code == 2
+    documented("The Hub", "no network, and not in the Hub cache", said)
+    assert said == (
         "stratalens: someone/unknown: not a local directory, not in the Hub cache, and the Hub cannot be reached; "
         "check the network, or give a local directory\n"
     )
-    assert not (tmp_path / "out").exists()
+    assert not output.exists()
+
+
+def test_weights_that_are_not_in_the_cache_are_told_like_a_config_that_is_not(offline):
+    code, said, _ = offline["no weights"]
+    assert code == 2
+    assert len(said.splitlines()) == 1, said
+    assert said.startswith("stratalens: someone/no-weights: ")
 
 
 ANSWERS = {"gated": (403, "GatedRepo"), "missing": (401, "RepoNotFound"), "other-revision": (404, "RevisionNotFound")}
@@ -168,30 +218,23 @@ def test_the_network_is_named_when_a_file_is_not_in_the_cache(tmp_path):
         hf_hub_download("someone/model", "config.json", cache_dir=tmp_path, local_files_only=True)
 
 
-def test_weights_that_are_not_in_the_cache_are_told_like_a_config_that_is_not(tmp_path, tiny_arguments, tiny_model):
-    shutil.copytree(tiny_model, tmp_path / "model", ignore=shutil.ignore_patterns("*.safetensors"))
-    cached(tmp_path / "hub", "someone/tiny-model", tmp_path / "model")
-    words = with_options(tiny_arguments, {"base_model": "someone/tiny-model"})
-    done = in_process(*words, HF_HUB_OFFLINE="1", HF_HUB_CACHE=str(tmp_path / "hub"))
-    assert done.returncode == 2
-    assert len(done.stderr.splitlines()) == 1, done.stderr
-    assert done.stderr.startswith("stratalens: someone/tiny-model: ")
-
-
-@pytest.mark.parametrize("option", ["base_model", "sae_model"])
-def test_a_run_that_the_hub_refuses_ends_in_the_line_with_the_remedy(tmp_path, tiny_arguments, refusing_hub, option):
-    cases = ["gated", "missing"] if option == "sae_model" else ["gated", "missing", "other-revision"]
-    runs = [["analyze", "--quiet", *with_options(tiny_arguments, {option: f"someone/{case}"})] for case in cases]
-    program = f"from stratalens.cli import main\nprint([main(words) for words in {runs!r}])"
+def test_a_run_that_the_hub_refuses_ends_in_the_line_with_the_remedy(tmp_path, tiny_arguments, refusing_hub):
+    cases = [("base_model", case) for case in ("gated", "missing", "other-revision")]
+    cases += [("sae_model", case) for case in ("gated", "missing")]
+    commands = [with_options(tiny_arguments, {option: f"someone/{case}"}) for option, case in cases]
     place = {"HF_ENDPOINT": refusing_hub, "HF_HUB_CACHE": str(tmp_path / "hub"), "NO_PROXY": "127.0.0.1"}
-    environment = {name: value for name, value in os.environ.items() if name != "HF_HUB_OFFLINE"} | place
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300, env=environment)
-    assert done.stdout == f"{[2] * len(cases)}\n", done.stderr
-    lines = done.stderr.splitlines()
-    assert len(lines) == len(cases), lines
-    for case, line in zip(cases, lines, strict=True):
-        assert line.startswith(f"stratalens: someone/{case}")
-        assert REMEDIES[case] in line
+    done = subprocess.run(
+        [sys.executable, "-c", RUN_ALL, json.dumps(commands)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={name: value for name, value in os.environ.items() if name != "HF_HUB_OFFLINE"} | place,
+    )
+    for (_, case), (code, said) in zip(cases, json.loads(done.stdout), strict=True):
+        assert (code, len(said.splitlines())) == (2, 1), said
+        assert said.startswith(f"stratalens: someone/{case}")
+        assert REMEDIES[case] in said
+    assert done.stderr == ""
     assert not (tmp_path / "out").exists()
 
 

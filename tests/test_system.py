@@ -132,6 +132,8 @@ def test_a_full_disk_is_told_and_no_result_stays_on_it(tiny_disk, capsys, monkey
     assert {name for name in left if not name.endswith(".state")} == {"mine.txt"}
 
 
+@pytest.mark.real
+@pytest.mark.serial
 def test_ctrl_c_ends_a_run_with_one_line_within_two_seconds(documented, tiny_arguments):
     place = output_of(tiny_arguments)
     started = subprocess.Popen(

@@ -44,6 +44,10 @@ class Passage:
     def mean(self) -> np.ndarray:
         return self.latents.mean(0) if self.kept else np.zeros(self.latents.shape[1])
 
+    @property
+    def mean_hidden(self) -> np.ndarray:
+        return self.hidden.mean(0) if self.kept else np.zeros(self.hidden.shape[1])
+
 
 @dataclass(frozen=True)
 class Reading:
@@ -148,10 +152,10 @@ def _add_latent(sums: dict[str, np.ndarray], one: Passage, p: int, f: int) -> No
 Example = tuple[float, int, int, int]
 
 
-def top_examples(passages: list[Passage], population: int, latent: int, count: int) -> list[Example]:
-    """(value, content, start, end) of the strongest passages, in falling order."""
+def top_examples(passages: list[Passage], population: int, latent: int) -> list[Example]:
+    """(value, content, start, end) of the passages that fire, strongest first."""
     found = []
     for one in passages:
         if one.row.population == population and (one.latents[:, latent] > 0).any():
             found.append((float(one.latents[:, latent].max()), one.row.content, one.start, one.end))
-    return sorted(found, key=lambda example: (-example[0], *example[1:3]))[:count]
+    return sorted(found, key=lambda example: (-example[0], *example[1:3]))

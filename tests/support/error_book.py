@@ -1,15 +1,23 @@
-"""docs/errors.md: the lines that the tests of refusals provoke, checked row by row, written by `pytest --write-errors`.
+"""docs/errors.md: the lines that the tests of refusals provoke, checked row by row, written by `make errors`.
 
-A test hands each line to the fixture `documented`. A run of the whole suite also notices rows that no test provokes.
+A test hands each line to the fixture `documented`. Run as a program after both tiers, this file notices rows that no
+test provokes.
 """
 
+import json
 import re
+import sys
+import uuid
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import pytest
+from shared import call_directory
 
-PAGE = Path(__file__).parents[1] / "docs" / "errors.md"
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "errors.md"
+ROWS = ROOT / ".pytest_cache" / "d" / "error_rows"
+"""What the processes of a call leave for `main`."""
 INTRODUCTION = """# What stratalens says when something is wrong
 
 A mistake ends a command with one line on standard error, `stratalens: ` and then what is wrong, and with exit code 2.
@@ -17,7 +25,7 @@ The files of an earlier result stay as they were. The other exit codes: 0, the c
 its output, such as `head`, had enough); 130, it was interrupted with Ctrl-C; 1, with a traceback: a bug, please report
 it.
 
-The tests provoke every line below and check this page; `python -m pytest --write-errors` writes it. `DIR` stands for
+The tests provoke every line below and check this page; `make errors` writes it. `DIR` stands for
 any directory, `MODEL` and `SAES` for those of a model and its SAEs, `…` for words of another library.
 """
 KINDS = {
@@ -56,11 +64,11 @@ Rows = dict[tuple[str, str], str]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--write-errors", action="store_true", help="write docs/errors.md instead of checking it")
+    parser.addoption("--write-errors", action="store_true", help="collect lines for docs/errors.md, unchecked")
 
 
 class ErrorBook:
-    """The rows that the tests of a session provoke, against those of the page."""
+    """The rows that the tests of this process provoke, against those of the page."""
 
     def __init__(self, page: Rows, writing: bool):
         self.page = page
@@ -75,44 +83,39 @@ class ErrorBook:
         assert "|" not in case, case
         assert self.provoked.setdefault((kind, case), row) == row, f"two lines for `{case}`"
         if not self.writing:
-            assert self.page.get((kind, case)) == row, "docs/errors.md is out of date: run pytest --write-errors"
-
-    def unprovoked(self) -> list[str]:
-        return [case for kind, case in self.page if (kind, case) not in {*self.provoked, *self.impossible}]
-
-    def rows(self, whole: bool) -> Rows:
-        """What the page should hold after a session of the whole suite, or of a part of it."""
-        kept = {key: row for key, row in self.page.items() if not whole or key in self.impossible}
-        return kept | self.provoked
+            assert self.page.get((kind, case)) == row, "docs/errors.md is out of date: run make errors"
 
 
 BOOK = pytest.StashKey[ErrorBook]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    page = read_rows(PAGE.read_text(encoding="utf-8")) if PAGE.exists() else {}
-    config.stash[BOOK] = ErrorBook(page, config.getoption("--write-errors"))
+    config.stash[BOOK] = ErrorBook(read_page(), config.getoption("--write-errors"))
 
 
-def pytest_deselected(items: list[pytest.Item]) -> None:
-    for item in items[:1]:
-        item.config.stash[DESELECTED] = True
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Leave the rows of this process for `main`, which looks at those of all calls and workers together."""
+    book = session.config.stash[BOOK]
+    if book.provoked or book.impossible:
+        ROWS.mkdir(parents=True, exist_ok=True)
+        rows = [[kind, case, row] for (kind, case), row in book.provoked.items()]
+        rows += [[kind, case, None] for kind, case in book.impossible]
+        (ROWS / f"{uuid.uuid4().hex}.json").write_text(json.dumps(rows), encoding="utf-8")
 
 
-DESELECTED = pytest.StashKey[bool]()
-
-
-def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    config = session.config
-    here = Path(__file__).parent
-    everything = [Path(argument).resolve() for argument in config.args] in ([here], [here.parent])
-    whole = everything and not config.stash.get(DESELECTED, False) and exitstatus == 0
-    book = config.stash[BOOK]
-    if book.writing:
-        PAGE.write_text(page_of(book.rows(whole)), encoding="utf-8")
-    elif whole and book.unprovoked() and not config.option.collectonly:
-        print(f"\ndocs/errors.md: no test provokes {book.unprovoked()}; run pytest --write-errors")
-        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+def main(words: list[str]) -> int:
+    """After both tiers of tests: check that each row of the page was provoked; with `--write`, write the page."""
+    page, found = read_page(), {}
+    for path in ROWS.glob("*.json") if ROWS.is_dir() else ():
+        for kind, case, row in json.loads(path.read_text(encoding="utf-8")):
+            found[kind, case] = row or found.get((kind, case)) or page.get((kind, case))
+    if words == ["--write"]:
+        PAGE.write_text(page_of({key: row for key, row in found.items() if row}), encoding="utf-8")
+        return 0
+    missing = [case for kind, case in page if (kind, case) not in found]
+    if missing:
+        print(f"docs/errors.md: no test provokes {missing}; run make errors", file=sys.stderr)
+    return bool(missing)
 
 
 Documented = Callable[[str, str, str], None]
@@ -128,7 +131,7 @@ def documented(error_book: ErrorBook, tmp_path_factory: pytest.TempPathFactory) 
     """Takes kind, case and line of a refusal, and checks that docs/errors.md has that row."""
 
     def take(kind: str, case: str, line: str) -> None:
-        error_book.add(kind, case, lasting(line, tmp_path_factory.getbasetemp()))
+        error_book.add(kind, case, lasting(line, call_directory(tmp_path_factory)))
 
     return take
 
@@ -137,9 +140,9 @@ def lasting(line: str, temporary: Path) -> str:
     """The line without what changes from run to run and from version to version."""
     base = re.escape(str(temporary))
     places = {
-        rf"{base}/tiny_model\d+": "MODEL",
-        rf"{base}/tiny saes\d+": "SAES",
-        rf"{base}/[^/\s:;)`]+": "DIR",
+        rf"{base}/tiny_model": "MODEL",
+        rf"{base}/tiny saes": "SAES",
+        rf"{base}/(popen-\w+/)?[^/\s:;)`]+": "DIR",
         r"127\.0\.0\.1:\d+": "localhost:8000",
         rf"({'|'.join(LIBRARY_WORDS)}) \(.*\)": r"\1 (…)",
     }
@@ -155,7 +158,8 @@ def code(text: str) -> str:
     return f"`` {text} ``" if "`" in text else f"`{text}`"
 
 
-def read_rows(page: str) -> Rows:
+def read_page() -> Rows:
+    page = PAGE.read_text(encoding="utf-8") if PAGE.exists() else ""
     rows: Rows = {}
     for section in page.split("\n## ")[1:]:
         kind, _, content = section.partition("\n")
@@ -177,3 +181,7 @@ def _of_kind(rows: Mapping[tuple[str, str], str], kind: str) -> list[str]:
 def _section(kind: str, rows: Iterable[str]) -> str:
     lines = "".join(f"{row}\n" for row in rows)
     return f"## {kind}\n\n{KINDS[kind]}\n\n{HEADER}{lines}" if lines else ""
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -9,15 +9,18 @@ import numpy as np
 import pandas as pd
 import pytest
 from refusal import with_options
+from shared import made_once
 from threads import one_thread
 
 from stratalens.cli import main
 from stratalens.labels.endpoint import KEY_VARIABLES
 
+TEXTS = ("domain.jsonl", "general.jsonl")
 
-@pytest.fixture(autouse=True)
-def own_environment(monkeypatch, tiny_model, tmp_path) -> Iterator[None]:
-    """One thread, no key and no stored answers but a test's own; the tiny model is made before."""
+
+@pytest.fixture
+def own_environment(monkeypatch, tmp_path) -> Iterator[None]:
+    """One thread, no key and no stored answers but a test's own."""
     for name in KEY_VARIABLES:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("STRATALENS_CACHE", str(tmp_path / "cache"))
@@ -25,44 +28,66 @@ def own_environment(monkeypatch, tiny_model, tmp_path) -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="module")
-def sources(tiny_model, tiny_saes, small_texts, tmp_path_factory) -> Path:
-    """Copies of model and texts that a test may move away or change, if it puts them back."""
-    root = tmp_path_factory.mktemp("sources")
-    shutil.copytree(tiny_model, root / "model")
-    for path in small_texts:
-        shutil.copy(path, root)
-    return root
-
-
-@pytest.fixture(scope="module")
-def arguments(sources, tiny_saes) -> list[str]:
-    domain, general = (str(sources / f"{name}.jsonl") for name in ("domain", "general"))
+@pytest.fixture(scope="session")
+def arguments(tiny_model, tiny_saes, small_texts) -> list[str]:
+    domain, general = map(str, small_texts)
     return [
-        *("--base_model", str(sources / "model"), "--sae_model", str(tiny_saes), "--domain_data", domain),
+        *("--base_model", str(tiny_model), "--sae_model", str(tiny_saes), "--domain_data", domain),
         *("--general_data", general, "--dtype", "float32", "--allow_poor_fit", "--top_n", "5"),
         *("--output_dir", ""),
     ]
 
 
 def analysed(arguments: list[str], place: Path, *more: str) -> Path:
-    assert main(["analyze", "--quiet", *with_options(arguments, {"output_dir": str(place)}), *more]) == 0
+    with one_thread():
+        assert main(["analyze", "--quiet", *with_options(arguments, {"output_dir": str(place)}), *more]) == 0
     return place
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def finished(arguments, tmp_path_factory) -> Path:
-    return analysed(arguments, tmp_path_factory.mktemp("finished") / "out")
+    """With figures; not to be changed."""
+    made = made_once(tmp_path_factory, "finished", lambda place: analysed(arguments, place / "out") and None)
+    return made / "out"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def finished_without_examples(arguments, tmp_path_factory) -> Path:
-    return analysed(arguments, tmp_path_factory.mktemp("bare") / "out", "--no_examples")
+    """Not to be changed."""
+
+    def make(place: Path) -> None:
+        analysed(arguments, place / "out", "--no_examples")
+
+    return made_once(tmp_path_factory, "bare", make) / "out"
 
 
 @pytest.fixture
 def result(finished, tmp_path) -> Path:
+    """A copy of the finished result."""
     return Path(shutil.copytree(finished, tmp_path / "out"))
+
+
+@pytest.fixture
+def sources(tiny_model, small_texts, tmp_path) -> Path:
+    """Copies of model and texts that a test may move away or change; see `resting_on`."""
+    root = tmp_path / "sources"
+    shutil.copytree(tiny_model, root / "model")
+    for path in small_texts:
+        shutil.copy(path, root)
+    return root
+
+
+def resting_on(result: Path, sources: Path, arguments: list[str]) -> Path:
+    """The result as if it had been made from these sources: every path in its files is changed."""
+    given = dict(zip(arguments[::2], arguments[1::2], strict=False))
+    moved = {given["--base_model"]: sources / "model"}
+    moved |= {given[f"--{Path(name).stem}_data"]: sources / name for name in TEXTS}
+    for path in (path for path in result.rglob("*") if path.suffix in (".json", ".html")):
+        text = path.read_text(encoding="utf-8")
+        for before, now in moved.items():
+            text = text.replace(before, str(now))
+        path.write_text(text, encoding="utf-8")
+    return result
 
 
 def label(place: Path, *options: str) -> int:

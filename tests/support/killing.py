@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-OPTIONS = ("--layers", "4", "--max_documents", "100", "--quiet")
+OPTIONS = ("--layers", "4", "--max_documents", "90", "--quiet")
 """The embedded model cut after block 4: a run of several shards that takes seconds."""
 
 
