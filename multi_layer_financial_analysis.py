@@ -2,7 +2,7 @@
 
 import sys
 
-from stratalens.cli import main
+from stratalens.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main(["analyze", *sys.argv[1:]]))

@@ -2,7 +2,7 @@
 
 import sys
 
-from stratalens.menu import main
+from stratalens.cli.menu import main
 
 if __name__ == "__main__":
     sys.exit(main())

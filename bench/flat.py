@@ -17,9 +17,9 @@ import tyro
 from safetensors.torch import save_file
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from stratalens.domains import text_file
-from stratalens.embedded import embedded_model_directory
-from stratalens.readers import find_files, read_rows
+from stratalens.corpus.builtin import text_file
+from stratalens.corpus.readers import find_files, read_rows
+from stratalens.models.embedded import embedded_model_directory
 
 WIDTH, LATENTS, BLOCKS = 32, 64, 2
 DOCUMENT_SENTENCES = 60

@@ -13,8 +13,8 @@ from tempfile import TemporaryDirectory
 
 import tyro
 
-from stratalens.domains import text_file
-from stratalens.readers import find_files, read_rows
+from stratalens.corpus.builtin import text_file
+from stratalens.corpus.readers import find_files, read_rows
 
 ALLOWED = 1.05
 

@@ -24,10 +24,10 @@ import pyarrow
 import pyarrow.parquet
 import tyro
 
-from stratalens.corpora import Corpus
-from stratalens.domains import text_file
-from stratalens.readers import find_files, read_rows
-from stratalens.survey import survey
+from stratalens.corpus.builtin import text_file
+from stratalens.corpus.corpus import Corpus
+from stratalens.corpus.readers import find_files, read_rows
+from stratalens.corpus.survey import survey
 
 PART_BYTES = 100_000_000
 TABLE_ROWS = 10_000

@@ -15,15 +15,21 @@ import torch
 import tyro
 
 from stratalens.config import make_config
-from stratalens.harvest import LayerProbe, ShardReader, chunks
-from stratalens.listener import Silence
-from stratalens.model import choose_device, choose_dtype, cut, forward, load_model
-from stratalens.opening import prepare
-from stratalens.shards import cut_shards, shard_characters
-from stratalens.state import pack as pack_state
-from stratalens.store import ShardStore, key_of
-from stratalens.tokens import pack
-from stratalens.vocabulary import vocabulary_classes
+from stratalens.harvest.open_model import prepare
+from stratalens.harvest.shard_reader import LayerProbe, ShardReader, chunks
+from stratalens.harvest.shards import cut_shards, shard_characters
+from stratalens.harvest.state.layer_state import pack as pack_state
+from stratalens.harvest.store import ShardStore, key_of
+from stratalens.models.loading import (
+    choose_device,
+    choose_dtype,
+    cut,
+    forward,
+    load_model,
+)
+from stratalens.models.token_classes import vocabulary_classes
+from stratalens.models.tokens import pack
+from stratalens.progress import Silence
 
 REQUIRED = 0.82
 

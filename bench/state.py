@@ -13,12 +13,17 @@ from typing import TypeVar
 import numpy as np
 import tyro
 
-from stratalens.documents import DocumentSample, SampledPassages
-from stratalens.examples import PassagePointers, TopExamples
-from stratalens.harvest import CHUNK_TOKENS
-from stratalens.state import LayerState, fold, pack, unpack
-from stratalens.statistics import FeatureStats, PassageValues
-from stratalens.vocabulary import TOKEN_CLASSES
+from stratalens.harvest.shard_reader import CHUNK_TOKENS
+from stratalens.harvest.state.document_sample import DocumentSample, SampledPassages
+from stratalens.harvest.state.layer_state import (
+    LayerState,
+    fold,
+    pack,
+    unpack,
+)
+from stratalens.harvest.state.statistics import FeatureStats, PassageValues
+from stratalens.harvest.state.top_examples import PassagePointers, TopExamples
+from stratalens.models.token_classes import TOKEN_CLASSES
 
 Value = TypeVar("Value")
 

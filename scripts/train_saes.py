@@ -27,11 +27,16 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import AutoTokenizer
 
-from stratalens.embedded import MODEL_NAME, MODEL_PACKAGE, SAE_DIRECTORY, embedded_model_directory
-from stratalens.hashing import hash64
-from stratalens.model import forward, hooked, load_model
-from stratalens.readers import find_files, read_rows
-from stratalens.tokens import PassageCutter, TokenBatch, pack
+from stratalens.corpus.readers import find_files, read_rows
+from stratalens.files.hashing import hash64
+from stratalens.models.embedded import (
+    MODEL_NAME,
+    MODEL_PACKAGE,
+    SAE_DIRECTORY,
+    embedded_model_directory,
+)
+from stratalens.models.loading import forward, hooked, load_model
+from stratalens.models.tokens import PassageCutter, TokenBatch, pack
 
 SINK_RATIO = 10.0
 HELD_OUT_ONE_IN = 20

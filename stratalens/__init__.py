@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from stratalens.run import Result
+    from stratalens.commands.analyze import Result
 
 __all__ = ["analyze"]
 
@@ -20,7 +20,7 @@ def analyze(**options: object) -> "Result":
     Raises:
         StratalensError: the input is not usable; the message says what to do.
     """
-    from stratalens import run
+    from stratalens.commands import analyze as run
     from stratalens.config import make_config
 
     return run.analyze(make_config(**options))

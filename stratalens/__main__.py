@@ -1,5 +1,5 @@
 """`python -m stratalens`."""
 
-from stratalens.cli import entry_point
+from stratalens.cli.main import entry_point
 
 entry_point()

@@ -9,7 +9,7 @@ from typing import Literal, TypeVar, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from stratalens.errors import ConfigError
-from stratalens.small_files import read_yaml
+from stratalens.files.plain_yaml import read_yaml
 
 RankBy = Literal[
     "specialization", "auroc", "hedges_g", "domain_share", "domain_score", "log_ratio", "firing_rate_difference"

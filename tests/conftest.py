@@ -12,7 +12,7 @@ from shared import made_once
 from tiny import tiny_run_arguments, tiny_tokenizer, write_small_texts, write_tiny_model, write_tiny_saes
 from transformers import AutoTokenizer
 
-from stratalens.embedded import embedded_model_directory
+from stratalens.models.embedded import embedded_model_directory
 
 pytest_plugins = ["browser", "chat_servers", "error_book", "finished_result"]
 
@@ -37,7 +37,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def no_figures(request, monkeypatch) -> None:
     """Static figures take longer than a tiny run: they are drawn where a test is marked as one that looks at them."""
     if request.node.get_closest_marker("figures") is None:
-        monkeypatch.setattr("stratalens.report.figures.write_figures", lambda _tables, _directory: None)
+        monkeypatch.setattr("stratalens.report.figures.write.write_figures", lambda _tables, _directory: None)
 
 
 @pytest.fixture(scope="session")

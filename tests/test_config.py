@@ -8,8 +8,13 @@ from pathlib import Path
 import pytest
 
 import stratalens
-from stratalens.cli import main, parse
-from stratalens.config import RunConfig, make_config, parse_layers, read_config_file
+from stratalens.cli.main import main, parse
+from stratalens.config import (
+    RunConfig,
+    make_config,
+    parse_layers,
+    read_config_file,
+)
 from stratalens.errors import ConfigError
 
 HEAVY = ("torch", "transformers", "numpy", "pandas", "matplotlib", "huggingface_hub")
@@ -135,7 +140,7 @@ def test_a_configuration_cannot_be_changed():
 def light(call: str) -> subprocess.CompletedProcess[str]:
     """Run a call of the command line in a process of its own; its last line of output names the heavy modules."""
     program = (
-        "import sys\nfrom stratalens.cli import main\n"
+        "import sys\nfrom stratalens.cli.main import main\n"
         f"try:\n    code = main({call})\nexcept SystemExit as stop:\n    code = stop.code\n"
         f"print(code or 0, [name for name in {HEAVY!r} if name in sys.modules])"
     )

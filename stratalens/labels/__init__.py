@@ -1,1 +1,1 @@
-"""Labels of features, from the evidence or by a language model, and how well each predicts its feature."""
+"""Names of features, and how well each predicts its feature."""

@@ -7,14 +7,19 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
-from stratalens.annotation import AnnotatedPassages
-from stratalens.associations import Mass, mass, preference
-from stratalens.corpora import Half, Side
+from stratalens.corpus.corpus import Half, Side
+from stratalens.corpus.words import phrase_stems
 from stratalens.labels import term_judge
-from stratalens.labels.scoring import DetectionTask
+from stratalens.labels.concepts.annotation import AnnotatedPassages
+from stratalens.labels.concepts.associations import Mass, mass, preference
+from stratalens.labels.concepts.lexicon import (
+    FORMS_ALONE,
+    FORMS_BY_WORDS,
+    GRAMMAR,
+    SURFACE,
+)
+from stratalens.labels.detection import DetectionTask
 from stratalens.labels.term_judge import Label
-from stratalens.lexicon import FORMS_ALONE, FORMS_BY_WORDS, GRAMMAR, SURFACE
-from stratalens.words import phrase_stems
 
 MOST_WORDS = 8
 MOST_PHRASES = 3

@@ -6,7 +6,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from jaxtyping import Float
 
-from stratalens.hashing import hash64
+from stratalens.files.hashing import hash64
 from stratalens.labels.answers import (
     HIGHEST_RATING,
     LABEL_SCHEMA,
@@ -16,7 +16,7 @@ from stratalens.labels.answers import (
     parse_label,
     parse_ratings,
 )
-from stratalens.labels.chat import ChatModel, LabelingError, NoReply
+from stratalens.labels.llm.chat import ChatModel, LabelingError, NoReply
 from stratalens.labels.prompts import MARKS, Prompts, quoted
 
 EXAMPLES = 8

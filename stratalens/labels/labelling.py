@@ -1,131 +1,131 @@
-"""From evidence to labelled and scored features, layer by layer."""
+"""What the reported features are about: evidence from a second pass, the logit lens, labels and their scores."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
-import numpy as np
-from jaxtyping import Bool
+import pandas as pd
 
-from stratalens.annotation import LONGEST_PHRASE, AnnotatedPassages, unit_activations
-from stratalens.corpora import Half
-from stratalens.evidence import Evidence
-from stratalens.hashing import hash64
-from stratalens.labels import term_judge
-from stratalens.labels.evidence_labels import EARLY, UNCLEAR, Support, associate, choose, support
-from stratalens.labels.scoring import POSITIVES, Detection, DetectionTask, detection_task
-from stratalens.labels.term_judge import Label
-from stratalens.lexicon import Lexicon
-from stratalens.likeness import PassageSet
+from stratalens.config import LabelConfig
+from stratalens.evidence.evidence import Evidence
+from stratalens.evidence.examples import ShownPassage, shown_passages
+from stratalens.evidence.logit_lens import TokenLens
+from stratalens.labels.by_evidence import label_by_evidence
+from stratalens.labels.by_model import LayerMaterial, label_by_model
+from stratalens.labels.concepts.lexicon import Lexicon
+from stratalens.labels.feature_label import FeatureLabel, LabelledText, LayerLabels
+from stratalens.labels.judge import LanguageJudge
+from stratalens.labels.llm.cache import CachedModel
+from stratalens.labels.llm.endpoint import EndpointModel
+from stratalens.labels.llm.local import LocalModel
+from stratalens.labels.prompts import Prompts
+from stratalens.models.embedded import cache_directory
+from stratalens.progress import Listener
+from stratalens.report.evidence_file import TopToken, top_tokens
 
-EVIDENCE = "evidence"
-"""Source of labels that no language model made."""
-
-
-class FeatureLabel(NamedTuple):
-    """The label of one feature with its scores; None where there is no score."""
-
-    label: str
-    label_source: str
-    """`evidence`, or the language model that made it."""
-    label_judge: str | None = None
-    """What rated the passages: `terms` of the label itself, or a language model."""
-    detection_auroc: float | None = None
-    detection_low: float | None = None
-    detection_high: float | None = None
-    detection_balanced_accuracy: float | None = None
-    detection_examples: int = 0
-    control_auroc: float | None = None
-    """The same passages rated with the label of another feature of the layer."""
-    fuzzing_auroc: float | None = None
-    fuzzing_low: float | None = None
-    fuzzing_high: float | None = None
-    fuzzing_examples: int = 0
-    label_note: str | None = None
-    """Why there is no score, or why a language model's answer was not taken."""
+ANSWERS = "answers"
+"""Folder of the user's cache for the answers of labelling models."""
 
 
 @dataclass(frozen=True)
-class LabelledText:
-    """What all layers are labelled on."""
+class Meaning:
+    """What the reported features are about, features of a layer in the order of the evidence."""
 
-    evidence: Evidence
-    annotated: AnnotatedPassages
-    sets: dict[Half, PassageSet]
+    text: LabelledText
+    labels: Mapping[int, LayerLabels]
+    """Layer -> what the discovery half supports."""
+    scored: Mapping[int, list[FeatureLabel]]
+    """Layer -> the labels to publish, with their scores."""
+    lenses: Mapping[int, list[TokenLens]] | None
+    shown: Mapping[int, list[list[ShownPassage]]]
+    tokens: Mapping[int, list[list[TopToken]]]
 
-    @classmethod
-    def of(cls, evidence: Evidence, lexicon: Lexicon, *, words_only: bool = False) -> "LabelledText":
-        """Annotate the passages of the evidence; with `words_only`, labels hold no phrase of the corpus."""
-        sets = {half: PassageSet(evidence.passages, half) for half in Half}
-        return cls(
-            evidence, AnnotatedPassages.of(evidence.passages, lexicon, 1 if words_only else LONGEST_PHRASE), sets
+
+@dataclass(frozen=True)
+class Labeller:
+    """A language model that labels, with its store of answers."""
+
+    judge: LanguageJudge
+    model: CachedModel
+
+    def cost(self) -> str:
+        """One line: what was asked."""
+        used = self.model.usage()
+        return (
+            f"{self.model.name}: {used.requests:,} requests ({used.failed:,} failed), "
+            f"{used.prompt_tokens:,} prompt tokens, {used.completion_tokens:,} answer tokens, "
+            f"{used.cached:,} answers from the cache"
         )
 
-    def tasks(self, layer: int, half: Half, most: int = POSITIVES) -> list[DetectionTask | None]:
-        """The detection task of each feature of a layer on one half, of at most so many positives."""
-        return [detection_task(self.sets[half], column, most) for column in self.evidence.means(layer).T]
+
+def open_labeller(config: LabelConfig, listener: Listener) -> Labeller | None:
+    """The language model that labels, checked with a tiny request; None where the evidence alone does.
+
+    Raises:
+        LabelingError: the model cannot be used.
+        ConfigError: the prompt templates cannot.
+    """
+    prompts = Prompts(config.prompts)
+    if config.labeling_endpoint is not None:
+        model = EndpointModel(
+            config.labeling_endpoint,
+            config.labeling_model,
+            concurrency=config.labeling_concurrency,
+            timeout_seconds=config.labeling_timeout,
+        )
+        what = "tokens of the corpus, no sentences," if config.no_examples else "sentences of the corpus"
+        listener.warn(f"{what} will be sent to {model.address}")
+    elif config.labeling_model is not None:
+        model = LocalModel(config.labeling_model)
+    else:
+        return None
+    with listener.track("Checking the labelling model", None):
+        model.check()
+    cached = CachedModel(model, cache_directory() / ANSWERS)
+    return Labeller(LanguageJudge(cached, prompts), cached)
 
 
-class LayerLabels(NamedTuple):
-    """What the discovery half says of the features of one layer, one entry a feature."""
-
-    labels: list[Label]
-    support: list[Support]
-
-
-def evidence_labels_of(text: LabelledText, layer: int, early: Bool[np.ndarray, "feature"]) -> LayerLabels:
-    """The labels that the discovery half supports.
+def find_meaning(
+    config: LabelConfig,
+    evidence: Evidence,
+    top: Mapping[int, pd.DataFrame],
+    lenses: Mapping[int, list[TokenLens]] | None,
+    lexicon: Lexicon,
+    labeller: Labeller | None,
+    listener: Listener,
+    only: Mapping[int, Sequence[int]] | None = None,
+) -> Meaning:
+    """Label the reported features of all layers and score the labels.
 
     Args:
-        text: the annotated evidence.
-        layer: whose features.
-        early: which of them lie mostly on the first tenth of passages.
+        config: how to label.
+        evidence: of the features.
+        top: layer -> reported features with their `flags`.
+        lenses: layer -> what the features do to the prediction; None where the head is unknown.
+        lexicon: concepts for the labels.
+        labeller: the language model, if any.
+        listener: hears of the progress.
+        only: layer -> features that the language model is asked about; None for all.
     """
-    annotated = text.annotated
-    found = associate(annotated, unit_activations(text.evidence.layers[layer], annotated.units))
-    tasks = text.tasks(layer, Half.DISCOVERY)
-    return LayerLabels(
-        labels=[choose(annotated, found, column, task, early=bool(early[column])) for column, task in enumerate(tasks)],
-        support=[support(annotated, found, column) for column in range(len(tasks))],
-    )
+    text = LabelledText.of(evidence, lexicon, words_only=config.no_examples)
+    promoted = {layer: _promoted(lenses, layer, len(table)) for layer, table in top.items()}
+    labels, scored = label_by_evidence(text, top, listener)
+    shown = {layer: shown_passages(evidence, layer, text.sets) for layer in top}
+    tokens = {layer: top_tokens(evidence, layer) for layer in top}
+    if labeller is not None:
+        material = {
+            layer: LayerMaterial(shown[layer], [[one.token for one in some] for some in tokens[layer]], promoted[layer])
+            for layer in top
+        }
+        scored = label_by_model(
+            text, material, labels, scored, labeller.judge, listener, show_text=not config.no_examples, only=only
+        )
+        listener.say(labeller.cost())
+    hidden = {layer: [[] for _ in some] for layer, some in shown.items()}
+    return Meaning(text, labels, scored, lenses, hidden if config.no_examples else shown, tokens)
 
 
-def score_by_terms(text: LabelledText, layer: int, labels: Sequence[Label]) -> list[FeatureLabel]:
-    """Score labels by their own terms on the confirmation half."""
-    features = text.evidence.layers[layer].features.tolist()
-    controls = control_of([label.text for label in labels], layer, features)
-    scored = []
-    for column, (label, task) in enumerate(zip(labels, text.tasks(layer, Half.CONFIRMATION), strict=True)):
-        if not label.has_terms or task is None:
-            note = "no terms to score by" if task is not None else "fires on too few confirmation passages to score"
-            scored.append(FeatureLabel(label.text, EVIDENCE, label_note=note))
-            continue
-        own = term_judge.detection(text.annotated, label, task)
-        other = labels[controls[column]] if column in controls else None
-        floor = term_judge.detection(text.annotated, other, task).auroc if other and other.has_terms else None
-        scored.append(with_detection(FeatureLabel(label.text, EVIDENCE, term_judge.JUDGE), own, floor))
-    return scored
-
-
-def with_detection(label: FeatureLabel, own: Detection, floor: float | None) -> FeatureLabel:
-    """A label with its detection score and the floor beside it."""
-    return label._replace(
-        detection_auroc=own.auroc,
-        detection_low=own.low,
-        detection_high=own.high,
-        detection_balanced_accuracy=own.balanced_accuracy,
-        detection_examples=own.positives + own.negatives,
-        control_auroc=floor,
-    )
-
-
-def control_of(labels: Sequence[str], layer: int, features: Sequence[int]) -> dict[int, int]:
-    """For each feature another one of the layer whose label says something else, chosen by hash."""
-    chosen = {}
-    for column, label in enumerate(labels):
-        others = [at for at, other in enumerate(labels) if other not in (label, UNCLEAR, EARLY)]
-        if others:
-            chosen[column] = min(
-                others, key=lambda at: hash64("control", layer, int(features[column]), int(features[at]))
-            )
-    return chosen
+def _promoted(lenses: Mapping[int, list[TokenLens]] | None, layer: int, features: int) -> list[list[str]]:
+    """Of each feature the tokens that it promotes; none where the head is unknown."""
+    if lenses is None:
+        return [[] for _ in range(features)]
+    return [[one.token for one in lens.promoted] for lens in lenses[layer]]

@@ -7,9 +7,9 @@ from pathlib import Path
 from jinja2 import ChoiceLoader, FileSystemLoader, StrictUndefined, TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from stratalens.embedded import DATA_DIRECTORY
 from stratalens.errors import ConfigError
-from stratalens.labels.chat import Message
+from stratalens.labels.llm.chat import Message
+from stratalens.models.embedded import DATA_DIRECTORY
 
 BUILT_IN = DATA_DIRECTORY / "prompts"
 NAMES = ("system", "label", "label_tokens", "detection", "fuzzing", "repair")

@@ -5,8 +5,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from stratalens.annotation import AnnotatedPassages
-from stratalens.labels.scoring import Detection, DetectionTask, score
+from stratalens.labels.concepts.annotation import AnnotatedPassages
+from stratalens.labels.detection import Detection, DetectionTask, score
 
 JUDGE = "terms"
 THRESHOLD = 0.0

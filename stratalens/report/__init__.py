@@ -1,1 +1,1 @@
-"""What a run writes: tables, figures and the record of the run."""
+"""Every file of a result."""

@@ -8,13 +8,13 @@ from typing import NamedTuple
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from stratalens.corpora import Half
-from stratalens.evidence import Evidence
-from stratalens.exhibits import ShownPassage
+from stratalens.corpus.corpus import Half
+from stratalens.evidence.evidence import Evidence
+from stratalens.evidence.examples import ShownPassage
+from stratalens.evidence.logit_lens import TokenLens, TokenLogit
+from stratalens.files.damaged import damaged
 from stratalens.labels.evidence_labels import Support
-from stratalens.lens import TokenLens, TokenLogit
 from stratalens.report.formats import json_value
-from stratalens.stored import damaged
 
 EVIDENCE_FILE = "evidence.json"
 TOP_TOKENS = 12

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from stratalens.corpora import Side
-from stratalens.exhibits import ShownPassage
-from stratalens.labels.labelling import FeatureLabel
+from stratalens.corpus.corpus import Side
+from stratalens.evidence.examples import ShownPassage
+from stratalens.labels.feature_label import FeatureLabel
 
 LABEL_COLUMNS = FeatureLabel._fields
 """Columns of a feature's label and its scores, last in every table."""

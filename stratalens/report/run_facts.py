@@ -4,8 +4,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from stratalens.corpora import Side
-from stratalens.report.record import HOW, side_name
+from stratalens.corpus.corpus import Side
+from stratalens.report.run_record import HOW, side_name
 
 
 class _Part(BaseModel):

@@ -11,13 +11,18 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from stratalens.config import RunConfig, make_config, read_config_file
 from stratalens.errors import ConfigError
+from stratalens.files.damaged import damaged, read_table
+from stratalens.files.output_dir import RECORD_FILE
+from stratalens.files.plain_yaml import read_text
+from stratalens.harvest.store import FORMAT, HarvestFile, harvest_path
 from stratalens.report.label_tables import LABEL_COLUMNS
-from stratalens.report.output import RECORD_FILE
 from stratalens.report.run_facts import RunFacts
-from stratalens.report.tables import DOMAIN_COLUMNS, MEASURES, LayerFacts, published_name
-from stratalens.small_files import read_text
-from stratalens.store import FORMAT, HarvestFile, harvest_path
-from stratalens.stored import damaged, read_table
+from stratalens.report.tables import (
+    DOMAIN_COLUMNS,
+    MEASURES,
+    LayerFacts,
+    published_name,
+)
 
 FEATURES_FILE = "features.parquet"
 """All reported features with every column in full precision; the other tables are made from it."""

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from stratalens.exhibits import ShownPassage
+from stratalens.evidence.examples import ShownPassage
 from stratalens.report.formats import records, write_csv, write_json
 from stratalens.report.label_tables import LABEL_COLUMNS, detailed_labels, sentences
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from stratalens.embedded import embedded_model_directory
+from stratalens.models.embedded import embedded_model_directory
 
 START_SECONDS = 120
 
@@ -73,8 +73,14 @@ def transformers_serve(tmp_path_factory) -> Iterator[str]:
 class Request:
     """One request under way, as a step sees it."""
 
-    def __init__(self, handler: BaseHTTPRequestHandler, body: dict, stopped: threading.Event):
-        self.handler, self.body, self.stopped = handler, body, stopped
+    def __init__(
+        self,
+        handler: BaseHTTPRequestHandler,
+        body: dict,
+        stopped: threading.Event,
+        on_answer: Callable[[], None] = lambda: None,
+    ):
+        self.handler, self.body, self.stopped, self.on_answer = handler, body, stopped, on_answer
 
     def answer(self, status: int, body: object, promised: int | None = None, **headers: str) -> None:
         """Send a body; `promised` is a length that is not kept."""
@@ -83,6 +89,7 @@ class Request:
         lengths = {"Content-Type": "application/json", "Content-Length": str(promised or len(raw))}
         for name, value in (lengths | {name.replace("_", "-"): value for name, value in headers.items()}).items():
             self.handler.send_header(name, value)
+        self.on_answer()
         self.handler.end_headers()
         self.handler.wfile.write(raw)
 
@@ -182,6 +189,11 @@ class MisbehavingServer:
             self.most_in_flight = max(self.most_in_flight, self._in_flight)
             return self._steps.pop(0) if len(self._steps) > 1 else self._steps[0]
 
+    def _answered(self) -> None:
+        """Counted before the answer is out: whoever has it may ask again at once."""
+        with self._lock:
+            self._in_flight -= 1
+
     def _listen(self) -> ThreadingHTTPServer:
         outer = self
 
@@ -195,11 +207,7 @@ class MisbehavingServer:
             def do_POST(self) -> None:
                 received = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 step = outer._next_step(received, self.headers["Authorization"])
-                try:
-                    step(Request(self, received, outer._stopped))
-                finally:
-                    with outer._lock:
-                        outer._in_flight -= 1
+                step(Request(self, received, outer._stopped, outer._answered))
 
             def log_message(self, format: str, *args: object) -> None:
                 pass

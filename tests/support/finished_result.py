@@ -12,8 +12,8 @@ from refusal import with_options
 from shared import made_once
 from threads import one_thread
 
-from stratalens.cli import main
-from stratalens.labels.endpoint import KEY_VARIABLES
+from stratalens.cli.main import main
+from stratalens.labels.llm.endpoint import KEY_VARIABLES
 
 TEXTS = ("domain.jsonl", "general.jsonl")
 

@@ -10,10 +10,10 @@ from sparsify import SparseCoder
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from stratalens.corpora import POPULATIONS
-from stratalens.statistics import HISTOGRAM_BINS, HISTOGRAM_BINS_PER_DECADE, HISTOGRAM_LOW
-from stratalens.survey import DocumentRow
-from stratalens.vocabulary import TOKEN_CLASSES, token_class
+from stratalens.corpus.corpus import POPULATIONS
+from stratalens.corpus.survey import DocumentRow
+from stratalens.harvest.state.statistics import HISTOGRAM_BINS, HISTOGRAM_BINS_PER_DECADE, HISTOGRAM_LOW
+from stratalens.models.token_classes import TOKEN_CLASSES, token_class
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from scipy import sparse
 
-from stratalens.corpora import Half, Side, population
-from stratalens.evidence import Evidence, LayerEvidence
-from stratalens.hashing import hash64
-from stratalens.passages import Passage, Place
+from stratalens.corpus.corpus import Half, Side, population
+from stratalens.evidence.evidence import Evidence, LayerEvidence
+from stratalens.evidence.passages import Passage, Place
+from stratalens.files.hashing import hash64
 
 LAYER = 3
 SPECIAL_ID = 0

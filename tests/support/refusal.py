@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from stratalens.cli import main
+from stratalens.cli.main import main
 from stratalens.errors import StratalensError
 
 Options = dict[str, str | list[str]]

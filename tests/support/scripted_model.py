@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from stratalens.labels.chat import Message, Reply
+from stratalens.labels.llm.chat import Message, Reply
 
 Answer = Callable[[str], str]
 LISTED = re.compile(r"^\d+\. (\".*\")$", re.MULTILINE)

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from stratalens.corpora import POPULATIONS
-from stratalens.examples import PassagePointers
-from stratalens.statistics import PassageValues
-from stratalens.vocabulary import TOKEN_CLASSES
+from stratalens.corpus.corpus import POPULATIONS
+from stratalens.harvest.state.statistics import PassageValues
+from stratalens.harvest.state.top_examples import PassagePointers
+from stratalens.models.token_classes import TOKEN_CLASSES
 
 LATENTS = 6
 WIDTH = 3

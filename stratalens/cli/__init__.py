@@ -1,0 +1,1 @@
+"""Words to configuration, and what a person sees at the terminal: the only room that prints."""

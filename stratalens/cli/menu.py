@@ -1,0 +1,57 @@
+"""The menu: four ready-made analyses for people who want no flags."""
+
+from typing import NamedTuple
+
+from stratalens.cli.main import main as run
+
+
+class Choice(NamedTuple):
+    """A line of the menu."""
+
+    title: str
+    layers: str
+    """Empty: asked for."""
+    output_dir: str
+
+
+CHOICES = {
+    "1": Choice("Complete analysis", "4 10 16 22 28", "complete_financial_analysis"),
+    "2": Choice("Fast analysis", "16 22", "fast_financial_analysis"),
+    "3": Choice("Single layer analysis", "16", "single_layer_analysis"),
+    "4": Choice("Custom analysis", "", "custom_financial_analysis"),
+}
+
+
+def main() -> int:
+    """Show the menu, read a choice from standard input and run it; returns the exit code."""
+    print("Financial features of the embedded model")
+    _show()
+    while True:
+        answer = _ask("Choice [1-4, q to quit]: ")
+        if answer is None or answer.lower() in ("q", "quit", "exit"):
+            return 0
+        if answer in CHOICES:
+            break
+        print(f"`{answer}` is not on the menu; the choices are:")
+        _show()
+    choice = CHOICES[answer]
+    layers = choice.layers or _ask("Layers, such as 4 10-12 16: ")
+    if not layers:
+        print("No layers were given; nothing was run.")
+        return 0
+    words = ["--layers", *layers.replace(",", " ").split(), "--top_n", "30", "--top_features_n", "50"]
+    return run(["analyze", *words, "--output_dir", choice.output_dir])
+
+
+def _show() -> None:
+    for key, choice in CHOICES.items():
+        print(f"  {key}  {choice.title:22} layers {choice.layers or 'of your choice':15} -> {choice.output_dir}")
+
+
+def _ask(prompt: str) -> str | None:
+    """The answer without white space, or None at the end of input."""
+    try:
+        return input(prompt).strip()
+    except EOFError:
+        print()
+        return None

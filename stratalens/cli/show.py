@@ -1,0 +1,145 @@
+"""Everything that a result knows of one feature, printed."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from stratalens.cli.terminal import WIDTH_OF_FILES, plain
+from stratalens.errors import ConfigError, printable
+from stratalens.files.damaged import damaged
+from stratalens.report.evidence_file import EVIDENCE_FILE, StoredExample, read_evidence_file
+from stratalens.report.page.wording import FLAG_MEANINGS, KINDS
+from stratalens.report.saved import SavedResult, load_result
+
+STRONG = 0.5
+"""Tokens with this share of the passage's strongest activation stand in double square brackets."""
+TOKENS_AROUND = 40
+
+
+def show(directory: Path, layer: int, feature: int) -> None:
+    """Print statistics, label, evidence and examples of one feature.
+
+    Raises:
+        ConfigError: there is no such result, layer or feature.
+    """
+    saved = load_result(directory)
+    console = Console(highlight=False, soft_wrap=True)
+    if not console.is_terminal:
+        console.width = WIDTH_OF_FILES
+    latents = saved.findings.latents
+    if layer not in latents:
+        raise ConfigError(f"{directory} has layers {' '.join(map(str, latents))}; layer {layer} was asked for")
+    if feature >= len(latents[layer]):
+        raise ConfigError(f"layer {layer} has features 0 to {len(latents[layer]) - 1}; {feature} was asked for")
+    top = saved.findings.top[layer]
+    reported = top[top["feature_number"] == feature]
+    domain = saved.config.domain
+    if len(reported):
+        row = reported.iloc[0].to_dict()
+        console.print(f"[bold]Feature {feature} of layer {layer}: {plain(str(row['label']))}[/bold]")
+        console.print(f"Rank {row['rank']} of {len(top)} reported {domain} features of the layer")
+        _print_label(console, row)
+    else:
+        row = latents[layer].iloc[feature].to_dict()
+        console.print(f"[bold]Feature {feature} of layer {layer}[/bold], not among the {len(top)} reported ones")
+        console.print(
+            "Label it with: stratalens label RESULT_DIR --features FILE, the file holding its layer and number"
+        )
+    _print_statistics(console, row, domain)
+    if len(reported):
+        _print_evidence(console, saved, layer, feature)
+
+
+def _number(value: Any, digits: int = 4) -> str:
+    return "-" if value is None or pd.isna(value) else f"{value:.{digits}g}"
+
+
+def _print_label(console: Console, row: dict[str, Any]) -> None:
+    console.print(f"Label by {plain(str(row['label_source']))}", end="")
+    if pd.notna(row["detection_auroc"]):
+        judge = plain(str(row["label_judge"]))
+        console.print(
+            f"; detection AUROC {_number(row['detection_auroc'], 3)} "
+            f"({_number(row['detection_low'], 3)} to {_number(row['detection_high'], 3)}) "
+            f"on {row['detection_examples']} passages it was not made from, judged by {judge}; "
+            f"with another feature's label {_number(row['control_auroc'], 3)}",
+            end="",
+        )
+    if pd.notna(row["fuzzing_auroc"]):
+        console.print(f"; fuzzing AUROC {_number(row['fuzzing_auroc'], 3)}", end="")
+    console.print(f"; {plain(str(row['label_note']))}" if pd.notna(row["label_note"]) else "")
+
+
+def _print_statistics(console: Console, row: dict[str, Any], domain: str) -> None:
+    table = Table(box=SIMPLE_HEAD)
+    for name in ("Statistic", "Value", "95% interval"):
+        table.add_column(name, justify="left" if name == "Statistic" else "right")
+
+    def interval(name: str) -> str:
+        return f"{_number(row[f'{name}_low'])} to {_number(row[f'{name}_high'])}"
+
+    table.add_row(f"Activation on {domain} text", _number(row["domain_activation"]), "")
+    table.add_row("Activation on general text", _number(row["general_activation"]), "")
+    table.add_row("Specialization", _number(row["specialization"]), interval("specialization"))
+    share, low, high = (100 * row[f"normalised_{name}"] for name in ("specialization", "low", "high"))
+    table.add_row("Specialization, % of norm", _number(share), f"{_number(low)} to {_number(high)}")
+    table.add_row("AUROC of documents", _number(row["auroc"]), interval("auroc"))
+    table.add_row("Hedges g", _number(row["hedges_g"]), "")
+    table.add_row(f"Domain share ({domain})", _number(row["domain_share"]), "")
+    table.add_row("p-value, q-value", f"{_number(row['p_value'], 2)}, {_number(row['q_value'], 2)}", "")
+    table.add_row(f"Share of {domain} tokens fired on", _number(row["domain_density"]), "")
+    table.add_row("Share of general tokens fired on", _number(row["general_density"]), "")
+    if "confirmed" in row:
+        table.add_row("Confirmed", {True: "yes", False: "no"}.get(row["confirmed"], "-"), "")
+    console.print(table)
+    for flag in filter(None, str(row["flags"]).split("; ")):
+        console.print(f"Flag {flag}: {FLAG_MEANINGS.get(flag, flag)}")
+
+
+def _print_evidence(console: Console, saved: SavedResult, layer: int, feature: int) -> None:
+    path = saved.directory / f"layer_{layer}" / EVIDENCE_FILE
+    one = read_evidence_file(path).get(feature)
+    if one is None:
+        raise damaged(path, f"nothing on feature {feature}")
+    shares = ", ".join(f"{token.token} {100 * token.share:.0f}%" for token in one.top_tokens)
+    console.print(f"Tokens with most activation: {plain(shares)}")
+    concepts = ", ".join(f"{entry.concept} {entry.preference:.2f}" for entry in one.concepts)
+    phrases = ", ".join(f"{entry.phrase} {entry.preference:.2f}" for entry in one.phrases)
+    for title, listed in (("Concepts", concepts), ("Phrases", phrases)):
+        console.print(f"{title} it prefers (lower bound of AUROC by sentence): {plain(listed or '-')}")
+    for title, tokens in (("Promotes", one.promoted), ("Suppresses", one.suppressed)):
+        if tokens:
+            console.print(f"{title} next: {plain(', '.join(repr(token.token) for token in tokens))}")
+    for kind, title in KINDS.items():
+        examples = [example for example in one.examples if example.kind == kind]
+        if examples:
+            console.print(f"\n[bold]{title}[/bold]")
+        for example in examples:
+            _print_example(console, example)
+
+
+def _print_example(console: Console, example: StoredExample) -> None:
+    console.print(f"[dim]{example.activation:.2f} {plain(example.side)}, {plain(example.half)}[/dim] ", end="")
+    console.print(_highlighted(example.tokens, example.activations))
+
+
+def _highlighted(tokens: list[str], activations: list[float]) -> Text:
+    """The passage around its strongest token; strong tokens are marked in text and colour."""
+    highest = max(activations, default=0)
+    peak = activations.index(highest) if activations else 0
+    text = Text()
+    for token, value in list(zip(tokens, activations, strict=True))[
+        max(0, peak - TOKENS_AROUND) : peak + TOKENS_AROUND
+    ]:
+        token = printable(token.replace("\n", " "))
+        if highest > 0 and value >= STRONG * highest:
+            space = token[: len(token) - len(token.lstrip())]
+            text.append(space).append(f"[[{token.lstrip()}]]", style="bold green")
+        else:
+            text.append(token)
+    return text

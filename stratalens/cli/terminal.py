@@ -1,0 +1,118 @@
+"""What a person at the terminal sees: lines, progress with time left, and compact tables."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from textwrap import shorten
+
+import pandas as pd
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from stratalens.commands.analyze import Result
+from stratalens.errors import printable
+from stratalens.progress import Advance
+
+FEATURES_SHOWN = 10
+WIDTH_OF_FILES = 150
+"""Tables that go to a file or a pipe are this wide."""
+WIDTH_OF_NUMBERS = 96
+"""Columns before the label take this much."""
+
+
+def plain(text: str) -> str:
+    """Text as the terminal shows it: neither markup nor control characters do anything."""
+    return escape(printable(text))
+
+
+class Terminal:
+    """Prints what a run tells; warnings and progress go to standard error."""
+
+    def __init__(self, quiet: bool = False):
+        self.console = Console(quiet=quiet, highlight=False, soft_wrap=True)
+        if not self.console.is_terminal:
+            self.console.width = WIDTH_OF_FILES
+        self.errors = Console(quiet=quiet, highlight=False, stderr=True, soft_wrap=True)
+
+    def say(self, message: str) -> None:
+        """Print one line."""
+        self.console.print(plain(message))
+
+    def warn(self, message: str) -> None:
+        """Print one line, marked as a warning."""
+        self.errors.print(f"[yellow]Note:[/yellow] {plain(message)}")
+
+    @contextmanager
+    def track(self, title: str, rows: int | None) -> Iterator[Advance]:
+        """Show a bar with rows done, tokens a second and time left."""
+        bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[speed]}"),
+            TimeRemainingColumn(elapsed_when_finished=True),
+            console=self.errors,
+            transient=rows is None,
+            disable=not self.errors.is_terminal,
+        )
+        with bar:
+            task = bar.add_task(title, total=rows, speed="")
+            tokens = 0
+
+            def advance(rows_done: int, tokens_done: int) -> None:
+                nonlocal tokens
+                tokens += tokens_done
+                elapsed = bar.tasks[task].elapsed or 0
+                speed = f"{tokens / elapsed:,.0f} tokens/s" if elapsed > 0 else ""
+                bar.update(task, advance=rows_done, speed=speed)
+
+            yield advance
+
+    def show(self, result: Result) -> None:
+        """Print the layer table, the top features and where the results are."""
+        self.console.print(_layer_table(result))
+        self.console.print(_feature_table(result, max(12, self.console.width - WIDTH_OF_NUMBERS)))
+        self.say(f"Results: {result.output_dir.resolve()}")
+
+
+def _layer_table(result: Result) -> Table:
+    table = Table(title="Layers, best first", title_justify="left", box=SIMPLE_HEAD)
+    for name in ("Layer", "Avg spec.", "Max spec.", "% of norm", "AUROC", "Confirmed", "Top feature"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in result.layers.to_dict("records"):
+        confirmed = row["confirmed_features"]
+        table.add_row(
+            str(row["layer"]),
+            f"{row['avg_specialization']:.3f}",
+            f"{row['max_specialization']:.3f}",
+            f"{100 * row['avg_normalised_specialization']:.2f}",
+            f"{row['avg_auroc']:.3f}",
+            "-" if confirmed is None else f"{confirmed:.0f}/{row['total_features']}",
+            str(row["top_feature"]),
+        )
+    return table
+
+
+def _feature_table(result: Result, label_width: int) -> Table:
+    domain = result.tables.domain
+    title = f"Top {domain} features across layers (Det.: AUROC of the label on text it was not made from)"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
+    for name in ("#", "Layer", "Feature", "Spec.", "95% interval", "% of norm", "AUROC", "Conf.", "Det."):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("Label", no_wrap=True)
+    for place, row in enumerate(result.top_features.head(FEATURES_SHOWN).to_dict("records"), 1):
+        table.add_row(
+            str(place),
+            str(row["layer"]),
+            str(row["feature_number"]),
+            f"{row['specialization']:.3f}",
+            f"{row['specialization_low']:.2f} to {row['specialization_high']:.2f}",
+            f"{100 * row['normalised_specialization']:.2f}",
+            f"{row['auroc']:.3f}",
+            {True: "yes", False: "no"}.get(row["confirmed"], "-"),
+            "-" if pd.isna(row["detection_auroc"]) else f"{row['detection_auroc']:.2f}",
+            plain(shorten(str(row["label"]), label_width, placeholder=" …")),
+        )
+    return table

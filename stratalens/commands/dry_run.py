@@ -1,0 +1,66 @@
+"""What a run would do and what it would take, told without loading the weights."""
+
+import time
+from itertools import islice
+
+import torch
+
+from stratalens.config import RunConfig
+from stratalens.harvest.inputs import Prepared
+from stratalens.harvest.memory_plan import count_parameters, estimate_memory
+from stratalens.harvest.open_model import prepare
+from stratalens.models.loading import choose_device, choose_dtype
+from stratalens.progress import Listener
+from stratalens.report import run_record as record
+
+SAMPLED_ROWS = 500
+SUSTAINED_SHARE = 0.5
+"""Share of the speed of one large matrix product that a forward pass sustains."""
+
+
+def estimate(config: RunConfig, listener: Listener) -> list[str]:
+    """Lines that say what would run, how much memory and how much time it would take.
+
+    Time counts 2 x parameters x tokens operations at half the speed of a large matrix product measured here.
+    """
+    ready = prepare(config, listener)
+    device = choose_device(config.device)
+    dtype = choose_dtype(config.dtype, device)
+    parameters, _ = count_parameters(ready)
+    tokens = count_tokens(ready)
+    speed = SUSTAINED_SHARE * matrix_speed(device, dtype)
+    seconds = 2 * parameters * tokens / speed
+    return [
+        record.describe_model(ready.source, ready.saes, device, dtype),
+        f"Results would go to {config.output_dir}",
+        f"About {tokens:,} tokens through {parameters / 1e6:,.0f} million parameters",
+        estimate_memory(config, ready, device, dtype).describe(),
+        f"About {_duration(seconds)} of reading at {speed / 1e12:.2f} TFLOP/s",
+        "Dry run: nothing was analysed or written",
+    ]
+
+
+def count_tokens(ready: Prepared) -> int:
+    """Tokens of all rows that count, from the first few hundred of them."""
+    lengths = [
+        sum(len(ready.cutter.sequence(span)) for span in ready.cutter.spans(row.text))
+        for row in islice(ready.survey.select(ready.corpus), SAMPLED_ROWS)
+    ]
+    return round(sum(lengths) / max(1, len(lengths)) * ready.survey.kept_rows)
+
+
+def matrix_speed(device: torch.device, dtype: torch.dtype, size: int = 1024) -> float:
+    """Operations a second of a square matrix product, the best of several."""
+    a = torch.ones(size, size, device=device, dtype=dtype)
+    best = 0.0
+    for _ in range(5):
+        started = time.perf_counter()
+        float((a @ a)[0, 0])
+        best = max(best, 2 * size**3 / (time.perf_counter() - started))
+    return best
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} seconds"
+    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"

@@ -1,0 +1,1 @@
+"""Text in, populations of documents out."""

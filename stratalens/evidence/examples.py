@@ -1,0 +1,125 @@
+"""Which passages are shown for a feature: the strongest, some that fire less, and near misses."""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from stratalens.corpus.corpus import POPULATIONS, Half, Side
+from stratalens.evidence.evidence import Evidence
+from stratalens.evidence.passages import Passage
+from stratalens.evidence.similarity import PassageSet
+
+TOP = 4
+"""Strongest passages of each side and half."""
+QUANTILES = (0.75, 0.5, 0.25)
+"""Where among the passages of a side that fire, by their strongest token, the sampled ones stand."""
+NEAR_MISSES = 2
+"""Of each half."""
+
+
+class Exhibit(NamedTuple):
+    """A passage shown for a feature."""
+
+    passage: int
+    kind: str
+    """`top`, `quantile` or `near_miss`: a domain passage much like the strongest in which the feature does not fire."""
+    quantile: float | None
+    """Share of the side's firing passages that are weaker; None at near misses."""
+    activation: float
+    """Maximum over the passage."""
+
+
+def exhibits(
+    passages: Sequence[Passage], maxima: Float[np.ndarray, "passage"], sets: dict[Half, PassageSet]
+) -> list[Exhibit]:
+    """Choose the passages of one feature.
+
+    Args:
+        passages: all there are.
+        maxima: the feature's largest activation in each.
+        sets: the passages of each half.
+    """
+    population = np.array([passage.population for passage in passages])
+    strongest = list(_strongest(maxima, population))
+    shown = {one.passage for one in strongest}
+    chosen = [*strongest, *_sampled(maxima, population, shown)]
+    shown |= {one.passage for one in chosen}
+    return [*chosen, *(miss for half in Half for miss in _near_misses(maxima, sets[half], shown))]
+
+
+def _quantile(maxima: np.ndarray, firing: np.ndarray, at: int | np.integer) -> float:
+    return float((maxima[firing] < maxima[at]).mean())
+
+
+def _strongest(maxima: np.ndarray, population: Int[np.ndarray, "passage"]) -> Iterator[Exhibit]:
+    for p in range(POPULATIONS):
+        own = np.flatnonzero((population == p) & (maxima > 0))
+        firing = np.flatnonzero((population // 2 == p // 2) & (maxima > 0))
+        for at in own[np.argsort(-maxima[own], kind="stable")][:TOP]:
+            yield Exhibit(int(at), "top", _quantile(maxima, firing, at), float(maxima[at]))
+
+
+def _sampled(maxima: np.ndarray, population: Int[np.ndarray, "passage"], shown: set[int]) -> Iterator[Exhibit]:
+    for side in Side:
+        firing = np.flatnonzero((population // 2 == side) & (maxima > 0))
+        ordered = [int(at) for at in firing[np.argsort(maxima[firing], kind="stable")] if int(at) not in shown]
+        if len(ordered) < len(QUANTILES):
+            continue
+        for quantile in QUANTILES:
+            at = ordered[int(quantile * len(ordered))]
+            yield Exhibit(at, "quantile", _quantile(maxima, firing, at), float(maxima[at]))
+
+
+def _near_misses(maxima: np.ndarray, own: PassageSet, shown: set[int]) -> Iterator[Exhibit]:
+    value = maxima[own.numbers]
+    strong = np.flatnonzero((value > 0) & (own.side == Side.DOMAIN))
+    strong = strong[np.argsort(-value[strong], kind="stable")][:TOP]
+    if len(strong) == 0:
+        return
+    silent = np.flatnonzero((value == 0) & (own.side == Side.DOMAIN))
+    likeness = own.likeness(strong)
+    for at in silent[np.argsort(-likeness[silent], kind="stable")][:NEAR_MISSES]:
+        if int(own.numbers[at]) not in shown:
+            yield Exhibit(int(own.numbers[at]), "near_miss", None, 0.0)
+
+
+class ShownPassage(NamedTuple):
+    """A passage shown for a feature, with what the feature does on each of its tokens."""
+
+    exhibit: Exhibit
+    side: Side
+    half: Half
+    text: str
+    tokens: list[str]
+    """Pieces of the text in order, special tokens left out; a character of several tokens stands with the first."""
+    activations: list[float]
+
+    @property
+    def peak(self) -> int:
+        """Index of the strongest token."""
+        return int(np.argmax(self.activations))
+
+
+def shown_passages(evidence: Evidence, layer: int, sets: dict[Half, PassageSet]) -> list[list[ShownPassage]]:
+    """For each feature of a layer its passages, strongest first within each kind, with tokens and activations."""
+    maxima = evidence.maxima(layer)
+    starts = evidence.starts
+    shown = []
+    for column in range(maxima.shape[1]):
+        values = evidence.layers[layer].dense(column)
+        chosen = exhibits(evidence.passages, maxima[:, column], sets)
+        shown.append(
+            [
+                _shown(one, evidence.passages[one.passage], values[starts[one.passage] : starts[one.passage + 1]])
+                for one in chosen
+            ]
+        )
+    return shown
+
+
+def _shown(exhibit: Exhibit, passage: Passage, values: np.ndarray) -> ShownPassage:
+    tokens = passage.tokens()
+    activations = [float(values[at]) for at in tokens.positions]
+    return ShownPassage(exhibit, passage.side, passage.half, passage.text.strip(), tokens.texts, activations)

@@ -1,0 +1,1 @@
+"""One pass over the text for all layers: model, SAEs and statistics meet here."""

@@ -1,0 +1,114 @@
+"""How much memory a run takes, before anything is loaded; and which layers can be read together."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import psutil
+import torch
+
+from stratalens.config import RunConfig
+from stratalens.corpus.corpus import POPULATIONS
+from stratalens.errors import ModelError
+from stratalens.harvest.inputs import Prepared
+from stratalens.harvest.shard_reader import CHUNK_TOKENS
+from stratalens.harvest.state.top_examples import EXAMPLES_KEPT
+from stratalens.models.source import hub_errors
+from stratalens.models.token_classes import TOKEN_CLASSES
+from stratalens.saes.sae import DENSE_ELEMENTS
+
+PROCESS_BYTES = 700_000_000
+"""Python with its libraries, the tables and the figure."""
+USED_SHARE = 0.9
+"""Of the memory that is free, as much is planned with."""
+QUANTISED_BYTES = {"8bit": 1.0, "4bit": 0.55}
+"""Bytes a parameter of the blocks, scales included."""
+CELL_BYTES = 8 * (len(TOKEN_CLASSES) + 7) + 16 * 8 + 44 * EXAMPLES_KEPT
+"""Statistics of one latent in one population, with eight filled bins of its histogram and its examples."""
+
+
+@dataclass(frozen=True)
+class MemoryEstimate:
+    """What a run takes, in bytes."""
+
+    process: int
+    model: int
+    batch: int
+    """Activations of one batch, and the pre-activations of one SAE."""
+    layers: Mapping[int, int]
+    """Layer -> its SAE and its statistics."""
+    on_device: bool
+    """Whether all but the process lies in the memory of a GPU."""
+
+    @property
+    def fixed(self) -> int:
+        """What no layer can be taken out of."""
+        return self.model + self.batch + (0 if self.on_device else self.process)
+
+    @property
+    def total(self) -> int:
+        """With all layers at once."""
+        return self.fixed + sum(self.layers.values())
+
+    def describe(self) -> str:
+        """One line."""
+        parts = {"model": self.model, "batch": self.batch, "SAEs and statistics": sum(self.layers.values())}
+        if not self.on_device:
+            parts["program"] = self.process
+        detail = ", ".join(f"{name} {size / 1e9:.2f}" for name, size in parts.items())
+        return f"Memory: about {self.total / 1e9:.1f} GB{' on the GPU' if self.on_device else ''} ({detail})"
+
+
+def count_parameters(ready: Prepared) -> tuple[int, int]:
+    """Parameters of the blocks that are needed, and of the embedding."""
+    from transformers import AutoConfig, AutoModel
+
+    source = ready.source
+    trusted = {"trust_remote_code": source.trust_remote_code}
+    with hub_errors(source.location, ModelError), torch.device("meta"):
+        config = AutoConfig.from_pretrained(source.location, revision=source.revision, **trusted)
+        model = AutoModel.from_config(config, **trusted)
+    embedding = sum(p.numel() for p in model.get_input_embeddings().parameters())
+    blocks = sum(p.numel() for p in model.parameters()) - embedding
+    return blocks * (max(ready.saes) + 1) // source.num_layers, embedding
+
+
+def estimate_memory(config: RunConfig, ready: Prepared, device: torch.device, dtype: torch.dtype) -> MemoryEstimate:
+    """What a run would take with all layers at once."""
+    blocks, embedding = count_parameters(ready)
+    block_bytes = QUANTISED_BYTES[config.load_in] if config.load_in else dtype.itemsize
+    d_model = ready.source.d_model
+    widest = max(sae.num_latents for sae in ready.saes.values())
+    # A block holds about a dozen vectors of d_model a token at once (residual, queries, keys, values, twice the
+    # intermediate size of the MLP), the encoder one in float32, and top-k a copy of the pre-activations.
+    batch_tokens = min(config.batch_tokens, CHUNK_TOKENS)
+    activations = batch_tokens * d_model * (12 * dtype.itemsize + 8)
+    dense = 8 * min(DENSE_ELEMENTS, batch_tokens * widest)
+    return MemoryEstimate(
+        process=PROCESS_BYTES,
+        model=round(blocks * block_bytes + embedding * dtype.itemsize),
+        batch=activations + dense,
+        layers={
+            layer: 2 * sae.num_latents * sae.d_model * 4 + POPULATIONS * sae.num_latents * CELL_BYTES
+            for layer, sae in ready.saes.items()
+        },
+        on_device=device.type == "cuda",
+    )
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that a run may take now."""
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+    return int(USED_SHARE * free)
+
+
+def plan_passes(estimate: MemoryEstimate, limit: int) -> tuple[tuple[int, ...], ...]:
+    """Groups of layers that fit into memory together, the deepest first; a group has at least one layer."""
+    passes: list[list[int]] = []
+    left = 0
+    for layer in sorted(estimate.layers, reverse=True):
+        if not passes or estimate.layers[layer] > left:
+            passes.append([])
+            left = limit - estimate.fixed
+        passes[-1].append(layer)
+        left -= estimate.layers[layer]
+    return tuple(tuple(sorted(layers)) for layers in passes)

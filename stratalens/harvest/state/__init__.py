@@ -1,0 +1,1 @@
+"""What a harvest keeps of one layer: bounded, mergeable statistics."""

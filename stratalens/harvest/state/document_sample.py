@@ -1,0 +1,108 @@
+"""The document sample: one layer's values of single documents, joined from the passages of many shards."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int, UInt64
+from scipy import sparse
+
+from stratalens.harvest.state.statistics import PassageValues
+
+
+class SampledPassages(NamedTuple):
+    """The document of each passage of a set, and whether the document is sampled."""
+
+    document: UInt64[np.ndarray, "passage"]
+    sampled: np.ndarray
+
+
+@dataclass(frozen=True)
+class DocumentMatrix:
+    """One layer's value of each sampled document: the mean of m over its passages."""
+
+    document: UInt64[np.ndarray, "document"]
+    population: Int[np.ndarray, "document"]
+    passages: Int[np.ndarray, "document"]
+    positions: Int[np.ndarray, "document"]
+    values: sparse.csc_array
+    """`[document, latent]`"""
+    residual: Float[np.ndarray, "document d_model"]
+    """Mean hookpoint vector over kept positions, averaged over passages."""
+
+
+@dataclass(frozen=True)
+class DocumentSample:
+    """Sums of one layer over the passages of sampled documents; a document of several shards has a row in each."""
+
+    document: UInt64[np.ndarray, "row"]
+    population: Int[np.ndarray, "row"]
+    passages: Int[np.ndarray, "row"]
+    positions: Int[np.ndarray, "row"]
+    """Countable positions."""
+    residual: Float[np.ndarray, "row d_model"]
+    """Sum of the passages' mean hookpoint vectors, float32."""
+    row: Int[np.ndarray, "entry"]
+    latent: Int[np.ndarray, "entry"]
+    mean: Float[np.ndarray, "entry"]
+    """m of one passage, float32."""
+
+    @classmethod
+    def of(cls, values: PassageValues, passages: SampledPassages) -> "DocumentSample":
+        """The sampled documents among a set of passages."""
+        chosen = np.flatnonzero(passages.sampled)
+        documents, owner = np.unique(passages.document[chosen], return_inverse=True)
+        row_of_passage = np.full(len(passages.document), -1, np.int64)
+        row_of_passage[chosen] = owner
+        population = np.zeros(len(documents), np.int64)
+        population[owner] = values.population[chosen]
+        residual = np.zeros((len(documents), values.residual_mean.shape[1]))
+        np.add.at(residual, owner, values.residual_mean[chosen])
+        row = row_of_passage[values.passage]
+        kept = row >= 0
+        return cls(
+            document=documents,
+            population=population,
+            passages=np.bincount(owner, minlength=len(documents)).astype(np.int64),
+            positions=np.bincount(owner, values.countable_positions[chosen], len(documents)).astype(np.int64),
+            residual=residual.astype(np.float32),
+            row=row[kept].astype(np.int32),
+            latent=values.latent[kept].astype(np.int32),
+            mean=values.mean[kept].astype(np.float32),
+        )
+
+    def matrix(self, num_latents: int) -> DocumentMatrix:
+        """The documents, each in one row however many shards it stands in."""
+        documents, index = np.unique(self.document, return_inverse=True)
+
+        def total(column: np.ndarray) -> np.ndarray:
+            out = np.zeros((len(documents), *column.shape[1:]), np.float64)
+            np.add.at(out, index, column)
+            return out
+
+        passages = total(self.passages)
+        population = np.zeros(len(documents), np.int64)
+        population[index] = self.population
+        row = index[self.row]
+        mean = self.mean.astype(np.float64) / passages[row]
+        return DocumentMatrix(
+            document=documents,
+            population=population,
+            passages=passages.astype(np.int64),
+            positions=total(self.positions).astype(np.int64),
+            values=sparse.coo_array((mean, (row, self.latent)), shape=(len(documents), num_latents)).tocsc(),
+            residual=total(self.residual) / passages[:, None],
+        )
+
+
+def join(parts: Sequence[DocumentSample]) -> DocumentSample:
+    """All parts, one after the other; at least one."""
+    offsets = np.cumsum([0, *(len(part.document) for part in parts)])
+    columns = {
+        field.name: np.concatenate([getattr(part, field.name) for part in parts])
+        for field in fields(DocumentSample)
+        if field.name != "row"
+    }
+    rows = [(part.row + offset).astype(np.int32) for part, offset in zip(parts, offsets, strict=False)]
+    return DocumentSample(row=np.concatenate(rows), **columns)

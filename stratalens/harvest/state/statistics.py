@@ -1,0 +1,174 @@
+"""Streaming statistics of one layer: bounded in size, merged by addition, one definition for all uses."""
+
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+from scipy import sparse
+
+from stratalens.corpus.corpus import POPULATIONS
+from stratalens.models.token_classes import TOKEN_CLASSES
+
+HISTOGRAM_LOW = 1e-5
+HISTOGRAM_BINS_PER_DECADE = 6
+HISTOGRAM_BINS = 60
+
+
+class PassageValues(NamedTuple):
+    """One layer's values of a set of passages: a sparse table with a row for each latent that fired in a passage."""
+
+    population: Int[np.ndarray, "passage"]
+    tokens: Int[np.ndarray, "passage"]
+    """Tokens fed to the model, special ones included."""
+    countable_positions: Int[np.ndarray, "passage"]
+    """Positions before sinks are dropped."""
+    kept_positions: Int[np.ndarray, "passage"]
+    norm_sum: Float[np.ndarray, "passage"]
+    """Sum of hookpoint norms over kept positions."""
+    residual_mean: Float[np.ndarray, "passage d_model"]
+    """Mean hookpoint vector over kept positions."""
+    passage: Int[np.ndarray, "entry"]
+    latent: Int[np.ndarray, "entry"]
+    mean: Float[np.ndarray, "entry"]
+    """m[p, f]: mean activation over the passage's kept positions."""
+    maximum: Float[np.ndarray, "entry"]
+    """x[p, f]: maximum over kept positions."""
+    positions_fired: Int[np.ndarray, "entry"]
+    class_mass: Float[np.ndarray, "entry token_class"]
+    """Activation summed by class of the token it fires on."""
+    early_mass: Float[np.ndarray, "entry"]
+    """Activation summed over the first tenth of the passage."""
+
+
+def histogram_bin(mean: Float[np.ndarray, "entry"]) -> Int[np.ndarray, "entry"]:
+    """Logarithmic bin of passage means; the outer bins take what lies beyond."""
+    decades = np.log10(np.maximum(mean, 1e-30) / HISTOGRAM_LOW)
+    return np.clip((decades * HISTOGRAM_BINS_PER_DECADE).astype(np.int64), 0, HISTOGRAM_BINS - 1)
+
+
+@dataclass(frozen=True)
+class FeatureStats:
+    """Statistics of one layer by population and latent. Counts are int64, sums float64; means are derived late.
+
+    Only latents that fired take room, however wide the SAE.
+    """
+
+    latents: Int[np.ndarray, "latent"]
+    """Numbers of the latents that the columns stand for, rising."""
+    passages: Int[np.ndarray, "population"]
+    tokens: Int[np.ndarray, "population"]
+    """Tokens fed to the model, special ones included."""
+    countable_positions: Int[np.ndarray, "population"]
+    positions: Int[np.ndarray, "population"]
+    """Kept positions."""
+    norm_sum: Float[np.ndarray, "population"]
+    passages_fired: Int[np.ndarray, "population latent"]
+    positions_fired: Int[np.ndarray, "population latent"]
+    mean_sum: Float[np.ndarray, "population latent"]
+    """Sum of m over passages."""
+    mean_square_sum: Float[np.ndarray, "population latent"]
+    """Sum of m squared over passages."""
+    activation_sum: Float[np.ndarray, "population latent"]
+    """Sum of activations over kept positions."""
+    activation_max: Float[np.ndarray, "population latent"]
+    histogram: sparse.csr_array
+    """`[population x latent, bin]`: passages by logarithmic bin of m, those with m = 0 left out; most are empty."""
+    class_mass: Float[np.ndarray, "population latent token_class"]
+    early_mass: Float[np.ndarray, "population latent"]
+
+    @classmethod
+    def empty(cls) -> "FeatureStats":
+        """The identity of `merge`."""
+        counts, sums = np.zeros(POPULATIONS, np.int64), np.zeros(POPULATIONS)
+        cell_counts, cell_sums = np.zeros((POPULATIONS, 0), np.int64), np.zeros((POPULATIONS, 0))
+        return cls(
+            latents=np.zeros(0, np.int64),
+            passages=counts,
+            tokens=counts,
+            countable_positions=counts,
+            positions=counts,
+            norm_sum=sums,
+            passages_fired=cell_counts,
+            positions_fired=cell_counts,
+            mean_sum=cell_sums,
+            mean_square_sum=cell_sums,
+            activation_sum=cell_sums,
+            activation_max=cell_sums,
+            histogram=sparse.csr_array((0, HISTOGRAM_BINS), dtype=np.int64),
+            class_mass=np.zeros((POPULATIONS, 0, len(TOKEN_CLASSES))),
+            early_mass=cell_sums,
+        )
+
+    @classmethod
+    def of(cls, values: PassageValues) -> "FeatureStats":
+        """Statistics of one set of passages."""
+        latents, column = np.unique(values.latent, return_inverse=True)
+        shape = (POPULATIONS, len(latents))
+        size = POPULATIONS * len(latents)
+        cell = values.population[values.passage].astype(np.int64) * len(latents) + column
+        mean = values.mean.astype(np.float64)
+
+        def by_population(weights: np.ndarray) -> np.ndarray:
+            return np.bincount(values.population, weights, POPULATIONS)
+
+        def by_cell(weights: np.ndarray | None = None) -> np.ndarray:
+            return np.bincount(cell, weights, size).reshape(shape)
+
+        maximum = np.zeros(size)
+        np.maximum.at(maximum, cell, values.maximum)
+        return cls(
+            latents=latents.astype(np.int64),
+            passages=np.bincount(values.population, minlength=POPULATIONS).astype(np.int64),
+            tokens=by_population(values.tokens).astype(np.int64),
+            countable_positions=by_population(values.countable_positions).astype(np.int64),
+            positions=by_population(values.kept_positions).astype(np.int64),
+            norm_sum=by_population(values.norm_sum).astype(np.float64),
+            passages_fired=by_cell().astype(np.int64),
+            positions_fired=by_cell(values.positions_fired).astype(np.int64),
+            mean_sum=by_cell(mean).astype(np.float64),
+            mean_square_sum=by_cell(mean**2).astype(np.float64),
+            activation_sum=by_cell(mean * values.kept_positions[values.passage]).astype(np.float64),
+            activation_max=maximum.reshape(shape),
+            histogram=_histogram(cell, mean, size),
+            class_mass=np.stack([by_cell(mass) for mass in values.class_mass.T], axis=-1).astype(np.float64),
+            early_mass=by_cell(values.early_mass).astype(np.float64),
+        )
+
+    def over(self, latents: Int[np.ndarray, "other_latent"]) -> "FeatureStats":
+        """The same statistics with a column for each of these latents, rising, among them all that fired."""
+        if np.array_equal(latents, self.latents):
+            return self
+        place = np.searchsorted(latents, self.latents)
+        wide: dict[str, np.ndarray] = {}
+        for name in PER_LATENT:
+            held = getattr(self, name)
+            wide[name] = np.zeros((POPULATIONS, len(latents), *held.shape[2:]), held.dtype)
+            wide[name][:, place] = held
+        counts = self.histogram
+        row = (np.arange(POPULATIONS)[:, None] * len(latents) + place).reshape(-1)
+        filled = np.zeros(POPULATIONS * len(latents) + 1, np.int64)
+        filled[row + 1] = np.diff(counts.indptr)
+        parts = (counts.data, counts.indices, np.cumsum(filled))
+        histogram = sparse.csr_array(parts, shape=(POPULATIONS * len(latents), HISTOGRAM_BINS))
+        return replace(self, latents=latents, histogram=histogram, **wide)
+
+
+PER_LATENT = tuple(name for name, array in vars(FeatureStats.empty()).items() if name != "histogram" and array.ndim > 1)
+"""Fields with a column for each latent."""
+
+
+def _histogram(cell: np.ndarray, mean: np.ndarray, cells: int) -> sparse.csr_array:
+    place, counts = np.unique(cell * HISTOGRAM_BINS + histogram_bin(mean), return_counts=True)
+    row, column = np.divmod(place, HISTOGRAM_BINS)
+    starts = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=cells))])
+    return sparse.csr_array((counts.astype(np.int64), column, starts), shape=(cells, HISTOGRAM_BINS))
+
+
+def merge(a: FeatureStats, b: FeatureStats) -> FeatureStats:
+    """Statistics of both together; neither input changes. Fold shards in a fixed order: float sums do not associate."""
+    latents = a.latents if np.array_equal(a.latents, b.latents) else np.union1d(a.latents, b.latents)
+    a, b = a.over(latents), b.over(latents)
+    merged: dict[str, Any] = {name: getattr(a, name) + getattr(b, name) for name in vars(a) if name != "latents"}
+    merged["activation_max"] = np.maximum(a.activation_max, b.activation_max)
+    return FeatureStats(latents=latents.copy(), **merged)

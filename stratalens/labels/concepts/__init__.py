@@ -1,0 +1,1 @@
+"""Lexicons of concepts, and where their terms stand in passages."""

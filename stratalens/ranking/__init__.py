@@ -1,0 +1,1 @@
+"""Numbers out of a harvest: effects, tests, ranked features."""

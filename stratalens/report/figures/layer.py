@@ -1,0 +1,125 @@
+"""The figure of a layer: its reported features, how specialized each is and how well it tells documents apart."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from stratalens.report.figures.drawing import (
+    GREY,
+    TEXT_SIZE,
+    TITLE_SIZE,
+    WIDTH,
+    Box,
+    axes_at,
+    new_figure,
+    save,
+    set_share_range,
+    share_range,
+    short_domain,
+    was_tested,
+)
+from stratalens.report.figures.forest import (
+    area_range,
+    areas,
+    draw_estimates,
+    draw_names,
+    set_rows,
+    shares,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+MOST_FEATURES = 30
+ROW, TOP, BOTTOM, MARGIN = 0.165, 0.78, 0.5, 0.08
+"""Inches: height of a row, room above and below the rows, room at the sides."""
+NAMES_END, SHARES, AREAS = 3.28, (3.38, 1.85), (5.38, 1.5)
+"""Inches: where labels end, and left edge and width of the two panels."""
+BLUE, VERMILION = "#0072b2", "#d55e00"
+"""Of the palette of Okabe and Ito, which colour-blind readers tell apart."""
+HELD_OUT = (
+    "Estimated on documents that had no part in the selection; bars are 95% intervals, where wider than the marker.\n"
+    "Filled: confirmed (both halves agree in sign, q < 0.05, AUROC interval above 0.5). Hollow: not confirmed."
+)
+NOT_HELD_OUT = (
+    "Too few documents to hold any out: estimates are of those that selected the features, and so too high.\n"
+    "Bars are 95% intervals, where wider than the marker. Hollow: none could be confirmed."
+)
+
+
+def write_layer_figure(layer: int, features: pd.DataFrame, domain: str, stem: Path) -> None:
+    """Write the figure of one layer as `<stem>.png` and `<stem>.svg`.
+
+    Args:
+        layer: whose features they are.
+        features: the reported ones, with `rank`; the first `MOST_FEATURES` are shown.
+        domain: name of the domain.
+        stem: path of the files without their endings.
+    """
+    rows = features.sort_values("rank", kind="stable").head(MOST_FEATURES).reset_index(drop=True)
+    title = layer_title(layer, features, domain)
+    figure = new_figure(TOP + BOTTOM + ROW * max(len(rows), 1))
+    height = figure.get_size_inches()[1]
+    figure.text(MARGIN / WIDTH, 1 - 0.08 / height, title, fontsize=TITLE_SIZE, fontweight="bold", va="top")
+    if len(rows):
+        note = HELD_OUT if was_tested(rows) else NOT_HELD_OUT
+        figure.text(MARGIN / WIDTH, 1 - 0.27 / height, note, va="top", color=GREY, linespacing=1.25)
+        _draw_rows(figure, rows)
+    save(figure, stem, title)
+
+
+def layer_title(layer: int, features: pd.DataFrame, domain: str) -> str:
+    """What the figure shows, with how many features are confirmed."""
+    name, count = short_domain(domain), len(features)
+    if not count:
+        return f"Layer {layer}: no {name} features reported"
+    if was_tested(features):
+        title = f"Layer {layer}: {int(features['confirmed'].sum())} of {_counted(count, name)} confirmed"
+    else:
+        title = f"Layer {layer}: {_counted(count, name)}, without confirmation"
+    return title if count <= MOST_FEATURES else f"{title}; the first {MOST_FEATURES} are shown"
+
+
+def _counted(count: int, name: str) -> str:
+    return f"{count} {name} {'feature' if count == 1 else 'features'}"
+
+
+def _draw_rows(figure: "Figure", rows: pd.DataFrame) -> None:
+    height = ROW * len(rows)
+    _stripes(axes_at(figure, Box(MARGIN, BOTTOM, WIDTH - 2 * MARGIN, height)), len(rows))
+    specialization = axes_at(figure, Box(SHARES[0], BOTTOM, SHARES[1], height))
+    separation = axes_at(figure, Box(AREAS[0], BOTTOM, AREAS[1], height))
+    colours = [BLUE] * len(rows)
+    keys = [str(number) for number in rows["feature_number"]]
+    for axes in (specialization, separation):
+        set_rows(axes, len(rows))
+        axes.patch.set_visible(False)
+    _draw_shares(specialization, rows, colours)
+    estimates = areas(rows)
+    separation.set_xlim(*area_range(estimates)[:2])
+    separation.axvline(0.5, color=VERMILION, linestyle=(0, (4, 2)), linewidth=0.9)
+    place = {"xycoords": ("data", "axes fraction"), "xytext": (0, 2), "textcoords": "offset points"}
+    separation.annotate("chance", (0.5, 1), ha="center", va="bottom", color=VERMILION, fontsize=TEXT_SIZE, **place)
+    draw_estimates(separation, rows, estimates, colours)
+    separation.set_xlabel("AUROC\n(telling documents apart)")
+    draw_names(specialization, rows, keys, MARGIN, NAMES_END)
+    place = {"va": "bottom", "color": GREY, "transform": figure.dpi_scale_trans}
+    figure.text(MARGIN, BOTTOM + height + 0.03, "feature and label", **place)
+
+
+def _draw_shares(axes: "Axes", rows: pd.DataFrame, colours: list[str]) -> None:
+    estimates = shares(rows)
+    scale = set_share_range(axes, "x", share_range(*estimates))
+    draw_estimates(axes, rows, estimates, colours)
+    axes.set_xlabel("specialization\n(% of residual-stream norm" + (f", {scale})" if scale else ")"))
+
+
+def _stripes(axes: "Axes", count: int) -> None:
+    """Every other row shaded across the figure, so that the eye keeps to it."""
+    axes.set_axis_off()
+    axes.set(xlim=(0, 1))
+    set_rows(axes, count)
+    for rail in range(0, count, 2):
+        axes.axhspan(rail - 0.5, rail + 0.5, color="0.955", linewidth=0)

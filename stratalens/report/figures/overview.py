@@ -1,0 +1,205 @@
+"""The overview figure of a run. Layers are ordinal, so their colours run along one perceptually uniform scale."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from stratalens.report.figures.drawing import (
+    DRAWABLE,
+    GREY,
+    TEXT_SIZE,
+    TITLE_SIZE,
+    WIDTH,
+    Box,
+    axes_at,
+    is_confirmed,
+    new_figure,
+    save,
+    set_share_range,
+    share_range,
+    short_domain,
+    was_tested,
+)
+from stratalens.report.figures.forest import (
+    area_range,
+    areas,
+    draw_estimates,
+    draw_names,
+    set_rows,
+    shares,
+)
+from stratalens.report.tables import Tables
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+FOREST_FEATURES = 15
+MOST_TICKS = 12
+MOST_LEGEND_LAYERS = 6
+HEIGHT = 6.35
+UPPER, LOWER = 3.72, 0.5
+"""Inches from the lower edge to the two rows of panels."""
+PANEL_HEIGHT, FOREST_HEIGHT = 2.0, 2.45
+LEFT, RIGHT, NAMES_END, MARGIN = 0.62, 4.35, 2.34, 0.08
+"""Inches from the left edge to the two columns of panels, to where labels end, to where text begins."""
+Colours = dict[int, tuple[float, ...]]
+
+
+class Span(NamedTuple):
+    """Activations that panel B shows."""
+
+    low: float
+    high: float
+
+
+def write_overview(tables: Tables, stem: Path) -> None:
+    """Write the overview figure of a run as `<stem>.png` and `<stem>.svg`."""
+    layers = sorted(tables.features)
+    colours = _colours(layers)
+    rows = tables.consolidated
+    figure = new_figure(HEIGHT)
+    _headline(figure, tables)
+    _shares_by_layer(axes_at(figure, Box(LEFT, UPPER, 3.13, PANEL_HEIGHT)), rows, colours)
+    _activations(axes_at(figure, Box(RIGHT, UPPER, WIDTH - 0.1 - RIGHT, PANEL_HEIGHT)), tables, colours)
+    if len(rows):
+        _forest(figure, rows, colours)
+    _areas_by_layer(axes_at(figure, Box(RIGHT, LOWER, WIDTH - 0.1 - RIGHT, FOREST_HEIGHT)), rows, colours)
+    save(figure, stem, f"{tables.domain} features by layer")
+
+
+def _colours(layers: list[int]) -> Colours:
+    """From dark to light without the lightest, which paper swallows."""
+    import matplotlib
+
+    scale = matplotlib.colormaps["viridis"]
+    return {layer: scale(at) for layer, at in zip(layers, np.linspace(0.08, 0.82, len(layers)), strict=True)}
+
+
+def _headline(figure: "Figure", tables: Tables) -> None:
+    rows, layers = tables.consolidated, len(tables.features)
+    features = f"{len(rows) or 'No'} {short_domain(tables.domain)} {'feature' if len(rows) == 1 else 'features'}"
+    title = f"{features} in {layers} {'layer' if layers == 1 else 'layers'}"
+    if was_tested(rows):
+        title = f"{title}, {int(rows['confirmed'].sum())} confirmed"
+        note = "Estimated on documents that had no part in the selection. Filled: confirmed; hollow: not confirmed."
+    elif len(rows):
+        note = "Too few documents to confirm any on held-out ones (all hollow); estimates are too high."
+    else:
+        note = ""
+    figure.text(MARGIN / WIDTH, 1 - 0.08 / HEIGHT, title, fontsize=TITLE_SIZE, fontweight="bold", va="top")
+    figure.text(MARGIN / WIDTH, 1 - 0.26 / HEIGHT, note, va="top", color=GREY)
+
+
+def _titled(axes: "Axes", title: str, left: float = LEFT - MARGIN) -> None:
+    """The title of a panel, so many inches left of its axes, where the names of its ticks begin."""
+    axes.annotate(
+        title,
+        (0, 1),
+        (-72 * left, 5),
+        xycoords="axes fraction",
+        textcoords="offset points",
+        fontsize=TITLE_SIZE - 0.5,
+        fontweight="bold",
+    )
+
+
+def _by_layer(axes: "Axes", rows: pd.DataFrame, values: Float[np.ndarray, " row"], colours: Colours) -> None:
+    """One dot a feature, filled where confirmed, with the layer's median; the range of the axis must be set."""
+    jitter = np.random.default_rng(0)
+    confirmed = is_confirmed(rows)
+    shown = np.abs(values) < DRAWABLE
+    size = 11 if len(colours) <= MOST_TICKS else 4
+    for place, (layer, colour) in enumerate(colours.items()):
+        own = shown & (rows["layer"] == layer).to_numpy()
+        across = place + jitter.uniform(-0.22, 0.22, len(rows))
+        for mask, face in ((own & confirmed, [colour]), (own & ~confirmed, "none")):
+            axes.scatter(
+                across[mask], values[mask], s=size, facecolor=face, edgecolor=[colour], linewidth=0.7, zorder=2
+            )
+        if own.any():
+            axes.hlines(np.median(values[own]), place - 0.36, place + 0.36, color="black", linewidth=1.2, zorder=3)
+    layers = list(colours)
+    ticks = range(0, len(layers), -(-len(layers) // MOST_TICKS) or 1)
+    axes.set_xticks(ticks, [str(layers[place]) for place in ticks])
+    middle, half = (len(layers) - 1) / 2, max(len(layers), 3) / 2 + 0.1
+    axes.set(xlim=(middle - half, middle + half), xlabel="layer (bar: median)")
+    axes.grid(axis="x", visible=False)
+
+
+def _shares_by_layer(axes: "Axes", rows: pd.DataFrame, colours: Colours) -> None:
+    values = shares(rows).value
+    scale = set_share_range(axes, "y", share_range(values))
+    _by_layer(axes, rows, values, colours)
+    axes.set_ylabel("% of residual-stream norm" + (f"\n({scale})" if scale else ""))
+    _titled(axes, "A  Specialization by layer")
+
+
+def _areas_by_layer(axes: "Axes", rows: pd.DataFrame, colours: Colours) -> None:
+    estimates = areas(rows)
+    axes.set_ylim(*area_range(estimates._replace(low=estimates.value, high=estimates.value))[:2])
+    axes.axhline(0.5, color=GREY, linestyle=(0, (4, 2)), linewidth=0.8)
+    _by_layer(axes, rows, estimates.value, colours)
+    place = {"xycoords": ("axes fraction", "data"), "xytext": (-2, 2), "textcoords": "offset points"}
+    axes.annotate("chance", (1, 0.5), ha="right", va="bottom", color=GREY, fontsize=TEXT_SIZE, **place)
+    axes.set_ylabel("AUROC")
+    _titled(axes, "D  One feature telling documents apart")
+
+
+def _activations(axes: "Axes", tables: Tables, colours: Colours) -> None:
+    """Domain against general activation, every live latent grey behind the reported ones."""
+    measures = ["general_activation", f"{tables.domain}_activation"]
+    live = [table.loc[table["live"].astype(bool), measures] for table in tables.latents.values()]
+    points = np.concatenate([np.empty((0, 2)), *(_points(table) for table in live)])
+    span = _span(np.concatenate([points, _points(tables.consolidated[measures])]))
+    points = points.clip(min=span.low)
+    axes.scatter(*points.T, s=1.2, color="0.78", linewidth=0, rasterized=True)
+    axes.scatter([], [], s=5, color="0.7", label="other latents")
+    named = list(colours)[:: -(-len(colours) // MOST_LEGEND_LAYERS) or 1]
+    for layer, colour in colours.items():
+        own = tables.features[layer]
+        confirmed = is_confirmed(own)
+        for mask, face in ((confirmed, [colour]), (~confirmed, "white")):
+            across, up = _points(own.loc[mask, measures]).clip(min=span.low).T
+            axes.scatter(across, up, s=11, facecolor=face, edgecolor=[colour], linewidth=0.7)
+        if layer in named:
+            axes.scatter([], [], s=11, color=[colour], label=f"layer {layer}")
+    axes.plot(span, span, color=GREY, linestyle=(0, (4, 2)), linewidth=0.8)
+    axes.set(xscale="log", yscale="log", xlim=(span.low * 0.8, span.high), ylim=(span.low * 0.8, span.high))
+    axes.set(xlabel="mean activation, general text", ylabel=f"mean activation, {short_domain(tables.domain)} text")
+    axes.minorticks_off()
+    axes.legend(loc="lower right", framealpha=0.9, handletextpad=0.1, borderpad=0.3, labelspacing=0.25)
+    _titled(axes, "B  Activation on the two kinds of text")
+
+
+def _points(table: pd.DataFrame) -> Float[np.ndarray, "latent 2"]:
+    """General and domain activation of the latents that have both."""
+    points = table.to_numpy(dtype=np.float64, na_value=np.nan)
+    return points[(np.abs(points) < DRAWABLE).all(axis=1)]
+
+
+def _span(points: Float[np.ndarray, "latent 2"]) -> Span:
+    """Both axes of panel B, without the thinnest tail: what lies below is drawn at the edge."""
+    positive = points[points > 1e-30]
+    if not len(positive):
+        return Span(1e-3, 1.0)
+    low = max(float(np.quantile(positive, 0.02)), float(positive.max()) * 1e-6)
+    return Span(low, max(float(positive.max()), 2 * low) * 1.5)
+
+
+def _forest(figure: "Figure", rows: pd.DataFrame, colours: Colours) -> None:
+    """The best features across layers, with their intervals; few of them take less than the height of the panel."""
+    best = rows.head(FOREST_FEATURES).reset_index(drop=True)
+    height = FOREST_HEIGHT * len(best) / FOREST_FEATURES
+    axes = axes_at(figure, Box(NAMES_END + 0.08, LOWER + FOREST_HEIGHT - height, 1.33, height))
+    estimates = shares(best)
+    scale = set_share_range(axes, "x", share_range(*estimates))
+    set_rows(axes, len(best))
+    draw_estimates(axes, best, estimates, [colours[int(layer)] for layer in best["layer"]])
+    keys = [f"{layer}/{number}" for layer, number in zip(best["layer"], best["feature_number"], strict=True)]
+    draw_names(axes, best, keys, MARGIN, NAMES_END)
+    axes.set_xlabel("% of norm as in A" + (f", {scale}" if scale else "") + ",\n95% interval")
+    _titled(axes, "C  Strongest features (layer/feature)", NAMES_END + 0.08 - MARGIN)

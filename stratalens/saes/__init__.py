@@ -1,0 +1,1 @@
+"""Sparse autoencoders: found, loaded, checked against their layer."""

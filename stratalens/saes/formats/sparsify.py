@@ -1,0 +1,183 @@
+"""EleutherAI's sparsify format: `<run>/<hookpoint>/{cfg.json, sae.safetensors}`, with several seeds below."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load
+from torch import Tensor
+
+from stratalens.errors import CheckpointError
+from stratalens.saes.sae import Sae, SaeFile
+
+CONFIG_FILE = "cfg.json"
+WEIGHTS_FILE = "sae.safetensors"
+FLOATING = ("F", "BF")
+"""How the names of floating-point types begin in a safetensors header."""
+
+
+class SparsifyConfig(BaseModel):
+    """`cfg.json` of a sparse coder; unknown keys are dropped, missing ones take the library's default."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    d_in: int = Field(gt=0)
+    activation: str = "topk"
+    expansion_factor: int = Field(32, gt=0)
+    num_latents: int = Field(0, ge=0)
+    k: int = Field(32, gt=0)
+    skip_connection: bool = False
+    transcode: bool = False
+    signed: bool = False
+
+    @property
+    def width(self) -> int:
+        """Number of latents; 0 in the file means d_in x expansion_factor."""
+        return self.num_latents or self.d_in * self.expansion_factor
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Names and shapes of the tensors that there must be."""
+        weights = {"encoder.weight": (self.width, self.d_in), "encoder.bias": (self.width,)}
+        decoder = {"W_dec": (self.width, self.d_in), "b_dec": (self.d_in,)}
+        return weights | decoder | ({"W_skip": (self.d_in, self.d_in)} if self.skip_connection else {})
+
+
+def hookpoints(root: Path) -> dict[str, Path]:
+    """Hookpoints that a run directory holds, each with the directory of its checkpoint.
+
+    With several seeds a hookpoint, the one of the lowest name is taken. Other files of the run are ignored.
+
+    Raises:
+        CheckpointError: the directory holds no checkpoint of this format.
+    """
+    if (root / CONFIG_FILE).is_file() and (root / WEIGHTS_FILE).is_file():
+        place = root.resolve()
+        name = place.parent.name if place.name.startswith("seed") else place.name
+        return {name: root}
+    found: dict[str, Path] = {}
+    for folder in sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")):
+        seeds = sorted(path for path in folder.glob("seed*") if path.is_dir())
+        place = folder if not seeds or (folder / WEIGHTS_FILE).exists() else seeds[0]
+        if (place / CONFIG_FILE).exists() or (place / WEIGHTS_FILE).exists():
+            found[folder.name] = place
+    if not found:
+        raise CheckpointError(
+            f"{root}: no SAE found; expected directories such as `layers.16` with {CONFIG_FILE} and {WEIGHTS_FILE}"
+        )
+    return found
+
+
+def find_sae(folder: Path, hookpoint: str) -> SaeFile:
+    """Look at one checkpoint: its configuration, and names and shapes of its tensors, but not their values.
+
+    Raises:
+        CheckpointError: a file is missing, corrupt or of an unsupported kind.
+    """
+    config = _read_config(folder / CONFIG_FILE)
+    path = folder / WEIGHTS_FILE
+    try:
+        with safe_open(path, framework="pt") as tensors:
+            slices = {name: tensors.get_slice(name) for name in tensors.keys()}  # noqa: SIM118
+            shapes = {name: tuple(one.get_shape()) for name, one in slices.items()}
+            kinds = {name: one.get_dtype() for name, one in slices.items()}
+        with path.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
+        raise _unreadable(path, error) from None
+    for name, shape in config.shapes().items():
+        if not kinds.get(name, "F").startswith(FLOATING):
+            raise CheckpointError(f"{path}: `{name}` holds {kinds[name]}, but floating-point numbers are expected")
+        _require(name, shape, shapes, path)
+    return SaeFile(
+        hookpoint=hookpoint,
+        activation=config.activation,
+        k=config.k,
+        num_latents=config.width,
+        d_model=config.d_in,
+        reads_input=config.transcode,
+        digest=digest,
+        load=partial(load_sae, folder, hookpoint),
+    )
+
+
+def load_sae(folder: Path, hookpoint: str) -> Sae:
+    """Load one checkpoint.
+
+    Raises:
+        CheckpointError: a file is missing, corrupt, of an unsupported kind, or holds values that are not finite.
+    """
+    config = _read_config(folder / CONFIG_FILE)
+    tensors, digest = _read_tensors(folder / WEIGHTS_FILE)
+    weights_path = folder / WEIGHTS_FILE
+    taken = {name: _take(tensors, name, shape, weights_path) for name, shape in config.shapes().items()}
+    weight, bias, decoder, b_dec = (taken[name] for name in ("encoder.weight", "encoder.bias", "W_dec", "b_dec"))
+    folded = bias if config.transcode else (bias.double() - weight.double() @ b_dec.double()).float()
+    return Sae(
+        hookpoint=hookpoint,
+        activation="topk" if config.activation == "topk" else "groupmax",
+        k=config.k,
+        reads_input=config.transcode,
+        digest=digest,
+        encoder_weight=weight,
+        encoder_bias=folded,
+        decoder_weight=decoder,
+        decoder_bias=b_dec,
+        skip_weight=taken.get("W_skip"),
+        bfloat16_weights=torch.equal(weight.bfloat16().float(), weight),
+    )
+
+
+def _read_config(path: Path) -> SparsifyConfig:
+    try:
+        config = SparsifyConfig.model_validate(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: missing; a sparsify checkpoint needs it beside {WEIGHTS_FILE}") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise CheckpointError(f"{path}: {': '.join([*map(str, first['loc']), first['msg']])}") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: cannot be read as JSON ({error})") from None
+    if config.signed:
+        raise CheckpointError(f"{path}: `signed: true` (top-k of |h|, no ReLU) is not supported")
+    if config.activation not in ("topk", "groupmax"):
+        raise CheckpointError(f"{path}: activation `{config.activation[:60]}` is unknown; expected topk or groupmax")
+    if config.k > config.width:
+        raise CheckpointError(f"{path}: k = {config.k} exceeds the {config.width} latents")
+    if config.activation == "groupmax" and config.width % config.k:
+        raise CheckpointError(f"{path}: groupmax needs the {config.width} latents to be a multiple of k = {config.k}")
+    return config
+
+
+def _read_tensors(path: Path) -> tuple[dict[str, Tensor], str]:
+    try:
+        data = path.read_bytes()
+        return load(data), hashlib.sha256(data).hexdigest()
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: Exception) -> CheckpointError:
+    if isinstance(error, FileNotFoundError):
+        return CheckpointError(f"{path}: missing")
+    reason = (str(error).splitlines() or ["unreadable"])[0]
+    return CheckpointError(f"{path}: truncated or corrupt ({reason}); copy or download it again")
+
+
+def _require(name: str, shape: tuple[int, ...], found: Mapping[str, tuple[int, ...]], path: Path) -> None:
+    if name not in found:
+        raise CheckpointError(f"{path}: no tensor `{name}` (found: {', '.join(sorted(found)) or 'none'})")
+    if found[name] != shape:
+        raise CheckpointError(f"{path}: `{name}` has shape {list(found[name])}, but {CONFIG_FILE} says {list(shape)}")
+
+
+def _take(tensors: dict[str, Tensor], name: str, shape: tuple[int, ...], path: Path) -> Tensor:
+    _require(name, shape, {name: tuple(tensor.shape) for name, tensor in tensors.items()}, path)
+    tensor = tensors[name].float()
+    if not bool(torch.isfinite(tensor).all()):
+        raise CheckpointError(f"{path}: `{name}` holds NaN or infinite values; the checkpoint is damaged")
+    return tensor

@@ -1,0 +1,245 @@
+"""What `label` and `show` refuse, and labelling models that fail, by the command line on the tiny model."""
+
+import json
+import re
+import socket
+from pathlib import Path
+
+import pytest
+from chat_servers import MisbehavingServer, Request, completion, error, ok
+from finished_result import (
+    all_text,
+    contents,
+    feature_file,
+    features,
+    label,
+    labels,
+    refused,
+    sentences,
+)
+
+from stratalens.cli.main import main
+from stratalens.labels.llm.endpoint import KEY_VARIABLES
+
+pytestmark = pytest.mark.usefixtures("own_environment")
+
+KEY = "sk-very-secret-0123456789"
+
+
+def answers(text: str, rating: int = 5):
+    """Answers every question for a label with one text, and rates every passage alike."""
+
+    def step(request: Request) -> None:
+        question = request.body["messages"][-1]["content"]
+        wanted = re.search(r"exactly (\d+) whole numbers", question)
+        ratings = {"ratings": [rating] * int(wanted[1])} if wanted else {"label": text}
+        request.answer(200, completion(json.dumps(ratings)))
+
+    return step
+
+
+@pytest.mark.parametrize(
+    ("words", "message", "row"),
+    [
+        (["label"], "the result directory comes first", "Commands and options: label without its directory"),
+        (["label", "--no_examples"], "the result directory comes first", ""),
+        (
+            ["label", "NONE"],
+            "no finished result here (no run.json); name the --output_dir of a run",
+            "Finished results: a directory without a result",
+        ),
+        (["show", "NONE", "0", "1"], "no finished result here", ""),
+        (
+            ["show", "OUT"],
+            "expected a layer and a feature, such as `stratalens show",
+            "Commands and options: show without a feature",
+        ),
+        (["show", "OUT", "0", "x"], "expected a layer and a feature", ""),
+        (
+            ["show", "OUT", "1", "0"],
+            "has layers 0 2; layer 1 was asked for",
+            "Finished results: a layer that was not analysed",
+        ),
+        (
+            ["show", "OUT", "0", "64"],
+            "layer 0 has features 0 to 63; 64 was asked for",
+            "Finished results: a feature that there is not",
+        ),
+        (
+            ["label", "OUT", "--features", "NONE"],
+            "cannot be read",
+            "Feature lists, lexicons and prompts: a list that cannot be read",
+        ),
+        (
+            ["label", "OUT", "--features", "1 0"],
+            "--features names layer 1; analysed are 0 2",
+            "Feature lists, lexicons and prompts: a list that names another layer",
+        ),
+        (
+            ["label", "OUT", "--features", "0 64"],
+            "--features names feature 64 of layer 0, which has 64",
+            "Feature lists, lexicons and prompts: a list that names no such feature",
+        ),
+        (
+            ["label", "OUT", "--features", "0 x"],
+            "line 1: expected a layer and a latent",
+            "Feature lists, lexicons and prompts: a list with a line that is no pair",
+        ),
+        (
+            ["label", "OUT", "--lexicon", "NONE"],
+            "cannot be read",
+            "Feature lists, lexicons and prompts: a lexicon that cannot be read",
+        ),
+        (
+            ["label", "OUT", "--prompts", "NONE"],
+            "no prompt templates here",
+            "Feature lists, lexicons and prompts: no such directory of prompts",
+        ),
+        (
+            ["label", "OUT", "--labeling_endpoint", "not an address"],
+            "not an address; write one such as",
+            "Labelling models: an address that is none",
+        ),
+        (
+            ["label", "OUT", "--labeling_concurrency", "0"],
+            "labeling_concurrency",
+            "Commands and options: no request at once",
+        ),
+        (["label", "OUT", "--top_n", "3"], "--help", "Commands and options: an option of another command"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_mistake_is_one_line_and_changes_nothing(result, documented, tmp_path, capsys, words, message, row):
+    before = contents(result)
+    named = {"OUT": str(result), "NONE": str(tmp_path / "none")}
+    words = [named.get(word, word) for word in words]
+    if re.fullmatch(r"\d \w+", words[-1]):
+        words[-1] = str(write_list(tmp_path, words[-1]))
+    line = refused(capsys, *words)
+    assert message in line
+    assert contents(result) == before
+    if row:
+        documented(*row.split(": "), line)
+
+
+def write_list(folder: Path, text: str) -> Path:
+    path = folder / "list.txt"
+    path.write_text(text)
+    return path
+
+
+def test_a_damaged_result_is_refused(result, documented, capsys):
+    for name in ("features.parquet", "layer_2/all_features.parquet", "run.json"):
+        whole = (result / name).read_bytes()
+        (result / name).write_bytes(whole[:40])
+        line = refused(capsys, "label", str(result))
+        assert str(result) in line
+        assert refused(capsys, "show", str(result), "0", "1") == line
+        documented("Finished results", f"a damaged {name}", line)
+        (result / name).write_bytes(whole)
+    assert label(result) == 0
+
+
+@pytest.mark.parametrize("words", [["1 0"], ["0 64"]])
+def test_a_list_that_does_not_fit_is_refused_by_analyze(arguments, tmp_path, capsys, words):
+    options = [*arguments[:-1], str(tmp_path / "out"), "--features", str(write_list(tmp_path, words[0]))]
+    line = refused(capsys, "analyze", "--quiet", *options)
+    assert f"layer {words[0].split()[0]}" in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_server_that_answers_garbage_leaves_the_labels_of_the_evidence_with_a_note(result):
+    before = {layer: labels(result, layer) for layer in (0, 2)}
+    with MisbehavingServer(ok('{"garbage": ["a", "b"]}')) as server:
+        assert label(result, "--labeling_endpoint", server.url) == 0
+        assert server.requests > 0
+    assert {layer: labels(result, layer) for layer in (0, 2)} == before
+    rows = features(result)
+    assert (rows["label_source"] == "evidence").all()
+    assert rows["label_note"].str.contains("labelled by evidence: .*no label in the answer").all()
+
+
+def test_labels_of_a_server_are_taken_scored_and_asked_for_once(result, capsys):
+    with MisbehavingServer(answers("loans and banks")) as server:
+        assert label(result, "--labeling_endpoint", server.url) == 0
+        asked = server.requests
+        assert asked >= len(features(result))
+        rows = features(result)
+        assert (rows["label"] == "Loans and banks").all()
+        assert rows["label_source"].str.contains("stub").all()
+        scored = rows[rows["detection_auroc"].notna()]
+        assert (scored["detection_auroc"] == 0.5).all(), "one rating for all tells nothing apart"
+        tables = {name: raw for name, raw in contents(result).items() if name != "run.json"}
+        assert label(result, "--labeling_endpoint", server.url) == 0
+        assert server.requests == asked, "the second run asks nothing"
+        again = {name: raw for name, raw in contents(result).items() if name != "run.json"}
+        assert again == tables
+
+
+def test_labels_of_a_server_without_examples_are_made_without_a_sentence(result, sources):
+    with MisbehavingServer(answers("loans and banks")) as server:
+        assert label(result, "--labeling_endpoint", server.url, "--no_examples") == 0
+        sent = json.dumps(server.bodies)
+    assert "Tokens with most of its activation" in sent
+    assert [run for run in sentences(sources) if run in sent] == []
+
+
+def test_only_listed_features_are_asked_about(result, tmp_path):
+    listed = next(iter(labels(result, 2)))
+    before = labels(result, 2)
+    with MisbehavingServer(answers("loans and banks")) as server:
+        options = ("--labeling_endpoint", server.url, "--features", feature_file(tmp_path, (2, listed)))
+        assert label(result, *options) == 0
+    assert labels(result, 2) == before | {listed: "Loans and banks"}
+    assert "Loans and banks" not in labels(result, 0).values()
+
+
+@pytest.mark.parametrize("command", ["analyze", "label"])
+def test_nobody_listening_is_refused_before_anything_is_read(
+    arguments, result, documented, tmp_path, capsys, monkeypatch, command
+):
+    def read(*_arguments: object, **_options: object) -> None:
+        raise AssertionError("something was read")
+
+    monkeypatch.setattr("stratalens.commands.analyze.prepare", read)
+    monkeypatch.setattr("stratalens.commands.label.load_evidence", read)
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{unused.getsockname()[1]}"
+    before = contents(result)
+    own = [*arguments[:-1], str(tmp_path / "new")] if command == "analyze" else [str(result)]
+    line = refused(capsys, command, *own, "--quiet", "--labeling_endpoint", url)
+    assert url.removeprefix("http://") in line
+    documented("Labelling models", "nobody listens at the address", line)
+    assert contents(result) == before
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("variable", KEY_VARIABLES)
+def test_a_key_is_sent_to_the_server_and_stands_in_no_file_and_no_output(
+    result, arguments, tmp_path, capsys, monkeypatch, variable
+):
+    monkeypatch.setenv(variable, KEY)
+    with MisbehavingServer(answers("loans and banks")) as server:
+        assert main(["label", str(result), "--labeling_endpoint", server.url]) == 0
+        assert set(server.keys) == {f"Bearer {KEY}"}
+    with MisbehavingServer(error(400, f"no such thing for {KEY}")) as server:
+        assert main(["label", str(result), "--labeling_endpoint", server.url]) == 0
+        assert server.requests > 0
+    with MisbehavingServer(ok("x"), models=error(401, f"wrong key {KEY}")) as server:
+        assert main(["label", str(result), "--labeling_endpoint", server.url]) == 2
+    said = capsys.readouterr()
+    assert "label" in said.out + said.err
+    for text in (said.out, said.err, all_text(result), all_text(tmp_path / "cache")):
+        assert KEY not in text
+        assert KEY[3:] not in text
+
+
+def test_an_analysis_labelled_by_a_server_says_what_was_asked(arguments, tmp_path, capsys):
+    options = [*arguments[:-1], str(tmp_path / "out")]
+    with MisbehavingServer(answers("loans and banks")) as server:
+        assert main(["analyze", *options, "--labeling_endpoint", server.url]) == 0
+        said = capsys.readouterr()
+        assert f"sentences of the corpus will be sent to {server.url}" in " ".join(said.err.split())
+        assert f"{server.requests:,} requests (0 failed)" in " ".join(said.out.split())
+    assert set(labels(tmp_path / "out", 0).values()) == {"Loans and banks"}

@@ -1,0 +1,194 @@
+"""Whatever bytes stand in a file, its reader gives rows of proper text or one line of complaint, soon."""
+
+import csv
+import gzip
+import io
+import json
+import tempfile
+from pathlib import Path
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from stratalens.corpus.readers import Row, find_files, read_rows
+from stratalens.errors import CorpusError
+
+FUZZED = settings(max_examples=100, deadline=10_000, suppress_health_check=[HealthCheck.too_slow])
+NASTY_TEXT = st.text(
+    st.one_of(st.characters(), st.sampled_from('\x00\r\n\t\u2028\u2029\x85\x0b\x0c\x1c\ufeff\ud800\udfff",\\{}[]')),
+    max_size=30,
+)
+PIECES = {
+    "of encodings": [
+        b"\xef\xbb\xbf",
+        b"\xff\xfe",
+        b"\x00",
+        b"\xe2\x80\xa8",
+        b"\xc2\x85",
+        b"\xed\xa0\x80",
+        b"\xf4\x90\x80\x80",
+    ],
+    "of tables": [b"\r", b"\n", b"\r\n", b'"', b'""', b",", b"\t", b"text", b"id,text\n"],
+    "of JSON": [
+        b'{"text": ',
+        b'{"text": "x"}\n',
+        b"}",
+        b"\\ud800",
+        b"1e999",
+        b"9" * 5000,
+        b"[" * 3000,
+        b'{"text":' * 3000,
+    ],
+    "of others": [b"NaN", b"-", b"\x1f\x8b\x08", b"PAR1"],
+}
+NASTY_BYTES = st.lists(
+    st.one_of(st.binary(max_size=12), *map(st.sampled_from, PIECES.values())),
+    max_size=12,
+).map(b"".join)
+JSON_VALUES = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), NASTY_TEXT),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(NASTY_TEXT, inner, max_size=3)),
+    max_leaves=5,
+)
+
+
+def outcome(name: str, content: bytes, unit: str = "auto") -> list[Row] | str:
+    """The rows of a file, or the complaint about it."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / name
+        path.write_bytes(content)
+        found = _rows_or_complaint(path, unit)
+    if isinstance(found, str):
+        assert name in found
+        return found
+    for row in found:
+        row.text.encode("utf-8")
+        assert row.text == row.text.strip()
+        assert row.identifier is None or isinstance(row.identifier, str)
+    return found
+
+
+def _rows_or_complaint(path: Path, unit: str) -> list[Row] | str:
+    try:
+        return [row for file in find_files([path], unit) for row in read_rows(file, "text")]
+    except CorpusError as error:
+        return str(error)
+
+
+ROWS = [{"id": f"d{number}", "text": f'text {number} "quoted", €\nsecond line ' + "word " * 40} for number in range(30)]
+
+
+def valid_files() -> dict[str, bytes]:
+    rows = ROWS
+    lines = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    table = io.StringIO(newline="")
+    writer = csv.DictWriter(table, ["id", "text"])
+    writer.writeheader()
+    writer.writerows(rows)
+    parquet = {}
+    for name, options in {
+        "a.parquet": {},
+        "b.parquet": {"use_dictionary": False, "compression": "none"},
+        "c.parquet": {"compression": "zstd", "data_page_version": "2.0", "row_group_size": 7},
+        "d.parquet": {"compression": "gzip", "data_page_size": 200, "write_page_checksum": True},
+    }.items():
+        buffer = io.BytesIO()
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), buffer, **options)
+        parquet[name] = buffer.getvalue()
+    plain = {
+        "a.txt": "\n".join(row["text"] for row in rows).encode(),
+        "a.jsonl": lines,
+        "a.csv": table.getvalue().encode(),
+    }
+    return plain | parquet
+
+
+VALID = valid_files()
+VALID |= {f"{name}.gz": gzip.compress(content, mtime=0) for name, content in VALID.items() if name[0] == "a"}
+
+
+@st.composite
+def damaged(draw: st.DrawFn, content: bytes) -> bytes:
+    """The content with bits flipped, pieces cut out, doubled, overwritten, or its end missing."""
+    changed = bytearray(content)
+    for _ in range(draw(st.integers(1, 4))):
+        at = draw(st.one_of(st.integers(0, len(changed)), st.integers(max(0, len(changed) - 400), len(changed))))
+        length = draw(st.integers(1, 60))
+        match draw(st.sampled_from(["flip", "cut", "double", "overwrite", "end"])):
+            case "flip":
+                for place in range(at, min(at + 1, len(changed))):
+                    changed[place] ^= 1 << draw(st.integers(0, 7))
+            case "cut":
+                del changed[at : at + length]
+            case "double":
+                changed[at:at] = changed[at : at + length]
+            case "overwrite":
+                changed[at : at + length] = draw(st.one_of(st.binary(max_size=60), st.just(b"\xff" * length)))
+            case "end":
+                del changed[at:]
+    return bytes(changed)
+
+
+@pytest.mark.parametrize("name", VALID)
+def test_a_sound_file_is_read_whole(name):
+    found = outcome(name, VALID[name])
+    lines = [line.strip() for row in ROWS for line in row["text"].split("\n")]
+    if name.startswith("a.txt"):
+        assert found == [Row(line, None) for line in lines]
+    else:
+        assert found == [Row(row["text"].strip(), row["id"]) for row in ROWS]
+
+
+@pytest.mark.parametrize("name", VALID)
+@given(data=st.data())
+@FUZZED
+def test_a_damaged_file_is_read_or_refused(name, data):
+    outcome(name, data.draw(damaged(VALID[name])))
+
+
+@pytest.mark.parametrize("name", [*VALID, "a.tsv", "a.tsv.gz"])
+@given(content=NASTY_BYTES, zipped=st.booleans())
+@FUZZED
+def test_any_bytes_are_read_or_refused(name, content, zipped):
+    outcome(name, gzip.compress(content, mtime=0) if zipped else content)
+
+
+@given(content=NASTY_BYTES)
+@FUZZED
+def test_a_whole_text_is_the_decoded_file_and_its_lines_are_those_between_newlines(content):
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        assert "not UTF-8 text" in outcome("a.txt", content, "file")
+        assert "not UTF-8 text" in outcome("a.txt", content, "line")
+        return
+    lines = [line.strip() for line in text.removesuffix("\n").split("\n")] if content else []
+    assert outcome("a.txt", content, "file") == [Row(text.strip(), None)]
+    assert outcome("a.txt", content, "line") == [Row(line, None) for line in lines]
+
+
+@given(text=JSON_VALUES, identifier=JSON_VALUES)
+@FUZZED
+def test_of_any_json_values_only_text_is_taken(text, identifier):
+    found = outcome("a.jsonl", json.dumps({"text": text, "id": identifier}).encode())
+    proper = text is None or (
+        isinstance(text, str) and not any("\ud800" <= character <= "\udfff" for character in text)
+    )
+    assert isinstance(found, list) == (proper and not (isinstance(identifier, dict | list) and text is not None))
+
+
+@given(
+    lines=st.lists(st.lists(NASTY_TEXT.map(lambda cell: cell.replace("\x00", "")), min_size=2, max_size=2), max_size=5)
+)
+@FUZZED
+def test_any_cells_that_a_csv_writer_writes_come_back_or_are_refused_for_half_a_character(lines):
+    stream = io.StringIO(newline="")
+    csv.writer(stream).writerows([["id", "text"], *lines])
+    try:
+        content = stream.getvalue().encode()
+    except UnicodeEncodeError:
+        return
+    assert outcome("a.csv", content) == [Row(text.strip(), identifier or None) for identifier, text in lines]

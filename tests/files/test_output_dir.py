@@ -1,0 +1,187 @@
+"""One run at a time works in a directory; results take their places together, whenever the work is cut off."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from stratalens.errors import OutputError
+from stratalens.files import output_dir as output
+from stratalens.files.output_dir import (
+    RECORD_FILE,
+    WORK_FOLDER,
+    Workplace,
+    workplace,
+)
+
+
+class Killed(BaseException):
+    """Stands for a process that ends at once."""
+
+
+class MishapError(Exception):
+    """Stands for anything that goes wrong during a run."""
+
+
+def stopped(directory: Path, work: Callable[[Workplace], object] = lambda _place: None) -> None:
+    """Do some work in a directory that then goes wrong."""
+    with workplace(directory) as place:
+        work(place)
+        raise MishapError
+
+
+def write(folder: Path, files: dict[str, str], kept: tuple[str, ...] = ()) -> None:
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(content)
+    (folder / RECORD_FILE).write_text(json.dumps({"files": sorted([*files, *kept])}))
+
+
+def publish(directory: Path, files: dict[str, str], kept: tuple[str, ...] = ()) -> None:
+    with workplace(directory) as place:
+        write(place.staging, files, kept)
+
+
+def found(directory: Path) -> dict[str, str]:
+    return {str(p.relative_to(directory)): p.read_text() for p in directory.rglob("*") if p.is_file()}
+
+
+OLD = {"a.csv": "old a", "layer_1/x.csv": "old x", "layer_1/y.csv": "old y", "harvest/l.state": "old state"}
+NEW = {"a.csv": "new a", "layer_2/x.csv": "new x", "layer_2/deep/z.csv": "new z"}
+NEW_RECORD = json.dumps({"files": sorted([*NEW, "harvest/l.state"])})
+EXPECTED = {**NEW, "harvest/l.state": "old state", "mine.txt": "mine", RECORD_FILE: NEW_RECORD}
+
+
+@pytest.fixture
+def directory(tmp_path) -> Path:
+    """A finished result with a file of the user's own beside it."""
+    publish(tmp_path / "out", OLD)
+    (tmp_path / "out" / "mine.txt").write_text("mine")
+    return tmp_path / "out"
+
+
+def test_a_new_result_replaces_the_earlier_files_but_those_it_names_and_the_users_own(directory):
+    publish(directory, NEW, kept=("harvest/l.state",))
+    assert found(directory) == EXPECTED
+    assert not (directory / "layer_1").exists()
+
+
+def test_after_an_error_the_earlier_result_is_unchanged(directory):
+    before = found(directory)
+    with pytest.raises(MishapError):
+        stopped(directory, lambda place: write(place.staging, NEW))
+    assert found(directory) == before
+
+
+@contextmanager
+def dying_at(step: int, monkeypatch) -> Iterator[None]:
+    """Let the process end at the n-th change of the file system while results take their places."""
+    left = step
+
+    def dies(change: Callable) -> Callable:
+        def changed(*arguments, **options):
+            nonlocal left
+            if left == 0:
+                raise Killed
+            left -= 1
+            return change(*arguments, **options)
+
+        return changed
+
+    with monkeypatch.context() as patch:
+        for owner, name in ((Path, "unlink"), (Path, "replace"), (Path, "rmdir"), (Path, "rename")):
+            patch.setattr(owner, name, dies(getattr(owner, name)))
+        patch.setattr(output.shutil, "rmtree", dies(output.shutil.rmtree))
+        yield
+
+
+def test_cut_off_at_any_step_a_directory_holds_the_old_result_or_the_next_command_completes_the_new_one(
+    tmp_path, monkeypatch
+):
+    outcomes = set()
+    for step in range(40):
+        directory = tmp_path / str(step)
+        publish(directory, OLD)
+        (directory / "mine.txt").write_text("mine")
+        before = found(directory)
+
+        def end(place: Workplace) -> None:
+            write(place.staging, NEW, kept=("harvest/l.state",))
+            with dying_at(step, monkeypatch):  # noqa: B023
+                output._commit(place)
+                output._take_places(place.directory)
+
+        with pytest.raises((Killed, MishapError)) as how:
+            stopped(directory, end)
+        if how.type is MishapError:
+            break
+        with pytest.raises(MishapError):
+            stopped(directory)
+        assert found(directory) in (before, EXPECTED), step
+        outcomes.add(found(directory) == EXPECTED)
+    assert len(list(tmp_path.iterdir())) > len(OLD) + len(NEW), "every step was tried"
+    assert outcomes == {True, False}
+
+
+def test_a_second_run_in_the_same_directory_is_told_of_the_first(tmp_path, documented):
+    code = "import sys; from pathlib import Path; from stratalens.files.output_dir import workplace\n"
+    code += "with workplace(Path(sys.argv[1])): print('working', flush=True); sys.stdin.read()"
+    directory = tmp_path / "out"
+    first = subprocess.Popen(
+        [sys.executable, "-c", code, str(directory)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert first.stdout is not None
+    assert first.stdout.readline() == "working\n"
+    with pytest.raises(OutputError, match=rf"another run \(process {first.pid}\) is working here") as error:
+        stopped(directory)
+    documented(
+        "Output, disk and cache", "another run in the directory", str(error.value).replace(str(first.pid), "4711")
+    )
+    first.kill()
+    first.communicate()
+    publish(directory, NEW)
+    assert set(found(directory)) == {*NEW, RECORD_FILE}
+
+
+def test_names_in_a_record_never_lead_out_of_the_directory(tmp_path):
+    outside = tmp_path / "outside.txt"
+    outside.write_text("kept")
+    directory = tmp_path / "out"
+    publish(directory, OLD)
+    (directory / RECORD_FILE).write_text(json.dumps({"files": ["../outside.txt", str(outside), "a.csv", 5, None]}))
+    publish(directory, NEW)
+    assert outside.read_text() == "kept"
+    assert (directory / "a.csv").read_text() == "new a"
+
+
+def test_a_directory_that_was_made_for_nothing_is_removed_again(tmp_path):
+    with pytest.raises(MishapError):
+        stopped(tmp_path / "a" / "b")
+    assert not (tmp_path / "a").exists()
+
+
+def test_shards_stay_when_a_run_is_stopped_and_go_when_it_ends(tmp_path):
+    directory = tmp_path / "out"
+
+    def read(place: Workplace) -> None:
+        place.shards.mkdir()
+        (place.shards / "one.state").write_text("read")
+
+    with pytest.raises(MishapError):
+        stopped(directory, read)
+    assert found(directory) == {f"{WORK_FOLDER}/shards/one.state": "read"}
+    with workplace(directory) as place:
+        assert (place.shards / "one.state").read_text() == "read"
+        write(place.staging, NEW)
+    assert set(found(directory)) == {*NEW, RECORD_FILE}
+
+
+def test_a_place_that_is_no_directory_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    for place in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(OutputError, match=r"cannot be written: .*; choose another --output_dir"):
+            stopped(place)

@@ -1,0 +1,64 @@
+"""Keys and tokens of the environment are sent where they belong and stand nowhere else."""
+
+import json
+from pathlib import Path
+
+import pytest
+from chat_servers import MisbehavingServer, Request, completion
+from finished_result import all_text
+from huggingface_hub import HfApi
+from refusal import output_of
+from threads import one_thread
+
+from stratalens.cli.main import main
+from stratalens.errors import ModelError
+from stratalens.models.source import hub_errors
+
+SECRETS = {
+    "STRATALENS_API_KEY": "sk-first-0123456789abcdef",
+    "OPENAI_API_KEY": "sk-other-fedcba9876543210",
+    "HF_TOKEN": "hf_AbCdEfGhIjKlMnOpQrStUvWxYz",
+}
+
+
+def chatty(request: Request) -> None:
+    """Answers every question for a label, and now and then fails with all that it was sent."""
+    heard = dict(request.handler.headers)
+    if len(json.dumps(request.body)) % 3 == 0:
+        return request.answer(400, {"error": {"message": f"cannot: {heard}"}})
+    request.answer(200, completion(json.dumps({"label": "loans and banks", "ratings": [5]})))
+
+
+@pytest.mark.parametrize("more", [[], ["--no_examples"]], ids=["", "without examples"])
+def test_a_whole_run_leaves_no_secret_in_files_cache_or_output(monkeypatch, capfd, tmp_path, tiny_arguments, more):
+    for name, secret in SECRETS.items():
+        monkeypatch.setenv(name, secret)
+    monkeypatch.setenv("STRATALENS_CACHE", str(tmp_path / "cache"))
+    with MisbehavingServer(chatty) as server, one_thread():
+        assert main(["analyze", *tiny_arguments, *more, "--top_n", "4", "--labeling_endpoint", server.url]) == 0
+        sent = json.dumps(server.bodies)
+        assert set(server.keys) == {f"Bearer {SECRETS['STRATALENS_API_KEY']}"}
+    said = capfd.readouterr()
+    places = [output_of(tiny_arguments), tmp_path / "cache"]
+    texts = [said.out, said.err, sent, *(all_text(place) for place in places), *raw_bytes(places)]
+    assert len(texts) > 20
+    for secret in SECRETS.values():
+        for text in texts:
+            assert secret not in text
+            assert secret[3:] not in text
+
+
+def raw_bytes(places: list[Path]) -> list[str]:
+    return [path.read_bytes().decode("latin1") for place in places for path in place.rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize("character", ["é", "\x01", " "])
+def test_a_token_that_cannot_be_sent_is_not_repeated(monkeypatch, documented, character):
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("HF_TOKEN", f"hf_AbCd{character}EfGhIjKlMn")
+    with pytest.raises(ModelError) as told, hub_errors("someone/model", ModelError):
+        HfApi(endpoint="http://127.0.0.1:9").model_info("someone/model")
+    assert "EfGhIjKlMn" not in str(told.value)
+    if character == "é":
+        assert "the Hub token holds a character that no token has" in str(told.value)
+        documented("The Hub", "a token that cannot be sent", str(told.value))

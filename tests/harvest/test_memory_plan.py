@@ -1,0 +1,209 @@
+"""Memory: told before it is taken, kept within a limit by several passes, and given up in halves when it runs out."""
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from refusal import refusal, with_options
+from threads import one_thread
+
+from stratalens.cli.main import main
+from stratalens.errors import CapacityError
+from stratalens.harvest.memory_plan import MemoryEstimate, plan_passes
+from stratalens.models.batches import Room
+from stratalens.models.memory import out_of_memory
+from stratalens.models.tokens import TokenBatch, pack
+
+LIMITED = """
+import resource, sys, torch, transformers, pandas, scipy.stats, matplotlib.pyplot, sklearn
+from stratalens.commands import analyze as run
+from stratalens.cli.main import main
+
+def allow(more):
+    virtual = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+    resource.setrlimit(resource.RLIMIT_AS, (hard if more is None else virtual + more * 1_000_000, hard))
+
+def limited(*given, read=run._read_text):
+    allow(int(sys.argv[2]))
+    try:
+        return read(*given)
+    finally:
+        allow(None)
+
+torch.set_num_threads(1)
+if sys.argv[1] == "reading":
+    run._read_text = limited
+else:
+    allow(int(sys.argv[2]))
+sys.exit(main(sys.argv[3:]))
+"""
+SMALL = ("--quiet", "--layers", "4", "--max_documents", "60")
+linux = pytest.mark.skipif(sys.platform != "linux", reason="limits of the address space are honoured on Linux alone")
+
+
+def contents(output: Path) -> dict[str, bytes]:
+    files = (path for path in output.rglob("*") if path.is_file() and path.name != "run.json")
+    return {str(path.relative_to(output)): path.read_bytes() for path in files}
+
+
+def limited_run(stage: str, megabytes: int, output: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    """A run of the embedded model in a process that may take only so much more at one stage, or from the start."""
+    options = ["--layers", "4", "--max_documents", "60", "--threads", "1", "--output_dir", str(output), *more]
+    command = [sys.executable, "-c", LIMITED, stage, str(megabytes), "analyze", *options]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.serial
+@linux
+@pytest.mark.usefixtures("embedded_model")
+def test_a_batch_that_the_host_cannot_hold_is_halved_until_it_fits_and_the_tables_are_the_same(tmp_path):
+    large, small = tmp_path / "large", tmp_path / "small"
+    done = limited_run("reading", 250, large, "--batch_tokens", "65536")
+    assert done.returncode == 0, done.stderr
+    record = json.loads((large / "run.json").read_text())
+    assert record["harvest"]["batches_split"]["4"] > 0
+    assert any("did not fit into memory" in warning for warning in record["warnings"])
+    assert limited_run("reading", 8000, small).returncode == 0
+    assert json.loads((small / "run.json").read_text())["harvest"]["batches_split"] == {"4": 0}
+    tables = [pd.read_csv(one / "consolidated_top_features_all_layers.csv") for one in (large, small)]
+    both = tables[0].merge(tables[1], on="feature_number")
+    assert len(both) >= 28
+    np.testing.assert_allclose(both["specialization_x"], both["specialization_y"], rtol=0.05, atol=0.01)
+
+
+@pytest.mark.serial
+@linux
+@pytest.mark.usefixtures("embedded_model")
+def test_a_machine_that_cannot_hold_the_model_is_told_what_would_help(tmp_path, documented):
+    done = limited_run("everything", 60, tmp_path / "out")
+    assert done.returncode == 2, done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert "out of memory" in done.stderr
+    assert "--batch_tokens" in done.stderr
+    assert not (tmp_path / "out").exists()
+    documented("Memory and workers", "no memory for the run", done.stderr)
+
+
+def batch(lengths: list[int]) -> TokenBatch:
+    sequences = [np.arange(1, length + 1) for length in lengths]
+    return next(pack(sequences, 10**6, ()))
+
+
+def failing_above(tokens: int, problem: Callable[[], Exception]) -> Callable[[TokenBatch], list[tuple[int, int]]]:
+    """Reads a batch into (passage, length) pairs unless it is larger than so many tokens."""
+
+    def attempt(one: TokenBatch) -> list[tuple[int, int]]:
+        if one.input_ids.numel() > tokens:
+            raise problem()
+        return list(zip(one.rows.tolist(), one.countable.sum(1).tolist(), strict=True))
+
+    return attempt
+
+
+PROBLEMS = {
+    "cuda": lambda: torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+    "the allocator of the cpu": lambda: RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried ..."),
+    "mps": lambda: RuntimeError("MPS backend out of memory (MPS allocated: 9.05 GB)"),
+    "Python": MemoryError,
+}
+
+
+@pytest.mark.parametrize("problem", PROBLEMS.values(), ids=PROBLEMS)
+@given(lengths=st.lists(st.integers(1, 60), min_size=1, max_size=40), limit=st.integers(60, 800))
+def test_every_passage_is_read_once_however_often_a_batch_is_halved(problem, lengths, limit):
+    room = Room(10**6)
+    whole = batch(lengths)
+    read = [pair for part in room.read(whole, failing_above(limit, problem)) for pair in part]
+    assert sorted(read) == sorted(zip(whole.rows.tolist(), whole.countable.sum(1).tolist(), strict=True))
+    assert (room.batches_split == 0) == (whole.input_ids.numel() <= limit)
+    assert room.batch_tokens == 10**6 or room.batch_tokens <= whole.input_ids.numel() // 2
+
+
+def test_a_single_passage_that_does_not_fit_ends_the_run_with_what_would_help(documented):
+    with pytest.raises(CapacityError, match=r"a single passage of 30 tokens.*--load_in 8bit") as error:
+        list(Room(100).read(batch([30, 20]), failing_above(10, MemoryError)))
+    documented("Memory and workers", "a passage that does not fit", str(error.value))
+
+
+def test_an_error_that_has_nothing_to_do_with_memory_is_not_swallowed():
+    def attempt(_batch: TokenBatch) -> None:
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    with pytest.raises(RuntimeError, match="mat1"):
+        list(Room(100).read(batch([30, 20]), attempt))
+    assert not out_of_memory(ValueError("out of memory"))
+
+
+@given(st.dictionaries(st.integers(0, 50), st.integers(1, 100), min_size=1), st.integers(0, 200), st.integers(1, 500))
+def test_passes_hold_every_layer_once_the_deepest_first_and_what_fits(layers, fixed, limit):
+    estimate = MemoryEstimate(process=0, model=fixed, batch=0, layers=layers, on_device=True)
+    passes = plan_passes(estimate, limit)
+    assert sorted(layer for group in passes for layer in group) == sorted(layers)
+    assert [max(group) for group in passes] == sorted((max(group) for group in passes), reverse=True)
+    for group in passes:
+        assert len(group) == 1 or fixed + sum(layers[layer] for layer in group) <= limit
+    for first, second in pairwise(passes):
+        assert fixed + sum(layers[layer] for layer in first) + layers[max(second)] > limit, "no pass too many"
+
+
+def test_several_passes_give_the_bytes_of_one(tiny_arguments, tmp_path, capsys):
+    with one_thread():
+        assert main(["analyze", *tiny_arguments]) == 0
+        assert "the text is read" not in capsys.readouterr().out
+        several = with_options(tiny_arguments, {"output_dir": str(tmp_path / "several"), "memory_gb": "0.001"})
+        assert main(["analyze", *several]) == 0
+    said = capsys.readouterr()
+    assert "The layers do not fit together, so the text is read 2 times: 2; 0" in said.out
+    assert "one layer alone may not fit" in said.err
+    assert contents(tmp_path / "several") == contents(tmp_path / "out")
+
+
+@pytest.mark.serial
+@pytest.mark.usefixtures("embedded_model")
+@pytest.mark.parametrize("more", [("--layers", "4"), ("--layers", "4", "28", "--batch_tokens", "16384")])
+def test_the_estimate_is_near_what_is_measured(tmp_path, more):
+    command = [sys.executable, "-m", "stratalens", "analyze", "--max_documents", "60", "--output_dir", str(tmp_path)]
+    said = subprocess.run([*command, *more], capture_output=True, text=True, check=True).stdout
+    found = re.search(r"Memory: about ([\d.]+) GB", said)
+    assert found is not None, said
+    measured = json.loads((tmp_path / "run.json").read_text())["peak_memory_bytes"] / 1e9
+    print(f"told {found[1]} GB, measured {measured:.2f} GB")
+    assert 0.75 < float(found[1]) / measured < 1.33
+
+
+@pytest.fixture(scope="module")
+def plain(embedded_model, tmp_path_factory) -> Path:
+    """A run of the embedded model cut after block 4, as its weights are."""
+    output = tmp_path_factory.mktemp("plain") / "out"
+    assert main(["analyze", *SMALL, "--output_dir", str(output)]) == 0
+    return output
+
+
+@pytest.mark.parametrize("load_in", ["8bit", "4bit"])
+def test_a_quantised_model_finds_much_the_same(tmp_path, load_in, plain):
+    output = tmp_path / "out"
+    assert main(["analyze", *SMALL, "--load_in", load_in, "--output_dir", str(output)]) == 0
+    quantised, exact = (
+        pd.read_parquet(run / "layer_4" / "all_features.parquet").set_index("feature_number")["auroc"]
+        for run in (output, plain)
+    )
+    assert not quantised.equals(exact)
+    assert quantised.corr(exact) > 0.9
+
+
+def test_quantised_loading_without_its_package_names_it(tiny_arguments, capsys, monkeypatch, documented):
+    monkeypatch.setattr("stratalens.models.loading.find_spec", lambda _name: None)
+    line = refusal([*tiny_arguments, "--load_in", "8bit"], capsys)
+    assert "pip install 'stratalens[quantised]'" in line
+    documented("Memory and workers", "quantised loading without bitsandbytes", line)

@@ -1,0 +1,116 @@
+"""A labelling model run here: the embedded one, for a few tokens."""
+
+import json
+import shutil
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from stratalens.labels.llm.chat import LabelingError, NoReply
+from stratalens.labels.llm.local import LocalModel
+
+QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
+
+
+@pytest.fixture(scope="module")
+def model(embedded_model) -> LocalModel:
+    return LocalModel(str(embedded_model), device="cpu", dtype="float32")
+
+
+def test_it_answers_and_always_the_same(model):
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(lambda _: model.reply(QUESTION, max_tokens=12), range(2))
+    assert "Paris" in first.text
+    assert "<|im_end|>" not in first.text
+    assert first == second
+    assert first.prompt_tokens > first.completion_tokens > 0
+    assert not first.cut_off
+
+
+def test_an_answer_that_runs_into_its_limit_is_marked(model):
+    answer = model.reply(QUESTION, max_tokens=2)
+    assert answer.completion_tokens == 2
+    assert answer.cut_off
+
+
+def test_a_prompt_longer_than_the_context_is_refused_not_cut(model, capfd):
+    with pytest.raises(NoReply, match=r"^prompt longer than the model's context$"):
+        model.reply([{"role": "user", "content": "word " * 9000}], max_tokens=2)
+    assert capfd.readouterr().err == ""
+
+
+def test_the_name_tells_models_of_the_same_directory_name_apart(tiny_model, embedded_model, tmp_path):
+    copy = shutil.copytree(tiny_model, tmp_path / tiny_model.name)
+    assert LocalModel(str(copy)).name == LocalModel(str(tiny_model)).name
+    (copy / "chat_template.jinja").write_text("other")
+    assert LocalModel(str(copy)).name != LocalModel(str(tiny_model)).name
+    assert LocalModel(str(tiny_model)).name.startswith(tiny_model.name)
+    assert LocalModel("organisation/name").name == "organisation/name"
+
+
+@pytest.mark.parametrize(
+    "template",
+    [None, "{{ raise_exception('no system turn') if messages[0].role == 'system' else messages[0].content }}"],
+)
+def test_the_system_turn_is_not_lost_where_the_template_has_none(tiny_model, tmp_path, template, tokenizer):
+    copy = shutil.copytree(tiny_model, tmp_path / "copy")
+    (copy / "chat_template.jinja").unlink()
+    if template:
+        (copy / "chat_template.jinja").write_text(template)
+    turns = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Why?"}]
+    answer = LocalModel(str(copy), device="cpu", dtype="float32").reply(turns, max_tokens=8)
+    assert answer.prompt_tokens == len(tokenizer("Be brief.\n\nWhy?")["input_ids"])
+
+
+def test_sampling_settings_of_the_model_change_nothing_and_warn_of_nothing(tiny_model, tmp_path, capfd):
+    copy = shutil.copytree(tiny_model, tmp_path / "copy")
+    settings = json.loads((copy / "generation_config.json").read_text())
+    (copy / "generation_config.json").write_text(json.dumps(settings | {"do_sample": True, "temperature": 5.0}))
+    answers = set()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for source in (tiny_model, copy, copy):
+            sampler = LocalModel(str(source), device="cpu", dtype="float32")
+            answers.add(sampler.reply(QUESTION, max_tokens=8).text)
+    assert len(answers) == 1
+    assert capfd.readouterr().err == ""
+
+
+def test_memory_running_out_costs_one_answer(model, monkeypatch):
+    model.check()
+
+    def fail(*_inputs, **_options):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(model._loaded.model, "generate", fail)
+    with pytest.raises(NoReply, match=r"^out of GPU memory$"):
+        model.reply(QUESTION, max_tokens=2)
+    monkeypatch.undo()
+    assert model.reply(QUESTION, max_tokens=2).text
+
+
+def test_a_model_that_is_not_there_is_a_labeling_error(tmp_path, documented):
+    with pytest.raises(LabelingError, match="no such directory, and not a Hub id") as told:
+        LocalModel(str(tmp_path / "missing")).check()
+    documented("Labelling models", "no such directory", str(told.value))
+    with pytest.raises(LabelingError, match="no usable Hugging Face model here"):
+        LocalModel(str(tmp_path)).check()
+
+
+def test_code_that_comes_with_a_model_is_not_run(tmp_path, documented, tiny_model):
+    copy = shutil.copytree(tiny_model, tmp_path / "copy")
+    settings = json.loads((copy / "config.json").read_text())
+    settings |= {
+        "model_type": "unheard_of",
+        "auto_map": {"AutoConfig": "evil.Evil", "AutoModelForCausalLM": "evil.Evil"},
+    }
+    (copy / "config.json").write_text(json.dumps(settings))
+    (copy / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Evil: pass\n")
+    save_file({"weight": torch.zeros(1)}, copy / "model.safetensors")
+    with pytest.raises(LabelingError, match="which is never run here; name another model") as told:
+        LocalModel(str(copy)).check()
+    documented("Labelling models", "a model that needs code of its own", str(told.value))
+    assert not (tmp_path / "ran").exists()

@@ -1,0 +1,102 @@
+"""Any config of a model is a model that runs or one line: no traceback, no hang, no code."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from refusal import named_error, refusal, with_options
+from tiny import TINY_WIDTH, write_sae
+
+from stratalens.config import make_config
+from stratalens.harvest.open_model import OpenModel, open_model, prepare
+from stratalens.progress import Silence
+
+fuzzed = settings(
+    max_examples=12, deadline=20_000, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+VALUES = (
+    st.none()
+    | st.booleans()
+    | st.integers(-3, 70)
+    | st.sampled_from([2**40, 10**30, 0.5, -1.5, 1e30, float("nan"), "", "x", "float8_e4m3fn", [], [1], {}, {"a": 1}])
+)
+FOREIGN = {
+    "quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True},
+    "torch_dtype": "os.system",
+    "attn_implementation": "flash_attention_2",
+    "layer_types": ["full_attention"],
+    "rope_scaling": {"type": "yarn"},
+    "text_config": {"model_type": "gpt2"},
+    "auto_map": {"AutoConfig": "missing.Config"},
+    "architectures": ["LlamaForCausalLM", 7],
+}
+
+
+@pytest.fixture
+def model(tiny_model, tmp_path) -> Path:
+    return Path(shutil.copytree(tiny_model, tmp_path / "model"))
+
+
+def changed(model: Path, **entries: object) -> None:
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(config | entries))
+
+
+@pytest.mark.parametrize("entries", [{}, {"rms_norm_eps": 1e-3}, {"rope_theta": 5e5}, {"unheard_of": [1]}])
+def test_a_sound_config_of_a_model_opens(tiny_saes, small_texts, model, entries):
+    changed(model, **entries)
+    assert opened(model, tiny_saes, small_texts).norm_limits.keys() == {0, 2}
+
+
+def opened(model: Path, saes: Path, texts: tuple[Path, Path]) -> OpenModel:
+    """The model, loaded and looked at as at the start of a run."""
+    config = make_config(
+        **{"base_model": str(model), "sae_model": str(saes), "domain_data": texts[0], "general_data": texts[1]},
+        **{"dtype": "float32", "allow_poor_fit": True},
+    )
+    return open_model(config, prepare(config, Silence()), Silence())
+
+
+@fuzzed
+@given(data=st.data())
+def test_any_config_of_a_model_opens_or_is_a_named_error(tiny_model, tiny_saes, small_texts, model, data):
+    shutil.copy(tiny_model / "config.json", model)
+    names = sorted(json.loads((model / "config.json").read_text()))
+    entries = st.dictionaries(st.sampled_from(names), VALUES, min_size=1, max_size=3)
+    foreign = st.sampled_from(sorted(FOREIGN)).map(lambda name: {name: FOREIGN[name]})
+    changed(model, **data.draw(entries | foreign))
+    named_error(lambda: opened(model, tiny_saes, small_texts))
+
+
+CONFIGS: dict[str, tuple[dict[str, object], str]] = {
+    "a config without a width": ({"model_type": "llama", "hidden_size": None}, "model: "),
+    "a config of no layers": ({"num_hidden_layers": 0}, "config.json is not that of a causal language model"),
+    "a config of more layers than there are weights": ({"num_hidden_layers": 10**9}, "model: its config.json is not"),
+    "weights of another width than the config says": ({"hidden_size": 64}, "SAE reads vectors of width 32, but"),
+    "weights of another vocabulary than the config says": ({"vocab_size": 17}, "model: no usable Hugging Face model"),
+}
+
+
+@pytest.mark.parametrize("case", CONFIGS)
+def test_a_model_whose_config_does_not_fit_is_refused(capsys, documented, tiny_arguments, model, case):
+    entries, telling = CONFIGS[case]
+    changed(model, **entries)
+    line = refusal(with_options(tiny_arguments, {"base_model": str(model)}), capsys)
+    assert telling in line
+    documented("Base models", case, line)
+
+
+def test_an_sae_that_does_not_fit_its_layer_is_refused(capsys, documented, tiny_arguments, tmp_path):
+    tensors: dict[str, Any] = {"b_dec": torch.full((TINY_WIDTH,), 50.0)}
+    write_sae(tmp_path / "saes" / "layers.2", **tensors)
+    words = with_options(tiny_arguments, {"sae_model": str(tmp_path / "saes")})
+    line = refusal([word for word in words if word != "--allow_poor_fit"], capsys)
+    assert "the SAE of layers.2 does not fit: it explains nothing here (FVU " in line
+    assert line.endswith("Check --base_model and --sae_model, or pass --allow_poor_fit")
+    documented("SAE checkpoints", "an SAE that does not fit its layer", re.sub(r"FVU [0-9.]+", "FVU 9.87", line))

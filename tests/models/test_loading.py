@@ -1,0 +1,129 @@
+"""What the hooks hand on, what a truncated model computes, and that nothing stays behind."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import TINY_BLOCKS, TINY_VOCABULARY
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM
+
+from stratalens.errors import ModelError
+from stratalens.models.loading import (
+    choose_dtype,
+    cut,
+    forward,
+    hooked,
+    load_model,
+)
+
+CPU = torch.device("cpu")
+IDS = torch.randint(5, TINY_VOCABULARY, (2, 12), generator=torch.Generator().manual_seed(3))
+
+
+def tiny(source: Path, blocks: int | None = None) -> nn.Module:
+    return load_model(source, blocks=blocks, device=CPU, dtype=torch.float32)
+
+
+def capture(model: nn.Module, ids: Tensor, *hookpoints: str) -> dict[str, tuple[Tensor, Tensor]]:
+    """Hookpoint -> (input, output) of the module in one forward pass."""
+    taken: dict[str, tuple[Tensor, Tensor]] = {}
+    with hooked(model, {name: lambda x, y, name=name: taken.update({name: (x, y)}) for name in hookpoints}):
+        forward(model, ids)
+    return taken
+
+
+def hooks_left(model: nn.Module) -> int:
+    return sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.modules())
+
+
+def test_hook_hands_on_block_output_which_is_the_next_hidden_state_and_not_that_of_its_own_index(tiny_model):
+    taken = capture(tiny(tiny_model), IDS, *(f"layers.{n}" for n in range(TINY_BLOCKS)))
+    whole = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
+    with torch.inference_mode():
+        hidden = whole(IDS, output_hidden_states=True).hidden_states
+        assert len(hidden) == TINY_BLOCKS + 1
+        for n in range(TINY_BLOCKS):
+            block_input, block_output = taken[f"layers.{n}"]
+            torch.testing.assert_close(block_input, hidden[n])
+            assert not torch.allclose(block_output, hidden[n], atol=0.01)
+            if n + 1 < TINY_BLOCKS:
+                torch.testing.assert_close(block_output, hidden[n + 1])
+        last = taken[f"layers.{TINY_BLOCKS - 1}"][1]
+        assert not torch.allclose(last, hidden[-1], atol=0.01), "the last entry has passed the final norm"
+        torch.testing.assert_close(whole.model.norm(last), hidden[-1])
+
+
+def test_hook_on_a_part_of_a_block_hands_on_that_parts_input_and_output(tiny_model):
+    model = tiny(tiny_model)
+    source, result = capture(model, IDS, "layers.1.mlp")["layers.1.mlp"]
+    torch.testing.assert_close(model.get_submodule("layers.1.mlp")(source), result)
+
+
+@pytest.mark.parametrize("blocks", range(1, TINY_BLOCKS))
+def test_truncated_model_gives_the_same_block_outputs_as_the_whole_one(tiny_model, blocks):
+    names = [f"layers.{n}" for n in range(blocks)]
+    whole, truncated = capture(tiny(tiny_model), IDS, *names), capture(tiny(tiny_model, blocks), IDS, *names)
+    for name in names:
+        assert torch.equal(whole[name][1], truncated[name][1])
+
+
+def test_truncated_model_has_only_the_blocks_asked_for_in_the_precision_asked_for_and_no_gradient(tiny_model):
+    model = load_model(tiny_model, blocks=2, device=CPU, dtype=torch.bfloat16)
+    assert {name.split(".")[1] for name, _ in model.named_parameters() if name.startswith("layers.")} == {"0", "1"}
+    assert not any(name.startswith("lm_head") for name, _ in model.named_parameters())
+    assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
+    assert not any(p.requires_grad for p in model.parameters())
+
+
+def test_more_blocks_than_the_model_has_are_refused_with_both_numbers(tiny_model):
+    with pytest.raises(ModelError, match=rf"{TINY_BLOCKS} blocks; {TINY_BLOCKS + 1}"):
+        tiny(tiny_model, TINY_BLOCKS + 1)
+
+
+def test_hooks_are_gone_after_the_pass_and_after_a_consumer_that_raises(tiny_model):
+    model = tiny(tiny_model)
+
+    def fail(_source: Tensor, _result: Tensor) -> None:
+        assert hooks_left(model) == 2
+        raise RuntimeError("from the consumer")
+
+    capture(model, IDS, "layers.0")
+    assert hooks_left(model) == 0
+    consumers = {"layers.0": lambda _x, _y: None, "layers.1": fail}
+    with pytest.raises(RuntimeError, match="from the consumer"), hooked(model, consumers):
+        forward(model, IDS)
+    assert hooks_left(model) == 0
+
+
+def test_unknown_module_is_named_and_leaves_no_hook(tiny_model):
+    model = tiny(tiny_model)
+    with pytest.raises(ModelError, match=r"layers\.9"):
+        capture(model, IDS, "layers.0", "layers.9")
+    assert hooks_left(model) == 0
+
+
+def test_right_padding_without_a_mask_changes_nothing_at_real_positions(tiny_model):
+    model, name = tiny(tiny_model), f"layers.{TINY_BLOCKS - 1}"
+    short, long = IDS[:1, :7], IDS[1:]
+    padded = torch.cat([torch.cat([short, torch.zeros(1, 5, dtype=torch.long)], dim=1), long])
+    together = capture(model, padded, name)[name][1]
+    torch.testing.assert_close(together[0, :7], capture(model, short, name)[name][1][0], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(together[1], capture(model, long, name)[name][1][0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("hookpoint", "kept"), [("layers.0", 1), ("layers.2", 3), ("layers.1.mlp", 2)])
+def test_cut_drops_the_blocks_above_a_hookpoint_and_leaves_those_below_as_they_were(tiny_model, hookpoint, kept):
+    model = tiny(tiny_model)
+    before = capture(model, IDS, hookpoint)[hookpoint][1]
+    cut(model, hookpoint)
+    blocks = model.get_submodule("layers")
+    assert isinstance(blocks, nn.ModuleList)
+    assert len(blocks) == kept
+    assert torch.equal(capture(model, IDS, hookpoint)[hookpoint][1], before)
+
+
+def test_a_dtype_that_is_named_is_taken_as_it_is():
+    assert choose_dtype("float32", CPU) is torch.float32
+    assert choose_dtype("float16", CPU) is torch.float16
+    assert choose_dtype("auto", CPU) in (torch.float32, torch.bfloat16)
