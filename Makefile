@@ -39,10 +39,11 @@ errors: $(VENV)/.installed-for-tests
 	@$(BIN)/python tests/support/error_book.py --write
 
 check: $(VENV)/.installed-for-tests
-	@echo "==> Format, lint, types"
+	@echo "==> Format, lint, types, order of the rooms"
 	@$(BIN)/ruff format --check $(SOURCES)
 	@$(BIN)/ruff check $(SOURCES)
 	@$(BIN)/basedpyright
+	@$(BIN)/lint-imports --no-cache >/dev/null || $(BIN)/lint-imports --no-cache
 
 bench: $(VENV)/.installed-for-tests
 	@echo "==> Benchmarks: ratios within one run"

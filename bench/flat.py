@@ -18,7 +18,8 @@ from safetensors.torch import save_file
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from stratalens.corpus.builtin import text_file
-from stratalens.corpus.readers import find_files, read_rows
+from stratalens.corpus.readers import read_rows
+from stratalens.corpus.text_files import find_files
 from stratalens.models.embedded import embedded_model_directory
 
 WIDTH, LATENTS, BLOCKS = 32, 64, 2

@@ -14,7 +14,8 @@ from tempfile import TemporaryDirectory
 import tyro
 
 from stratalens.corpus.builtin import text_file
-from stratalens.corpus.readers import find_files, read_rows
+from stratalens.corpus.readers import read_rows
+from stratalens.corpus.text_files import find_files
 
 ALLOWED = 1.05
 

@@ -26,8 +26,9 @@ import tyro
 
 from stratalens.corpus.builtin import text_file
 from stratalens.corpus.corpus import Corpus
-from stratalens.corpus.readers import find_files, read_rows
+from stratalens.corpus.readers import read_rows
 from stratalens.corpus.survey import survey
+from stratalens.corpus.text_files import find_files
 
 PART_BYTES = 100_000_000
 TABLE_ROWS = 10_000

@@ -14,22 +14,18 @@ from tempfile import TemporaryDirectory
 import torch
 import tyro
 
-from stratalens.config import make_config
-from stratalens.harvest.open_model import prepare
-from stratalens.harvest.shard_reader import LayerProbe, ShardReader, chunks
+from stratalens.config.validation import make_config
+from stratalens.harvest.inputs import find_inputs
+from stratalens.harvest.shard_reader import ShardReader, chunks
 from stratalens.harvest.shards import cut_shards, shard_characters
-from stratalens.harvest.state.layer_state import pack as pack_state
+from stratalens.harvest.state.layer_state import pack_state
 from stratalens.harvest.store import ShardStore, key_of
-from stratalens.models.loading import (
-    choose_device,
-    choose_dtype,
-    cut,
-    forward,
-    load_model,
-)
+from stratalens.models.batches import pack_batches
+from stratalens.models.hooks import cut, forward
+from stratalens.models.loading import choose_device, choose_dtype, load_model
 from stratalens.models.token_classes import vocabulary_classes
-from stratalens.models.tokens import pack
-from stratalens.progress import Silence
+from stratalens.progress import NoProgress
+from stratalens.saes.hookpoint import LayerProbe
 
 REQUIRED = 0.82
 
@@ -44,21 +40,21 @@ class Options:
 
 def main(options: Options) -> None:
     config = make_config()
-    ready = prepare(config, Silence())
+    inputs = find_inputs(config, NoProgress())
     device = choose_device()
-    deepest = max(ready.saes)
-    model = load_model(ready.source.location, blocks=deepest + 1, device=device, dtype=choose_dtype("auto", device))
-    cut(model, ready.saes[deepest].hookpoint)
-    rows = list(islice(ready.survey.select(ready.corpus), options.rows))
-    probes = {layer: LayerProbe(layer, sae.load().to(device), float("inf")) for layer, sae in ready.saes.items()}
-    classes = torch.from_numpy(vocabulary_classes(ready.cutter.tokenizer)).to(device)
+    deepest = max(inputs.saes)
+    model = load_model(inputs.source.location, blocks=deepest + 1, device=device, dtype=choose_dtype("auto", device))
+    cut(model, inputs.saes[deepest].hookpoint)
+    rows = list(islice(inputs.survey.select(inputs.corpus), options.rows))
+    probes = {layer: LayerProbe(layer, sae.load().to(device), float("inf")) for layer, sae in inputs.saes.items()}
+    classes = torch.from_numpy(vocabulary_classes(inputs.cutter.tokenizer)).to(device)
     shards = list(cut_shards(rows, shard_characters(sum(len(row.text) for row in rows))))
-    reader = ShardReader(model, probes, ready.cutter, classes, config.batch_tokens)
+    reader = ShardReader(model, probes, inputs.cutter, classes, config.batch_tokens)
     batches = [
         batch.to(device)
         for shard in shards
-        for chunk in chunks(shard, ready.cutter)
-        for batch in pack(chunk.sequences, config.batch_tokens, ready.cutter.special_ids)
+        for chunk in chunks(shard, inputs.cutter)
+        for batch in pack_batches(chunk.sequences, config.batch_tokens, inputs.cutter.special_ids)
     ]
     tokens = sum(batch.tokens for batch in batches)
 

@@ -18,10 +18,11 @@ from stratalens.harvest.state.document_sample import DocumentSample, SampledPass
 from stratalens.harvest.state.layer_state import (
     LayerState,
     fold,
-    pack,
-    unpack,
+    pack_state,
+    unpack_state,
 )
-from stratalens.harvest.state.statistics import FeatureStats, PassageValues
+from stratalens.harvest.state.passage_values import PassageValues
+from stratalens.harvest.state.statistics import FeatureStats
 from stratalens.harvest.state.top_examples import PassagePointers, TopExamples
 from stratalens.models.token_classes import TOKEN_CLASSES
 
@@ -99,18 +100,18 @@ def main(options: Options) -> None:
     for number in range(options.shards):
         chunks = [chunk_state(passage_values(options, rng), rng, sampled=number == 0) for _ in range(options.chunks)]
         seconds, state = timed(partial(fold, chunks))
-        packing, body = timed(partial(pack, state))
+        packing, body = timed(partial(pack_state, state))
         packed.append(body)
         if number in (0, options.shards - 1):
             print(
                 f"shard {number}: {options.chunks} chunks folded in {seconds:.2f} s, {len(state.stats.latents):,} live "
                 f"latents, packed in {packing:.2f} s into {len(body) / 1e6:,.0f} MB"
             )
-    unpacking, _ = timed(lambda: unpack(packed[-1]))
-    folding, state = timed(lambda: fold(map(unpack, packed)))
+    unpacking, _ = timed(lambda: unpack_state(packed[-1]))
+    folding, state = timed(lambda: fold(map(unpack_state, packed)))
     sizes = ", ".join(f"{name} {size / 1e6:,.0f} MB" for name, size in bytes_of(state).items())
     print(f"a shard read in {unpacking:.2f} s; {options.shards} shards read and merged in {folding:.2f} s")
-    print(f"merged state: {len(state.stats.latents):,} live latents; {sizes}; packed {len(pack(state)) / 1e6:,.0f} MB")
+    print(f"merged state: {len(state.stats.latents):,} live latents; {sizes}; {len(pack_state(state)) / 1e6:,.0f} MB")
     print(f"peak memory of this process {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB")
 
 

@@ -27,16 +27,19 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import AutoTokenizer
 
-from stratalens.corpus.readers import find_files, read_rows
+from stratalens.corpus.readers import read_rows
+from stratalens.corpus.text_files import find_files
 from stratalens.files.hashing import hash64
+from stratalens.models.batches import TokenBatch, pack_batches
 from stratalens.models.embedded import (
     MODEL_NAME,
     MODEL_PACKAGE,
     SAE_DIRECTORY,
     embedded_model_directory,
 )
-from stratalens.models.loading import forward, hooked, load_model
-from stratalens.models.tokens import PassageCutter, TokenBatch, pack
+from stratalens.models.hooks import forward, hooked
+from stratalens.models.loading import load_model
+from stratalens.models.tokens import PassageCutter
 
 SINK_RATIO = 10.0
 HELD_OUT_ONE_IN = 20
@@ -377,7 +380,7 @@ def training_batches(recipe: Recipe, cutter: PassageCutter) -> list[TokenBatch]:
     batches = [
         batch
         for first in range(0, len(chosen), 512)
-        for batch in pack(chosen[first : first + 512], 2 * recipe.batch_tokens, cutter.special_ids)
+        for batch in pack_batches(chosen[first : first + 512], 2 * recipe.batch_tokens, cutter.special_ids)
     ]
     return [batches[i] for i in np.random.default_rng(recipe.seed + 1).permutation(len(batches))]
 
@@ -387,7 +390,7 @@ def measure(recipe: Recipe, cutter: PassageCutter, activations: Activations, wei
     results: dict[int, dict[str, dict[str, float]]] = {layer: {} for layer in recipe.layers}
     everything: dict[int, list[Tensor]] = {layer: [] for layer in recipe.layers}
     for subject in recipe.shares:
-        batches = pack(sequences(recipe, cutter, subject, held_out=True), 4096, cutter.special_ids)
+        batches = pack_batches(sequences(recipe, cutter, subject, held_out=True), 4096, cutter.special_ids)
         read = [activations.read(batch) for batch in batches]
         for layer in recipe.layers:
             x = torch.cat([one[layer] for one in read])

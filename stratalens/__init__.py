@@ -1,11 +1,58 @@
-"""stratalens finds which features of a language model belong to a domain, layer by layer, and shows the evidence."""
+"""stratalens finds which features of a language model belong to a domain, layer by layer, and shows the evidence.
 
+    result = stratalens.analyze(layers=[4, 10], top_n=20, output_dir="results")
+    result.top_features  # pandas DataFrame, best first across layers
+
+Importing this package loads neither torch nor pandas: names are looked up where they are first used.
+"""
+
+from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from stratalens.commands.analyze import Result
+from stratalens.errors import (
+    CapacityError,
+    CheckpointError,
+    ConfigError,
+    CorpusError,
+    LabelingError,
+    MismatchError,
+    ModelError,
+    OutputError,
+    StratalensError,
+)
 
-__all__ = ["analyze"]
+if TYPE_CHECKING:
+    from stratalens.report.saved import Result, load_result
+
+__all__ = [
+    "CapacityError",
+    "CheckpointError",
+    "ConfigError",
+    "CorpusError",
+    "LabelingError",
+    "MismatchError",
+    "ModelError",
+    "OutputError",
+    "Result",
+    "StratalensError",
+    "analyze",
+    "label",
+    "load_result",
+    "rank",
+]
+_LATE = {"Result": "stratalens.report.saved", "load_result": "stratalens.report.saved"}
+
+
+def __getattr__(name: str) -> object:
+    """Look up a name whose module is heavy."""
+    if name not in _LATE:
+        raise AttributeError(f"the package stratalens has no attribute `{name}`")
+    return getattr(import_module(_LATE[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
 
 def analyze(**options: object) -> "Result":
@@ -14,13 +61,45 @@ def analyze(**options: object) -> "Result":
     Args:
         options: the options of `stratalens analyze`, such as `layers=[4, 10]`, `top_n=20` or `output_dir="results"`.
 
-    Returns:
-        The finished run: `top_features`, `best_features`, `layers` and `all_features(layer)` are pandas DataFrames.
-
     Raises:
         StratalensError: the input is not usable; the message says what to do.
     """
-    from stratalens.commands import analyze as run
-    from stratalens.config import make_config
+    from stratalens.commands.analyze import analyze as run
+    from stratalens.config.options import RunConfig
+    from stratalens.config.validation import validated
 
-    return run.analyze(make_config(**options))
+    return run(validated(RunConfig, options))
+
+
+def rank(result_dir: str | Path, **options: object) -> "Result":
+    """Rank the features of a finished result again, without model and text, and write its tables anew.
+
+    Args:
+        result_dir: the `output_dir` of a run.
+        options: the options of `stratalens rank`, such as `rank_by="auroc"`; what is not given stays as it was.
+
+    Raises:
+        StratalensError: there is no such result, or an option is wrong.
+    """
+    from stratalens.commands.rank import rank as run
+    from stratalens.config.options import RankConfig
+    from stratalens.config.validation import validated
+
+    return run(Path(result_dir), validated(RankConfig, options))
+
+
+def label(result_dir: str | Path, **options: object) -> "Result":
+    """Label the features of a finished result again and write its tables anew.
+
+    Args:
+        result_dir: the `output_dir` of a run.
+        options: the options of `stratalens label`, such as `lexicon="my_concepts.yaml"`.
+
+    Raises:
+        StratalensError: there is no such result, or an option or the labelling model is not usable.
+    """
+    from stratalens.commands.label import label as run
+    from stratalens.config.options import LabelConfig
+    from stratalens.config.validation import validated
+
+    return run(Path(result_dir), validated(LabelConfig, options))

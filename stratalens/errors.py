@@ -7,6 +7,7 @@
     ├── CheckpointError          a sparse autoencoder is missing, corrupt or of an unknown kind
     │   └── MismatchError        a sparse autoencoder does not belong to this model or layer
     ├── CapacityError            memory does not suffice
+    ├── LabelingError            the labelling model cannot be used
     └── OutputError              results cannot be written
 
 Every message says what was found, what was expected and what to do. A broken invariant is an assert, not one of these.
@@ -52,3 +53,7 @@ class CapacityError(StratalensError):
 
 class OutputError(StratalensError):
     """Results cannot be written."""
+
+
+class LabelingError(StratalensError):
+    """The labelling model cannot be used at all: no such address or model, wrong key, missing package."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from figures_off import draw_no_figures
 from shared import made_once
 from tiny import tiny_run_arguments, tiny_tokenizer, write_small_texts, write_tiny_model, write_tiny_saes
 from transformers import AutoTokenizer
@@ -37,7 +38,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def no_figures(request, monkeypatch) -> None:
     """Static figures take longer than a tiny run: they are drawn where a test is marked as one that looks at them."""
     if request.node.get_closest_marker("figures") is None:
-        monkeypatch.setattr("stratalens.report.figures.write.write_figures", lambda _tables, _directory: None)
+        draw_no_figures(monkeypatch)
 
 
 @pytest.fixture(scope="session")

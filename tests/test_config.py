@@ -8,13 +8,12 @@ from pathlib import Path
 import pytest
 
 import stratalens
-from stratalens.cli.main import main, parse
-from stratalens.config import (
-    RunConfig,
-    make_config,
-    parse_layers,
-    read_config_file,
-)
+from stratalens.cli.arguments import parse
+from stratalens.cli.main import main
+from stratalens.config.config_file import read_config_file
+from stratalens.config.layer_numbers import parse_layers
+from stratalens.config.options import RunConfig
+from stratalens.config.validation import make_config
 from stratalens.errors import ConfigError
 
 HEAVY = ("torch", "transformers", "numpy", "pandas", "matplotlib", "huggingface_hub")

@@ -1,155 +1,57 @@
-"""Data flows one way: a module imports only modules that stand before it, and importing the package does nothing."""
+"""The house stays in order: rooms in one direction, small files, one name for one thing, a small public surface."""
 
 import ast
 import subprocess
 import sys
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 import stratalens
+from stratalens import errors
 
 ROOT = Path(stratalens.__file__).parent
-ORDER = [
-    "cli",
-    "commands",
-    "corpus",
-    "evidence",
-    "files",
-    "harvest",
-    "harvest.state",
-    "labels",
-    "labels.concepts",
-    "labels.llm",
-    "models",
-    "ranking",
-    "report",
-    "report.figures",
-    "report.page",
-    "saes",
-    "saes.formats",
-    "errors",
-    "files.redaction",
-    "files.hashing",
-    "files.plain_yaml",
-    "files.damaged",
-    "config",
-    "progress",
-    "models.memory",
-    "models.loading",
-    "models.embedded",
-    "corpus.builtin",
-    "corpus.remote",
-    "corpus.rows",
-    "corpus.hub_datasets",
-    "corpus.readers",
-    "ranking.feature_list",
-    "corpus.words",
-    "corpus.corpus",
-    "corpus.survey",
-    "models.token_classes",
-    "models.tokens",
-    "saes.sae",
-    "saes.formats.sparsify",
-    "models.source",
-    "harvest.inputs",
-    "harvest.state.statistics",
-    "harvest.state.top_examples",
-    "harvest.state.document_sample",
-    "harvest.state.layer_state",
-    "files.atomic",
-    "harvest.store",
-    "harvest.shards",
-    "models.batches",
-    "saes.fit_check",
-    "harvest.shard_reader",
-    "ranking.contrast",
-    "ranking.rank",
-    "evidence.passages",
-    "evidence.similarity",
-    "evidence.evidence",
-    "evidence.examples",
-    "labels.concepts.lexicon",
-    "labels.concepts.annotation",
-    "labels.concepts.associations",
-    "evidence.logit_lens",
-    "labels.llm.chat",
-    "labels.llm.dialect",
-    "labels.llm.endpoint",
-    "labels.llm.local",
-    "labels.llm.cache",
-    "labels.detection",
-    "labels.term_judge",
-    "labels.evidence_labels",
-    "labels.feature_label",
-    "labels.by_evidence",
-    "labels.prompts",
-    "labels.answers",
-    "labels.judge",
-    "labels.by_model",
-    "files.output_dir",
-    "report.formats",
-    "report.label_tables",
-    "report.tables",
-    "report.figures.drawing",
-    "report.figures.forest",
-    "report.figures.layer",
-    "report.figures.overview",
-    "report.figures.write",
-    "report.run_record",
-    "report.page.wording",
-    "report.evidence_file",
-    "report.run_facts",
-    "report.saved",
-    "ranking.layer_details",
-    "report.page.data",
-    "report.page.write",
-    "harvest.memory_plan",
-    "harvest.open_model",
-    "harvest.workers",
-    "harvest.ray_workers",
-    "harvest.context",
-    "harvest.harvest",
-    "evidence.collect",
-    "labels.labelling",
-    "report.publish",
-    "commands.analyze",
-    "commands.label",
-    "commands.rank",
-    "commands.report",
-    "commands.dry_run",
-    "cli.terminal",
-    "cli.show",
-    "cli.main",
-    "cli.menu",
-    "__main__",
-]
+MAX_FILE_LINES = 300
+MAX_FUNCTION_LINES = 40
+SUFFIXES = (".py", ".js", ".css", ".html")
+Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
-def module_name(path: Path) -> str:
-    parts = path.relative_to(ROOT).with_suffix("").parts
-    return ".".join(part for part in parts if part != "__init__")
-
-
-def imports(path: Path) -> set[str]:
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "stratalens":
-            inside = node.module.removeprefix("stratalens").lstrip(".")
-            names = {f"{inside}.{alias.name}".lstrip(".") for alias in node.names}
-            found |= {name for name in names if name in ORDER} or {inside}
-    return found
-
-
-def test_every_module_has_its_place():
-    modules = {module_name(path) for path in ROOT.rglob("*.py")} - {""}
-    assert modules == set(ORDER)
-
-
-def test_imports_point_only_upstream():
+def nodes(kind: type) -> Iterator[tuple[Path, ast.AST]]:
+    """All nodes of a kind in the package, each with its file."""
     for path in ROOT.rglob("*.py"):
-        name = module_name(path)
-        if name:
-            later = {other for other in imports(path) if ORDER.index(other) >= ORDER.index(name)}
-            assert not later, f"{name} imports {sorted(later)}"
+        yield from ((path, node) for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, kind))
+
+
+def test_no_file_is_long():
+    files = (path for path in ROOT.rglob("*") if path.suffix in SUFFIXES)
+    lengths = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in files}
+    assert {str(path): length for path, length in lengths.items() if length > MAX_FILE_LINES} == {}
+
+
+def test_no_function_is_long():
+    """The docstring apart: it may explain as much as it takes."""
+    long = {}
+    for path, node in nodes(Function):
+        assert isinstance(node, Function)
+        documented = node.body[0] if ast.get_docstring(node) else None
+        length = node.end_lineno - node.lineno + 1  # pyright: ignore[reportOptionalOperand]
+        length -= documented.end_lineno - documented.lineno + 1 if documented else 0  # pyright: ignore[reportOptionalOperand]
+        if length > MAX_FUNCTION_LINES:
+            long[f"{path.relative_to(ROOT)}: {node.name}"] = length
+    assert long == {}
+
+
+def test_no_two_public_classes_share_a_name():
+    names = Counter(node.name for _, node in nodes(ast.ClassDef) if not node.name.startswith("_"))  # pyright: ignore[reportAttributeAccessIssue]
+    assert [name for name, times in names.items() if times > 1] == []
+
+
+def test_every_room_says_what_it_is():
+    for folder in {path.parent for path in ROOT.rglob("*.py")}:
+        assert ast.get_docstring(ast.parse((folder / "__init__.py").read_text())), folder
 
 
 def test_importing_the_package_loads_nothing_heavy_and_touches_nothing(tmp_path):
@@ -159,5 +61,14 @@ def test_importing_the_package_loads_nothing_heavy_and_touches_nothing(tmp_path)
     assert not list(tmp_path.iterdir())
 
 
-def test_the_public_surface_is_small():
-    assert stratalens.__all__ == ["analyze"]
+def test_the_public_names_are_these_and_can_be_imported():
+    kinds = [name for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, Exception)]
+    assert sorted(stratalens.__all__) == sorted(["analyze", "rank", "label", "load_result", "Result", *kinds])
+    for name in stratalens.__all__:
+        assert callable(getattr(stratalens, name)), name
+    assert set(stratalens.__all__) <= set(dir(stratalens))
+
+
+def test_a_name_that_there_is_not_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="has no attribute `analyse`"):
+        stratalens.analyse  # noqa: B018  # pyright: ignore[reportAttributeAccessIssue]

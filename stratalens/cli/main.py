@@ -4,57 +4,60 @@ import errno
 import io
 import os
 import sys
+import time
 from collections.abc import Callable
-from contextlib import redirect_stderr
-from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from pydantic import BaseModel, Field, create_model
-
-from stratalens.config import (
+from stratalens.cli.arguments import parse
+from stratalens.config.options import (
     LabelConfig,
     RankConfig,
     ReportConfig,
     RunConfig,
-    make_config,
-    read_config_file,
-    validated,
 )
 from stratalens.errors import ConfigError, StratalensError, printable
 
 if TYPE_CHECKING:
     from stratalens.cli.terminal import Terminal
-    from stratalens.commands.analyze import Result
+    from stratalens.report.saved import Result
 
+STARTED = time.perf_counter()
 USAGE = """usage: stratalens COMMAND [OPTIONS]
 
 Finds which features of a language model belong to a domain, layer by layer, and shows the evidence.
 
-commands:
+commands, in the order of your work:
   analyze     run the complete analysis
-  rank        rank the features of a finished result again: stratalens rank RESULT_DIR [OPTIONS]
+  show        print everything known of one feature: stratalens show RESULT_DIR LAYER FEATURE
+  rank        rank the features of a finished result again, in seconds: stratalens rank RESULT_DIR [OPTIONS]
   label       label the features of a finished result again: stratalens label RESULT_DIR [OPTIONS]
   report      write report.html and the figures of a finished result again: stratalens report RESULT_DIR
-  show        print everything known of one feature: stratalens show RESULT_DIR LAYER FEATURE
-
-Each command lists its options with --help.
 
 options:
   --version   print the version
-  --help      print this
+  --help      print this; each command lists its own options with --help
+
+To begin with the embedded model and the built-in texts, type:
+  stratalens analyze --output_dir results
 """
+EXAMPLES = {
+    "analyze": "stratalens analyze --base_model MODEL --sae_model SAES --layers 4 10-12 16 --output_dir results",
+    "rank": "stratalens rank results --rank_by auroc --top_n 20",
+    "label": "stratalens label results --labeling_endpoint http://localhost:8000/v1",
+    "report": "stratalens report results",
+    "show": "stratalens show results 16 163",
+}
 BAD_INPUT = 2
 INTERRUPTED = 130
-GO_ON = "Interrupted; run the same command again to go on with what was read and labelled so far"
-SYSTEM_REFUSES = frozenset(
+CONTINUE = "Interrupted; run the same command again to continue with what was read and labelled so far"
+MACHINE_ERRORS = frozenset(
     [errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENAMETOOLONG]
 )
-"""What only the machine can mend; any other failure of a file that is not told by name is a bug."""
-LONGEST_LINE = 1500
+"""Errors that only the user of the machine can mend; any other `OSError` that gets here is a bug."""
+MAX_LINE_CHARACTERS = 1500
 STANDARD_OUTPUT = 1
 """Number of the file; Python flushes it once more at its own end."""
-Parsed = TypeVar("Parsed", bound=BaseModel)
 OnResult = TypeVar("OnResult", RankConfig, LabelConfig, ReportConfig)
 
 
@@ -65,23 +68,22 @@ def main(arguments: list[str] | None = None) -> int:
         try:
             return _command(words)
         finally:
-            if sys.stdout is not None:  # a reader that has gone shows here, not while Python shuts down
+            if sys.stdout is not None:  # a reader that has gone must show here, not while Python shuts down
                 sys.stdout.flush()
     except StratalensError as error:
         return _fail(str(error))
     except KeyboardInterrupt:
-        print(
-            "Interrupted; run the same command again to go on with what was read and labelled so far", file=sys.stderr
-        )
+        print(CONTINUE, file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), STANDARD_OUTPUT)
         return 0
     except OSError as error:
-        if error.errno not in SYSTEM_REFUSES:
+        if error.errno not in MACHINE_ERRORS:
             raise
         place = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
-        return _fail(f"{place}the system refuses: {error.strerror}; mend that and run the same command again")
+        what = (error.strerror or "unknown").lower()
+        return _fail(f"{place}operating system error: {what}; {_remedy(error.errno)} and run the same command again")
     except (MemoryError, RuntimeError) as error:
         from stratalens.models.memory import out_of_memory
 
@@ -103,6 +105,12 @@ def entry_point() -> None:
     sys.exit(code)
 
 
+def _remedy(number: int | None) -> str:
+    if number in (errno.ENOSPC, errno.EDQUOT):
+        return "free some space"
+    return "give access to it" if number in (errno.EACCES, errno.EPERM, errno.EROFS) else "mend that"
+
+
 def _fail(message: str) -> int:
     print(f"stratalens: {_on_one_line(message)}", file=sys.stderr)
     return BAD_INPUT
@@ -111,7 +119,7 @@ def _fail(message: str) -> int:
 def _on_one_line(message: str) -> str:
     """What files and servers put into a message can neither break the line, nor fill the screen, nor steer it."""
     text = printable(" ".join(message.split()))
-    return text if len(text) <= LONGEST_LINE else f"{text[: LONGEST_LINE - 300]} ... {text[-300:]}"
+    return text if len(text) <= MAX_LINE_CHARACTERS else f"{text[: MAX_LINE_CHARACTERS - 300]} ... {text[-300:]}"
 
 
 def _command(words: list[str]) -> int:
@@ -125,10 +133,10 @@ def _command(words: list[str]) -> int:
         return 0
     commands = {
         "analyze": run_analysis,
+        "show": run_show,
         "rank": run_ranking,
         "label": run_labelling,
         "report": run_report,
-        "show": run_show,
     }
     if words[0] not in commands:
         raise ConfigError(f"unknown command `{words[0]}`; see stratalens --help")
@@ -137,19 +145,21 @@ def _command(words: list[str]) -> int:
 
 def run_analysis(words: list[str], program: str = "stratalens analyze") -> int:
     """Run `analyze` with its options."""
-    config = parse(words, program, RunConfig)
+    config = parse(words, program, RunConfig, EXAMPLES["analyze"])
     from stratalens.cli.terminal import Terminal
 
     terminal = Terminal(config.quiet)
     if config.dry_run:
-        from stratalens.commands.dry_run import estimate
+        from stratalens.commands.dry_run import dry_run
 
-        for line in estimate(config, terminal):
+        for line in dry_run(config, terminal):
             terminal.say(line)
         return 0
     from stratalens.commands.analyze import analyze
 
-    terminal.show(analyze(config, terminal))
+    result = analyze(config, terminal, started=STARTED)
+    terminal.show_result(result)
+    terminal.show_timings(result)
     return 0
 
 
@@ -157,9 +167,9 @@ def run_ranking(words: list[str]) -> int:
     """Run `rank` with its options."""
 
     def act(directory: Path, options: RankConfig, terminal: "Terminal") -> "Result":
-        from stratalens.commands.rank import rerank
+        from stratalens.commands.rank import rank
 
-        return rerank(directory, options, terminal)
+        return rank(directory, options, terminal)
 
     return _on_result(words, "rank", RankConfig, act)
 
@@ -168,9 +178,9 @@ def run_labelling(words: list[str]) -> int:
     """Run `label` with its options."""
 
     def act(directory: Path, options: LabelConfig, terminal: "Terminal") -> "Result":
-        from stratalens.commands.label import relabel
+        from stratalens.commands.label import label
 
-        return relabel(directory, options, terminal)
+        return label(directory, options, terminal)
 
     return _on_result(words, "label", LabelConfig, act)
 
@@ -179,9 +189,9 @@ def run_report(words: list[str]) -> int:
     """Run `report` with its options."""
 
     def act(directory: Path, options: ReportConfig, terminal: "Terminal") -> "Result":
-        from stratalens.commands.report import redraw
+        from stratalens.commands.report import report
 
-        return redraw(directory)
+        return report(directory)
 
     return _on_result(words, "report", ReportConfig, act)
 
@@ -192,11 +202,11 @@ def _on_result(
     """Run a command that works on a finished result: RESULT_DIR comes first, its options after it."""
     program = f"stratalens {command} RESULT_DIR"
     directory, rest = _result_directory(words, program)
-    options = parse(rest, program, kind)
+    options = parse(rest, program, kind, EXAMPLES[command])
     from stratalens.cli.terminal import Terminal
 
     terminal = Terminal(options.quiet)
-    terminal.show(act(directory, options, terminal))
+    terminal.show_result(act(directory, options, terminal))
     return 0
 
 
@@ -204,7 +214,9 @@ def run_show(words: list[str]) -> int:
     """Run `show`."""
     program = "stratalens show RESULT_DIR LAYER FEATURE"
     if "-h" in words or "--help" in words:
-        print(f"usage: {program}\n\nPrints everything that a result knows of one feature.")
+        print(
+            f"usage: {program}\n\nPrints everything that a result knows of one feature.\n\nExample: {EXAMPLES['show']}"
+        )
         return 0
     directory, rest = _result_directory(words, program)
     if len(rest) != 2 or not all(word.isdecimal() and len(word) < 9 for word in rest):
@@ -222,68 +234,3 @@ def _result_directory(words: list[str], program: str) -> tuple[Path, list[str]]:
     if not words or words[0].startswith("-"):
         raise ConfigError(f"the result directory comes first: {program}")
     return Path(words[0]).expanduser(), words[1:]
-
-
-def parse(words: list[str], program: str, kind: type[Parsed]) -> Parsed:
-    """Configuration from arguments: defaults, then the file of `--config`, then flags.
-
-    Args:
-        words: the arguments.
-        program: as named in help and complaints.
-        kind: the configuration; the one of an analysis takes a `--config` file as well.
-
-    Raises:
-        ConfigError: an argument or the file is wrong.
-    """
-    import tyro
-
-    _refuse_repeated(words)
-    fields: dict[str, Any] = {
-        name: (field.annotation, Field(field.default, description=field.description))
-        for name, field in kind.model_fields.items()
-    }
-    takes_file = "output_dir" in kind.model_fields
-    file = _config_argument(words) if takes_file else None
-    if takes_file:
-        described = Field(None, description="YAML file with options, or the run.json of an earlier run.")
-        fields = {"config": (str | None, described), **fields}
-    options = create_model("Options", __doc__=kind.__doc__, **fields)
-    loaded: dict[str, Any] = make_config(**read_config_file(Path(file).expanduser())).model_dump() if file else {}
-    default = options(**loaded, **({"config": file} if takes_file else {}))
-    complaints = io.StringIO()
-    try:
-        with redirect_stderr(complaints):
-            parsed = tyro.cli(options, prog=program, args=words, default=default)
-    except SystemExit as stop:
-        if stop.code == 0:
-            raise
-        raise ConfigError(_one_line(complaints.getvalue(), program)) from None
-    given: dict[str, Any] = parsed.model_dump(exclude={"config"})
-    return validated(kind, given)
-
-
-def _refuse_repeated(words: list[str]) -> None:
-    flags = [word.split("=")[0].replace("_", "-") for word in words if word.startswith("--")]
-    flags = [flag.replace("--no-", "--", 1) for flag in flags]
-    for flag in flags:
-        if flags.count(flag) > 1:
-            raise ConfigError(f"{flag} is given more than once; give it once (several values go behind one flag)")
-
-
-def _config_argument(words: list[str]) -> str | None:
-    for place, word in enumerate(words):
-        if word.startswith("--config="):
-            return word.removeprefix("--config=")
-        if word == "--config":
-            if place + 1 == len(words):
-                raise ConfigError("--config needs a file")
-            return words[place + 1]
-    return None
-
-
-def _one_line(complaint: str, program: str) -> str:
-    """The first sentence of a framed complaint, without its frame."""
-    lines = [line.strip().strip("│|").strip() for line in complaint.splitlines()[1:]]
-    groups = groupby(lines, key=lambda line: any(ch.isalnum() for ch in line))
-    message = next((" ".join(group) for has_words, group in groups if has_words), "")
-    return f"{message or 'the arguments cannot be read'}; see {program} --help"

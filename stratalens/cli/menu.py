@@ -5,7 +5,7 @@ from typing import NamedTuple
 from stratalens.cli.main import main as run
 
 
-class Choice(NamedTuple):
+class MenuEntry(NamedTuple):
     """A line of the menu."""
 
     title: str
@@ -15,10 +15,10 @@ class Choice(NamedTuple):
 
 
 CHOICES = {
-    "1": Choice("Complete analysis", "4 10 16 22 28", "complete_financial_analysis"),
-    "2": Choice("Fast analysis", "16 22", "fast_financial_analysis"),
-    "3": Choice("Single layer analysis", "16", "single_layer_analysis"),
-    "4": Choice("Custom analysis", "", "custom_financial_analysis"),
+    "1": MenuEntry("Complete analysis", "4 10 16 22 28", "complete_financial_analysis"),
+    "2": MenuEntry("Fast analysis", "16 22", "fast_financial_analysis"),
+    "3": MenuEntry("Single layer analysis", "16", "single_layer_analysis"),
+    "4": MenuEntry("Custom analysis", "", "custom_financial_analysis"),
 }
 
 

@@ -14,7 +14,7 @@ from stratalens.errors import ConfigError, printable
 from stratalens.files.damaged import damaged
 from stratalens.report.evidence_file import EVIDENCE_FILE, StoredExample, read_evidence_file
 from stratalens.report.page.wording import FLAG_MEANINGS, KINDS
-from stratalens.report.saved import SavedResult, load_result
+from stratalens.report.saved import Result, load_result
 
 STRONG = 0.5
 """Tokens with this share of the passage's strongest activation stand in double square brackets."""
@@ -101,8 +101,8 @@ def _print_statistics(console: Console, row: dict[str, Any], domain: str) -> Non
         console.print(f"Flag {flag}: {FLAG_MEANINGS.get(flag, flag)}")
 
 
-def _print_evidence(console: Console, saved: SavedResult, layer: int, feature: int) -> None:
-    path = saved.directory / f"layer_{layer}" / EVIDENCE_FILE
+def _print_evidence(console: Console, saved: Result, layer: int, feature: int) -> None:
+    path = saved.output_dir / f"layer_{layer}" / EVIDENCE_FILE
     one = read_evidence_file(path).get(feature)
     if one is None:
         raise damaged(path, f"nothing on feature {feature}")

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from shlex import quote
 from textwrap import shorten
 
 import pandas as pd
@@ -11,9 +12,9 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from stratalens.commands.analyze import Result
 from stratalens.errors import printable
 from stratalens.progress import Advance
+from stratalens.report.saved import Result
 
 FEATURES_SHOWN = 10
 WIDTH_OF_FILES = 150
@@ -70,11 +71,23 @@ class Terminal:
 
             yield advance
 
-    def show(self, result: Result) -> None:
-        """Print the layer table, the top features and where the results are."""
+    def stage(self, name: str) -> None:
+        """Nothing to see: the bars tell where a run is."""
+
+    def show_result(self, result: Result) -> None:
+        """Print the layer table, the top features, where the results are and what to type next."""
         self.console.print(_layer_table(result))
         self.console.print(_feature_table(result, max(12, self.console.width - WIDTH_OF_NUMBERS)))
         self.say(f"Results: {result.output_dir.resolve()}")
+        for row in result.top_features.head(1).to_dict("records"):
+            self.say(f"Next: stratalens show {quote(str(result.output_dir))} {row['layer']} {row['feature_number']}")
+
+    def show_timings(self, result: Result) -> None:
+        """Print how long each stage of the run took, and the peak of its memory."""
+        seconds = result.record["seconds"]
+        stages = ", ".join(f"{stage} {took:.1f}" for stage, took in seconds.items())
+        peak = result.record["peak_memory_bytes"] / 1e9
+        self.say(f"Took {sum(seconds.values()):.1f} s ({stages}); peak memory {peak:.2f} GB")
 
 
 def _layer_table(result: Result) -> Table:

@@ -1,52 +1,51 @@
-"""What a run would do and what it would take, told without loading the weights."""
+"""Tell what a run would do and what it would take, without loading the weights."""
 
 import time
 from itertools import islice
 
 import torch
 
-from stratalens.config import RunConfig
-from stratalens.harvest.inputs import Prepared
+from stratalens.config.options import RunConfig
+from stratalens.harvest.inputs import RunInputs, find_inputs
 from stratalens.harvest.memory_plan import count_parameters, estimate_memory
-from stratalens.harvest.open_model import prepare
+from stratalens.harvest.open_model import describe_model
 from stratalens.models.loading import choose_device, choose_dtype
-from stratalens.progress import Listener
-from stratalens.report import run_record as record
+from stratalens.progress import Progress
 
 SAMPLED_ROWS = 500
 SUSTAINED_SHARE = 0.5
 """Share of the speed of one large matrix product that a forward pass sustains."""
 
 
-def estimate(config: RunConfig, listener: Listener) -> list[str]:
+def dry_run(config: RunConfig, progress: Progress) -> list[str]:
     """Lines that say what would run, how much memory and how much time it would take.
 
     Time counts 2 x parameters x tokens operations at half the speed of a large matrix product measured here.
     """
-    ready = prepare(config, listener)
+    inputs = find_inputs(config, progress)
     device = choose_device(config.device)
     dtype = choose_dtype(config.dtype, device)
-    parameters, _ = count_parameters(ready)
-    tokens = count_tokens(ready)
+    parameters, _ = count_parameters(inputs)
+    tokens = count_tokens(inputs)
     speed = SUSTAINED_SHARE * matrix_speed(device, dtype)
     seconds = 2 * parameters * tokens / speed
     return [
-        record.describe_model(ready.source, ready.saes, device, dtype),
+        describe_model(inputs.source, inputs.saes, device, dtype),
         f"Results would go to {config.output_dir}",
         f"About {tokens:,} tokens through {parameters / 1e6:,.0f} million parameters",
-        estimate_memory(config, ready, device, dtype).describe(),
+        estimate_memory(config, inputs, device, dtype).describe(),
         f"About {_duration(seconds)} of reading at {speed / 1e12:.2f} TFLOP/s",
         "Dry run: nothing was analysed or written",
     ]
 
 
-def count_tokens(ready: Prepared) -> int:
+def count_tokens(inputs: RunInputs) -> int:
     """Tokens of all rows that count, from the first few hundred of them."""
     lengths = [
-        sum(len(ready.cutter.sequence(span)) for span in ready.cutter.spans(row.text))
-        for row in islice(ready.survey.select(ready.corpus), SAMPLED_ROWS)
+        sum(len(inputs.cutter.sequence(span)) for span in inputs.cutter.spans(row.text))
+        for row in islice(inputs.survey.select(inputs.corpus), SAMPLED_ROWS)
     ]
-    return round(sum(lengths) / max(1, len(lengths)) * ready.survey.kept_rows)
+    return round(sum(lengths) / max(1, len(lengths)) * inputs.survey.kept_rows)
 
 
 def matrix_speed(device: torch.device, dtype: torch.dtype, size: int = 1024) -> float:

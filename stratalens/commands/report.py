@@ -1,33 +1,24 @@
-"""The page and the figures again, for a finished result: no model, no text, nothing ranked or labelled anew."""
+"""Write page and figures of a finished result again: no model, no text, nothing ranked or labelled anew."""
 
+from dataclasses import replace
 from pathlib import Path
 
-from stratalens.commands.analyze import Result
-from stratalens.files.output_dir import workplace
-from stratalens.report import tables
-from stratalens.report.figures import write as figures
-from stratalens.report.publish import present
-from stratalens.report.saved import load_result
+from stratalens.files.output_dir import working_in
+from stratalens.report.figures.write import write_figures
+from stratalens.report.publish import write_record, write_result_page
+from stratalens.report.saved import Result, load_result, require_result
 
 
-def redraw(directory: Path) -> Result:
+def report(directory: Path) -> Result:
     """Write page and figures of a finished result anew.
 
     Raises:
         StratalensError: there is no such result, or it is damaged.
     """
-    load_result(directory)  # before anything is locked or made where no result is
-    with workplace(directory) as place:
-        saved = load_result(directory)
-        arranged = tables.build(
-            saved.config.domain,
-            saved.findings.top,
-            saved.findings.latents,
-            saved.findings.facts,
-            compare_by=saved.config.compare_layers_by,
-            min_specialization=saved.config.min_specialization,
-            top_features_n=saved.config.top_features_n,
-        )
-        figures.write_figures(arranged, place.staging)
-        content = present(arranged, saved.record, saved.harvest, directory, place.staging, others=saved.record["files"])
-    return Result(directory, arranged, content)
+    require_result(directory)  # before anything is made or locked
+    with working_in(directory) as work:
+        result = load_result(directory)
+        write_figures(result.tables, work.staging)
+        write_result_page(result.tables, result.record, result.harvest, directory, work.staging)
+        record = write_record(result.record, result.harvest, work.staging, others=result.record["files"])
+    return replace(result, record=record)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from stratalens.errors import ConfigError
-from stratalens.models.embedded import DATA_DIRECTORY
+from stratalens.files.locations import DATA_DIRECTORY
 
 BUILT_IN_DOMAINS = ("financial", "medical", "legal")
 

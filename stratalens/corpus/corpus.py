@@ -2,38 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from enum import IntEnum
 from functools import partial
 from pathlib import Path
 
-from stratalens.corpus.readers import (
-    Row,
-    TextFile,
-    find_files,
-    read_rows,
-)
-
-POPULATIONS = 4
-"""(domain or general) x (discovery or confirmation)."""
-
-
-class Side(IntEnum):
-    """The two sides of a contrast."""
-
-    DOMAIN = 0
-    GENERAL = 1
-
-
-class Half(IntEnum):
-    """Features are selected on discovery documents and estimated on confirmation documents."""
-
-    DISCOVERY = 0
-    CONFIRMATION = 1
-
-
-def population(side: int, half: int) -> int:
-    """Index of a population along the population axis of every statistic."""
-    return 2 * side + half
+from stratalens.corpus.populations import Side
+from stratalens.corpus.readers import TextFile, read_rows
+from stratalens.corpus.rows import Row
+from stratalens.corpus.text_files import find_files
 
 
 @dataclass(frozen=True)

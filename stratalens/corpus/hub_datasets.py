@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from stratalens.corpus.remote import foreign_errors
+from stratalens.corpus.remote import as_corpus_errors
 from stratalens.corpus.rows import ID_COLUMN, require_column
 from stratalens.errors import CorpusError
 
@@ -81,7 +81,7 @@ def open_split(split: DatasetSplit) -> OpenSplit:
         CorpusError: the package is missing, the dataset cannot be read, or has no such config, split or column.
     """
     library = _library()
-    with foreign_errors(str(split), str(split)):
+    with as_corpus_errors(str(split), str(split)):
         builder = library.load_dataset_builder(split.dataset, split.config)
         dataset = builder.as_streaming_dataset(split.split)
         names = dataset.column_names
@@ -109,7 +109,7 @@ def _library() -> Any:
 
 
 def _next(rows: Iterator[dict[str, object]], shown: str) -> dict[str, object] | None:
-    with foreign_errors(shown, shown):
+    with as_corpus_errors(shown, shown):
         return next(rows, None)
 
 

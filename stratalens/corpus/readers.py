@@ -6,33 +6,21 @@ generator's own variables would hold it until the next document is there, hence 
 
 import codecs
 import csv
-import glob
 import gzip
 import io
 import json
 import shutil
 import tempfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from itertools import count, starmap
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-from stratalens.corpus.hub_datasets import (
-    DatasetSplit,
-    is_dataset,
-    open_split,
-    parse_dataset,
-)
-from stratalens.corpus.remote import (
-    Found,
-    Url,
-    find_url,
-    is_url,
-    place_of,
-)
+from stratalens.corpus.hub_datasets import DatasetSplit, open_split
+from stratalens.corpus.remote import Url, file_at
 from stratalens.corpus.rows import (
     ID_COLUMN,
     Row,
@@ -40,7 +28,6 @@ from stratalens.corpus.rows import (
     require_column,
 )
 from stratalens.errors import CorpusError
-from stratalens.files.redaction import redacted
 
 LONGEST_FIELD = 10_000_000
 """Characters of a CSV cell or line; a longer one is an unclosed quote. Python's CSV reader takes 4 bytes for each."""
@@ -56,44 +43,6 @@ class TextFile(NamedTuple):
     reader: Callable[["TextFile", str], Iterator[Row]]
     unit: str
     """`line` or `file` for plain text, `row` for tables: what one document is."""
-
-
-def find_files(paths: Sequence[str | Path], text_unit: str = "auto") -> list[TextFile]:
-    """List the readable files under paths, addresses, directories and globs, in a stable order.
-
-    A plain-text file named itself is read by lines, one inside a directory as a whole, unless `text_unit` says
-    `line` or `file`. `hf:DATASET_ID[:CONFIG]:SPLIT:COLUMN` is a streamed dataset.
-
-    Raises:
-        CorpusError: nothing there, nothing readable there, or a file of an unknown kind was named.
-    """
-    found: dict[Path | Url | DatasetSplit, TextFile] = {}
-    for given in paths:
-        if is_dataset(given):
-            split = parse_dataset(str(given))
-            found[split] = TextFile(split, _read_dataset, "row")
-            continue
-        there = find_url(str(given)) if is_url(given) else _find_local(Path(given).expanduser())
-        files = [file for file in there.files if _reader(file)] if there.inside else there.files
-        if not files:
-            shown = redacted(str(given))
-            raise CorpusError(
-                f"{shown}: no {_KINDS} file in this directory"
-                if there.inside
-                else f"{shown}: no such file, directory or glob"
-            )
-        for file in files:
-            key = file.resolve() if isinstance(file, Path) else file
-            if not (there.inside and key in found):  # a file that is named itself as well keeps that reading
-                found[key] = _text_file(file, text_unit, whole=there.inside)
-    return list(found.values())
-
-
-def _find_local(path: Path) -> Found:
-    if path.is_dir():
-        return Found(sorted(p for p in path.rglob("*") if not _hidden(p, path) and p.is_file()), inside=True)
-    matches = [path] if path.is_file() else sorted(map(Path, glob.glob(str(path), recursive=True)))
-    return Found([match for match in matches if match.is_file()], inside=False)
 
 
 def read_rows(file: TextFile, text_column: str) -> Iterator[Row]:
@@ -141,7 +90,8 @@ def _next_line(file: TextFile, stream: io.BufferedIOBase, numbers: Iterator[int]
     return number, text.strip()
 
 
-def _read_text(file: TextFile, text_column: str) -> Iterator[Row]:
+def read_text_file(file: TextFile, text_column: str) -> Iterator[Row]:
+    """Stream the lines of a plain-text file, or the whole of it as one row."""
     if file.unit == "file":
         yield Row(_whole_text(file).strip(), None)
     else:
@@ -251,27 +201,27 @@ def _open_seekable(file: TextFile) -> Iterator[Any]:
                 yield copy
 
 
-def _read_dataset(file: TextFile, text_column: str) -> Iterator[Row]:
+def read_dataset(file: TextFile, text_column: str) -> Iterator[Row]:
     """Rows of a dataset; it names its own text column."""
     assert isinstance(file.path, DatasetSplit)
     opened = open_split(file.path)
     if opened.parquet_files:
         for location in opened.parquet_files:
-            yield from _read_parquet(TextFile(place_of(location), _read_parquet, "row"), file.path.column)
+            yield from _read_parquet(TextFile(file_at(location), _read_parquet, "row"), file.path.column)
     else:
         yield from starmap(partial(make_row, str(file.path)), opened.rows())
 
 
-_READERS: dict[str, Callable[[TextFile, str], Iterator[Row]]] = {
-    ".txt": _read_text,
-    ".md": _read_text,
+READERS: dict[str, Callable[[TextFile, str], Iterator[Row]]] = {
+    ".txt": read_text_file,
+    ".md": read_text_file,
     ".jsonl": _read_jsonl,
     ".ndjson": _read_jsonl,
     ".csv": _read_csv,
     ".tsv": _read_csv,
     ".parquet": _read_parquet,
 }
-_KINDS = ", ".join(_READERS) + " (or .gz of these)"
+READABLE_KINDS = ", ".join(READERS) + " (or .gz of these)"
 
 
 def _kind(path: Path | Url | DatasetSplit) -> str:
@@ -286,18 +236,6 @@ def _is_zipped(path: Path | Url | DatasetSplit) -> bool:
     return not isinstance(path, DatasetSplit) and path.suffix.lower() == ".gz"
 
 
-def _reader(path: Path | Url) -> Callable[[TextFile, str], Iterator[Row]] | None:
-    return _READERS.get(_kind(path))
-
-
-def _hidden(path: Path, below: Path) -> bool:
-    return any(part.startswith(".") for part in path.relative_to(below).parts)
-
-
-def _text_file(path: Path | Url, text_unit: str, whole: bool) -> TextFile:
-    reader = _reader(path)
-    if reader is None:
-        raise CorpusError(f"{path}: unknown kind of file; expected {_KINDS}")
-    if reader is not _read_text:
-        return TextFile(path, reader, "row")
-    return TextFile(path, reader, text_unit if text_unit != "auto" else ("file" if whole else "line"))
+def reader_of(path: Path | Url) -> Callable[[TextFile, str], Iterator[Row]] | None:
+    """The reader of files of this ending; None where there is none."""
+    return READERS.get(_kind(path))

@@ -55,14 +55,14 @@ class Url:
         Raises:
             CorpusError: it cannot be read; the stream raises the same in the middle.
         """
-        with foreign_errors(str(self), self.path):
+        with as_corpus_errors(str(self), self.path):
             in_ranges = not _is_web(self.filesystem) or _serves_ranges(self.filesystem, self.path)
             options = {} if in_ranges else {"block_size": 0}
             stream = self.filesystem.open(self.path, mode, **options)
         return io.BufferedReader(_Stream(stream, self, in_ranges), buffering)
 
 
-class Found(NamedTuple):
+class FoundFiles(NamedTuple):
     """What an address or a path stands for."""
 
     files: Sequence[Path | Url]
@@ -76,7 +76,7 @@ def is_url(given: str | Path) -> bool:
     return "://" in str(given)
 
 
-def find_url(given: str) -> Found:
+def find_url(given: str) -> FoundFiles:
     """Find the file, the files of a directory or the matches of a glob behind an address.
 
     Raises:
@@ -85,18 +85,20 @@ def find_url(given: str) -> Found:
     shown = redacted(given)
     if MASK in given:
         raise CorpusError(f"{shown}: its credentials were left out where this was recorded; give the whole address")
-    with foreign_errors(shown, given):
+    with as_corpus_errors(shown, given):
         filesystem, path = _file_system(given)
         if _is_file(filesystem, path):
-            return Found([_place(filesystem, path)], inside=False)
+            return FoundFiles([_place(filesystem, path)], inside=False)
         if path.endswith("/") or filesystem.isdir(path):
             names = [name for name in filesystem.find(path) if not _hidden(name.removeprefix(path))]
-            return Found(_sorted(filesystem, names), inside=True)
+            return FoundFiles(_sorted(filesystem, names), inside=True)
         matches = [name for name, entry in filesystem.glob(path, detail=True).items() if entry["type"] == "file"]
-        return Found(_sorted(filesystem, [name for name in matches if _hidden(name) <= _hidden(path)]), inside=False)
+        return FoundFiles(
+            _sorted(filesystem, [name for name in matches if _hidden(name) <= _hidden(path)]), inside=False
+        )
 
 
-def place_of(location: str) -> Path | Url:
+def file_at(location: str) -> Path | Url:
     """The file of a path or an address that is known to be one.
 
     Raises:
@@ -104,12 +106,12 @@ def place_of(location: str) -> Path | Url:
     """
     if not is_url(location):
         return Path(location)
-    with foreign_errors(redacted(location), location):
+    with as_corpus_errors(redacted(location), location):
         return _place(*_file_system(location))
 
 
 @contextmanager
-def foreign_errors(shown: str, location: str) -> Iterator[None]:
+def as_corpus_errors(shown: str, location: str) -> Iterator[None]:
     """Turn whatever a file system or a service answers into one line with its remedy.
 
     Hold nothing but calls of foreign code inside: every package brings errors of its own, without a common base, and
@@ -139,13 +141,13 @@ class _Stream(io.RawIOBase):
         return self._seekable
 
     def readinto(self, buffer: Any) -> int:
-        with foreign_errors(str(self._url), self._url.path):
+        with as_corpus_errors(str(self._url), self._url.path):
             data = self._stream.read(len(buffer))
         buffer[: len(data)] = data
         return len(data)
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        with foreign_errors(str(self._url), self._url.path):
+        with as_corpus_errors(str(self._url), self._url.path):
             return self._stream.seek(offset, whence)
 
     def tell(self) -> int:

@@ -10,12 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Int8, Int64, UInt64
 
-from stratalens.corpus.corpus import (
-    Corpus,
-    Half,
-    Side,
-    population,
-)
+from stratalens.corpus.corpus import Corpus
+from stratalens.corpus.populations import Half, Side, population
 from stratalens.errors import CorpusError
 from stratalens.files.hashing import hash64
 

@@ -1,61 +1,210 @@
-"""Evidence for some features: which passages it takes, the second pass of the model over them, the logit lens."""
+"""Collect the evidence of some features: passages, a second pass of the model over them, and the logit lens."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
-from torch import Tensor
+import numpy as np
+import torch
+from jaxtyping import Float, Float32, Int, Int32
+from scipy import sparse
+from torch import Tensor, nn
 
-from stratalens.config import RunConfig
-from stratalens.evidence.evidence import Evidence, read_evidence
-from stratalens.evidence.logit_lens import TokenLens, layer_lenses
-from stratalens.evidence.passages import Place, read_passages, sample_texts
-from stratalens.harvest.inputs import Prepared
+from stratalens.config.options import RunConfig
+from stratalens.corpus.populations import POPULATIONS
+from stratalens.evidence.evidence import Evidence, LayerEvidence, first_tokens
+from stratalens.evidence.logit_lens import FeatureLens, layer_lenses
+from stratalens.evidence.passages import (
+    Passage,
+    PassageLocation,
+    read_passages,
+    sample_texts,
+    strongest_passages,
+)
+from stratalens.harvest.inputs import RunInputs
 from stratalens.harvest.open_model import OpenModel
-from stratalens.progress import Listener
+from stratalens.harvest.store import HarvestFile
+from stratalens.models.batches import BatchRunner, TokenBatch, pack_batches
+from stratalens.models.hooks import forward, hooked
+from stratalens.progress import Progress
+from stratalens.ranking.layer_facts import HarvestSummary, layer_facts
+from stratalens.saes.hookpoint import LayerProbe
 
 
-class Gathered(NamedTuple):
-    """All that needs the model to say what features are about."""
+class CollectedEvidence(NamedTuple):
+    """What fires features and what they promote: all that takes the model to find out."""
 
     evidence: Evidence
-    lenses: dict[int, list[TokenLens]] | None
+    lenses: dict[int, list[FeatureLens]] | None
     """Layer -> the lens of each feature; None where the model's head is unknown."""
 
 
-def gather(
+def collect_evidence(
     config: RunConfig,
-    ready: Prepared,
+    inputs: RunInputs,
     opened: OpenModel,
     features: Mapping[int, Sequence[int]],
-    places: set[Place],
-    listener: Listener,
-) -> Gathered:
+    locations: set[PassageLocation],
+    progress: Progress,
+) -> CollectedEvidence:
     """Read the strongest passages of the features and a sample of all text, token by token.
 
     Args:
         config: of the run.
-        ready: its text, SAEs and tokenizer.
+        inputs: its text, SAEs and tokenizer.
         opened: its model.
         features: layer -> reported features.
-        places: of the strongest passages of the features.
-        listener: hears of the progress.
+        locations: of the strongest passages of the features.
+        progress: is told how it gets on.
     """
-    sampled = sample_texts(ready.survey, config.seed)
-    passages = read_passages(ready.corpus, ready.survey, ready.cutter, places, sampled)
-    with listener.track("Gathering evidence", len(passages) * len(opened.passes)) as advance:
+    progress.stage("evidence")
+    sampled = sample_texts(inputs.survey, config.seed)
+    passages = read_passages(inputs.corpus, inputs.survey, inputs.cutter, locations, sampled)
+    with progress.track("Gathering evidence", len(passages) * len(opened.passes)) as advance:
         evidence = read_evidence(
             opened.model,
             (list(opened.probes(layers).values()) for layers in opened.passes),
             features,
             passages,
-            special_ids=ready.cutter.special_ids,
+            special_ids=inputs.cutter.special_ids,
             batch_tokens=config.batch_tokens,
             on_batch=advance,
         )
-        decode = ready.cutter.tokenizer.decode
+        decode = inputs.cutter.tokenizer.decode
 
         def directions(layer: int) -> Tensor:
-            return ready.saes[layer].load().decoder_weight
+            return inputs.saes[layer].load().decoder_weight
 
-        lenses = layer_lenses(ready.source, directions, features, decode, opened.device, opened.dtype)
-    return Gathered(evidence, lenses)
+        lenses = layer_lenses(inputs.source, directions, features, decode, opened.device, opened.dtype)
+    return CollectedEvidence(evidence, lenses)
+
+
+class FiredEntries(NamedTuple):
+    """The tokens of one batch on which reported features fire; many, hence the narrow numbers."""
+
+    token: Int32[np.ndarray, "entry"]
+    column: Int32[np.ndarray, "entry"]
+    activation: Float32[np.ndarray, "entry"]
+
+
+class _LayerReader:
+    """Picks the activations of some latents out of what one layer's SAE reads."""
+
+    def __init__(self, probe: LayerProbe, features: Sequence[int], device: torch.device):
+        self.probe = probe
+        self.column = torch.full((probe.sae.num_latents,), -1, device=device)
+        self.column[torch.as_tensor(features, dtype=torch.long, device=device)] = torch.arange(
+            len(features), device=device
+        )
+        self.parts: list[FiredEntries] = []
+
+    def pick(
+        self,
+        batch: TokenBatch,
+        first_token: Int[Tensor, "batch"],
+        module_input: Float[Tensor, "batch seq d_model"],
+        module_output: Float[Tensor, "batch seq d_model"],
+    ) -> FiredEntries:
+        """Encode the kept positions of one batch."""
+        hidden, _, keep = self.probe.read(batch, module_input, module_output)
+        row, position = keep.nonzero(as_tuple=True)
+        latents = self.probe.sae.encode(hidden[row, position])
+        column = self.column[latents.indices]
+        fired = (column >= 0) & (latents.values > 0)
+        token = (first_token[row] + position)[:, None].expand(column.shape)
+        picked = token[fired].int(), column[fired].int(), latents.values[fired].float()
+        return FiredEntries(*(one.cpu().numpy() for one in picked))
+
+
+def read_evidence(
+    model: nn.Module,
+    passes: Iterable[Sequence[LayerProbe]],
+    features: Mapping[int, Sequence[int]],
+    passages: Sequence[Passage],
+    *,
+    special_ids: frozenset[int],
+    batch_tokens: int,
+    on_batch: Callable[[int, int], None] = lambda _passages, _tokens: None,
+) -> Evidence:
+    """Run the model over the passages once and keep the activations of the reported features.
+
+    Args:
+        model: the decoder, cut after the deepest probed block.
+        passes: what is read, some layers at a time.
+        features: layer -> its reported features.
+        passages: what to read.
+        special_ids: tokens that never count.
+        batch_tokens: tokens a batch, padding included.
+        on_batch: called with the passages and tokens of each batch done.
+    """
+    starts = first_tokens(passages)
+    layers: dict[int, LayerEvidence] = {}
+    for probes in passes:
+        readers = _read_pass(model, probes, features, passages, special_ids, batch_tokens, on_batch)
+        layers |= {one.probe.layer: _joined(one, features[one.probe.layer], int(starts[-1])) for one in readers}
+    return Evidence(list(passages), layers)
+
+
+def _read_pass(
+    model: nn.Module,
+    probes: Sequence[LayerProbe],
+    features: Mapping[int, Sequence[int]],
+    passages: Sequence[Passage],
+    special_ids: frozenset[int],
+    batch_tokens: int,
+    on_batch: Callable[[int, int], None],
+) -> list[_LayerReader]:
+    """Readers of some layers, each with what it picked."""
+    starts = first_tokens(passages)
+    device = probes[0].sae.encoder_weight.device
+    readers = [_LayerReader(probe, features[probe.layer], device) for probe in probes]
+    runner = BatchRunner(batch_tokens)
+
+    def read_batch(cpu_batch: TokenBatch) -> dict[int, FiredEntries]:
+        batch = cpu_batch.to(device)
+        first = torch.from_numpy(starts[batch.rows]).to(device)
+        found: dict[int, FiredEntries] = {}
+
+        def consumer(reader: _LayerReader, module_input: Tensor, module_output: Tensor) -> None:
+            found[reader.probe.layer] = reader.pick(batch, first, module_input, module_output)
+
+        with hooked(model, {one.probe.sae.hookpoint: partial(consumer, one) for one in readers}):
+            forward(model, batch.input_ids)
+        return found
+
+    for batch in pack_batches([passage.token_ids for passage in passages], batch_tokens, special_ids):
+        for found in runner.run(batch, read_batch):
+            for reader in readers:
+                reader.parts.append(found[reader.probe.layer])
+        on_batch(len(batch.rows), batch.tokens)
+    return readers
+
+
+def _joined(reader: _LayerReader, features: Sequence[int], tokens: int) -> LayerEvidence:
+    token, column, value = (np.concatenate([part[i] for part in reader.parts]) for i in range(3))
+    reader.parts.clear()  # while those of the next layers are still held
+    shape = (tokens, len(features))
+    return LayerEvidence(
+        np.asarray(features, dtype=np.int64), sparse.coo_array((value, (token, column)), shape=shape).tocsc()
+    )
+
+
+def summarise_harvest(
+    files: Mapping[int, HarvestFile], fvu: Mapping[int, float], features: Mapping[int, Sequence[int]]
+) -> tuple[HarvestSummary, set[PassageLocation]]:
+    """What the harvest says of layers and text, and where the strongest passages of some features are.
+
+    Args:
+        files: layer -> its harvest, of which one at a time is in memory.
+        fvu: layer -> FVU of its SAE.
+        features: layer -> features.
+    """
+    layers, split, locations = {}, {}, set()
+    totals = (np.zeros(POPULATIONS, np.int64),) * 3
+    for layer, file in files.items():
+        state = file.state()
+        layers[layer] = layer_facts(fvu[layer], state.stats)
+        split[layer] = state.batches_split
+        locations |= strongest_passages(state.examples, features[layer])
+        totals = state.stats.passages, state.stats.tokens, state.stats.countable_positions  # the same in every layer
+    return HarvestSummary(layers, split, *totals), locations

@@ -1,23 +1,16 @@
 """A second, small pass: what the reported features do on every token of the passages that evidence is drawn from."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
-from jaxtyping import Float, Float32, Int, Int32
+from jaxtyping import Float, Int
 from scipy import sparse
-from torch import Tensor, nn
 
 from stratalens.evidence.passages import Passage, load_passages, write_passages
 from stratalens.files.damaged import UNREADABLE, damaged
-from stratalens.harvest.shard_reader import LayerProbe
-from stratalens.models.batches import Room
-from stratalens.models.loading import forward, hooked
-from stratalens.models.tokens import TokenBatch, pack
 
 PASSAGES_FILE = "passages.parquet"
 
@@ -143,113 +136,3 @@ def _load_layer(path: Path, tokens: int) -> LayerEvidence:
     if matrix.dtype != np.float32 or not np.isfinite(matrix.data).all() or (matrix.data < 0).any():
         raise damaged(path, "it holds what is no activation")
     return LayerEvidence(features, matrix)
-
-
-class FiredEntries(NamedTuple):
-    """The tokens of one batch on which reported features fire; many, hence the narrow numbers."""
-
-    token: Int32[np.ndarray, "entry"]
-    column: Int32[np.ndarray, "entry"]
-    activation: Float32[np.ndarray, "entry"]
-
-
-class _LayerReader:
-    """Picks the activations of some latents out of one layer's block outputs."""
-
-    def __init__(self, probe: LayerProbe, features: Sequence[int], device: torch.device):
-        self.probe = probe
-        self.column = torch.full((probe.sae.num_latents,), -1, device=device)
-        self.column[torch.as_tensor(features, dtype=torch.long, device=device)] = torch.arange(
-            len(features), device=device
-        )
-        self.parts: list[FiredEntries] = []
-
-    def pick(
-        self,
-        batch: TokenBatch,
-        first_token: Int[Tensor, "batch"],
-        module_input: Float[Tensor, "batch seq d_model"],
-        module_output: Float[Tensor, "batch seq d_model"],
-    ) -> FiredEntries:
-        """Encode the kept positions of one batch."""
-        hidden, _, keep = self.probe.read(batch, module_input, module_output)
-        row, position = keep.nonzero(as_tuple=True)
-        latents = self.probe.sae.encode(hidden[row, position])
-        column = self.column[latents.indices]
-        fired = (column >= 0) & (latents.values > 0)
-        token = (first_token[row] + position)[:, None].expand(column.shape)
-        picked = token[fired].int(), column[fired].int(), latents.values[fired].float()
-        return FiredEntries(*(one.cpu().numpy() for one in picked))
-
-
-def read_evidence(
-    model: nn.Module,
-    passes: Iterable[Sequence[LayerProbe]],
-    features: Mapping[int, Sequence[int]],
-    passages: Sequence[Passage],
-    *,
-    special_ids: frozenset[int],
-    batch_tokens: int,
-    on_batch: Callable[[int, int], None] = lambda _passages, _tokens: None,
-) -> Evidence:
-    """Run the model over the passages once and keep the activations of the reported features.
-
-    Args:
-        model: the decoder, cut after the deepest probed block.
-        passes: what is read, some layers at a time.
-        features: layer -> its reported features.
-        passages: what to read.
-        special_ids: tokens that never count.
-        batch_tokens: tokens a batch, padding included.
-        on_batch: called with the passages and tokens of each batch done.
-    """
-    starts = first_tokens(passages)
-    layers: dict[int, LayerEvidence] = {}
-    for probes in passes:
-        readers = _read_pass(model, probes, features, passages, special_ids, batch_tokens, on_batch)
-        layers |= {one.probe.layer: _joined(one, features[one.probe.layer], int(starts[-1])) for one in readers}
-    return Evidence(list(passages), layers)
-
-
-def _read_pass(
-    model: nn.Module,
-    probes: Sequence[LayerProbe],
-    features: Mapping[int, Sequence[int]],
-    passages: Sequence[Passage],
-    special_ids: frozenset[int],
-    batch_tokens: int,
-    on_batch: Callable[[int, int], None],
-) -> list[_LayerReader]:
-    """Readers of some layers, each with what it picked."""
-    starts = first_tokens(passages)
-    device = probes[0].sae.encoder_weight.device
-    readers = [_LayerReader(probe, features[probe.layer], device) for probe in probes]
-    room = Room(batch_tokens)
-
-    def attempt(cpu_batch: TokenBatch) -> dict[int, FiredEntries]:
-        batch = cpu_batch.to(device)
-        first = torch.from_numpy(starts[batch.rows]).to(device)
-        found: dict[int, FiredEntries] = {}
-
-        def consumer(reader: _LayerReader, module_input: Tensor, module_output: Tensor) -> None:
-            found[reader.probe.layer] = reader.pick(batch, first, module_input, module_output)
-
-        with hooked(model, {one.probe.sae.hookpoint: partial(consumer, one) for one in readers}):
-            forward(model, batch.input_ids)
-        return found
-
-    for batch in pack([passage.token_ids for passage in passages], batch_tokens, special_ids):
-        for found in room.read(batch, attempt):
-            for reader in readers:
-                reader.parts.append(found[reader.probe.layer])
-        on_batch(len(batch.rows), batch.tokens)
-    return readers
-
-
-def _joined(reader: _LayerReader, features: Sequence[int], tokens: int) -> LayerEvidence:
-    token, column, value = (np.concatenate([part[i] for part in reader.parts]) for i in range(3))
-    reader.parts.clear()  # the next layer's are still there
-    shape = (tokens, len(features))
-    return LayerEvidence(
-        np.asarray(features, dtype=np.int64), sparse.coo_array((value, (token, column)), shape=shape).tocsc()
-    )

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from stratalens.corpus.corpus import POPULATIONS, Half, Side
+from stratalens.corpus.populations import POPULATIONS, Half, Side
 from stratalens.evidence.evidence import Evidence
 from stratalens.evidence.passages import Passage
 from stratalens.evidence.similarity import PassageSet
@@ -19,7 +19,7 @@ NEAR_MISSES = 2
 """Of each half."""
 
 
-class Exhibit(NamedTuple):
+class ExampleChoice(NamedTuple):
     """A passage shown for a feature."""
 
     passage: int
@@ -31,9 +31,9 @@ class Exhibit(NamedTuple):
     """Maximum over the passage."""
 
 
-def exhibits(
+def choose_examples(
     passages: Sequence[Passage], maxima: Float[np.ndarray, "passage"], sets: dict[Half, PassageSet]
-) -> list[Exhibit]:
+) -> list[ExampleChoice]:
     """Choose the passages of one feature.
 
     Args:
@@ -53,15 +53,15 @@ def _quantile(maxima: np.ndarray, firing: np.ndarray, at: int | np.integer) -> f
     return float((maxima[firing] < maxima[at]).mean())
 
 
-def _strongest(maxima: np.ndarray, population: Int[np.ndarray, "passage"]) -> Iterator[Exhibit]:
+def _strongest(maxima: np.ndarray, population: Int[np.ndarray, "passage"]) -> Iterator[ExampleChoice]:
     for p in range(POPULATIONS):
         own = np.flatnonzero((population == p) & (maxima > 0))
         firing = np.flatnonzero((population // 2 == p // 2) & (maxima > 0))
         for at in own[np.argsort(-maxima[own], kind="stable")][:TOP]:
-            yield Exhibit(int(at), "top", _quantile(maxima, firing, at), float(maxima[at]))
+            yield ExampleChoice(int(at), "top", _quantile(maxima, firing, at), float(maxima[at]))
 
 
-def _sampled(maxima: np.ndarray, population: Int[np.ndarray, "passage"], shown: set[int]) -> Iterator[Exhibit]:
+def _sampled(maxima: np.ndarray, population: Int[np.ndarray, "passage"], shown: set[int]) -> Iterator[ExampleChoice]:
     for side in Side:
         firing = np.flatnonzero((population // 2 == side) & (maxima > 0))
         ordered = [int(at) for at in firing[np.argsort(maxima[firing], kind="stable")] if int(at) not in shown]
@@ -69,26 +69,26 @@ def _sampled(maxima: np.ndarray, population: Int[np.ndarray, "passage"], shown: 
             continue
         for quantile in QUANTILES:
             at = ordered[int(quantile * len(ordered))]
-            yield Exhibit(at, "quantile", _quantile(maxima, firing, at), float(maxima[at]))
+            yield ExampleChoice(at, "quantile", _quantile(maxima, firing, at), float(maxima[at]))
 
 
-def _near_misses(maxima: np.ndarray, own: PassageSet, shown: set[int]) -> Iterator[Exhibit]:
+def _near_misses(maxima: np.ndarray, own: PassageSet, shown: set[int]) -> Iterator[ExampleChoice]:
     value = maxima[own.numbers]
     strong = np.flatnonzero((value > 0) & (own.side == Side.DOMAIN))
     strong = strong[np.argsort(-value[strong], kind="stable")][:TOP]
     if len(strong) == 0:
         return
     silent = np.flatnonzero((value == 0) & (own.side == Side.DOMAIN))
-    likeness = own.likeness(strong)
-    for at in silent[np.argsort(-likeness[silent], kind="stable")][:NEAR_MISSES]:
+    similarity = own.similarity(strong)
+    for at in silent[np.argsort(-similarity[silent], kind="stable")][:NEAR_MISSES]:
         if int(own.numbers[at]) not in shown:
-            yield Exhibit(int(own.numbers[at]), "near_miss", None, 0.0)
+            yield ExampleChoice(int(own.numbers[at]), "near_miss", None, 0.0)
 
 
-class ShownPassage(NamedTuple):
+class Example(NamedTuple):
     """A passage shown for a feature, with what the feature does on each of its tokens."""
 
-    exhibit: Exhibit
+    choice: ExampleChoice
     side: Side
     half: Half
     text: str
@@ -102,14 +102,14 @@ class ShownPassage(NamedTuple):
         return int(np.argmax(self.activations))
 
 
-def shown_passages(evidence: Evidence, layer: int, sets: dict[Half, PassageSet]) -> list[list[ShownPassage]]:
+def layer_examples(evidence: Evidence, layer: int, sets: dict[Half, PassageSet]) -> list[list[Example]]:
     """For each feature of a layer its passages, strongest first within each kind, with tokens and activations."""
     maxima = evidence.maxima(layer)
     starts = evidence.starts
     shown = []
     for column in range(maxima.shape[1]):
         values = evidence.layers[layer].dense(column)
-        chosen = exhibits(evidence.passages, maxima[:, column], sets)
+        chosen = choose_examples(evidence.passages, maxima[:, column], sets)
         shown.append(
             [
                 _shown(one, evidence.passages[one.passage], values[starts[one.passage] : starts[one.passage + 1]])
@@ -119,7 +119,7 @@ def shown_passages(evidence: Evidence, layer: int, sets: dict[Half, PassageSet])
     return shown
 
 
-def _shown(exhibit: Exhibit, passage: Passage, values: np.ndarray) -> ShownPassage:
+def _shown(choice: ExampleChoice, passage: Passage, values: np.ndarray) -> Example:
     tokens = passage.tokens()
     activations = [float(values[at]) for at in tokens.positions]
-    return ShownPassage(exhibit, passage.side, passage.half, passage.text.strip(), tokens.texts, activations)
+    return Example(choice, passage.side, passage.half, passage.text.strip(), tokens.texts, activations)

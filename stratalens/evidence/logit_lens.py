@@ -9,14 +9,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from stratalens.errors import ModelError
-from stratalens.models.loading import quiet_transformers
-from stratalens.models.source import ModelSource, hub_errors
+from stratalens.models.families import FINAL_NORMS
+from stratalens.models.hub import hub_errors, quiet_transformers
+from stratalens.models.source import ModelSource
 
 TOKENS_SHOWN = 10
 BASELINE_DIRECTIONS = 512
 """Directions of an SAE, about, from which the usual logits of each token come."""
-NORMS = ("norm", "final_layer_norm", "final_layernorm", "ln_f")
-"""Names of the final norm in the decoders of the Hugging Face library."""
 
 
 class TokenLogit(NamedTuple):
@@ -28,7 +27,7 @@ class TokenLogit(NamedTuple):
     """How many standard deviations the logit lies above what the SAE's other directions give this token."""
 
 
-class TokenLens(NamedTuple):
+class FeatureLens(NamedTuple):
     """What a feature's decoder row does to the prediction of the next token."""
 
     promoted: list[TokenLogit]
@@ -68,7 +67,7 @@ def load_head(source: ModelSource, device: torch.device, dtype: torch.dtype) -> 
             text.layer_types = []
         model = AutoModelForCausalLM.from_pretrained(source.location, config=config, dtype=dtype, **origin)
     decoder = model.get_decoder()
-    norm = next((getattr(decoder, name) for name in NORMS if hasattr(decoder, name)), None)
+    norm = next((getattr(decoder, name) for name in FINAL_NORMS if hasattr(decoder, name)), None)
     unembedding = model.get_output_embeddings()
     if norm is None or unembedding is None:
         return None
@@ -95,12 +94,12 @@ def baseline(head: Head, directions: Float[Tensor, "latent d_model"]) -> Baselin
     return Baseline(mean.float(), variance.sqrt().float())
 
 
-def token_lenses(
+def feature_lenses(
     head: Head,
     directions: Float[Tensor, "latent d_model"],
     features: Sequence[int],
     decode: Callable[[list[int]], str],
-) -> list[TokenLens]:
+) -> list[FeatureLens]:
     """The tokens that each feature promotes and suppresses most, by how far it stands out from the SAE's directions."""
     usual = baseline(head, directions)
     lenses = []
@@ -114,7 +113,7 @@ def token_lenses(
             ]
 
         high, low = (deviation.topk(TOKENS_SHOWN, largest=largest).indices.tolist() for largest in (True, False))
-        lenses.append(TokenLens(named(high), named(low)))
+        lenses.append(FeatureLens(named(high), named(low)))
     return lenses
 
 
@@ -125,7 +124,7 @@ def layer_lenses(
     decode: Callable[[list[int]], str],
     device: torch.device,
     dtype: torch.dtype,
-) -> dict[int, list[TokenLens]] | None:
+) -> dict[int, list[FeatureLens]] | None:
     """The lens of every reported feature; None for a model without a known head.
 
     Args:
@@ -138,5 +137,5 @@ def layer_lenses(
     """
     head = load_head(source, device, dtype)
     return head and {
-        layer: token_lenses(head, directions(layer), numbers, decode) for layer, numbers in features.items()
+        layer: feature_lenses(head, directions(layer), numbers, decode) for layer, numbers in features.items()
     }

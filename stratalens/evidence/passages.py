@@ -9,12 +9,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Int
 
-from stratalens.corpus.corpus import (
-    POPULATIONS,
-    Corpus,
-    Half,
-    Side,
-)
+from stratalens.corpus.corpus import Corpus
+from stratalens.corpus.populations import POPULATIONS, Half, Side
 from stratalens.corpus.survey import Survey, first_by_hash
 from stratalens.files.damaged import UNREADABLE, damaged, read_table
 from stratalens.files.hashing import hash64
@@ -29,7 +25,7 @@ STRONGEST_KEPT = {Side.DOMAIN: 4, Side.GENERAL: 1}
 """Strongest passages of each reported feature and half, by side."""
 
 
-class Place(NamedTuple):
+class PassageLocation(NamedTuple):
     """Where a passage stands in the corpus."""
 
     content: int
@@ -42,7 +38,7 @@ class Place(NamedTuple):
 class Passage:
     """A passage as the model reads it."""
 
-    place: Place
+    place: PassageLocation
     document: int
     population: int
     text: str
@@ -80,7 +76,7 @@ class PassageTokens(NamedTuple):
     """In order; a character of several tokens stands with the first, the others are empty."""
 
 
-def strongest(examples: TopExamples, features: Iterable[int]) -> set[Place]:
+def strongest_passages(examples: TopExamples, features: Iterable[int]) -> set[PassageLocation]:
     """Places of the strongest passages of some features, both sides and halves."""
     assert max(STRONGEST_KEPT.values()) <= EXAMPLES_KEPT
     rows = np.flatnonzero(np.isin(examples.latent, np.fromiter(features, np.int64)))
@@ -90,7 +86,7 @@ def strongest(examples: TopExamples, features: Iterable[int]) -> set[Place]:
     wanted = np.array([STRONGEST_KEPT[Side(p // 2)] for p in range(POPULATIONS)])
     chosen = rows[rank < wanted[cell[0]]]
     columns = (column[chosen].tolist() for column in (examples.content, examples.start, examples.end))
-    return {Place(*place) for place in zip(*columns, strict=True)}
+    return {PassageLocation(*place) for place in zip(*columns, strict=True)}
 
 
 def sample_texts(survey: Survey, seed: int, texts: int = SAMPLED_TEXTS) -> frozenset[int]:
@@ -111,7 +107,7 @@ def sample_texts(survey: Survey, seed: int, texts: int = SAMPLED_TEXTS) -> froze
 
 
 def read_passages(
-    corpus: Corpus, survey: Survey, cutter: PassageCutter, places: set[Place], sampled: frozenset[int]
+    corpus: Corpus, survey: Survey, cutter: PassageCutter, places: set[PassageLocation], sampled: frozenset[int]
 ) -> list[Passage]:
     """Read the corpus once more and cut the passages wanted, in an order that does not depend on the corpus's.
 
@@ -134,7 +130,7 @@ def read_passages(
             spans[span.start, span.end] = span
         found += [
             Passage(
-                place=Place(row.content, span.start, span.end),
+                place=PassageLocation(row.content, span.start, span.end),
                 document=row.document,
                 population=row.population,
                 text=row.text[span.start : span.end],
@@ -184,7 +180,7 @@ def load_passages(path: Path) -> list[Passage]:
     try:
         passages = [
             Passage(
-                place=Place(row["content"], row["start"], row["end"]),
+                place=PassageLocation(row["content"], row["start"], row["end"]),
                 document=row["document"],
                 population=row["population"],
                 text=row["text"],

@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from scipy import sparse
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from stratalens.corpus.corpus import Half
+from stratalens.corpus.populations import Half
 from stratalens.corpus.words import FUNCTION_WORDS
 from stratalens.evidence.passages import Passage
 from stratalens.files.hashing import hash64
@@ -24,7 +24,7 @@ class PassageSet:
         self.order = np.array([hash64("task", *p.place) for p in own], dtype=np.uint64)
         self.vectors = _vectors([p.text for p in own])
 
-    def likeness(self, to: Int[np.ndarray, "some"]) -> Float[np.ndarray, "passage"]:
+    def similarity(self, to: Int[np.ndarray, "some"]) -> Float[np.ndarray, "passage"]:
         """Cosine of each passage's words (TF-IDF) to the centre of some."""
         centre = np.asarray(self.vectors[to].mean(axis=0)).ravel()
         return np.asarray(self.vectors @ centre).ravel() / max(1e-12, float(np.linalg.norm(centre)))

@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 
-def write_sealed(path: Path, name: str, body: bytes) -> None:
+def write_checksummed(path: Path, name: str, body: bytes) -> None:
     """Write a file behind a checksum over `name` and content; the file appears at once and survives a power cut.
 
     Args:
@@ -29,7 +29,7 @@ def write_sealed(path: Path, name: str, body: bytes) -> None:
     _sync_directory(path.parent)
 
 
-def read_sealed(path: Path, name: str) -> bytes | None:
+def read_checksummed(path: Path, name: str) -> bytes | None:
     """The content of a sealed file; None where it is torn, altered, or was written under another name.
 
     Raises:

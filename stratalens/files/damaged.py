@@ -3,6 +3,7 @@
 import zipfile
 import zlib
 from pathlib import Path
+from tokenize import TokenError
 
 import pandas as pd
 from pyarrow import ArrowException
@@ -12,8 +13,12 @@ from stratalens.errors import ConfigError
 UNREADABLE = (
     *(OSError, EOFError, zipfile.BadZipFile, zlib.error, ArrowException),
     *(ValueError, LookupError, TypeError, AttributeError, RuntimeError, OverflowError, MemoryError),
+    *(SyntaxError, TokenError),
 )
-"""What the libraries raise over bytes that are not what they seem; only reading may stand in such a `try`."""
+"""What the libraries raise over bytes that are not what they seem; such a `try` holds nothing but reading.
+
+The last two: numpy reads the header of an array as Python.
+"""
 
 
 def damaged(path: Path, reason: object) -> ConfigError:

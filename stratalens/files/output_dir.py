@@ -1,10 +1,10 @@
-"""The output directory: one run at a time works in it, and its results take their places at the end.
+"""The output directory: one run at a time works in it, and its result is published at the end, whole or not at all.
 
 OUTPUT_DIR/                    the finished result, with its record `run.json`
 OUTPUT_DIR/.unfinished/        what a run works on
     shards/                    what it has read so far; stays when the run is stopped
-    staging/                   files of the result, thrown away when the run is stopped
-    complete/                  the same, whole and safe on disk, on their way to their places
+    staging/                   files of the result as they are written; removed when the run is stopped
+    complete/                  all files of the result, safe on disk, while they are moved into OUTPUT_DIR
 """
 
 import errno
@@ -17,28 +17,29 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stratalens.errors import OutputError
-from stratalens.harvest.store import SUFFIX
 
 RECORD_FILE = "run.json"
 WORK_FOLDER = ".unfinished"
 LOCK_FILE = ".stratalens.lock"
+STATE_SUFFIX = ".state"
+"""Ending of the files that hold what a run has read of its text."""
 
 
 @dataclass(frozen=True)
-class Workplace:
+class WorkDirectories:
     """Where a run reads and writes."""
 
-    directory: Path
-    """Of the finished result, if there is one."""
+    result: Path
+    """The output directory: holds the finished result, if there is one."""
     staging: Path
-    """Empty at first; what it holds at the end replaces an earlier run's files in `directory`."""
+    """Empty at first; what it holds at the end replaces an earlier run's files in `result`."""
     shards: Path
-    """Of a reading under way; may hold those of an earlier run that was stopped."""
+    """What has been read so far; may hold shards of an earlier run that was stopped."""
 
 
 @contextmanager
-def workplace(output_dir: Path) -> Iterator[Workplace]:
-    """Work in an output directory, alone; on success the staged files take their places, with the record last.
+def working_in(output_dir: Path) -> Iterator[WorkDirectories]:
+    """Work alone in an output directory; on success publish what was staged, with the record last.
 
     Files that no run of stratalens wrote are left alone, and so are those of an earlier run that the new record names.
     After an error the earlier result is unchanged.
@@ -49,25 +50,25 @@ def workplace(output_dir: Path) -> Iterator[Workplace]:
     Raises:
         OutputError: the directory cannot be written, or another run works in it.
     """
-    created = [place for place in (output_dir, *output_dir.parents) if not place.exists()]
-    work = output_dir / WORK_FOLDER
-    place = Workplace(output_dir, work / "staging", work / "shards")
+    created = [folder for folder in (output_dir, *output_dir.parents) if not folder.exists()]
+    unfinished = output_dir / WORK_FOLDER
+    work = WorkDirectories(output_dir, unfinished / "staging", unfinished / "shards")
     try:
         with _locked(output_dir), _named_errors(output_dir):
             try:
-                _take_places(output_dir)  # a run was stopped on the last metres
-                shutil.rmtree(place.staging, ignore_errors=True)
-                place.staging.mkdir(parents=True)
-                yield place
-                _commit(place)
-                _take_places(output_dir)
-                shutil.rmtree(work)
+                _publish_complete(output_dir)  # finish an interrupted publish
+                shutil.rmtree(work.staging, ignore_errors=True)
+                work.staging.mkdir(parents=True)
+                yield work
+                _complete(work)
+                _publish_complete(output_dir)
+                shutil.rmtree(unfinished)
             finally:
-                shutil.rmtree(place.staging, ignore_errors=True)
-                if not any(path.suffix == SUFFIX for path in place.shards.rglob("*")):
-                    shutil.rmtree(place.shards, ignore_errors=True)
-                with suppress(OSError):  # not empty: a later run goes on with the shards
-                    work.rmdir()
+                shutil.rmtree(work.staging, ignore_errors=True)
+                if not any(path.suffix == STATE_SUFFIX for path in work.shards.rglob("*")):
+                    shutil.rmtree(work.shards, ignore_errors=True)
+                with suppress(OSError):  # not empty: a later run continues with the shards
+                    unfinished.rmdir()
     finally:
         for folder in created:
             if folder.is_dir() and not any(folder.iterdir()):
@@ -117,18 +118,21 @@ def _named_errors(output_dir: Path) -> Iterator[None]:
         raise OutputError(f"{error.filename}: cannot be written: {error.strerror}") from None
 
 
-def _commit(place: Workplace) -> None:
-    """From here on the new result is safe: a run that is stopped later is completed by the next one."""
-    _require_inside(place.staging, place.directory)
-    for path in place.staging.rglob("*"):
+def _complete(work: WorkDirectories) -> None:
+    """Mark the staged files as complete: from here on, a run that is stopped is completed by the next one."""
+    _require_inside(work.staging, work.result)
+    for path in work.staging.rglob("*"):
         if path.is_file():
             with path.open("rb") as stream:
                 os.fsync(stream.fileno())
-    place.staging.rename(place.staging.with_name("complete"))
+    work.staging.rename(work.staging.with_name("complete"))
 
 
-def _take_places(output_dir: Path) -> None:
-    """Move complete files in, the record last, so that a record always stands for a complete set; can be repeated."""
+def _publish_complete(output_dir: Path) -> None:
+    """Move complete files into the output directory, if there are any; may be repeated.
+
+    The record is moved last, so that a record always stands for a complete set of files.
+    """
     complete = output_dir / WORK_FOLDER / "complete"
     if (complete / RECORD_FILE).is_file():
         _require_inside(complete, output_dir)
@@ -149,19 +153,19 @@ def _take_places(output_dir: Path) -> None:
 
 def _require_inside(staging: Path, output_dir: Path) -> None:
     for folder in sorted(path for path in staging.rglob("*") if path.is_dir()):
-        place = output_dir / folder.relative_to(staging)
-        if not _is_inside(place, output_dir):
-            raise OutputError(f"{place}: leads out of {output_dir}; remove this link or choose another --output_dir")
+        target = output_dir / folder.relative_to(staging)
+        if not _is_inside(target, output_dir):
+            raise OutputError(f"{target}: leads out of {output_dir}; remove this link or choose another --output_dir")
 
 
-def _is_inside(place: Path, output_dir: Path) -> bool:
-    return Path(os.path.realpath(place)).is_relative_to(os.path.realpath(output_dir))
+def _is_inside(path: Path, output_dir: Path) -> bool:
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(output_dir))
 
 
 def _earlier_files(output_dir: Path) -> list[Path]:
     """Files of the run before; none where its record names what cannot be a file."""
     try:
-        # A name is checked by the folder that it lies in: a link is taken away itself, not what it leads to.
+        # A name is checked by the folder that it lies in: of a link, the link itself is removed, not its target.
         paths = [output_dir / name for name in _files_of(output_dir / RECORD_FILE)]
         inside = [path for path in paths if _is_inside(path.parent, output_dir)]
         return [path for path in inside if path.is_symlink() or path.is_file()]

@@ -1,16 +1,21 @@
-"""What is known of a run before its model is loaded."""
+"""What is known of a run before its model is loaded: model, SAEs and text, found and checked as far as that goes."""
 
 from dataclasses import dataclass
 
+from stratalens.config.options import RunConfig
+from stratalens.corpus.builtin import domain_files, general_files
 from stratalens.corpus.corpus import Corpus
-from stratalens.corpus.survey import Survey
-from stratalens.models.source import ModelSource
+from stratalens.corpus.describe import corpus_warnings, describe_files, describe_survey
+from stratalens.corpus.survey import Survey, survey
+from stratalens.models.source import ModelSource, find_model, load_tokenizer
 from stratalens.models.tokens import PassageCutter
+from stratalens.progress import Progress
 from stratalens.saes.sae import SaeFile
+from stratalens.saes.source import find_saes
 
 
 @dataclass(frozen=True)
-class Prepared:
+class RunInputs:
     """Model, SAEs and text of a run, found and checked as far as that goes without the model."""
 
     source: ModelSource
@@ -18,3 +23,36 @@ class Prepared:
     corpus: Corpus
     survey: Survey
     cutter: PassageCutter
+
+
+def find_inputs(config: RunConfig, progress: Progress) -> RunInputs:
+    """Find model, SAEs and text, and decide which documents count.
+
+    Raises:
+        StratalensError: something is missing or cannot be used; most mistakes of a user show here.
+    """
+    corpus = Corpus.find(
+        domain_files(config.domain, config.domain_data),
+        general_files(config.general_data),
+        config.text_unit,
+        config.text_column,
+    )
+    for message in describe_files(config.domain, corpus):
+        progress.say(message)
+    source = find_model(config, progress.say)
+    saes = find_saes(config, source)
+    tokenizer = load_tokenizer(source)
+    cutter = PassageCutter(tokenizer, config.max_length, config.min_length)
+    progress.stage("scan")
+    with progress.track("Scanning text", None) as advance:
+        found = survey(
+            corpus,
+            too_short=cutter.too_short,
+            max_documents=config.max_documents,
+            seed=config.seed,
+            on_row=lambda: advance(1, 0),
+        )
+    progress.say(describe_survey(config.domain, found))
+    for warning in corpus_warnings(config, found):
+        progress.warn(warning)
+    return RunInputs(source, saes, corpus, found, cutter)

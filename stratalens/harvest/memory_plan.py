@@ -6,13 +6,13 @@ from dataclasses import dataclass
 import psutil
 import torch
 
-from stratalens.config import RunConfig
-from stratalens.corpus.corpus import POPULATIONS
+from stratalens.config.options import RunConfig
+from stratalens.corpus.populations import POPULATIONS
 from stratalens.errors import ModelError
-from stratalens.harvest.inputs import Prepared
+from stratalens.harvest.inputs import RunInputs
 from stratalens.harvest.shard_reader import CHUNK_TOKENS
 from stratalens.harvest.state.top_examples import EXAMPLES_KEPT
-from stratalens.models.source import hub_errors
+from stratalens.models.hub import hub_errors
 from stratalens.models.token_classes import TOKEN_CLASSES
 from stratalens.saes.sae import DENSE_ELEMENTS
 
@@ -58,26 +58,26 @@ class MemoryEstimate:
         return f"Memory: about {self.total / 1e9:.1f} GB{' on the GPU' if self.on_device else ''} ({detail})"
 
 
-def count_parameters(ready: Prepared) -> tuple[int, int]:
+def count_parameters(inputs: RunInputs) -> tuple[int, int]:
     """Parameters of the blocks that are needed, and of the embedding."""
     from transformers import AutoConfig, AutoModel
 
-    source = ready.source
+    source = inputs.source
     trusted = {"trust_remote_code": source.trust_remote_code}
     with hub_errors(source.location, ModelError), torch.device("meta"):
         config = AutoConfig.from_pretrained(source.location, revision=source.revision, **trusted)
         model = AutoModel.from_config(config, **trusted)
     embedding = sum(p.numel() for p in model.get_input_embeddings().parameters())
     blocks = sum(p.numel() for p in model.parameters()) - embedding
-    return blocks * (max(ready.saes) + 1) // source.num_layers, embedding
+    return blocks * (max(inputs.saes) + 1) // source.num_layers, embedding
 
 
-def estimate_memory(config: RunConfig, ready: Prepared, device: torch.device, dtype: torch.dtype) -> MemoryEstimate:
+def estimate_memory(config: RunConfig, inputs: RunInputs, device: torch.device, dtype: torch.dtype) -> MemoryEstimate:
     """What a run would take with all layers at once."""
-    blocks, embedding = count_parameters(ready)
+    blocks, embedding = count_parameters(inputs)
     block_bytes = QUANTISED_BYTES[config.load_in] if config.load_in else dtype.itemsize
-    d_model = ready.source.d_model
-    widest = max(sae.num_latents for sae in ready.saes.values())
+    d_model = inputs.source.d_model
+    widest = max(sae.num_latents for sae in inputs.saes.values())
     # A block holds about a dozen vectors of d_model a token at once (residual, queries, keys, values, twice the
     # intermediate size of the MLP), the encoder one in float32, and top-k a copy of the pre-activations.
     batch_tokens = min(config.batch_tokens, CHUNK_TOKENS)
@@ -89,7 +89,7 @@ def estimate_memory(config: RunConfig, ready: Prepared, device: torch.device, dt
         batch=activations + dense,
         layers={
             layer: 2 * sae.num_latents * sae.d_model * 4 + POPULATIONS * sae.num_latents * CELL_BYTES
-            for layer, sae in ready.saes.items()
+            for layer, sae in inputs.saes.items()
         },
         on_device=device.type == "cuda",
     )

@@ -1,39 +1,28 @@
-"""Before any text is read for good: find model, SAEs and text, load the model, check that the SAEs belong to it."""
+"""Load the model, and check that each SAE fits its layer, before all of the text is read."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-from stratalens.config import RunConfig
-from stratalens.corpus import builtin as domains
-from stratalens.corpus.corpus import Corpus
-from stratalens.corpus.survey import survey
-from stratalens.errors import ModelError
-from stratalens.harvest.inputs import Prepared
+from stratalens.config.options import RunConfig
+from stratalens.harvest.inputs import RunInputs
 from stratalens.harvest.memory_plan import estimate_memory, free_memory, plan_passes
-from stratalens.harvest.shard_reader import LayerProbe
-from stratalens.models.loading import (
-    choose_device,
-    choose_dtype,
-    cut,
-    forward,
-    load_model,
+from stratalens.models.batches import TokenBatch, pack_batches
+from stratalens.models.hooks import cut
+from stratalens.models.loading import choose_device, choose_dtype, load_blocks
+from stratalens.models.source import ModelSource
+from stratalens.progress import Progress
+from stratalens.saes.fit_check import (
+    SINK_RATIO,
+    FitCheck,
+    check_fit,
+    describe_check,
+    require_fit,
 )
-from stratalens.models.source import (
-    ModelSource,
-    find_model,
-    find_saes,
-    hub_errors,
-    load_tokenizer,
-)
-from stratalens.models.tokens import PassageCutter, pack
-from stratalens.progress import Listener
-from stratalens.report import run_record as record
-from stratalens.saes import fit_check as selfcheck
-from stratalens.saes.fit_check import LayerCheck
-from stratalens.saes.sae import Sae, SaeFile
+from stratalens.saes.hookpoint import LayerProbe
+from stratalens.saes.sae import SaeFile
 
 CALIBRATION_PASSAGES = 2
 """Passages of each calibration document that are read."""
@@ -49,7 +38,7 @@ class OpenModel:
     """Layer -> norm above which a position is a sink."""
     passes: tuple[tuple[int, ...], ...]
     """Layers that are read together, as far as memory allows."""
-    checks: Mapping[int, LayerCheck]
+    checks: Mapping[int, FitCheck]
     device: torch.device
     dtype: torch.dtype
 
@@ -61,35 +50,7 @@ class OpenModel:
         }
 
 
-def prepare(config: RunConfig, listener: Listener) -> Prepared:
-    """Find model, SAEs and text, and decide which documents count; most mistakes of a user show here."""
-    corpus = Corpus.find(
-        domains.domain_files(config.domain, config.domain_data),
-        domains.general_files(config.general_data),
-        config.text_unit,
-        config.text_column,
-    )
-    for message in record.describe_files(config.domain, corpus):
-        listener.say(message)
-    source = find_model(config, listener.say)
-    saes = find_saes(config, source)
-    tokenizer = load_tokenizer(source)
-    cutter = PassageCutter(tokenizer, config.max_length, config.min_length)
-    with listener.track("Scanning text", None) as advance:
-        found = survey(
-            corpus,
-            too_short=cutter.too_short,
-            max_documents=config.max_documents,
-            seed=config.seed,
-            on_row=lambda: advance(1, 0),
-        )
-    listener.say(record.describe_survey(config.domain, found))
-    for warning in record.corpus_warnings(config, found):
-        listener.warn(warning)
-    return Prepared(source, saes, corpus, found, cutter)
-
-
-def open_model(config: RunConfig, ready: Prepared, listener: Listener) -> OpenModel:
+def open_model(config: RunConfig, inputs: RunInputs, progress: Progress) -> OpenModel:
     """Load the model and check that the SAEs belong to it.
 
     Raises:
@@ -97,76 +58,66 @@ def open_model(config: RunConfig, ready: Prepared, listener: Listener) -> OpenMo
         ModelError: the model cannot be loaded.
     """
     device = choose_device(config.device)
-    deepest = max(ready.saes)
-    blocks = min(ready.source.num_layers, deepest + 2)
+    deepest = max(inputs.saes)
+    blocks = min(inputs.source.num_layers, deepest + 2)
     dtype = choose_dtype(config.dtype, device)
-    listener.say(record.describe_model(ready.source, ready.saes, device, dtype))
-    passes = _plan(config, ready, device, dtype, listener)
-    with listener.track("Loading and checking", None):
-        model = load_blocks(config, ready.source, blocks, device, dtype)
-        checks: dict[int, LayerCheck] = {}
+    progress.say(describe_model(inputs.source, inputs.saes, device, dtype))
+    passes = _plan(config, inputs, device, dtype, progress)
+    progress.stage("load")
+    with progress.track("Loading and checking", None):
+        model = load_blocks(config, inputs.source, blocks, device, dtype)
+        progress.stage("fit check")
+        checks: dict[int, FitCheck] = {}
         for layers in passes:
-            saes = {layer: ready.saes[layer].load().to(device) for layer in layers}
-            checks |= _check(config, ready, model, saes, device)
+            saes = {layer: inputs.saes[layer].load().to(device) for layer in layers}
+            checks |= check_fit(model, saes, _calibration_batches(config, inputs, device), config.batch_tokens)
             del saes
-    checks = {layer: checks[layer] for layer in ready.saes}
+    checks = {layer: checks[layer] for layer in inputs.saes}
     for check in checks.values():
-        listener.say(record.describe_check(check))
+        progress.say(describe_check(check))
     if not config.allow_poor_fit:
-        selfcheck.require_fit(checks)
-    cut(model, ready.saes[deepest].hookpoint)
-    limits = {layer: selfcheck.SINK_RATIO * check.median_norm for layer, check in checks.items()}
-    return OpenModel(model, ready.saes, limits, passes, checks, device, dtype)
+        require_fit(checks)
+    cut(model, inputs.saes[deepest].hookpoint)
+    limits = {layer: SINK_RATIO * check.median_norm for layer, check in checks.items()}
+    return OpenModel(model, inputs.saes, limits, passes, checks, device, dtype)
 
 
 def _plan(
-    config: RunConfig, ready: Prepared, device: torch.device, dtype: torch.dtype, listener: Listener
+    config: RunConfig, inputs: RunInputs, device: torch.device, dtype: torch.dtype, progress: Progress
 ) -> tuple[tuple[int, ...], ...]:
-    estimate = estimate_memory(config, ready, device, dtype)
+    estimate = estimate_memory(config, inputs, device, dtype)
     limit = free_memory(device) if config.memory_gb is None else int(config.memory_gb * 1e9)
-    listener.say(f"{estimate.describe()}; {limit / 1e9:.1f} GB may be used")
+    progress.say(f"{estimate.describe()}; {limit / 1e9:.1f} GB may be used")
     passes = plan_passes(estimate, limit)
     if len(passes) > 1:
         groups = "; ".join(" ".join(map(str, layers)) for layers in passes)
-        listener.say(f"The layers do not fit together, so the text is read {len(passes)} times: {groups}")
+        progress.say(f"The layers do not fit together, so the text is read {len(passes)} times: {groups}")
     if estimate.fixed + max(estimate.layers.values()) > limit:
-        listener.warn(
+        progress.warn(
             "one layer alone may not fit into this memory; if it does not, use shallower layers, --dtype bfloat16, "
             "--load_in 8bit or a lower --batch_tokens"
         )
     return passes
 
 
-def load_blocks(
-    config: RunConfig, source: ModelSource, blocks: int, device: torch.device, dtype: torch.dtype
-) -> nn.Module:
-    """Load so many blocks of the model.
-
-    Raises:
-        ModelError: it cannot be loaded.
-    """
-    with hub_errors(source.location, ModelError):
-        model = load_model(
-            source.location,
-            blocks=blocks,
-            device=device,
-            dtype=dtype,
-            revision=source.revision,
-            load_in=config.load_in,
-            trust_remote_code=source.trust_remote_code,
-        )
-        forward(model, torch.zeros((1, 2), dtype=torch.long))  # what is wrong with a config may show only here
-    return model
-
-
-def _check(
-    config: RunConfig, ready: Prepared, model: nn.Module, saes: dict[int, Sae], device: torch.device
-) -> dict[int, LayerCheck]:
-    documents = ready.survey.texts_of(ready.survey.calibration)
-    spans = [
-        ready.cutter.sequence(span)
-        for row in sorted(ready.survey.select(ready.corpus, documents), key=lambda row: row.content)
-        for span in ready.cutter.first_spans(row.text, CALIBRATION_PASSAGES)
+def _calibration_batches(config: RunConfig, inputs: RunInputs, device: torch.device) -> Iterator[TokenBatch]:
+    """Passages of the documents that are set apart for calibration, on the device."""
+    documents = inputs.survey.texts_of(inputs.survey.calibration)
+    sequences = [
+        inputs.cutter.sequence(span)
+        for row in sorted(inputs.survey.select(inputs.corpus, documents), key=lambda row: row.content)
+        for span in inputs.cutter.first_spans(row.text, CALIBRATION_PASSAGES)
     ]
-    batches = pack(spans, config.batch_tokens, ready.cutter.special_ids)
-    return selfcheck.check(model, saes, (batch.to(device) for batch in batches), config.batch_tokens)
+    for batch in pack_batches(sequences, config.batch_tokens, inputs.cutter.special_ids):
+        yield batch.to(device)
+
+
+def describe_model(source: ModelSource, saes: Mapping[int, SaeFile], device: torch.device, dtype: torch.dtype) -> str:
+    """One line: what is loaded, and how."""
+    widths = sorted({sae.num_latents for sae in saes.values()})
+    layers = " ".join(map(str, saes))
+    return (
+        f"Model: {source.name}, blocks 0 to {max(saes)} of {source.num_layers}, "
+        f"{str(dtype).removeprefix('torch.')} on {device}; "
+        f"SAEs of {' and '.join(f'{w:,}' for w in widths)} latents at layers {layers}"
+    )

@@ -13,23 +13,26 @@ from typing import Any
 
 import torch
 
-from stratalens.config import RunConfig, make_config
+from stratalens.config.options import RunConfig
+from stratalens.config.validation import make_config
 from stratalens.errors import ConfigError, ModelError, StratalensError
-from stratalens.harvest.inputs import Prepared
-from stratalens.harvest.open_model import OpenModel, load_blocks
+from stratalens.harvest.inputs import RunInputs
+from stratalens.harvest.open_model import OpenModel
 from stratalens.harvest.shard_reader import ShardReader
 from stratalens.harvest.shards import Shard
 from stratalens.harvest.workers import (
-    Finished,
+    FinishedShard,
     LocalWorker,
-    Progress,
-    Task,
+    ReadingCallbacks,
+    ShardTask,
     WorkerKind,
     finished,
 )
-from stratalens.models.loading import choose_device, choose_dtype, cut
-from stratalens.models.source import find_model, find_saes, load_tokenizer
+from stratalens.models.hooks import cut
+from stratalens.models.loading import choose_device, choose_dtype, load_blocks
+from stratalens.models.source import find_model, load_tokenizer
 from stratalens.models.tokens import PassageCutter
+from stratalens.saes.source import find_saes
 
 TASKS_AHEAD = 2
 """Shards that each actor has in hand, so that it need not wait for the driver."""
@@ -37,7 +40,7 @@ TRIES = 4
 """Times that a shard is given out when its worker dies."""
 
 
-class Reader:
+class RayReader:
     """An actor: holds the model and reads what it is given.
 
     Args:
@@ -70,13 +73,13 @@ class Reader:
         cut(model, saes[deepest].hookpoint)
         opened = OpenModel(model, saes, norm_limits, (tuple(saes),), {}, device, dtype)
         cutter = PassageCutter(load_tokenizer(source), config.max_length, config.min_length)
-        return LocalWorker(opened, cutter, config.batch_tokens, Progress(lambda _n: None, lambda _n: None))
+        return LocalWorker(opened, cutter, config.batch_tokens, ReadingCallbacks(lambda _n: None, lambda _n: None))
 
     def kind(self) -> WorkerKind:
         """What last bits depend on."""
         return self._worker.kind
 
-    def read(self, layers: tuple[int, ...], shard: Shard, wanted: tuple[int, ...]) -> Finished:
+    def read(self, layers: tuple[int, ...], shard: Shard, wanted: tuple[int, ...]) -> FinishedShard:
         """Read one shard, with the SAEs of some layers in memory."""
         with torch.inference_mode():
             if self._reader is None or tuple(self._reader.probes) != layers:
@@ -91,9 +94,9 @@ class RayWorkers:
 
     actors: list[Any]
     kind: WorkerKind
-    progress: Progress
+    callbacks: ReadingCallbacks
 
-    def read(self, layers: tuple[int, ...], tasks: Iterable[Task]) -> Iterator[Finished]:
+    def read(self, layers: tuple[int, ...], tasks: Iterable[ShardTask]) -> Iterator[FinishedShard]:
         """See `Workers`."""
         import ray
 
@@ -111,16 +114,16 @@ class RayWorkers:
             del waiting[done[0]]
             yield self._taken(done[0])
 
-    def _taken(self, reference: Any) -> Finished:
+    def _taken(self, reference: Any) -> FinishedShard:
         done = _get(reference)
-        self.progress.on_tokens(done.tokens)
-        self.progress.on_rows(done.rows)
+        self.callbacks.on_tokens(done.tokens)
+        self.callbacks.on_rows(done.rows)
         return done
 
 
 @contextmanager
 def ray_workers(
-    config: RunConfig, ready: Prepared, norm_limits: Mapping[int, float], progress: Progress
+    config: RunConfig, inputs: RunInputs, norm_limits: Mapping[int, float], callbacks: ReadingCallbacks
 ) -> Iterator[RayWorkers]:
     """Actors on the cluster that `ray.init(address="auto")` finds, as many as it has room for.
 
@@ -131,14 +134,14 @@ def ray_workers(
     actors: list[Any] = []
     try:
         needs, count = _room(config, ray.cluster_resources())
-        actor = ray.remote(Reader).options(**needs, max_restarts=-1, max_task_retries=TRIES - 1)
-        digests = [ready.source.digest, *(sae.digest for sae in ready.saes.values())]
+        actor = ray.remote(RayReader).options(**needs, max_restarts=-1, max_task_retries=TRIES - 1)
+        digests = [inputs.source.digest, *(sae.digest for sae in inputs.saes.values())]
         options = config.model_dump(mode="json") | {"threads": config.threads or torch.get_num_threads()}
         actors += [actor.remote(options, dict(norm_limits), digests) for _ in range(count)]
         kinds = {_get(one.kind.remote()) for one in actors}
         if len(kinds) > 1:
             raise ConfigError(f"--workers ray: workers differ, so their shards would not agree: {kinds}")
-        yield RayWorkers(actors, kinds.pop(), progress)
+        yield RayWorkers(actors, kinds.pop(), callbacks)
     finally:
         for one in actors:
             ray.kill(one)

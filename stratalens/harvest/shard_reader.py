@@ -1,78 +1,29 @@
 """One pass over a shard for all layers: the only place where model, SAEs and statistics meet."""
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
 import numpy as np
-import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from stratalens.harvest.shards import Shard, ShardPiece
 from stratalens.harvest.state.document_sample import DocumentSample, SampledPassages
-from stratalens.harvest.state.layer_state import Folding, LayerState
-from stratalens.harvest.state.statistics import FeatureStats, PassageValues
+from stratalens.harvest.state.layer_state import LayerState, StateFolder
+from stratalens.harvest.state.passage_values import Encoded, PassageValues, reduce
+from stratalens.harvest.state.statistics import FeatureStats
 from stratalens.harvest.state.top_examples import PassagePointers, TopExamples
-from stratalens.models.batches import Room
-from stratalens.models.loading import forward, hooked
+from stratalens.models.batches import BatchRunner, TokenBatch, pack_batches
+from stratalens.models.hooks import forward, hooked
 from stratalens.models.memory import release_free_memory
 from stratalens.models.token_classes import TOKEN_CLASSES
-from stratalens.models.tokens import (
-    PassageCutter,
-    TextPiece,
-    TokenBatch,
-    TokenSpan,
-    pack,
-)
-from stratalens.saes.sae import Sae, SparseLatents
+from stratalens.models.tokens import PassageCutter, TextPiece, TokenSpan
+from stratalens.saes.hookpoint import LayerProbe
 
 CHUNK_TOKENS = 16_384
 """Passages are collected up to this many tokens, then read in batches of like length and folded into the statistics."""
-EARLY_SHARE = 0.1
-
-
-@dataclass(frozen=True)
-class LayerProbe:
-    """What is read at one layer."""
-
-    layer: int
-    sae: Sae
-    norm_limit: float
-    """Positions whose hookpoint norm exceeds this are sinks and never count."""
-
-    def read(
-        self,
-        batch: TokenBatch,
-        module_input: Float[Tensor, "batch seq d_model"],
-        module_output: Float[Tensor, "batch seq d_model"],
-    ) -> "Reading":
-        """What the SAE reads at its module, and which positions of it count."""
-        hidden = module_input if self.sae.reads_input else module_output
-        hidden = hidden.to(batch.countable.device)  # elsewhere only when the model is spread over several GPUs
-        norms = torch.linalg.vector_norm(hidden, dim=-1, dtype=torch.float32)
-        return Reading(hidden, norms, batch.countable & (norms <= self.norm_limit))
-
-
-class Reading(NamedTuple):
-    """A hookpoint's vectors in one batch."""
-
-    hidden: Float[Tensor, "batch seq d_model"]
-    norms: Float[Tensor, "batch seq"]
-    keep: Bool[Tensor, "batch seq"]
-    """Positions that count."""
-
-
-class Encoded(NamedTuple):
-    """What one batch leaves of one layer, still on the device."""
-
-    keep: Bool[Tensor, "batch seq"]
-    norm_sum: Float[Tensor, "batch"]
-    residual_sum: Float[Tensor, "batch d_model"]
-    latents: SparseLatents
-    """Of the kept positions, row by row."""
 
 
 def encode(
@@ -89,54 +40,6 @@ def encode(
         residual_sum=hidden.float().masked_fill(~keep[..., None], 0).sum(1),
         latents=probe.sae.encode(hidden[keep]),
     )
-
-
-@contextmanager
-def _fixed_order() -> Iterator[None]:
-    """Let sums on cuda add in a fixed order, so that the same batch gives the same bytes."""
-    before = torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(torch.cuda.is_available() or before)
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before)
-
-
-def reduce(
-    encoded: Encoded, batch: TokenBatch, num_latents: int, token_classes: Int[Tensor, "vocabulary"]
-) -> dict[str, np.ndarray]:
-    """Columns of `PassageValues` from one batch; work and memory go by what fired, not by the width of the SAE."""
-    row, position = encoded.keep.nonzero(as_tuple=True)
-    values, slots = encoded.latents.values, encoded.latents.values > 0
-    token = slots.nonzero()[:, 0]
-    activation = values[slots]
-    keys, entry = torch.unique(row[token] * num_latents + encoded.latents.indices[slots], return_inverse=True)
-    lengths = torch.from_numpy(batch.lengths).to(row.device)
-    early = (position < EARLY_SHARE * lengths[row])[token]
-    kind = token_classes[batch.input_ids[row, position]][token]
-    size, classes, device = len(keys), len(TOKEN_CLASSES), row.device
-    with _fixed_order():
-        total = torch.zeros(size, device=device).scatter_add_(0, entry, activation)
-        mass = torch.zeros(size * classes, device=device).scatter_add_(0, entry * classes + kind, activation)
-        early_mass = torch.zeros(size, device=device).scatter_add_(0, entry[early], activation[early])
-    maximum = torch.zeros(size, device=device).scatter_reduce_(0, entry, activation, "amax")
-    kept = encoded.keep.sum(1)
-    passage = keys // num_latents
-    columns = {
-        "countable_positions": batch.countable.sum(1),
-        "kept_positions": kept,
-        "norm_sum": encoded.norm_sum,
-        "residual_mean": encoded.residual_sum / kept.clamp(min=1)[:, None],
-        "passage": passage,
-        "latent": keys % num_latents,
-        "mean": total / kept[passage],
-        "maximum": maximum,
-        "positions_fired": torch.bincount(entry, minlength=size),
-        "class_mass": mass.view(size, classes),
-        "early_mass": early_mass,
-    }
-    arrays = {name: column.cpu().numpy() for name, column in columns.items()}
-    return arrays | {"batch_row": batch.rows, "passage": batch.rows[arrays["passage"]]}
 
 
 class Chunk(NamedTuple):
@@ -217,20 +120,20 @@ class ShardReader:
         Raises:
             CapacityError: not even one passage fits into memory.
         """
-        room = Room(self.batch_tokens)
-        states = {layer: Folding() for layer in layers}
+        runner = BatchRunner(self.batch_tokens)
+        states = {layer: StateFolder() for layer in layers}
         for chunk in chunks(shard, self.cutter):
-            for layer, state in self._read_chunk(chunk, layers, room).items():
+            for layer, state in self._read_chunk(chunk, layers, runner).items():
                 states[layer].add(state)
             self.on_rows(chunk.rows)
             release_free_memory()
-        split = room.batches_split
+        split = runner.batches_split
         return {layer: folding.result()._replace(batches_split=split) for layer, folding in states.items()}
 
-    def _read_chunk(self, chunk: Chunk, layers: tuple[int, ...], room: Room) -> dict[int, LayerState]:
+    def _read_chunk(self, chunk: Chunk, layers: tuple[int, ...], runner: BatchRunner) -> dict[int, LayerState]:
         parts: dict[int, list[dict[str, np.ndarray]]] = {layer: [] for layer in layers}
-        for batch in pack(chunk.sequences, room.batch_tokens, self.cutter.special_ids):
-            for read in room.read(batch, partial(self._attempt, layers)):
+        for batch in pack_batches(chunk.sequences, runner.batch_tokens, self.cutter.special_ids):
+            for read in runner.run(batch, partial(self._read_batch, layers)):
                 for layer, part in read.items():
                     parts[layer].append(part)
             self.on_batch(batch.tokens)
@@ -244,7 +147,7 @@ class ShardReader:
             )
         return states
 
-    def _attempt(self, layers: tuple[int, ...], batch: TokenBatch) -> dict[int, dict[str, np.ndarray]]:
+    def _read_batch(self, layers: tuple[int, ...], batch: TokenBatch) -> dict[int, dict[str, np.ndarray]]:
         batch = batch.to(self.token_classes.device)
         encoded: dict[int, Encoded] = {}
 

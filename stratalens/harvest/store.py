@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 from stratalens.errors import OutputError
-from stratalens.files.atomic import read_sealed, write_sealed
+from stratalens.files.atomic import read_checksummed, write_checksummed
+from stratalens.files.output_dir import STATE_SUFFIX
 from stratalens.harvest.state.layer_state import (
     LayerState,
     fold,
-    pack,
-    unpack,
+    pack_state,
+    unpack_state,
 )
 
-SUFFIX = ".state"
 FORMAT = 1
 """Part of every name: raise it whenever a state changes in form or meaning, and all older ones are unread."""
 
@@ -37,14 +37,14 @@ class ShardStore:
         path = self.path(layer, key)
         if not path.is_file():
             return False
-        if read_sealed(path, key) is not None:
+        if read_checksummed(path, key) is not None:
             return True
         path.unlink()
         return None
 
     def write(self, layer: int, key: str, packed: bytes) -> None:
         """Keep the packed state of one layer after one shard."""
-        write_sealed(self.path(layer, key), key, packed)
+        write_checksummed(self.path(layer, key), key, packed)
 
     def fold(self, layer: int, keys: Sequence[str]) -> LayerState:
         """All shards of a layer together, in this order.
@@ -57,14 +57,14 @@ class ShardStore:
     def _states(self, layer: int, keys: Sequence[str]) -> Iterator[LayerState]:
         for key in keys:
             path = self.path(layer, key)
-            packed = read_sealed(path, key) if path.is_file() else None
+            packed = read_checksummed(path, key) if path.is_file() else None
             if packed is None:
                 raise OutputError(f"{path}: removed or damaged while the run went on; run the same command again")
-            yield unpack(packed)
+            yield unpack_state(packed)
 
     def path(self, layer: int, key: str) -> Path:
         """Where a state stands."""
-        return self.directory / f"layer_{layer}" / (key + SUFFIX)
+        return self.directory / f"layer_{layer}" / (key + STATE_SUFFIX)
 
 
 class HarvestFile(NamedTuple):
@@ -76,11 +76,11 @@ class HarvestFile(NamedTuple):
 
     def is_sound(self) -> bool:
         """Whether the file is there, whole, and of that name."""
-        return self.path.is_file() and read_sealed(self.path, self.key) is not None
+        return self.path.is_file() and read_checksummed(self.path, self.key) is not None
 
     def write(self, state: LayerState) -> None:
         """Write the state of a layer."""
-        write_sealed(self.path, self.key, pack(state))
+        write_checksummed(self.path, self.key, pack_state(state))
 
     def state(self) -> LayerState:
         """Read the state.
@@ -88,12 +88,12 @@ class HarvestFile(NamedTuple):
         Raises:
             OutputError: the file is missing, damaged, or was written by another version.
         """
-        packed = read_sealed(self.path, self.key) if self.path.is_file() else None
+        packed = read_checksummed(self.path, self.key) if self.path.is_file() else None
         if packed is None:
             raise OutputError(f"{self.path}: missing, damaged or of another version; run the analysis again")
-        return unpack(packed)
+        return unpack_state(packed)
 
 
 def harvest_path(layer: int) -> Path:
     """Where the harvest of one layer stands in a result."""
-    return Path("harvest") / f"layer_{layer}{SUFFIX}"
+    return Path("harvest") / f"layer_{layer}{STATE_SUFFIX}"

@@ -10,21 +10,21 @@ import torch
 from stratalens.harvest.open_model import OpenModel
 from stratalens.harvest.shard_reader import ShardReader
 from stratalens.harvest.shards import Shard
-from stratalens.harvest.state.layer_state import LayerState, pack
+from stratalens.harvest.state.layer_state import LayerState, pack_state
 from stratalens.models.token_classes import vocabulary_classes
 from stratalens.models.tokens import PassageCutter
 
 LIBRARIES = ("torch", "transformers", "tokenizers", "numpy")
 
 
-class Task(NamedTuple):
+class ShardTask(NamedTuple):
     """A shard to read, and the layers that are wanted of it."""
 
     shard: Shard
     layers: tuple[int, ...]
 
 
-class Finished(NamedTuple):
+class FinishedShard(NamedTuple):
     """A shard that was read."""
 
     number: int
@@ -36,7 +36,7 @@ class Finished(NamedTuple):
     tokens: int
 
 
-class Progress(NamedTuple):
+class ReadingCallbacks(NamedTuple):
     """Who hears of the reading."""
 
     on_tokens: Callable[[int], None]
@@ -63,7 +63,7 @@ class Workers(Protocol):
         """Of all of them."""
         ...
 
-    def read(self, layers: tuple[int, ...], tasks: Iterable[Task]) -> Iterator[Finished]:
+    def read(self, layers: tuple[int, ...], tasks: Iterable[ShardTask]) -> Iterator[FinishedShard]:
         """Read all tasks and yield each when it is done, in any order; tasks are taken only as they are needed.
 
         Args:
@@ -80,7 +80,7 @@ class LocalWorker:
     opened: OpenModel
     cutter: PassageCutter
     batch_tokens: int
-    progress: Progress
+    callbacks: ReadingCallbacks
 
     @property
     def kind(self) -> WorkerKind:
@@ -98,11 +98,11 @@ class LocalWorker:
             self.cutter,
             classes,
             self.batch_tokens,
-            self.progress.on_tokens,
-            self.progress.on_rows,
+            self.callbacks.on_tokens,
+            self.callbacks.on_rows,
         )
 
-    def read(self, layers: tuple[int, ...], tasks: Iterable[Task]) -> Iterator[Finished]:
+    def read(self, layers: tuple[int, ...], tasks: Iterable[ShardTask]) -> Iterator[FinishedShard]:
         """See `Workers`."""
         reader = self.reader(layers)
         for task in tasks:
@@ -118,7 +118,9 @@ def _device_kind(device: torch.device) -> str:
     return device.type
 
 
-def finished(shard: Shard, states: Mapping[int, LayerState]) -> Finished:
+def finished(shard: Shard, states: Mapping[int, LayerState]) -> FinishedShard:
     """What a worker hands on of a shard."""
     tokens = int(next(iter(states.values())).stats.tokens.sum())
-    return Finished(shard.number, {layer: pack(state) for layer, state in states.items()}, shard.rows, tokens)
+    return FinishedShard(
+        shard.number, {layer: pack_state(state) for layer, state in states.items()}, shard.rows, tokens
+    )

@@ -22,7 +22,7 @@ RATINGS_SCHEMA = {
 REFUSAL = re.compile(r"\b(i('m| am)? (sorry|cannot|can't|unable|an ai)|as an ai|error)\b", re.IGNORECASE)
 
 
-class Unusable(Exception):  # noqa: N818 - an outcome that is recorded, not a mistake
+class UnusableAnswer(Exception):  # noqa: N818 - an outcome that is recorded, not a mistake
     """The answer is not what was asked for; the text says how."""
 
 
@@ -34,23 +34,23 @@ def parse_label(answer: str) -> str:
     """
     objects = [found for found in _objects(answer) if isinstance(found, dict) and "label" in found]
     if len(objects) > 1:
-        raise Unusable("several labels in the answer")
+        raise UnusableAnswer("several labels in the answer")
     lines = [line.strip() for line in answer.strip().splitlines() if line.strip()]
     if objects:
         label = objects[0]["label"]
         if not isinstance(label, str):
-            raise Unusable("the label is no text")
+            raise UnusableAnswer("the label is no text")
     elif len(lines) == 1 and "{" not in answer:
         label = re.sub(r"^(the )?label( is)?\s*:\s*", "", lines[0], flags=re.IGNORECASE)
     else:
-        raise Unusable("no label in the answer")
+        raise UnusableAnswer("no label in the answer")
     label = _unquoted(" ".join(label.split()))
     if not any(ch.isalnum() for ch in label):
-        raise Unusable("the label is empty")
+        raise UnusableAnswer("the label is empty")
     if len(label.split()) > MOST_WORDS or len(label) > MOST_CHARACTERS:
-        raise Unusable(f"the label is longer than {MOST_WORDS} words")
+        raise UnusableAnswer(f"the label is longer than {MOST_WORDS} words")
     if REFUSAL.search(label) or not label.isprintable():
-        raise Unusable("the answer is no label")
+        raise UnusableAnswer("the answer is no label")
     return label[0].upper() + label[1:]
 
 
@@ -71,12 +71,12 @@ def parse_ratings(answer: str, count: int) -> list[int]:
     """
     objects = [found for found in _objects(answer) if isinstance(found, dict) and "ratings" in found]
     if len(objects) != 1:
-        raise Unusable("no ratings in the answer" if not objects else "several ratings in the answer")
+        raise UnusableAnswer("no ratings in the answer" if not objects else "several ratings in the answer")
     ratings = objects[0]["ratings"]
     if not isinstance(ratings, list) or len(ratings) != count:
-        raise Unusable(f"not {count} ratings in the answer")
+        raise UnusableAnswer(f"not {count} ratings in the answer")
     if not all(type(rating) is int and 0 <= rating <= HIGHEST_RATING for rating in ratings):
-        raise Unusable(f"ratings other than whole numbers from 0 to {HIGHEST_RATING}")
+        raise UnusableAnswer(f"ratings other than whole numbers from 0 to {HIGHEST_RATING}")
     return ratings
 
 

@@ -7,22 +7,24 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stratalens.corpus.corpus import Half, Side
+from stratalens.corpus.populations import Half, Side
 from stratalens.corpus.words import FUNCTION_WORDS, UNIT, stem
-from stratalens.evidence.examples import ShownPassage
+from stratalens.evidence.examples import Example
 from stratalens.files.hashing import hash64
-from stratalens.labels import term_judge
-from stratalens.labels.answers import Unusable
+from stratalens.labels.answers import UnusableAnswer
 from stratalens.labels.detection import (
     LEAST_POSITIVES,
+    TERMS,
     Detection,
     DetectionTask,
+    Label,
+    detect_by_terms,
     score,
 )
 from stratalens.labels.evidence_labels import UNCLEAR
 from stratalens.labels.feature_label import (
+    AnnotatedEvidence,
     FeatureLabel,
-    LabelledText,
     LayerLabels,
     control_of,
     with_detection,
@@ -34,23 +36,22 @@ from stratalens.labels.judge import (
     TokenText,
 )
 from stratalens.labels.llm.cache import map_concurrently
-from stratalens.labels.term_judge import Label
-from stratalens.progress import Listener
+from stratalens.progress import Progress
 
 POSITIVES = 10
 """Passages, at most, on which a feature fires in a detection task that a language model is asked to do."""
 
 
 @dataclass(frozen=True)
-class LayerMaterial:
+class LayerPromptInput:
     """What the labelling model may be told of one layer, one entry a feature."""
 
-    shown: list[list[ShownPassage]]
+    examples: list[list[Example]]
     top_tokens: list[list[str]]
     promoted: list[list[str]]
 
 
-Place = tuple[int, int]
+FeaturePlace = tuple[int, int]
 """Layer, and the feature's place among those of the layer."""
 
 
@@ -66,12 +67,12 @@ class _Job(NamedTuple):
 
 
 def label_by_model(
-    text: LabelledText,
-    material: Mapping[int, LayerMaterial],
+    text: AnnotatedEvidence,
+    told: Mapping[int, LayerPromptInput],
     labels: Mapping[int, LayerLabels],
     scored: Mapping[int, list[FeatureLabel]],
     judge: LanguageJudge,
-    listener: Listener,
+    progress: Progress,
     *,
     show_text: bool,
     only: Mapping[int, Sequence[int]] | None = None,
@@ -80,11 +81,11 @@ def label_by_model(
 
     Args:
         text: the annotated evidence.
-        material: layer -> what the model is told.
+        told: layer -> what the model may be told.
         labels: layer -> labels by the evidence.
         scored: layer -> the same with scores, taken where the model fails.
         judge: the language model.
-        listener: hears of the progress.
+        progress: is told how it gets on.
         show_text: False to send no passage; labels are then scored by their own words.
         only: layer -> features to ask about; None for all. The others keep their rows.
     """
@@ -94,19 +95,29 @@ def label_by_model(
         for column, feature in enumerate(text.evidence.layers[layer].features.tolist())
         if only is None or feature in only.get(layer, ())
     ]
-    with listener.track("Labelling by model", 2 * len(places)) as advance:
-        answers: dict[Place, str | Unusable] = {}
-        ask = partial(_ask, judge, material, labels, show_text)
+    answers: dict[FeaturePlace, str | UnusableAnswer] = {}
+    rows: dict[FeaturePlace, FeatureLabel] = {}
+    with progress.track("Labelling by model", 2 * len(places)) as advance:
+        ask = partial(_ask, judge, told, labels, show_text)
         for place, answer in zip(places, map_concurrently(ask, places, judge.concurrency), strict=True):
             answers[place] = answer
             advance(1, 0)
         jobs = _jobs(text, scored, answers)
         advance(len(places) - len(jobs), 0)
-        rows: dict[Place, FeatureLabel] = {}
         rate = partial(_score, text, judge, show_text)
         for job, row in zip(jobs, map_concurrently(rate, jobs, judge.concurrency), strict=True):
             rows[job.layer, job.column] = row
             advance(1, 0)
+    return _complete(judge, scored, answers, rows)
+
+
+def _complete(
+    judge: LanguageJudge,
+    scored: Mapping[int, list[FeatureLabel]],
+    answers: Mapping[FeaturePlace, str | UnusableAnswer],
+    rows: Mapping[FeaturePlace, FeatureLabel],
+) -> dict[int, list[FeatureLabel]]:
+    """Layer -> one row a feature: by the model with its score, without one, or by the evidence."""
     return {
         layer: [
             rows.get((layer, column)) or _unscored(judge, answers.get((layer, column)), own)
@@ -118,37 +129,39 @@ def label_by_model(
 
 def _ask(
     judge: LanguageJudge,
-    material: Mapping[int, LayerMaterial],
+    told: Mapping[int, LayerPromptInput],
     labels: Mapping[int, LayerLabels],
     show_text: bool,
-    place: Place,
-) -> str | Unusable:
+    place: FeaturePlace,
+) -> str | UnusableAnswer:
     layer, column = place
-    own = material[layer]
-    shown = [one for one in own.shown[column] if one.half == Half.DISCOVERY]
-    fires = [one for one in shown if one.exhibit.kind != "near_miss"]
+    own = told[layer]
+    examples = [one for one in own.examples[column] if one.half == Half.DISCOVERY]
+    fires = [one for one in examples if one.choice.kind != "near_miss"]
     on_domain = [one for one in fires if one.side == Side.DOMAIN]
-    firing = sorted(on_domain or fires, key=lambda one: one.exhibit.kind != "top")
+    firing = sorted(on_domain or fires, key=lambda one: one.choice.kind != "top")
     evidence = LabelEvidence(
         examples=[_token_text(one) for one in firing],
-        contrast=[_token_text(one) for one in shown if one.exhibit.kind == "near_miss"],
+        contrast=[_token_text(one) for one in examples if one.choice.kind == "near_miss"],
         top_tokens=own.top_tokens[column],
         words=[name for name, _ in labels[layer].support[column].phrases],
         promoted=own.promoted[column],
-        highest=max((one.exhibit.activation for one in shown), default=0.0),
+        highest=max((one.choice.activation for one in examples), default=0.0),
     )
     try:
         return judge.label(evidence, show_text=show_text)
-    except Unusable as problem:
+    except UnusableAnswer as problem:
         return problem
 
 
-def _token_text(one: ShownPassage) -> TokenText:
+def _token_text(one: Example) -> TokenText:
     return TokenText(one.tokens, np.array(one.activations, dtype=np.float64))
 
 
 def _jobs(
-    text: LabelledText, scored: Mapping[int, list[FeatureLabel]], answers: Mapping[Place, str | Unusable]
+    text: AnnotatedEvidence,
+    scored: Mapping[int, list[FeatureLabel]],
+    answers: Mapping[FeaturePlace, str | UnusableAnswer],
 ) -> list[_Job]:
     """The labels by the model that can be scored, each with the label of another feature beside it."""
     jobs = []
@@ -163,17 +176,17 @@ def _jobs(
     return jobs
 
 
-def _unscored(judge: LanguageJudge, answer: str | Unusable | None, own: FeatureLabel) -> FeatureLabel:
+def _unscored(judge: LanguageJudge, answer: str | UnusableAnswer | None, own: FeatureLabel) -> FeatureLabel:
     """The row of a feature whose label was not scored: by the model without a score, or what the evidence says."""
     if answer is None:
         return own
-    if isinstance(answer, Unusable):
+    if isinstance(answer, UnusableAnswer):
         return own._replace(label_note=f"labelled by evidence: {judge.name}: {answer}")
     why = "not scored: nothing to score by" if answer == UNCLEAR else "fires on too few confirmation passages to score"
     return FeatureLabel(answer, judge.name, label_note=why)
 
 
-def _score(text: LabelledText, judge: LanguageJudge, show_text: bool, job: _Job) -> FeatureLabel:
+def _score(text: AnnotatedEvidence, judge: LanguageJudge, show_text: bool, job: _Job) -> FeatureLabel:
     """One label with its scores."""
     row = FeatureLabel(job.label, judge.name)
     if not show_text:
@@ -181,16 +194,16 @@ def _score(text: LabelledText, judge: LanguageJudge, show_text: bool, job: _Job)
     passages = [_passage_text(text, job, number) for number in job.task.passage.tolist()]
     try:
         row = _detected(judge, row, job, passages)
-    except Unusable as problem:
+    except UnusableAnswer as problem:
         row = _by_words(text, row, job)._replace(label_note=f"detection by terms: {judge.name}: {problem}")
     try:
         return _fuzzed(judge, row, job, passages)
-    except Unusable as problem:
+    except UnusableAnswer as problem:
         note = "; ".join(filter(None, (row.label_note, f"no fuzzing score: {problem}")))
         return row._replace(label_note=note)
 
 
-def _passage_text(text: LabelledText, job: _Job, number: int) -> TokenText:
+def _passage_text(text: AnnotatedEvidence, job: _Job, number: int) -> TokenText:
     passage = text.evidence.passages[number]
     values = text.evidence.tokens_of(job.layer, job.column, number)
     tokens = passage.tokens()
@@ -210,7 +223,7 @@ def _detected(judge: LanguageJudge, row: FeatureLabel, job: _Job, passages: Sequ
     own = rated(job.label)
     try:
         floor = rated(job.control).auroc if job.control else None
-    except Unusable:
+    except UnusableAnswer:
         floor = None
     return with_detection(row._replace(label_judge=judge.name), own, floor)
 
@@ -220,7 +233,7 @@ def _score_rated(ratings: np.ndarray, task: DetectionTask) -> Detection:
     rated = np.isfinite(ratings)
     kept = DetectionTask(task.passage[rated], task.fires[rated], task.near_miss[rated])
     if min(kept.fires.sum(), (~kept.fires).sum()) < LEAST_POSITIVES:
-        raise Unusable("too few passages were rated")
+        raise UnusableAnswer("too few passages were rated")
     return score(ratings[rated], kept, THRESHOLD)
 
 
@@ -240,11 +253,11 @@ def _fuzzed(judge: LanguageJudge, row: FeatureLabel, job: _Job, passages: Sequen
     )
 
 
-def _by_words(text: LabelledText, row: FeatureLabel, job: _Job) -> FeatureLabel:
+def _by_words(text: AnnotatedEvidence, row: FeatureLabel, job: _Job) -> FeatureLabel:
     """The label scored by its own words."""
-    own = term_judge.detection(text.annotated, _words_of(job.label), job.task)
-    floor = term_judge.detection(text.annotated, _words_of(job.control), job.task).auroc if job.control else None
-    return with_detection(row._replace(label_judge=term_judge.JUDGE), own, floor)
+    own = detect_by_terms(text.annotated, _words_of(job.label), job.task)
+    floor = detect_by_terms(text.annotated, _words_of(job.control), job.task).auroc if job.control else None
+    return with_detection(row._replace(label_judge=TERMS), own, floor)
 
 
 def _words_of(label: str) -> Label:

@@ -1,4 +1,4 @@
-"""How well a label predicts a feature on text it was not made from: which passages fire it."""
+"""How well a label predicts which passages fire its feature, on text that it was not made from."""
 
 from typing import NamedTuple
 
@@ -6,8 +6,13 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from stratalens.evidence.similarity import PassageSet
+from stratalens.labels.concepts.annotation import AnnotatedPassages
 from stratalens.ranking import contrast
 
+TERMS = "terms"
+"""The judge's name in results where a label's own terms rate the passages."""
+TERMS_THRESHOLD = 0.0
+"""A passage with any of the terms is predicted to fire."""
 POSITIVES = 24
 """Passages, at most, on which a feature fires in its detection task; there are at most as many on which it does not."""
 LEAST_POSITIVES = 4
@@ -62,7 +67,7 @@ def detection_task(
     main_side = np.bincount(among.side[positives], minlength=2).argmax()
     same = silent[among.side[silent] == main_side]
     taken = among.document[positives]
-    alike = same[np.argsort(-among.likeness(positives)[same], kind="stable")]
+    alike = same[np.argsort(-among.similarity(positives)[same], kind="stable")]
     near = _distinct(among, alike, len(positives) // 2, taken)
     rest = np.setdiff1d(silent, near)
     taken = np.concatenate([taken, among.document[near]])
@@ -99,3 +104,33 @@ def score(ratings: Float[np.ndarray, "example"], task: DetectionTask, threshold:
     return Detection(
         float(area.value[0]), float(area.interval.low[0]), float(area.interval.high[0]), float(accuracy), len(x), len(y)
     )
+
+
+class Label(NamedTuple):
+    """What a feature is about, with the terms by which text is recognised as being about it."""
+
+    text: str
+    candidates: tuple[int, ...]
+    """Its terms, as candidates of the annotated passages: concepts and phrases."""
+    words: tuple[str, ...] = ()
+    """Stems of its terms that are no candidates."""
+
+    @property
+    def has_terms(self) -> bool:
+        """Whether there is anything to rate text by."""
+        return bool(self.candidates or self.words)
+
+
+def rate_by_terms(
+    text: AnnotatedPassages, label: Label, passages: Int[np.ndarray, "example"]
+) -> Float[np.ndarray, "example"]:
+    """Terms of the label per unit of each passage."""
+    found = np.asarray(text.counts[passages][:, list(label.candidates)].sum(axis=1)).ravel()
+    if label.words:
+        found = found + text.count_words(label.words)[passages]
+    return found / np.maximum(text.lengths[passages], 1)
+
+
+def detect_by_terms(text: AnnotatedPassages, label: Label, task: DetectionTask) -> Detection:
+    """Score of a label's terms on a detection task."""
+    return score(rate_by_terms(text, label, task.passage), task, TERMS_THRESHOLD)

@@ -7,9 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
-from stratalens.corpus.corpus import Half, Side
+from stratalens.corpus.populations import Half, Side
 from stratalens.corpus.words import phrase_stems
-from stratalens.labels import term_judge
 from stratalens.labels.concepts.annotation import AnnotatedPassages
 from stratalens.labels.concepts.associations import Mass, mass, preference
 from stratalens.labels.concepts.lexicon import (
@@ -18,8 +17,7 @@ from stratalens.labels.concepts.lexicon import (
     GRAMMAR,
     SURFACE,
 )
-from stratalens.labels.detection import DetectionTask
-from stratalens.labels.term_judge import Label
+from stratalens.labels.detection import DetectionTask, Label, detect_by_terms
 
 MOST_WORDS = 8
 MOST_PHRASES = 3
@@ -142,7 +140,7 @@ def choose(
         return Label(EARLY, ())
     best, best_merit = Label(UNCLEAR, ()), -np.inf
     for label in candidates(text, found, column):
-        auroc = term_judge.detection(text, label, task).auroc if task is not None else 0.5
+        auroc = detect_by_terms(text, label, task).auroc if task is not None else 0.5
         if auroc >= LEAST_DISCOVERY_AUROC or task is None:
             merit = DETECTION_WEIGHT * auroc + _merit(text, found, column, label)
             best, best_merit = (label, merit) if merit > best_merit else (best, best_merit)

@@ -4,31 +4,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
-from jaxtyping import Bool
-
-from stratalens.corpus.corpus import Half
+from stratalens.corpus.populations import Half
 from stratalens.evidence.evidence import Evidence
 from stratalens.evidence.similarity import PassageSet
 from stratalens.files.hashing import hash64
-from stratalens.labels import term_judge
-from stratalens.labels.concepts.annotation import LONGEST_PHRASE, AnnotatedPassages, unit_activations
+from stratalens.labels.concepts.annotation import LONGEST_PHRASE, AnnotatedPassages
 from stratalens.labels.concepts.lexicon import Lexicon
 from stratalens.labels.detection import (
     POSITIVES,
     Detection,
     DetectionTask,
+    Label,
     detection_task,
 )
-from stratalens.labels.evidence_labels import (
-    EARLY,
-    UNCLEAR,
-    Support,
-    associate,
-    choose,
-    support,
-)
-from stratalens.labels.term_judge import Label
+from stratalens.labels.evidence_labels import EARLY, UNCLEAR, Support
 
 EVIDENCE = "evidence"
 """Source of labels that no language model made."""
@@ -58,7 +47,7 @@ class FeatureLabel(NamedTuple):
 
 
 @dataclass(frozen=True)
-class LabelledText:
+class AnnotatedEvidence:
     """What all layers are labelled on."""
 
     evidence: Evidence
@@ -66,7 +55,7 @@ class LabelledText:
     sets: dict[Half, PassageSet]
 
     @classmethod
-    def of(cls, evidence: Evidence, lexicon: Lexicon, *, words_only: bool = False) -> "LabelledText":
+    def of(cls, evidence: Evidence, lexicon: Lexicon, *, words_only: bool = False) -> "AnnotatedEvidence":
         """Annotate the passages of the evidence; with `words_only`, labels hold no phrase of the corpus."""
         sets = {half: PassageSet(evidence.passages, half) for half in Half}
         return cls(
@@ -83,40 +72,6 @@ class LayerLabels(NamedTuple):
 
     labels: list[Label]
     support: list[Support]
-
-
-def evidence_labels_of(text: LabelledText, layer: int, early: Bool[np.ndarray, "feature"]) -> LayerLabels:
-    """The labels that the discovery half supports.
-
-    Args:
-        text: the annotated evidence.
-        layer: whose features.
-        early: which of them lie mostly on the first tenth of passages.
-    """
-    annotated = text.annotated
-    found = associate(annotated, unit_activations(text.evidence.layers[layer], annotated.units))
-    tasks = text.tasks(layer, Half.DISCOVERY)
-    return LayerLabels(
-        labels=[choose(annotated, found, column, task, early=bool(early[column])) for column, task in enumerate(tasks)],
-        support=[support(annotated, found, column) for column in range(len(tasks))],
-    )
-
-
-def score_by_terms(text: LabelledText, layer: int, labels: Sequence[Label]) -> list[FeatureLabel]:
-    """Score labels by their own terms on the confirmation half."""
-    features = text.evidence.layers[layer].features.tolist()
-    controls = control_of([label.text for label in labels], layer, features)
-    scored = []
-    for column, (label, task) in enumerate(zip(labels, text.tasks(layer, Half.CONFIRMATION), strict=True)):
-        if not label.has_terms or task is None:
-            note = "no terms to score by" if task is not None else "fires on too few confirmation passages to score"
-            scored.append(FeatureLabel(label.text, EVIDENCE, label_note=note))
-            continue
-        own = term_judge.detection(text.annotated, label, task)
-        other = labels[controls[column]] if column in controls else None
-        floor = term_judge.detection(text.annotated, other, task).auroc if other and other.has_terms else None
-        scored.append(with_detection(FeatureLabel(label.text, EVIDENCE, term_judge.JUDGE), own, floor))
-    return scored
 
 
 def with_detection(label: FeatureLabel, own: Detection, floor: float | None) -> FeatureLabel:

@@ -6,17 +6,18 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from jaxtyping import Float
 
+from stratalens.errors import LabelingError
 from stratalens.files.hashing import hash64
 from stratalens.labels.answers import (
     HIGHEST_RATING,
     LABEL_SCHEMA,
     MOST_WORDS,
     RATINGS_SCHEMA,
-    Unusable,
+    UnusableAnswer,
     parse_label,
     parse_ratings,
 )
-from stratalens.labels.llm.chat import ChatModel, LabelingError, NoReply
+from stratalens.labels.llm.chat import ChatModel, NoReply
 from stratalens.labels.prompts import MARKS, Prompts, quoted
 
 EXAMPLES = 8
@@ -91,7 +92,7 @@ class LabelEvidence(NamedTuple):
 
 
 class LanguageJudge:
-    """Asks a language model about features. Every failure is an `Unusable` with its reason."""
+    """Asks a language model about features. Every failure is an `UnusableAnswer` with its reason."""
 
     def __init__(self, model: ChatModel, prompts: Prompts):
         self._model = model
@@ -163,10 +164,10 @@ class LanguageJudge:
             try:
                 parsed = self._ask(prompt, values, RATINGS_TOKENS, RATINGS_SCHEMA, _ratings_parser(len(some)))
                 ratings[first : first + len(some)] = parsed
-            except Unusable as problem:
+            except UnusableAnswer as problem:
                 reason = str(problem)
         if np.isfinite(ratings).sum() < max(1, LEAST_RATED * len(texts)):
-            raise Unusable(reason)
+            raise UnusableAnswer(reason)
         return ratings
 
     def _ask(
@@ -183,12 +184,12 @@ class LanguageJudge:
             answer = self._model.reply(messages, max_tokens=max_tokens, schema=schema).text
             try:
                 return parse(answer)
-            except Unusable as problem:
+            except UnusableAnswer as problem:
                 hint = {"problem": str(problem), "example": EXAMPLES_OF_ANSWERS[prompt]}
                 again = self._prompts.again(messages, answer[:LONGEST_REPEATED], hint)
                 return parse(self._model.reply(again, max_tokens=max_tokens, schema=schema).text)
         except (NoReply, LabelingError) as problem:
-            raise Unusable(" ".join(str(problem).split())) from None
+            raise UnusableAnswer(" ".join(str(problem).split())) from None
 
 
 def _ratings_parser(count: int) -> Callable[[str], list[int]]:

@@ -1,42 +1,43 @@
-"""What the reported features are about: evidence from a second pass, the logit lens, labels and their scores."""
+"""Label the reported features: from the evidence, or by a language model where one is given."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 
-from stratalens.config import LabelConfig
-from stratalens.evidence.evidence import Evidence
-from stratalens.evidence.examples import ShownPassage, shown_passages
-from stratalens.evidence.logit_lens import TokenLens
+from stratalens.config.options import LabelConfig
+from stratalens.evidence.collect import CollectedEvidence
+from stratalens.evidence.examples import Example, layer_examples
+from stratalens.evidence.logit_lens import FeatureLens
+from stratalens.evidence.top_tokens import TopToken, top_tokens
+from stratalens.files.locations import cache_directory
 from stratalens.labels.by_evidence import label_by_evidence
-from stratalens.labels.by_model import LayerMaterial, label_by_model
+from stratalens.labels.by_model import LayerPromptInput, label_by_model
 from stratalens.labels.concepts.lexicon import Lexicon
-from stratalens.labels.feature_label import FeatureLabel, LabelledText, LayerLabels
+from stratalens.labels.feature_label import AnnotatedEvidence, FeatureLabel, LayerLabels
 from stratalens.labels.judge import LanguageJudge
 from stratalens.labels.llm.cache import CachedModel
 from stratalens.labels.llm.endpoint import EndpointModel
 from stratalens.labels.llm.local import LocalModel
 from stratalens.labels.prompts import Prompts
-from stratalens.models.embedded import cache_directory
-from stratalens.progress import Listener
-from stratalens.report.evidence_file import TopToken, top_tokens
+from stratalens.progress import Progress
 
 ANSWERS = "answers"
 """Folder of the user's cache for the answers of labelling models."""
 
 
 @dataclass(frozen=True)
-class Meaning:
+class LabelledFeatures:
     """What the reported features are about, features of a layer in the order of the evidence."""
 
-    text: LabelledText
+    text: AnnotatedEvidence
     labels: Mapping[int, LayerLabels]
     """Layer -> what the discovery half supports."""
     scored: Mapping[int, list[FeatureLabel]]
     """Layer -> the labels to publish, with their scores."""
-    lenses: Mapping[int, list[TokenLens]] | None
-    shown: Mapping[int, list[list[ShownPassage]]]
+    lenses: Mapping[int, list[FeatureLens]] | None
+    examples: Mapping[int, list[list[Example]]]
+    """Layer -> passages to show; empty lists where corpus text is to be kept out of files."""
     tokens: Mapping[int, list[list[TopToken]]]
 
 
@@ -57,7 +58,7 @@ class Labeller:
         )
 
 
-def open_labeller(config: LabelConfig, listener: Listener) -> Labeller | None:
+def open_labeller(config: LabelConfig, progress: Progress) -> Labeller | None:
     """The language model that labels, checked with a tiny request; None where the evidence alone does.
 
     Raises:
@@ -73,58 +74,62 @@ def open_labeller(config: LabelConfig, listener: Listener) -> Labeller | None:
             timeout_seconds=config.labeling_timeout,
         )
         what = "tokens of the corpus, no sentences," if config.no_examples else "sentences of the corpus"
-        listener.warn(f"{what} will be sent to {model.address}")
+        progress.warn(f"{what} will be sent to {model.address}")
     elif config.labeling_model is not None:
         model = LocalModel(config.labeling_model)
     else:
         return None
-    with listener.track("Checking the labelling model", None):
+    with progress.track("Checking the labelling model", None):
         model.check()
     cached = CachedModel(model, cache_directory() / ANSWERS)
     return Labeller(LanguageJudge(cached, prompts), cached)
 
 
-def find_meaning(
+def label_features(
     config: LabelConfig,
-    evidence: Evidence,
+    collected: CollectedEvidence,
     top: Mapping[int, pd.DataFrame],
-    lenses: Mapping[int, list[TokenLens]] | None,
     lexicon: Lexicon,
     labeller: Labeller | None,
-    listener: Listener,
+    progress: Progress,
     only: Mapping[int, Sequence[int]] | None = None,
-) -> Meaning:
+) -> LabelledFeatures:
     """Label the reported features of all layers and score the labels.
 
     Args:
         config: how to label.
-        evidence: of the features.
+        collected: evidence and lenses of the features.
         top: layer -> reported features with their `flags`.
-        lenses: layer -> what the features do to the prediction; None where the head is unknown.
         lexicon: concepts for the labels.
         labeller: the language model, if any.
-        listener: hears of the progress.
+        progress: is told how it gets on.
         only: layer -> features that the language model is asked about; None for all.
     """
-    text = LabelledText.of(evidence, lexicon, words_only=config.no_examples)
-    promoted = {layer: _promoted(lenses, layer, len(table)) for layer, table in top.items()}
-    labels, scored = label_by_evidence(text, top, listener)
-    shown = {layer: shown_passages(evidence, layer, text.sets) for layer in top}
+    progress.stage("labels")
+    evidence, lenses = collected
+    text = AnnotatedEvidence.of(evidence, lexicon, words_only=config.no_examples)
+    labels, scored = label_by_evidence(text, top, progress)
+    examples = {layer: layer_examples(evidence, layer, text.sets) for layer in top}
     tokens = {layer: top_tokens(evidence, layer) for layer in top}
     if labeller is not None:
-        material = {
-            layer: LayerMaterial(shown[layer], [[one.token for one in some] for some in tokens[layer]], promoted[layer])
-            for layer in top
+        told = {
+            layer: LayerPromptInput(
+                examples=examples[layer],
+                top_tokens=[[one.token for one in some] for some in tokens[layer]],
+                promoted=_promoted(lenses, layer, len(table)),
+            )
+            for layer, table in top.items()
         }
         scored = label_by_model(
-            text, material, labels, scored, labeller.judge, listener, show_text=not config.no_examples, only=only
+            text, told, labels, scored, labeller.judge, progress, show_text=not config.no_examples, only=only
         )
-        listener.say(labeller.cost())
-    hidden = {layer: [[] for _ in some] for layer, some in shown.items()}
-    return Meaning(text, labels, scored, lenses, hidden if config.no_examples else shown, tokens)
+        progress.say(labeller.cost())
+    if config.no_examples:
+        examples = {layer: [[] for _ in some] for layer, some in examples.items()}
+    return LabelledFeatures(text, labels, scored, lenses, examples, tokens)
 
 
-def _promoted(lenses: Mapping[int, list[TokenLens]] | None, layer: int, features: int) -> list[list[str]]:
+def _promoted(lenses: Mapping[int, list[FeatureLens]] | None, layer: int, features: int) -> list[list[str]]:
     """Of each feature the tokens that it promotes; none where the head is unknown."""
     if lenses is None:
         return [[] for _ in range(features)]

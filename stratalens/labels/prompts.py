@@ -8,8 +8,8 @@ from jinja2 import ChoiceLoader, FileSystemLoader, StrictUndefined, TemplateErro
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from stratalens.errors import ConfigError
+from stratalens.files.locations import DATA_DIRECTORY
 from stratalens.labels.llm.chat import Message
-from stratalens.models.embedded import DATA_DIRECTORY
 
 BUILT_IN = DATA_DIRECTORY / "prompts"
 NAMES = ("system", "label", "label_tokens", "detection", "fuzzing", "repair")

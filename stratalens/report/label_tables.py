@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from stratalens.corpus.corpus import Side
-from stratalens.evidence.examples import ShownPassage
+from stratalens.corpus.populations import Side
+from stratalens.evidence.examples import Example
 from stratalens.labels.feature_label import FeatureLabel
 
 LABEL_COLUMNS = FeatureLabel._fields
@@ -23,34 +23,34 @@ def stored_label(row: pd.Series) -> FeatureLabel:
     return FeatureLabel(**{name: None if pd.isna(row[name]) else row[name] for name in LABEL_COLUMNS})
 
 
-def sentences(domain: str, shown: Mapping[int, list[ShownPassage]]) -> dict[int, list[dict[str, object]]]:
+def sentences(domain: str, examples: Mapping[int, list[Example]]) -> dict[int, list[dict[str, object]]]:
     """Feature -> its strongest passages of both sides, as the brief's JSON holds them."""
     return {
         feature: [
             {
                 "sentence": one.text,
-                "activation": one.exhibit.activation,
+                "activation": one.choice.activation,
                 "type": domain if one.side == Side.DOMAIN else "general",
                 "peak_token": one.tokens[one.peak].strip(),
             }
             for side in Side
             for one in strongest(passages, side)
         ]
-        for feature, passages in shown.items()
+        for feature, passages in examples.items()
     }
 
 
-def strongest(passages: list[ShownPassage], side: Side) -> list[ShownPassage]:
+def strongest(passages: list[Example], side: Side) -> list[Example]:
     """The strongest passages of one side, both halves together."""
-    top = [one for one in passages if one.side == side and one.exhibit.kind == "top"]
-    return sorted(top, key=lambda one: -one.exhibit.activation)[:SENTENCES]
+    top = [one for one in passages if one.side == side and one.choice.kind == "top"]
+    return sorted(top, key=lambda one: -one.choice.activation)[:SENTENCES]
 
 
-def detailed_labels(table: pd.DataFrame, domain: str, shown: Mapping[int, list[ShownPassage]]) -> pd.DataFrame:
+def detailed_labels(table: pd.DataFrame, domain: str, examples: Mapping[int, list[Example]]) -> pd.DataFrame:
     """One layer's labels with their scores and the passages that fire each feature, counted and quoted."""
     lead = ["feature_number", "label", f"{domain}_activation", "general_activation", "specialization"]
     detailed = table[lead].copy()
-    own = [shown.get(int(feature), []) for feature in table["feature_number"]]
+    own = [examples.get(int(feature), []) for feature in table["feature_number"]]
     sides = ((domain, Side.DOMAIN), ("general", Side.GENERAL))
     for name, side in sides:
         detailed[f"num_{name}_examples"] = [sum(one.side == side for one in passages) for passages in own]
@@ -64,7 +64,7 @@ def detailed_labels(table: pd.DataFrame, domain: str, shown: Mapping[int, list[S
     return detailed
 
 
-def _marked(one: ShownPassage) -> str:
+def _marked(one: Example) -> str:
     """The words around the strongest token, which stands in double square brackets."""
     peak = one.peak
     pieces = [

@@ -3,24 +3,30 @@
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from stratalens.config import RunConfig, make_config, read_config_file
+from stratalens.config.config_file import read_config_file
+from stratalens.config.options import RunConfig
+from stratalens.config.validation import make_config
 from stratalens.errors import ConfigError
 from stratalens.files.damaged import damaged, read_table
 from stratalens.files.output_dir import RECORD_FILE
 from stratalens.files.plain_yaml import read_text
 from stratalens.harvest.store import FORMAT, HarvestFile, harvest_path
+from stratalens.ranking.layer_facts import LayerFacts
+from stratalens.ranking.rank import feature_numbers
 from stratalens.report.label_tables import LABEL_COLUMNS
-from stratalens.report.run_facts import RunFacts
+from stratalens.report.run_record import RunFacts
 from stratalens.report.tables import (
     DOMAIN_COLUMNS,
     MEASURES,
-    LayerFacts,
+    Tables,
+    build_tables,
     published_name,
 )
 
@@ -33,7 +39,7 @@ EVIDENCE_FOLDER = "evidence"
 
 @dataclass(frozen=True)
 class Findings:
-    """What the statistics found, before labels."""
+    """What was found, feature by feature."""
 
     top: dict[int, pd.DataFrame]
     """Layer -> reported features, in the columns of the ranking."""
@@ -41,18 +47,52 @@ class Findings:
     """Layer -> every latent, likewise."""
     facts: Mapping[int, LayerFacts]
 
+    @property
+    def features(self) -> dict[int, list[int]]:
+        """Layer -> numbers of the reported features, in the order of the table."""
+        return feature_numbers(self.top)
+
 
 @dataclass(frozen=True)
-class SavedResult:
-    """What a finished run left."""
+class Result:
+    """A finished result: tables as pandas DataFrames, and what later commands need of it."""
 
-    directory: Path
+    output_dir: Path
     config: RunConfig
     record: dict[str, Any]
     """What `run.json` holds."""
     findings: Findings
-    harvest: dict[int, HarvestFile]
-    """Layer -> its harvest."""
+    """With labels."""
+
+    @cached_property
+    def tables(self) -> Tables:
+        """All tables, in the names and order of their files."""
+        return build_tables(self.config, self.findings.top, self.findings.latents, self.findings.facts)
+
+    @property
+    def top_features(self) -> pd.DataFrame:
+        """The reported features of all layers, best first across layers."""
+        return self.tables.consolidated
+
+    @property
+    def best_features(self) -> pd.DataFrame:
+        """The best features across layers that reach `min_specialization`."""
+        return self.tables.best
+
+    @property
+    def layers(self) -> pd.DataFrame:
+        """The layer comparison, best layer first."""
+        return self.tables.layers
+
+    def all_features(self, layer: int) -> pd.DataFrame:
+        """The statistics of every latent of one layer."""
+        return self.tables.latents[layer]
+
+    @property
+    def harvest(self) -> dict[int, HarvestFile]:
+        """Layer -> its harvest on disk."""
+        keys = self.record["harvest"]["keys"]
+        return {int(layer): HarvestFile(self.output_dir / harvest_path(int(layer)), keys[layer]) for layer in keys}
 
 
 def write_features(top: Mapping[int, pd.DataFrame], directory: Path) -> None:
@@ -61,36 +101,39 @@ def write_features(top: Mapping[int, pd.DataFrame], directory: Path) -> None:
     table.to_parquet(directory / FEATURES_FILE, index=False)
 
 
-def read_facts(directory: Path) -> dict[str, Any] | None:
-    """What the result in a directory was read with; None where there is no result, or one of an older version."""
-    try:
-        return json.loads((directory / RECORD_FILE).read_text(encoding="utf-8"))["harvest"]["facts"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+def require_result(directory: Path) -> None:
+    """Make sure that a directory holds a finished result.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if not (directory / RECORD_FILE).is_file():
+        raise ConfigError(f"{directory}: no finished result here (no {RECORD_FILE}); name the --output_dir of a run")
 
 
-def load_result(directory: Path) -> SavedResult:
+def load_result(directory: str | Path) -> Result:
     """Read a finished result.
+
+    Args:
+        directory: the `output_dir` of a run.
 
     Raises:
         ConfigError: there is none in this directory, or it is damaged.
     """
-    place = directory / RECORD_FILE
-    if not place.is_file():
-        raise ConfigError(f"{directory}: no finished result here (no {RECORD_FILE}); name the --output_dir of a run")
-    config = make_config(**read_config_file(place))
+    directory = Path(directory)
+    require_result(directory)
+    path = directory / RECORD_FILE
+    config = make_config(**read_config_file(path))
     try:
-        content = json.loads(read_text(place))
-        _require_format(directory, content)
-        layers = [int(layer) for layer in _Record.model_validate(content).layers]
-        RunFacts.of(content, config.domain)
+        record = json.loads(read_text(path))
+        _require_format(directory, record)
+        layers = [int(layer) for layer in _Record.model_validate(record).layers]
+        RunFacts.of(record, config.domain)
     except (ValueError, RecursionError) as error:
-        raise damaged(place, error) from None
+        raise damaged(path, error) from None
     latents = {layer: _latents(directory / f"layer_{layer}" / LATENTS_FILE, config.domain) for layer in layers}
-    facts = {layer: LayerFacts(**content["layers"][str(layer)]) for layer in layers}
-    keys = content["harvest"]["keys"]
-    harvest = {layer: HarvestFile(directory / harvest_path(layer), keys[str(layer)]) for layer in layers}
-    return SavedResult(directory, config, content, Findings(_features(directory, latents), latents, facts), harvest)
+    facts = {layer: LayerFacts(**record["layers"][str(layer)]) for layer in layers}
+    return Result(directory, config, record, Findings(_features(directory, latents), latents, facts))
 
 
 def _require_format(directory: Path, content: object) -> None:

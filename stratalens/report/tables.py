@@ -3,11 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import pandas as pd
 
-from stratalens.evidence.examples import ShownPassage
+from stratalens.config.options import RunConfig
+from stratalens.evidence.examples import Example
+from stratalens.ranking.layer_facts import LayerFacts
 from stratalens.report.formats import records, write_csv, write_json
 from stratalens.report.label_tables import LABEL_COLUMNS, detailed_labels, sentences
 
@@ -43,15 +44,6 @@ MEASURES = (
 DOMAIN_COLUMNS = ("domain_activation", "domain_firing_rate", "domain_density", "domain_max_activation")
 
 
-class LayerFacts(NamedTuple):
-    """What the layer comparison says of a layer besides its features."""
-
-    fvu: float
-    mean_hookpoint_norm: float
-    dropped_share: float
-    """Share of countable positions dropped as sinks."""
-
-
 @dataclass(frozen=True)
 class Tables:
     """All tables of a run, in the names and order of their files."""
@@ -68,37 +60,28 @@ class Tables:
     """Reported features whose specialization is below the threshold of `best`."""
 
 
-def build(
-    domain: str,
+def build_tables(
+    config: RunConfig,
     top: Mapping[int, pd.DataFrame],
     latents: Mapping[int, pd.DataFrame],
     facts: Mapping[int, LayerFacts],
-    *,
-    compare_by: str,
-    min_specialization: float,
-    top_features_n: int,
 ) -> Tables:
-    """Arrange ranked features into the tables that are published."""
+    """Arrange ranked features into the tables that are published.
+
+    Args:
+        config: names the domain, and says how layers are compared and what the file of the best features holds.
+        top: layer -> reported features, in the columns of the ranking.
+        latents: layer -> every latent, likewise.
+        facts: layer -> what the layer comparison says besides the features.
+    """
+    domain = config.domain
     features = {layer: _published(table, domain, ["rank"]) for layer, table in top.items()}
     everything = {
         layer: _published(table, domain, ["live", "selected"]).assign(layer=layer) for layer, table in latents.items()
     }
-    comparable = "normalised_specialization" if compare_by == "normalised" else "specialization"
-    rows = pd.concat([table.assign(layer=layer) for layer, table in features.items()], ignore_index=True)
-    lead = [f"{domain}_activation", "general_activation", "specialization"]
-    rows = rows[
-        [
-            "feature_number",
-            *lead,
-            "rank",
-            "layer",
-            *(c for c in rows if c not in ("feature_number", *lead, "rank", "layer")),
-        ]
-    ]
-    consolidated = rows.sort_values(
-        [comparable, "layer", "feature_number"], ascending=[False, True, True], ignore_index=True
-    )
-    passed = consolidated[consolidated["specialization"] >= min_specialization]
+    comparable = "normalised_specialization" if config.compare_layers_by == "normalised" else "specialization"
+    consolidated = _consolidated(features, domain, comparable)
+    passed = consolidated[consolidated["specialization"] >= config.min_specialization]
     layers = pd.DataFrame([_layer_row(layer, features[layer], everything[layer], facts[layer]) for layer in features])
     layers = layers.sort_values([f"avg_{comparable}", "layer"], ascending=[False, True], ignore_index=True)
     return Tables(
@@ -107,9 +90,17 @@ def build(
         latents=everything,
         consolidated=consolidated,
         layers=layers,
-        best=passed.head(top_features_n).reset_index(drop=True),
+        best=passed.head(config.top_features_n).reset_index(drop=True),
         below_threshold=len(consolidated) - len(passed),
     )
+
+
+def _consolidated(features: Mapping[int, pd.DataFrame], domain: str, comparable: str) -> pd.DataFrame:
+    """The reported features of all layers, best first by a measure that is comparable between them."""
+    rows = pd.concat([table.assign(layer=layer) for layer, table in features.items()], ignore_index=True)
+    lead = ["feature_number", f"{domain}_activation", "general_activation", "specialization", "rank", "layer"]
+    rows = rows[[*lead, *(name for name in rows if name not in lead)]]
+    return rows.sort_values([comparable, "layer", "feature_number"], ascending=[False, True, True], ignore_index=True)
 
 
 def _published(table: pd.DataFrame, domain: str, extra: list[str]) -> pd.DataFrame:
@@ -151,13 +142,13 @@ def _layer_row(layer: int, features: pd.DataFrame, latents: pd.DataFrame, facts:
     }
 
 
-def write(
+def write_tables(
     tables: Tables,
     directory: Path,
     *,
     top_n: int,
     top_features_n: int,
-    shown: Mapping[int, Mapping[int, list[ShownPassage]]],
+    examples: Mapping[int, Mapping[int, list[Example]]],
     settings: Mapping[str, object],
 ) -> None:
     """Write every table file of a run below `directory`."""
@@ -165,7 +156,7 @@ def write(
     for layer, table in tables.features.items():
         folder = directory / f"layer_{layer}"
         folder.mkdir(exist_ok=True)
-        _write_layer(table, folder, domain, layer, top_n, shown[layer], settings)
+        _write_layer(table, folder, domain, layer, top_n, examples[layer], settings)
         tables.latents[layer].to_parquet(folder / "all_features.parquet", index=False)
     write_csv(tables.consolidated, directory / "consolidated_top_features_all_layers.csv")
     write_csv(tables.layers, directory / "layer_comparison_report.csv")
@@ -179,7 +170,7 @@ def _write_layer(
     domain: str,
     layer: int,
     top_n: int,
-    shown: Mapping[int, list[ShownPassage]],
+    examples: Mapping[int, list[Example]],
     settings: Mapping[str, object],
 ) -> None:
     write_csv(table, folder / f"top_{top_n}_features_analysis.csv")
@@ -192,13 +183,13 @@ def _write_layer(
     write_json(
         {
             "top_features": records(table),
-            "feature_sentences": sentences(domain, shown),
+            "feature_sentences": sentences(domain, examples),
             "config": config | dict(settings),
         },
         folder / f"top_{top_n}_features_analysis.json",
     )
     write_csv(table[["feature_number", "label"]], folder / f"feature_labels_clean_{domain}.csv")
-    write_csv(detailed_labels(table, domain, shown), folder / f"feature_labels_detailed_{domain}.csv")
+    write_csv(detailed_labels(table, domain, examples), folder / f"feature_labels_detailed_{domain}.csv")
 
 
 def summary(tables: Tables) -> dict[str, object]:

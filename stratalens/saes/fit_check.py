@@ -1,4 +1,4 @@
-"""Does each SAE belong to its layer? Compares how well it rebuilds its own hookpoint and the two neighbouring ones.
+"""Does each SAE fit its layer? Compares how well it rebuilds its own hookpoint and the two neighbouring ones.
 
 FVU alone misses a neighbouring layer, because residual streams of adjacent blocks resemble each other. The share of the
 error that lies in its mean does not: it is near zero where the SAE was trained and grows as soon as the mean shifts.
@@ -14,21 +14,21 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from stratalens.errors import MismatchError
-from stratalens.models.batches import Room
-from stratalens.models.loading import forward, hooked
-from stratalens.models.tokens import TokenBatch
+from stratalens.models.batches import BatchRunner, TokenBatch
+from stratalens.models.families import BlockModule
+from stratalens.models.hooks import forward, hooked
 from stratalens.saes.sae import Sae
 
 SINK_RATIO = 10.0
 """Positions whose norm exceeds this multiple of the layer's median norm are attention sinks."""
 MEAN_ERROR_FLOOR = 0.001
-"""Below this share of error in the mean the SAE is at home."""
+"""Below this share of error in the mean the SAE fits, whatever its neighbours say."""
 MEAN_ERROR_RATIO = 1.5
 """A neighbour fits clearly better when this many times less of the error lies in its mean and its FVU is no higher."""
 
 
 @dataclass(frozen=True)
-class Fit:
+class HookpointFit:
     """How well an SAE rebuilds one hookpoint."""
 
     hookpoint: str
@@ -41,13 +41,13 @@ class Fit:
 
 
 @dataclass(frozen=True)
-class LayerCheck:
-    """The self-check of one layer, with what the pass over the calibration documents measured."""
+class FitCheck:
+    """The fit check of one layer, with what the pass over the calibration documents measured."""
 
     layer: int
     median_norm: float
-    own: Fit
-    neighbours: tuple[Fit, ...]
+    own: HookpointFit
+    neighbours: tuple[HookpointFit, ...]
     problem: str
     """Why the SAE does not seem to belong here; empty when it does."""
 
@@ -69,9 +69,9 @@ class _Sums(NamedTuple):
         squares = float(error.pow(2).sum()), float(target.pow(2).sum())
         return cls(len(target), fired, *squares, error.sum(0), target.sum(0))
 
-    def fit(self, hookpoint: str) -> Fit:
+    def fit(self, hookpoint: str) -> HookpointFit:
         variance = self.squared - float(self.target.pow(2).sum()) / self.positions
-        return Fit(
+        return HookpointFit(
             hookpoint=hookpoint,
             fvu=self.squared_error / variance,
             mean_error_share=float(self.error.pow(2).sum()) / self.positions / variance,
@@ -88,23 +88,24 @@ def _total(several: Iterable[_Sums]) -> _Sums:
 
 
 class _Part(NamedTuple):
-    """What one batch says of one SAE at one place."""
+    """What one batch says of one SAE at one hookpoint."""
 
     sums: _Sums
     norms: Float[Tensor, "position"]
     """Of the countable positions."""
 
 
-def neighbours(hookpoint: str) -> tuple[str, ...]:
+def neighbouring_hookpoints(hookpoint: str) -> tuple[str, ...]:
     """The same place in the blocks below and above: `layers.3`, `layers.5` for `layers.4`."""
-    blocks, number, *rest = hookpoint.split(".")
-    return tuple(".".join([blocks, str(n), *rest]) for n in (int(number) - 1, int(number) + 1) if n >= 0)
+    module = BlockModule.parse(hookpoint)
+    assert module is not None, hookpoint
+    return tuple(str(module._replace(number=n)) for n in (module.number - 1, module.number + 1) if n >= 0)
 
 
-def check(
+def check_fit(
     model: nn.Module, saes: Mapping[int, Sae], batches: Iterable[TokenBatch], batch_tokens: int
-) -> dict[int, LayerCheck]:
-    """Read the calibration documents once: each layer's median norm, and the fit of its SAE here and next door.
+) -> dict[int, FitCheck]:
+    """Read the calibration documents once: each layer's median norm, and how its SAE fits here and next to it.
 
     Args:
         model: the decoder, with one block above the deepest hookpoint where the model has one.
@@ -116,29 +117,17 @@ def check(
         CapacityError: memory does not suffice for a single passage.
     """
     modules = dict(model.named_modules())
-    places = {
-        layer: (sae.hookpoint, *(n for n in neighbours(sae.hookpoint) if n in modules)) for layer, sae in saes.items()
+    tried = {
+        layer: (sae.hookpoint, *(one for one in neighbouring_hookpoints(sae.hookpoint) if one in modules))
+        for layer, sae in saes.items()
     }
-
-    def attempt(batch: TokenBatch) -> dict[tuple[int, str], _Part]:
-        found: dict[tuple[int, str], _Part] = {}
-
-        def consumer(place: str, module_input: Tensor, module_output: Tensor) -> None:
-            for layer, sae in saes.items():
-                if place in places[layer]:
-                    found[layer, place] = _read(sae, batch, module_input, module_output)
-
-        everywhere = {place for several in places.values() for place in several}
-        with hooked(model, {place: partial(consumer, place) for place in everywhere}):
-            forward(model, batch.input_ids)
-        return found
-
-    room = Room(batch_tokens)
-    parts = [part for batch in batches for part in room.read(batch, attempt)]
+    runner = BatchRunner(batch_tokens)
+    read_batch = partial(_read_batch, model, saes, tried)
+    parts = [part for batch in batches for part in runner.run(batch, read_batch)]
     checks = {}
     for layer, sae in saes.items():
-        own, *others = (_total(p[layer, place].sums for p in parts).fit(place) for place in places[layer])
-        checks[layer] = LayerCheck(
+        own, *others = (_total(part[layer, one].sums for part in parts).fit(one) for one in tried[layer])
+        checks[layer] = FitCheck(
             layer=layer,
             median_norm=float(torch.cat([part[layer, sae.hookpoint].norms for part in parts]).median()),
             own=own,
@@ -146,6 +135,23 @@ def check(
             problem=_problem(own, others),
         )
     return checks
+
+
+def _read_batch(
+    model: nn.Module, saes: Mapping[int, Sae], tried: Mapping[int, tuple[str, ...]], batch: TokenBatch
+) -> dict[tuple[int, str], _Part]:
+    """(Layer, hookpoint) -> what a batch says of the layer's SAE there."""
+    found: dict[tuple[int, str], _Part] = {}
+
+    def consumer(hookpoint: str, module_input: Tensor, module_output: Tensor) -> None:
+        for layer, sae in saes.items():
+            if hookpoint in tried[layer]:
+                found[layer, hookpoint] = _read(sae, batch, module_input, module_output)
+
+    everywhere = {hookpoint for several in tried.values() for hookpoint in several}
+    with hooked(model, {hookpoint: partial(consumer, hookpoint) for hookpoint in everywhere}):
+        forward(model, batch.input_ids)
+    return found
 
 
 def _read(
@@ -164,7 +170,7 @@ def _read(
     return _Part(_Sums.of(target, sae.decode(latents, x), int((latents.values > 0).sum())), countable)
 
 
-def _problem(own: Fit, others: list[Fit]) -> str:
+def _problem(own: HookpointFit, others: list[HookpointFit]) -> str:
     better = [
         other
         for other in others
@@ -183,15 +189,25 @@ def _problem(own: Fit, others: list[Fit]) -> str:
     return ""
 
 
-def require_fit(checks: Mapping[int, LayerCheck]) -> None:
+def require_fit(checks: Mapping[int, FitCheck]) -> None:
     """Refuse SAEs that do not belong where they are used.
 
     Raises:
         MismatchError: naming the first such layer and the likely cause.
     """
-    for check_ in checks.values():
-        if check_.problem:
+    for check in checks.values():
+        if check.problem:
             raise MismatchError(
-                f"the SAE of {check_.own.hookpoint} does not fit: {check_.problem} "
+                f"the SAE of {check.own.hookpoint} does not fit: {check.problem} "
                 "Check --base_model and --sae_model, or pass --allow_poor_fit"
             )
+
+
+def describe_check(check: FitCheck) -> str:
+    """One line: how well an SAE fits."""
+    others = ", ".join(f"{fit.hookpoint} {fit.mean_error_share:.4f}" for fit in check.neighbours)
+    verdict = "fits" if not check.problem else f"DOES NOT FIT: {check.problem}"
+    return (
+        f"SAE of {check.own.hookpoint}: FVU {check.own.fvu:.3f}, L0 {check.own.l0:.1f}, "
+        f"error in the mean {check.own.mean_error_share:.4f} ({others or 'no neighbours'}): {verdict}"
+    )

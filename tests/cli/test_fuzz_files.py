@@ -13,14 +13,11 @@ from hypothesis import strategies as st
 from refusal import named_error, refusal, with_options
 from tiny import TINY_K, TINY_LATENTS, TINY_WIDTH, write_sae
 
-from stratalens.cli.main import parse
-from stratalens.config import (
-    RANK_METRICS,
-    RunConfig,
-    make_config,
-    parse_layers,
-    read_config_file,
-)
+from stratalens.cli.arguments import parse
+from stratalens.config.config_file import read_config_file
+from stratalens.config.layer_numbers import parse_layers
+from stratalens.config.options import RANK_METRICS, RunConfig
+from stratalens.config.validation import make_config
 from stratalens.labels.concepts.lexicon import read_lexicon
 from stratalens.labels.prompts import NAMES, SAMPLE, Prompts
 from stratalens.ranking.feature_list import read_feature_list

@@ -19,7 +19,7 @@ from finished_result import (
 )
 
 from stratalens.cli.main import main
-from stratalens.labels.llm.endpoint import KEY_VARIABLES
+from stratalens.labels.llm.client import KEY_VARIABLES
 
 pytestmark = pytest.mark.usefixtures("own_environment")
 
@@ -201,7 +201,7 @@ def test_nobody_listening_is_refused_before_anything_is_read(
     def read(*_arguments: object, **_options: object) -> None:
         raise AssertionError("something was read")
 
-    monkeypatch.setattr("stratalens.commands.analyze.prepare", read)
+    monkeypatch.setattr("stratalens.commands.analyze.find_inputs", read)
     monkeypatch.setattr("stratalens.commands.label.load_evidence", read)
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))

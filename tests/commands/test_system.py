@@ -199,7 +199,8 @@ def test_an_error_of_the_system_that_nothing_foresaw_is_one_line_and_a_bug_is_no
     fail(OSError(errno.EIO, "Input/output error", "/mnt/data.txt"))
     assert cli.main([]) == 2
     assert capsys.readouterr().err == (
-        "stratalens: /mnt/data.txt: the system refuses: Input/output error; mend that and run the same command again\n"
+        "stratalens: /mnt/data.txt: operating system error: input/output error; "
+        "mend that and run the same command again\n"
     )
     fail(MemoryError())
     assert cli.main([]) == 2

@@ -12,7 +12,9 @@ import pytest
 from refusal import output_of, refusal, with_options
 
 from stratalens.cli.main import main
-from stratalens.corpus.readers import Row, find_files, read_rows
+from stratalens.corpus.readers import read_rows
+from stratalens.corpus.rows import Row
+from stratalens.corpus.text_files import find_files
 from stratalens.errors import CorpusError
 
 ROWS = [{"id": f"doc{number}#a", "body": f" text {number} ", "number": number} for number in range(40)]
@@ -138,7 +140,8 @@ def test_a_missing_package_is_refused_with_the_command_that_installs_it(dataset,
 def test_the_package_is_imported_only_when_a_dataset_is_read(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"text": "x"}')
     code = f"""import sys
-from stratalens.corpus.readers import find_files, read_rows
+from stratalens.corpus.readers import read_rows
+from stratalens.corpus.text_files import find_files
 print([row.text for file in find_files([{str(tmp_path / "a.jsonl")!r}]) for row in read_rows(file, "text")])
 find_files(["hf:name:train:text"])
 print([name for name in ("datasets", "fsspec", "pyarrow") if name in sys.modules])"""

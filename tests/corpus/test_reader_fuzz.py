@@ -13,7 +13,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from stratalens.corpus.readers import Row, find_files, read_rows
+from stratalens.corpus.readers import read_rows
+from stratalens.corpus.rows import Row
+from stratalens.corpus.text_files import find_files
 from stratalens.errors import CorpusError
 
 FUZZED = settings(max_examples=100, deadline=10_000, suppress_health_check=[HealthCheck.too_slow])

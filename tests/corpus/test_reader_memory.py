@@ -18,7 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stratalens.corpus import readers
-from stratalens.corpus.readers import find_files, read_rows
+from stratalens.corpus.readers import read_rows
+from stratalens.corpus.text_files import find_files
 from stratalens.errors import CorpusError
 from stratalens.files import hashing
 from stratalens.files.hashing import hash64

@@ -9,7 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from text_files import FILES, ROWS, TEXTS, jsonl, parquet, table
 
-from stratalens.corpus.readers import Row, find_files, read_rows
+from stratalens.corpus.readers import read_rows
+from stratalens.corpus.rows import Row
+from stratalens.corpus.text_files import find_files
 from stratalens.errors import CorpusError
 
 ANY_TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)

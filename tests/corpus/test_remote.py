@@ -15,7 +15,9 @@ from text_files import FILES, ROWS, TEXTS, jsonl
 
 from stratalens.cli.main import main
 from stratalens.corpus import remote as places
-from stratalens.corpus.readers import Row, find_files, read_rows
+from stratalens.corpus.readers import read_rows
+from stratalens.corpus.rows import Row
+from stratalens.corpus.text_files import find_files
 from stratalens.errors import CorpusError
 
 LONG = [{"id": str(number), "text": f"{number} " + "word " * 2000} for number in range(700)]

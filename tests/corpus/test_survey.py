@@ -7,12 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from stratalens.corpus.corpus import (
-    Corpus,
-    Half,
-    Side,
-    population,
-)
+from stratalens.corpus.corpus import Corpus
+from stratalens.corpus.populations import Half, Side, population
 from stratalens.corpus.survey import Survey, survey
 from stratalens.errors import CorpusError
 from stratalens.files.hashing import hash64

@@ -10,14 +10,15 @@ from planted import LAYER, at_random, planted_evidence, written_passages
 from threads import one_thread
 from tiny import TINY_LATENTS, write_sae
 
-from stratalens.corpus.corpus import POPULATIONS
-from stratalens.evidence.evidence import Evidence, first_tokens, read_evidence
-from stratalens.evidence.passages import Passage, Place
+from stratalens.corpus.populations import POPULATIONS
+from stratalens.evidence.collect import read_evidence
+from stratalens.evidence.evidence import Evidence, first_tokens
+from stratalens.evidence.passages import Passage, PassageLocation
 from stratalens.files.hashing import hash64
-from stratalens.harvest.shard_reader import LayerProbe
 from stratalens.models.loading import load_model
 from stratalens.models.tokens import PassageCutter
 from stratalens.saes.formats.sparsify import load_sae
+from stratalens.saes.hookpoint import LayerProbe
 
 LAYERS = (0, 2)
 TEXTS = [
@@ -69,7 +70,7 @@ def setting(tiny_model, tokenizer, tmp_path_factory) -> Setting:
     passages = []
     for number, text in enumerate(TEXTS):
         (span,) = cutter.spans(text)
-        place = Place(hash64(text), 0, len(text))
+        place = PassageLocation(hash64(text), 0, len(text))
         passages.append(
             Passage(place, number, number % POPULATIONS, text, cutter.sequence(span), cutter.token_offsets(span))
         )

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 from planted import LAYER, around, at_random, on_words, passage, planted_evidence, written_passages
 
-from stratalens.corpus.corpus import POPULATIONS, Half, Side
+from stratalens.corpus.populations import POPULATIONS, Half, Side
 from stratalens.evidence.examples import (
     NEAR_MISSES,
     QUANTILES,
     TOP,
-    Exhibit,
-    exhibits,
-    shown_passages,
+    ExampleChoice,
+    choose_examples,
+    layer_examples,
 )
 from stratalens.evidence.similarity import PassageSet
 
@@ -23,8 +23,8 @@ SETS = {half: PassageSet(PASSAGES, half) for half in Half}
 MAXIMA = EVIDENCE.maxima(LAYER)
 
 
-def shown(column: int) -> list[Exhibit]:
-    return exhibits(PASSAGES, MAXIMA[:, column], SETS)
+def shown(column: int) -> list[ExampleChoice]:
+    return choose_examples(PASSAGES, MAXIMA[:, column], SETS)
 
 
 @pytest.mark.parametrize("column", [0, 1, 2])
@@ -76,7 +76,7 @@ def test_a_near_miss_shares_the_words_of_the_strongest():
     texts += [f"Herons wait in reed {n}." for n in range(30)] + ["The firm was late."]
     passages = [passage(text, Side.DOMAIN, Half.DISCOVERY) for text in texts]
     maxima = planted_evidence(passages, [on_words("dividend")]).maxima(LAYER)[:, 0]
-    found = exhibits(passages, maxima, {half: PassageSet(passages, half) for half in Half})
+    found = choose_examples(passages, maxima, {half: PassageSet(passages, half) for half in Half})
     misses = [texts[one.passage] for one in found if one.kind == "near_miss"]
     assert misses[0] == "The firm was late."
     assert len(misses) == NEAR_MISSES
@@ -84,18 +84,18 @@ def test_a_near_miss_shares_the_words_of_the_strongest():
 
 def test_a_feature_that_never_fires_has_nothing_to_show():
     assert shown(3) == []
-    assert shown_passages(EVIDENCE, LAYER, SETS)[3] == []
+    assert layer_examples(EVIDENCE, LAYER, SETS)[3] == []
 
 
 def test_shown_passages_carry_their_tokens_and_activations():
-    for column, some in enumerate(shown_passages(EVIDENCE, LAYER, SETS)):
-        assert [one.exhibit for one in some] == shown(column)
+    for column, some in enumerate(layer_examples(EVIDENCE, LAYER, SETS)):
+        assert [one.choice for one in some] == shown(column)
         for one in some:
-            own = PASSAGES[one.exhibit.passage]
+            own = PASSAGES[one.choice.passage]
             assert "".join(one.tokens) == own.text
             assert (one.side, one.half, one.text) == (own.side, own.half, own.text.strip())
             assert len(one.tokens) == len(one.activations)
-            assert max(one.activations) == one.exhibit.activation
-            assert one.activations[one.peak] == one.exhibit.activation
-    heron = shown_passages(EVIDENCE, LAYER, SETS)[2][0]
+            assert max(one.activations) == one.choice.activation
+            assert one.activations[one.peak] == one.choice.activation
+    heron = layer_examples(EVIDENCE, LAYER, SETS)[2][0]
     assert heron.tokens[heron.peak].strip().lower() == "heron"

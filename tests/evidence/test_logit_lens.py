@@ -14,9 +14,9 @@ from stratalens.evidence.logit_lens import (
     TOKENS_SHOWN,
     Head,
     baseline,
+    feature_lenses,
     layer_lenses,
     load_head,
-    token_lenses,
 )
 from stratalens.models.source import ModelSource
 
@@ -100,7 +100,7 @@ def test_the_baseline_is_mean_and_deviation_over_the_directions():
 def test_tokens_shown_stand_out_most_on_either_side():
     head, rows = random_head(), directions(300)
     features = [7, 0, 299]
-    lenses = token_lenses(head, rows, features, lambda ids: f"t{ids[0]}")
+    lenses = feature_lenses(head, rows, features, lambda ids: f"t{ids[0]}")
     logits = head.logits(rows)
     deviation = (logits - logits.mean(0)) / logits.std(0, correction=0)
     assert len(lenses) == 3
@@ -112,7 +112,7 @@ def test_tokens_shown_stand_out_most_on_either_side():
         for one in (*lens.promoted, *lens.suppressed):
             assert one.logit == pytest.approx(float(logits[feature, int(one.token[1:])]), abs=1e-4)
             assert one.deviation == pytest.approx(float(deviation[feature, int(one.token[1:])]), abs=1e-2)
-    assert token_lenses(head, rows, [], lambda ids: "") == []
+    assert feature_lenses(head, rows, [], lambda ids: "") == []
 
 
 def test_a_direction_that_points_at_a_token_promotes_it_and_its_opposite_suppresses_it():
@@ -120,7 +120,7 @@ def test_a_direction_that_points_at_a_token_promotes_it_and_its_opposite_suppres
     with torch.no_grad():
         target = next(head.unembedding.parameters())[42].clone()
     rows = torch.cat([target[None], -target[None], directions(300)])
-    towards, away = token_lenses(head, rows, [0, 1], lambda ids: str(ids[0]))
+    towards, away = feature_lenses(head, rows, [0, 1], lambda ids: str(ids[0]))
     assert towards.promoted[0].token == "42"
     assert away.suppressed[0].token == "42"
 
@@ -137,7 +137,7 @@ def test_every_layer_gets_lenses_with_text_tokens(tiny_model, tokenizer):
 
 
 def test_a_head_of_another_shape_is_said_to_be_unknown(tiny_model, monkeypatch):
-    monkeypatch.setattr("stratalens.evidence.logit_lens.NORMS", ("no_such_norm",))
+    monkeypatch.setattr("stratalens.evidence.logit_lens.FINAL_NORMS", ("no_such_norm",))
     source = source_of(tiny_model)
     assert load_head(source, CPU, torch.float32) is None
     assert layer_lenses(source, lambda _layer: directions(4), {0: [1]}, lambda ids: "", CPU, torch.float32) is None

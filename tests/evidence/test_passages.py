@@ -8,9 +8,9 @@ import pytest
 from synthetic import LATENTS, passage_values, pointers
 
 from stratalens.corpus import survey as surveys
-from stratalens.corpus.corpus import (
+from stratalens.corpus.corpus import Corpus
+from stratalens.corpus.populations import (
     POPULATIONS,
-    Corpus,
     Half,
     Side,
     population,
@@ -20,15 +20,15 @@ from stratalens.evidence.passages import (
     SPANS_TRIED,
     STRONGEST_KEPT,
     Passage,
-    Place,
+    PassageLocation,
     load_passages,
     read_passages,
     sample_texts,
-    strongest,
+    strongest_passages,
     write_passages,
 )
+from stratalens.files.locations import DATA_DIRECTORY
 from stratalens.harvest.state.top_examples import TopExamples
-from stratalens.models.embedded import DATA_DIRECTORY
 from stratalens.models.tokens import PassageCutter
 
 PARTS = 3
@@ -69,13 +69,13 @@ def read(cutter, tmp_path_factory) -> tuple[Corpus, Survey]:
     return corpus, survey(corpus, cutter)
 
 
-def wanted_places(corpus: Corpus, found: Survey, cutter: PassageCutter) -> dict[Place, str]:
+def wanted_places(corpus: Corpus, found: Survey, cutter: PassageCutter) -> dict[PassageLocation, str]:
     """The text of the last and one other passage of every fifth text."""
     wanted = {}
     for row in list(found.select(corpus))[::5]:
         spans = list(cutter.spans(row.text))
         for span in {spans[-1].start: spans[-1], spans[1].start: spans[1]}.values():
-            wanted[Place(row.content, span.start, span.end)] = row.text[span.start : span.end]
+            wanted[PassageLocation(row.content, span.start, span.end)] = row.text[span.start : span.end]
     return wanted
 
 
@@ -151,7 +151,7 @@ def test_of_a_sampled_text_one_of_its_first_passages_is_read_beside_the_wanted_o
 def test_offsets_rebuild_the_text_token_by_token(read, cutter):
     corpus, found = read
     smiling = next(row for row in found.select(corpus) if "😀" in row.text)
-    places = {Place(smiling.content, span.start, span.end) for span in cutter.spans(smiling.text)}
+    places = {PassageLocation(smiling.content, span.start, span.end) for span in cutter.spans(smiling.text)}
     passages = read_passages(corpus, found, cutter, places, sample_texts(found, 0))
     split_characters = 0
     for one in passages:
@@ -184,11 +184,11 @@ def test_no_passages_survive_being_written(tmp_path):
 def test_the_strongest_passages_are_the_first_slots_of_each_population():
     examples = TopExamples.of(passage_values(150, 0), pointers(150, 0))
     expected = {
-        Place(int(examples.content[row]), int(examples.start[row]), int(examples.end[row]))
+        PassageLocation(int(examples.content[row]), int(examples.start[row]), int(examples.end[row]))
         for f in (0, 3)
         for p in range(POPULATIONS)
         for row in np.flatnonzero((examples.population == p) & (examples.latent == f))[: STRONGEST_KEPT[Side(p // 2)]]
     }
-    assert strongest(examples, [0, 3]) == expected
-    assert strongest(examples, [3]) < expected
-    assert strongest(examples, [LATENTS - 1]) == set(), "a feature that never fires has no passages"
+    assert strongest_passages(examples, [0, 3]) == expected
+    assert strongest_passages(examples, [3]) < expected
+    assert strongest_passages(examples, [LATENTS - 1]) == set(), "a feature that never fires has no passages"

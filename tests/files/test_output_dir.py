@@ -14,8 +14,8 @@ from stratalens.files import output_dir as output
 from stratalens.files.output_dir import (
     RECORD_FILE,
     WORK_FOLDER,
-    Workplace,
-    workplace,
+    WorkDirectories,
+    working_in,
 )
 
 
@@ -27,9 +27,9 @@ class MishapError(Exception):
     """Stands for anything that goes wrong during a run."""
 
 
-def stopped(directory: Path, work: Callable[[Workplace], object] = lambda _place: None) -> None:
+def stopped(directory: Path, work: Callable[[WorkDirectories], object] = lambda _place: None) -> None:
     """Do some work in a directory that then goes wrong."""
-    with workplace(directory) as place:
+    with working_in(directory) as place:
         work(place)
         raise MishapError
 
@@ -42,7 +42,7 @@ def write(folder: Path, files: dict[str, str], kept: tuple[str, ...] = ()) -> No
 
 
 def publish(directory: Path, files: dict[str, str], kept: tuple[str, ...] = ()) -> None:
-    with workplace(directory) as place:
+    with working_in(directory) as place:
         write(place.staging, files, kept)
 
 
@@ -109,11 +109,11 @@ def test_cut_off_at_any_step_a_directory_holds_the_old_result_or_the_next_comman
         (directory / "mine.txt").write_text("mine")
         before = found(directory)
 
-        def end(place: Workplace) -> None:
+        def end(place: WorkDirectories) -> None:
             write(place.staging, NEW, kept=("harvest/l.state",))
             with dying_at(step, monkeypatch):  # noqa: B023
-                output._commit(place)
-                output._take_places(place.directory)
+                output._complete(place)
+                output._publish_complete(place.result)
 
         with pytest.raises((Killed, MishapError)) as how:
             stopped(directory, end)
@@ -128,8 +128,8 @@ def test_cut_off_at_any_step_a_directory_holds_the_old_result_or_the_next_comman
 
 
 def test_a_second_run_in_the_same_directory_is_told_of_the_first(tmp_path, documented):
-    code = "import sys; from pathlib import Path; from stratalens.files.output_dir import workplace\n"
-    code += "with workplace(Path(sys.argv[1])): print('working', flush=True); sys.stdin.read()"
+    code = "import sys; from pathlib import Path; from stratalens.files.output_dir import working_in\n"
+    code += "with working_in(Path(sys.argv[1])): print('working', flush=True); sys.stdin.read()"
     directory = tmp_path / "out"
     first = subprocess.Popen(
         [sys.executable, "-c", code, str(directory)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -167,14 +167,14 @@ def test_a_directory_that_was_made_for_nothing_is_removed_again(tmp_path):
 def test_shards_stay_when_a_run_is_stopped_and_go_when_it_ends(tmp_path):
     directory = tmp_path / "out"
 
-    def read(place: Workplace) -> None:
+    def read(place: WorkDirectories) -> None:
         place.shards.mkdir()
         (place.shards / "one.state").write_text("read")
 
     with pytest.raises(MishapError):
         stopped(directory, read)
     assert found(directory) == {f"{WORK_FOLDER}/shards/one.state": "read"}
-    with workplace(directory) as place:
+    with working_in(directory) as place:
         assert (place.shards / "one.state").read_text() == "read"
         write(place.staging, NEW)
     assert set(found(directory)) == {*NEW, RECORD_FILE}

@@ -12,7 +12,7 @@ from threads import one_thread
 
 from stratalens.cli.main import main
 from stratalens.errors import ModelError
-from stratalens.models.source import hub_errors
+from stratalens.models.hub import hub_errors
 
 SECRETS = {
     "STRATALENS_API_KEY": "sk-first-0123456789abcdef",

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from figures_off import draw_no_figures
 from refusal import with_options
 from threads import one_thread
 from tiny import tiny_run_arguments
@@ -69,7 +70,7 @@ def whole(tiny_model, tiny_saes, small_texts, tmp_path_factory) -> Path:
     place = tmp_path_factory.mktemp("whole") / "out"
     with pytest.MonkeyPatch.context() as patch, one_thread():
         patch.setattr(shards_module, "LEAST_CHARACTERS", LEAST_CHARACTERS)
-        patch.setattr("stratalens.report.figures.write.write_figures", lambda _tables, _directory: None)
+        draw_no_figures(patch)
         assert analyze(tiny_run_arguments(tiny_model, tiny_saes, small_texts, place), "--quiet") == 0
     return place
 
@@ -111,7 +112,7 @@ def test_a_run_stopped_after_its_reading_reads_nothing_again(tiny_arguments, out
         raise Power.Cut
 
     with monkeypatch.context() as patch:
-        patch.setattr("stratalens.commands.analyze.gather", out)
+        patch.setattr("stratalens.commands.analyze.collect_evidence", out)
         with pytest.raises(Power.Cut):
             analyze(tiny_arguments, "--quiet")
     with monkeypatch.context() as patch:
@@ -268,7 +269,7 @@ def test_shards_may_come_back_in_any_order(tiny_arguments, output, whole, monkey
         def read(self, layers, tasks):
             yield from reversed(list(super().read(layers, tasks)))
 
-    monkeypatch.setattr("stratalens.commands.analyze.LocalWorker", Backwards)
+    monkeypatch.setattr("stratalens.harvest.harvest.LocalWorker", Backwards)
     assert workers.LocalWorker is LocalWorker
     assert analyze(tiny_arguments, "--quiet") == 0
     assert contents(output) == contents(whole)

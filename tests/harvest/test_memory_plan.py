@@ -20,9 +20,8 @@ from threads import one_thread
 from stratalens.cli.main import main
 from stratalens.errors import CapacityError
 from stratalens.harvest.memory_plan import MemoryEstimate, plan_passes
-from stratalens.models.batches import Room
+from stratalens.models.batches import BatchRunner, TokenBatch, pack_batches
 from stratalens.models.memory import out_of_memory
-from stratalens.models.tokens import TokenBatch, pack
 
 LIMITED = """
 import resource, sys, torch, transformers, pandas, scipy.stats, matplotlib.pyplot, sklearn
@@ -34,7 +33,7 @@ def allow(more):
     hard = resource.getrlimit(resource.RLIMIT_AS)[1]
     resource.setrlimit(resource.RLIMIT_AS, (hard if more is None else virtual + more * 1_000_000, hard))
 
-def limited(*given, read=run._read_text):
+def limited(*given, read=run.read_corpus):
     allow(int(sys.argv[2]))
     try:
         return read(*given)
@@ -43,7 +42,7 @@ def limited(*given, read=run._read_text):
 
 torch.set_num_threads(1)
 if sys.argv[1] == "reading":
-    run._read_text = limited
+    run.read_corpus = limited
 else:
     allow(int(sys.argv[2]))
 sys.exit(main(sys.argv[3:]))
@@ -97,7 +96,7 @@ def test_a_machine_that_cannot_hold_the_model_is_told_what_would_help(tmp_path, 
 
 def batch(lengths: list[int]) -> TokenBatch:
     sequences = [np.arange(1, length + 1) for length in lengths]
-    return next(pack(sequences, 10**6, ()))
+    return next(pack_batches(sequences, 10**6, ()))
 
 
 def failing_above(tokens: int, problem: Callable[[], Exception]) -> Callable[[TokenBatch], list[tuple[int, int]]]:
@@ -122,17 +121,17 @@ PROBLEMS = {
 @pytest.mark.parametrize("problem", PROBLEMS.values(), ids=PROBLEMS)
 @given(lengths=st.lists(st.integers(1, 60), min_size=1, max_size=40), limit=st.integers(60, 800))
 def test_every_passage_is_read_once_however_often_a_batch_is_halved(problem, lengths, limit):
-    room = Room(10**6)
+    runner = BatchRunner(10**6)
     whole = batch(lengths)
-    read = [pair for part in room.read(whole, failing_above(limit, problem)) for pair in part]
+    read = [pair for part in runner.run(whole, failing_above(limit, problem)) for pair in part]
     assert sorted(read) == sorted(zip(whole.rows.tolist(), whole.countable.sum(1).tolist(), strict=True))
-    assert (room.batches_split == 0) == (whole.input_ids.numel() <= limit)
-    assert room.batch_tokens == 10**6 or room.batch_tokens <= whole.input_ids.numel() // 2
+    assert (runner.batches_split == 0) == (whole.input_ids.numel() <= limit)
+    assert runner.batch_tokens == 10**6 or runner.batch_tokens <= whole.input_ids.numel() // 2
 
 
 def test_a_single_passage_that_does_not_fit_ends_the_run_with_what_would_help(documented):
     with pytest.raises(CapacityError, match=r"a single passage of 30 tokens.*--load_in 8bit") as error:
-        list(Room(100).read(batch([30, 20]), failing_above(10, MemoryError)))
+        list(BatchRunner(100).run(batch([30, 20]), failing_above(10, MemoryError)))
     documented("Memory and workers", "a passage that does not fit", str(error.value))
 
 
@@ -141,7 +140,7 @@ def test_an_error_that_has_nothing_to_do_with_memory_is_not_swallowed():
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
     with pytest.raises(RuntimeError, match="mat1"):
-        list(Room(100).read(batch([30, 20]), attempt))
+        list(BatchRunner(100).run(batch([30, 20]), attempt))
     assert not out_of_memory(ValueError("out of memory"))
 
 

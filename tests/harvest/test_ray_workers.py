@@ -43,7 +43,7 @@ def readers() -> list[psutil.Process]:
     """Actors that are reading a shard now: Ray names a process after what it does."""
     found = []
     for process in psutil.process_iter(["cmdline"]):
-        if "ray::Reader.read" in " ".join(process.info["cmdline"] or []):
+        if "ray::RayReader.read" in " ".join(process.info["cmdline"] or []):
             found.append(process)
     return found
 

@@ -14,29 +14,30 @@ from threads import one_thread
 from tiny import TINY_LATENTS, write_sae
 from tokenizers.processors import TemplateProcessing
 
-from stratalens.corpus.corpus import POPULATIONS
+from stratalens.corpus.populations import POPULATIONS
 from stratalens.corpus.survey import DocumentRow
 from stratalens.files.hashing import hash64
+from stratalens.files.locations import DATA_DIRECTORY
 from stratalens.harvest import shard_reader as harvest_module
 from stratalens.harvest import shards as shards_module
-from stratalens.harvest.shard_reader import LayerProbe, ShardReader, chunks
+from stratalens.harvest.shard_reader import ShardReader, chunks
 from stratalens.harvest.shards import Shard, cut_shards
 from stratalens.harvest.state.document_sample import DocumentMatrix
 from stratalens.harvest.state.layer_state import (
     LayerState,
     fold,
-    pack,
-    unpack,
+    pack_state,
+    unpack_state,
 )
 from stratalens.harvest.state.statistics import HISTOGRAM_BINS as BINS
 from stratalens.harvest.state.statistics import FeatureStats
 from stratalens.harvest.state.top_examples import EXAMPLES_KEPT, TopExamples
 from stratalens.models import tokens as tokens_module
-from stratalens.models.embedded import DATA_DIRECTORY
 from stratalens.models.loading import load_model
 from stratalens.models.token_classes import vocabulary_classes
 from stratalens.models.tokens import PassageCutter
 from stratalens.saes.formats.sparsify import load_sae
+from stratalens.saes.hookpoint import LayerProbe
 
 LENGTH = 24
 LAYERS = (0, 1, 2)
@@ -352,7 +353,7 @@ def test_a_shard_without_a_single_passage_leaves_a_state_that_changes_nothing(se
     for layer in LAYERS:
         assert states[0][layer].stats.passages.sum() == 0
         folded = fold(state[layer] for state in states)
-        assert pack(folded) == pack(reference[layer])
+        assert pack_state(folded) == pack_state(reference[layer])
 
 
 def test_special_tokens_around_and_inside_a_passage_never_count(setting):
@@ -376,18 +377,20 @@ def test_special_tokens_around_and_inside_a_passage_never_count(setting):
 
 def test_two_harvests_of_the_same_text_are_identical(setting, reference):
     again = setting.harvest()
-    assert {layer: pack(again[layer]) for layer in LAYERS} == {layer: pack(reference[layer]) for layer in LAYERS}
+    assert {layer: pack_state(again[layer]) for layer in LAYERS} == {
+        layer: pack_state(reference[layer]) for layer in LAYERS
+    }
 
 
 def test_a_layer_read_alone_has_the_same_state_as_one_read_among_others(setting, reference):
     for layer in LAYERS:
         alone = setting.reader().read(setting.cut()[0], (layer,))
-        assert pack(alone[layer]) == pack(reference[layer])
+        assert pack_state(alone[layer]) == pack_state(reference[layer])
 
 
 def test_a_state_comes_back_from_its_bytes_as_it_was(reference):
     for layer in LAYERS:
-        again = unpack(pack(reference[layer]))
+        again = unpack_state(pack_state(reference[layer]))
         for part in ("stats", "examples", "documents"):
             before, after = getattr(reference[layer], part), getattr(again, part)
             for field in fields(before):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from synthetic import LATENTS, passage_values, pick
 
-from stratalens.corpus.corpus import POPULATIONS
+from stratalens.corpus.populations import POPULATIONS
 from stratalens.harvest.state.statistics import (
     HISTOGRAM_BINS,
     HISTOGRAM_BINS_PER_DECADE,

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from synthetic import LATENTS, passage_values, pick, pick_pointers, pointers
 
-from stratalens.corpus.corpus import POPULATIONS
-from stratalens.harvest.state.statistics import PassageValues
+from stratalens.corpus.populations import POPULATIONS
+from stratalens.harvest.state.passage_values import PassageValues
 from stratalens.harvest.state.top_examples import (
     EXAMPLES_KEPT,
     PassagePointers,
     TopExamples,
-    hopeful,
     merge,
+    possible_entries,
 )
 
 NAMES = [field.name for field in fields(TopExamples)]
@@ -106,10 +106,10 @@ def test_merged_shards_in_any_order_equal_a_single_pass(seed):
 def test_examples_without_hope_make_no_difference_and_there_are_some():
     values, where = passage_values(4 * PASSAGES, 0), pointers(4 * PASSAGES, 0)
     held, later, *_ = shards(values, where, np.arange(4 * PASSAGES))
-    left = hopeful(later, held)
+    left = possible_entries(later, held)
     assert 0 < len(left.value) < len(later.value)
     assert_same(merge(held, left), merge(held, later))
-    assert_same(hopeful(later, TopExamples.empty()), later)
+    assert_same(possible_entries(later, TopExamples.empty()), later)
 
 
 def test_merging_leaves_the_inputs_alone_and_shares_no_memory_with_them():

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from planted import LAYER, at_random, passage, planted_evidence, written_passages
 
-from stratalens.corpus.corpus import Half, Side
+from stratalens.corpus.populations import Half, Side
 from stratalens.corpus.words import Words
-from stratalens.evidence.passages import Passage, Place
+from stratalens.evidence.passages import Passage, PassageLocation
 from stratalens.labels.concepts.annotation import (
     AnnotatedPassages,
     Units,
@@ -34,7 +34,7 @@ def tokenised(tokenizer) -> list[Passage]:
     found = []
     for text in TEXTS:
         (span,) = cutter.spans(text)
-        found.append(Passage(Place(1, 0, 1), 0, 0, text, cutter.sequence(span), cutter.token_offsets(span)))
+        found.append(Passage(PassageLocation(1, 0, 1), 0, 0, text, cutter.sequence(span), cutter.token_offsets(span)))
     return found
 
 

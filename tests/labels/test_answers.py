@@ -1,4 +1,4 @@
-"""Answers of a language model are read strictly: what was asked for, or `Unusable` and nothing else."""
+"""Answers of a language model are read strictly: what was asked for, or `UnusableAnswer` and nothing else."""
 
 import json
 
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from stratalens.labels.answers import (
     MOST_CHARACTERS,
     MOST_WORDS,
-    Unusable,
+    UnusableAnswer,
     parse_label,
     parse_ratings,
 )
@@ -62,7 +62,7 @@ def test_a_label_is_read(answer, label):
     ],
 )
 def test_what_is_no_label_is_unusable_and_says_why(answer, reason):
-    with pytest.raises(Unusable, match=reason):
+    with pytest.raises(UnusableAnswer, match=reason):
         parse_label(answer)
 
 
@@ -105,7 +105,7 @@ def test_ratings_are_read(answer):
     ],
 )
 def test_what_are_no_ratings_is_unusable_and_says_why(answer, reason):
-    with pytest.raises(Unusable, match=reason):
+    with pytest.raises(UnusableAnswer, match=reason):
         parse_ratings(answer, 3)
 
 
@@ -122,7 +122,7 @@ answers = st.lists(pieces | json_values.map(json.dumps), max_size=6).map("".join
 def test_whatever_a_model_answers_it_is_a_short_label_or_unusable(answer):
     try:
         label = parse_label(answer)
-    except Unusable:
+    except UnusableAnswer:
         return
     assert 1 <= len(label.split()) <= MOST_WORDS
     assert label.isprintable()
@@ -135,7 +135,7 @@ def test_whatever_a_model_answers_it_is_a_short_label_or_unusable(answer):
 def test_whatever_a_model_answers_it_is_so_many_ratings_or_unusable(answer, count):
     try:
         ratings = parse_ratings(answer, count)
-    except Unusable:
+    except UnusableAnswer:
         return
     assert len(ratings) == count
     assert all(type(rating) is int and 0 <= rating <= 10 for rating in ratings)

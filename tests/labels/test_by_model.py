@@ -8,22 +8,18 @@ import pytest
 from planted import LAYER, LEXICON, around, on_words, planted_evidence, written_passages
 from scripted_model import Answer, Script, kind_of, label_in, rated
 
-from stratalens.corpus.corpus import Half
-from stratalens.evidence.examples import shown_passages
+from stratalens.corpus.populations import Half
+from stratalens.errors import LabelingError
+from stratalens.evidence.examples import layer_examples
 from stratalens.files.hashing import hash64
-from stratalens.labels.by_model import POSITIVES, LayerMaterial, label_by_model
+from stratalens.labels.by_evidence import evidence_labels_of, score_by_terms
+from stratalens.labels.by_model import POSITIVES, LayerPromptInput, label_by_model
 from stratalens.labels.concepts.lexicon import load_lexicon
-from stratalens.labels.feature_label import (
-    FeatureLabel,
-    LabelledText,
-    LayerLabels,
-    evidence_labels_of,
-    score_by_terms,
-)
+from stratalens.labels.feature_label import AnnotatedEvidence, FeatureLabel, LayerLabels
 from stratalens.labels.judge import LanguageJudge
-from stratalens.labels.llm.chat import ChatModel, LabelingError, NoReply
+from stratalens.labels.llm.chat import ChatModel, NoReply
 from stratalens.labels.prompts import Prompts
-from stratalens.progress import Silence
+from stratalens.progress import NoProgress
 
 WORDS = ("dividend", "mortgage", "crude", "barrel")
 
@@ -50,11 +46,11 @@ PASSAGES = written_passages(60)
 
 
 @pytest.fixture(scope="module")
-def text(tmp_path_factory) -> LabelledText:
+def text(tmp_path_factory) -> AnnotatedEvidence:
     path = tmp_path_factory.mktemp("lexicon") / "written.yaml"
     path.write_text(LEXICON, encoding="utf-8")
     lexicon = load_lexicon("written", [str(path)])
-    return LabelledText.of(planted_evidence(PASSAGES, [on_words(word) for word in WORDS]), lexicon)
+    return AnnotatedEvidence.of(planted_evidence(PASSAGES, [on_words(word) for word in WORDS]), lexicon)
 
 
 @pytest.fixture(scope="module")
@@ -64,15 +60,15 @@ def by_evidence(text) -> tuple[LayerLabels, list[FeatureLabel]]:
 
 
 def labelled(
-    text: LabelledText, by_evidence, model: Script, *, show_text: bool = True, **options
+    text: AnnotatedEvidence, by_evidence, model: Script, *, show_text: bool = True, **options
 ) -> list[FeatureLabel]:
     assert isinstance(model, ChatModel)
     labels, scored = by_evidence
-    shown = shown_passages(text.evidence, LAYER, text.sets)
-    material = LayerMaterial(shown, [[word] for word in WORDS], [["next"] for _ in WORDS])
+    examples = layer_examples(text.evidence, LAYER, text.sets)
+    told = LayerPromptInput(examples, [[word] for word in WORDS], [["next"] for _ in WORDS])
     judge = LanguageJudge(model, Prompts())
     return label_by_model(
-        text, {LAYER: material}, {LAYER: labels}, {LAYER: scored}, judge, Silence(), show_text=show_text, **options
+        text, {LAYER: told}, {LAYER: labels}, {LAYER: scored}, judge, NoProgress(), show_text=show_text, **options
     )[LAYER]
 
 
@@ -194,27 +190,27 @@ def test_so_many_requests_are_under_way_and_no_more(text, by_evidence, concurren
 
 def test_a_feature_of_general_text_is_shown_with_general_passages(text, by_evidence):
     evidence = planted_evidence(PASSAGES, [on_words("heron")])
-    shown = shown_passages(evidence, LAYER, text.sets)[0]
+    examples = layer_examples(evidence, LAYER, text.sets)[0]
     model = Script(lambda _question: '{"label": "Birds"}')
     labels = LayerLabels(by_evidence[0].labels[:1], by_evidence[0].support[:1])
-    material = LayerMaterial([shown], [["heron"]], [[]])
-    other, scored = LabelledText(evidence, text.annotated, text.sets), [FeatureLabel("x", "evidence")]
+    told = LayerPromptInput([examples], [["heron"]], [[]])
+    other, scored = AnnotatedEvidence(evidence, text.annotated, text.sets), [FeatureLabel("x", "evidence")]
     judge = LanguageJudge(model, Prompts())
-    label_by_model(other, {LAYER: material}, {LAYER: labels}, {LAYER: scored}, judge, Silence(), show_text=True)
+    label_by_model(other, {LAYER: told}, {LAYER: labels}, {LAYER: scored}, judge, NoProgress(), show_text=True)
     assert "<<heron>>" in model.questions[0]
 
 
 def test_the_context_of_a_feature_is_shown_with_marks_and_its_silence_without(text, by_evidence):
     evidence = planted_evidence(PASSAGES, [around("dividend", "payout")])
-    other = LabelledText(evidence, text.annotated, text.sets)
-    shown = shown_passages(evidence, LAYER, other.sets)[0]
-    misses = [one.text for one in shown if one.exhibit.kind == "near_miss" and one.half == Half.DISCOVERY]
+    other = AnnotatedEvidence(evidence, text.annotated, text.sets)
+    examples = layer_examples(evidence, LAYER, other.sets)[0]
+    misses = [one.text for one in examples if one.choice.kind == "near_miss" and one.half == Half.DISCOVERY]
     model = Script(lambda _question: '{"label": "Payouts"}')
     labels = LayerLabels(by_evidence[0].labels[:1], by_evidence[0].support[:1])
-    material = LayerMaterial([shown], [["rose"]], [[]])
+    told = LayerPromptInput([examples], [["rose"]], [[]])
     scored = [FeatureLabel("x", "evidence")]
     judge = LanguageJudge(model, Prompts())
-    label_by_model(other, {LAYER: material}, {LAYER: labels}, {LAYER: scored}, judge, Silence(), show_text=True)
+    label_by_model(other, {LAYER: told}, {LAYER: labels}, {LAYER: scored}, judge, NoProgress(), show_text=True)
     question = model.questions[0]
     assert re.search(r'^1\. peak 10\.0: ".*<<.*>>.*"$', question, re.MULTILINE)
     listed = [json.loads(line[2:]) for line in question.splitlines() if line.startswith('- "')]

@@ -11,9 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from chat_servers import MisbehavingServer, error, ok
 
-from stratalens.errors import OutputError
+from stratalens.errors import LabelingError, OutputError
 from stratalens.labels.llm.cache import CachedModel, Usage, map_concurrently
-from stratalens.labels.llm.chat import LabelingError, NoReply
+from stratalens.labels.llm.chat import NoReply
 from stratalens.labels.llm.endpoint import EndpointModel
 
 ASK = [{"role": "user", "content": "what?"}]

@@ -5,33 +5,38 @@ import pytest
 from planted import LAYER, LEXICON, around, at_random, on_words, passage, planted_evidence, written_passages
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
-from stratalens.corpus.corpus import Half, Side
+from stratalens.corpus.populations import Half, Side
 from stratalens.corpus.words import phrase_stems
 from stratalens.evidence.similarity import PassageSet
+from stratalens.labels.by_evidence import score_by_terms
 from stratalens.labels.concepts.lexicon import load_lexicon
 from stratalens.labels.detection import (
     LEAST_POSITIVES,
     POSITIVES,
     DetectionTask,
+    Label,
+    detect_by_terms,
     detection_task,
+    rate_by_terms,
     score,
 )
 from stratalens.labels.evidence_labels import UNCLEAR
-from stratalens.labels.feature_label import LabelledText, control_of, score_by_terms
-from stratalens.labels.term_judge import Label, detection, rate
+from stratalens.labels.feature_label import AnnotatedEvidence, control_of
 
 PASSAGES = written_passages(100)
 PLANTS = [around("dividend", "payout"), at_random(0, 0.02), around("heron", "sparrow"), on_words("the"), on_words("no")]
 
 
 @pytest.fixture(scope="module")
-def text(tmp_path_factory) -> LabelledText:
+def text(tmp_path_factory) -> AnnotatedEvidence:
     path = tmp_path_factory.mktemp("lexicon") / "written.yaml"
     path.write_text(LEXICON, encoding="utf-8")
-    return LabelledText.of(planted_evidence(PASSAGES, PLANTS), load_lexicon("written", [str(path)]))
+    return AnnotatedEvidence.of(planted_evidence(PASSAGES, PLANTS), load_lexicon("written", [str(path)]))
 
 
-def task_of(text: LabelledText, column: int, half: Half = Half.CONFIRMATION, most: int = POSITIVES) -> DetectionTask:
+def task_of(
+    text: AnnotatedEvidence, column: int, half: Half = Half.CONFIRMATION, most: int = POSITIVES
+) -> DetectionTask:
     task = text.tasks(LAYER, half, most)[column]
     assert task is not None
     return task
@@ -67,9 +72,9 @@ def test_half_of_the_negatives_are_near_misses_of_the_positives_side(text, colum
     assert {PASSAGES[at].side for at in task.passage[task.near_miss]} == positive_side
     own = text.sets[Half.CONFIRMATION]
     place = {number: at for at, number in enumerate(own.numbers.tolist())}
-    likeness = own.likeness(np.array([place[at] for at in task.passage[task.fires].tolist()]))
-    near = [likeness[place[at]] for at in task.passage[task.near_miss].tolist()]
-    drawn = [likeness[place[at]] for at in task.passage[~task.fires & ~task.near_miss].tolist()]
+    similarity = own.similarity(np.array([place[at] for at in task.passage[task.fires].tolist()]))
+    near = [similarity[place[at]] for at in task.passage[task.near_miss].tolist()]
+    drawn = [similarity[place[at]] for at in task.passage[~task.fires & ~task.near_miss].tolist()]
     assert np.mean(near) > np.mean(drawn)
 
 
@@ -134,7 +139,7 @@ def test_ratings_count_the_terms_of_a_label(text):
     for at in some:
         words = PASSAGES[at].text.lower().replace(".", " . ").replace(",", " , ").replace("-", " - ").split()
         expected.append(sum(word in ("dividend", "payout") for word in words) / len(words))
-    assert np.allclose(rate(text.annotated, label, some), expected)
+    assert np.allclose(rate_by_terms(text.annotated, label, some), expected)
     assert max(expected) > 0
 
 
@@ -143,11 +148,11 @@ def test_the_label_of_the_right_terms_beats_one_of_wrong_terms(text):
     right = Label("", (names.index("Payments to shareholders"),))
     wrong = Label("", (names.index("Oil trade"),))
     task = task_of(text, 0)
-    assert detection(text.annotated, right, task).auroc > 0.95
-    assert detection(text.annotated, wrong, task).auroc <= 0.5
+    assert detect_by_terms(text.annotated, right, task).auroc > 0.95
+    assert detect_by_terms(text.annotated, wrong, task).auroc <= 0.5
     evidence = planted_evidence(PASSAGES, [at_random(seed, 0.02) for seed in range(20)])
     tasks = [detection_task(text.sets[Half.CONFIRMATION], column) for column in evidence.means(LAYER).T]
-    chance = [detection(text.annotated, right, task).auroc for task in tasks if task is not None]
+    chance = [detect_by_terms(text.annotated, right, task).auroc for task in tasks if task is not None]
     assert np.mean(chance) == pytest.approx(0.5, abs=0.04)
 
 
@@ -162,7 +167,7 @@ def test_scored_labels_stand_beside_the_label_of_another_feature(text):
     controls = control_of([label.text for label in labels], LAYER, text.evidence.layers[LAYER].features.tolist())
     first = scored[0]
     assert (first.label, first.label_source, first.label_judge) == ("Payouts", "evidence", "terms")
-    floor = detection(text.annotated, labels[controls[0]], task_of(text, 0)).auroc
+    floor = detect_by_terms(text.annotated, labels[controls[0]], task_of(text, 0)).auroc
     assert first.control_auroc == floor
     assert first.detection_auroc is not None
     assert first.detection_auroc > floor

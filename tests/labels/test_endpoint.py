@@ -20,9 +20,10 @@ from chat_servers import (
     unlisted,
 )
 
-from stratalens.labels.llm import endpoint
-from stratalens.labels.llm.chat import LabelingError, NoReply, without_thoughts
-from stratalens.labels.llm.endpoint import LARGEST_BODY, EndpointModel
+from stratalens.errors import LabelingError
+from stratalens.labels.llm.chat import NoReply, without_thoughts
+from stratalens.labels.llm.client import MAX_BODY_BYTES
+from stratalens.labels.llm.endpoint import EndpointModel
 
 ASK = [{"role": "user", "content": "PROMPT with seed and temperature"}]
 KEY = "sk-very-secret-0123456789"
@@ -112,7 +113,7 @@ def test_retry_after_is_honoured():
         (ok("<think>on and on", "length"), "cut off before the answer began"),
         (error(400, "This model's maximum context length is 10 tokens: PROMPT"), "longer than the model's context"),
         (error(400, f"PROMPT {KEY}"), r"refuses the request \(400\)"),
-        (body(b" " * (LARGEST_BODY + 1)), "larger than 8 MiB"),
+        (body(b" " * (MAX_BODY_BYTES + 1)), "larger than 8 MiB"),
     ],
 )
 def test_no_usable_answer_is_no_reply(step, reason):
@@ -202,7 +203,7 @@ def free_port() -> int:
 
 def test_where_nobody_listens_is_found_out_before_the_run(monkeypatch):
     address = f"http://127.0.0.1:{free_port()}"
-    monkeypatch.setattr(endpoint, "MAX_RETRIES", 1)  # else ten seconds are spent on hope
+    monkeypatch.setattr("stratalens.labels.llm.client.MAX_RETRIES", 1)  # else ten seconds are spent on hope
     model = EndpointModel(address, "stub", api_key=KEY)
     for first in (model.check, lambda: model.reply(ASK, max_tokens=5)):
         with pytest.raises(LabelingError, match=rf"{address}: no connection \(.*refused.*start the server"):

@@ -7,9 +7,10 @@ import pytest
 from planted import LAYER, LEXICON, Plant, around, at_random, on, on_words, passage, planted_evidence, written_passages
 from scipy import sparse
 
-from stratalens.corpus.corpus import Half, Side
+from stratalens.corpus.populations import Half, Side
 from stratalens.evidence.evidence import Evidence, LayerEvidence
 from stratalens.evidence.passages import Passage
+from stratalens.labels.by_evidence import evidence_labels_of
 from stratalens.labels.concepts.annotation import unit_activations
 from stratalens.labels.concepts.lexicon import Lexicon, load_lexicon
 from stratalens.labels.evidence_labels import (
@@ -19,7 +20,7 @@ from stratalens.labels.evidence_labels import (
     associate,
     choose,
 )
-from stratalens.labels.feature_label import LabelledText, LayerLabels, evidence_labels_of
+from stratalens.labels.feature_label import AnnotatedEvidence, LayerLabels
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +36,7 @@ def passages() -> list[Passage]:
 
 
 def labels_of(passages: list[Passage], plants: list[Plant], lexicon: Lexicon) -> LayerLabels:
-    text = LabelledText.of(planted_evidence(passages, plants), lexicon)
+    text = AnnotatedEvidence.of(planted_evidence(passages, plants), lexicon)
     return evidence_labels_of(text, LAYER, np.zeros(len(plants), bool))
 
 
@@ -127,7 +128,7 @@ def test_a_label_has_at_most_eight_words_and_says_no_word_twice(passages, lexico
 
 
 def test_an_early_feature_is_said_to_be_early(passages, lexicon):
-    text = LabelledText.of(planted_evidence(passages, [on_words("meeting")]), lexicon)
+    text = AnnotatedEvidence.of(planted_evidence(passages, [on_words("meeting")]), lexicon)
     (label,) = evidence_labels_of(text, LAYER, np.array([True])).labels
     assert (label.text, label.has_terms) == (EARLY, False)
 
@@ -162,7 +163,7 @@ def confirmation_labels(passages, lexicon, text_of) -> tuple[LayerLabels, LayerL
     evidence = planted_evidence(passages, plants)
     other = with_new_confirmation(evidence, text_of, 7)
     early = np.zeros(len(plants), bool)
-    before, after = (evidence_labels_of(LabelledText.of(one, lexicon), LAYER, early) for one in (evidence, other))
+    before, after = (evidence_labels_of(AnnotatedEvidence.of(one, lexicon), LAYER, early) for one in (evidence, other))
     return before, after
 
 
@@ -188,7 +189,7 @@ def test_confirmation_text_has_no_influence_on_labels(passages, lexicon, text):
 
 def test_a_label_that_does_not_tell_discovery_passages_apart_is_not_given(passages, lexicon):
     plants = list(CONTEXTS.values())
-    text = LabelledText.of(planted_evidence(passages, plants), lexicon)
+    text = AnnotatedEvidence.of(planted_evidence(passages, plants), lexicon)
     found = associate(text.annotated, unit_activations(text.evidence.layers[LAYER], text.annotated.units))
     task = text.tasks(LAYER, Half.DISCOVERY)[0]
     assert task is not None
@@ -199,7 +200,7 @@ def test_a_label_that_does_not_tell_discovery_passages_apart_is_not_given(passag
 
 def test_with_words_only_no_phrase_of_two_words_is_known(passages, lexicon):
     evidence = planted_evidence(passages, list(CONTEXTS.values()))
-    text = LabelledText.of(evidence, lexicon, words_only=True)
+    text = AnnotatedEvidence.of(evidence, lexicon, words_only=True)
     assert text.annotated.phrases.names
     assert all(" " not in name for name in text.annotated.phrases.names)
     found = evidence_labels_of(text, LAYER, np.zeros(3, bool))

@@ -8,8 +8,8 @@ import pytest
 from planted import passage
 from scripted_model import LISTED, Script, kind_of, label_in, rated
 
-from stratalens.corpus.corpus import Half, Side
-from stratalens.labels.answers import Unusable
+from stratalens.corpus.populations import Half, Side
+from stratalens.labels.answers import UnusableAnswer
 from stratalens.labels.judge import (
     PASSAGE_TOKENS,
     LabelEvidence,
@@ -30,7 +30,7 @@ def test_an_answer_unusable_for_some_passages_leaves_the_others_rated():
     assert np.isnan(ratings).tolist() == [5 <= n < 10 for n in range(14)]
     assert np.nanmax(ratings) == 3
     texts[0] = texts[6]
-    with pytest.raises(Unusable, match="no ratings"):
+    with pytest.raises(UnusableAnswer, match="no ratings"):
         judge.detect("Label", texts)
 
 
@@ -77,6 +77,6 @@ def test_a_useless_answer_is_asked_for_once_more():
     assert model.asked[1][2]["content"] == "first\ntry"
     assert "no label in the answer" in model.asked[1][3]["content"]
     stubborn = Script(lambda _question: "first\ntry")
-    with pytest.raises(Unusable):
+    with pytest.raises(UnusableAnswer):
         LanguageJudge(stubborn, Prompts()).label(evidence, show_text=False)
     assert len(stubborn.asked) == 2

@@ -9,7 +9,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from stratalens.labels.llm.chat import LabelingError, NoReply
+from stratalens.errors import LabelingError
+from stratalens.labels.llm.chat import NoReply
 from stratalens.labels.llm.local import LocalModel
 
 QUESTION = [{"role": "user", "content": "What is the capital of France?"}]

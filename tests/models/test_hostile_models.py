@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from refusal import named_error, refusal, with_options
 from tiny import TINY_WIDTH, write_sae
 
-from stratalens.config import make_config
-from stratalens.harvest.open_model import OpenModel, open_model, prepare
-from stratalens.progress import Silence
+from stratalens.config.validation import make_config
+from stratalens.harvest.inputs import find_inputs
+from stratalens.harvest.open_model import OpenModel, open_model
+from stratalens.progress import NoProgress
 
 fuzzed = settings(
     max_examples=12, deadline=20_000, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
@@ -60,7 +61,7 @@ def opened(model: Path, saes: Path, texts: tuple[Path, Path]) -> OpenModel:
         **{"base_model": str(model), "sae_model": str(saes), "domain_data": texts[0], "general_data": texts[1]},
         **{"dtype": "float32", "allow_poor_fit": True},
     )
-    return open_model(config, prepare(config, Silence()), Silence())
+    return open_model(config, find_inputs(config, NoProgress()), NoProgress())
 
 
 @fuzzed

@@ -9,13 +9,8 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
 from stratalens.errors import ModelError
-from stratalens.models.loading import (
-    choose_dtype,
-    cut,
-    forward,
-    hooked,
-    load_model,
-)
+from stratalens.models.hooks import cut, forward, hooked
+from stratalens.models.loading import choose_dtype, load_model
 
 CPU = torch.device("cpu")
 IDS = torch.randint(5, TINY_VOCABULARY, (2, 12), generator=torch.Generator().manual_seed(3))

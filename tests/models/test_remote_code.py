@@ -10,7 +10,9 @@ import pytest
 from refusal import output_of, refusal, with_options
 
 from stratalens.cli.main import main
-from stratalens.config import LabelConfig, make_config, read_config_file
+from stratalens.config.config_file import read_config_file
+from stratalens.config.options import LabelConfig
+from stratalens.config.validation import make_config
 
 CODE = """
 from pathlib import Path

@@ -20,16 +20,13 @@ from huggingface_hub.utils import get_session, hf_raise_for_status
 from refusal import Options, with_options
 from tiny import TINY_BLOCKS, TINY_LATENTS, TINY_WIDTH, tiny_run_arguments, write_sae
 
-from stratalens.config import make_config
+from stratalens.config.validation import make_config
 from stratalens.errors import CheckpointError, ConfigError, ModelError
-from stratalens.models.source import (
-    ModelSource,
-    digest_of,
-    find_model,
-    find_saes,
-    hub_errors,
-)
+from stratalens.files.hashing import digest_of
+from stratalens.models.hub import hub_errors
+from stratalens.models.source import ModelSource, find_model
 from stratalens.saes.formats.sparsify import hookpoints
+from stratalens.saes.source import find_saes
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -51,8 +48,8 @@ def cached(cache: Path, repository: str, content: Path, commit: str = COMMIT) ->
 RUN_ALL = """
 import contextlib, io, json, sys
 from stratalens.cli.main import main
-from stratalens.report import figures
-figures.write_figures = lambda tables, directory: None
+from stratalens.report import publish
+publish.write_figures = lambda tables, directory: None
 answers = []
 for words in json.loads(sys.argv[1]):
     said = io.StringIO()

@@ -11,7 +11,8 @@ import torch
 from tokenizers.processors import TemplateProcessing
 
 from stratalens.models import tokens
-from stratalens.models.tokens import PassageCutter, TokenSpan, pack
+from stratalens.models.batches import pack_batches
+from stratalens.models.tokens import PassageCutter, TokenSpan
 
 PLAIN = (
     "The bank raised its rate by 3.5%, and bonds fell sharply.  Nobody in Zürich had expected it;\n\nshares rose. " * 12
@@ -163,7 +164,7 @@ def random_sequences(count: int, longest: int, seed: int = 0) -> list[np.ndarray
 @pytest.mark.parametrize("batch_tokens", [1, 40, 200, 100_000])
 def test_pack_covers_every_sequence_once_within_the_token_budget(batch_tokens):
     sequences = random_sequences(60, 40)
-    batches = list(pack(sequences, batch_tokens, ()))
+    batches = list(pack_batches(sequences, batch_tokens, ()))
     assert sorted(np.concatenate([batch.rows for batch in batches])) == list(range(60))
     for batch in batches:
         assert batch.input_ids.numel() <= batch_tokens or len(batch.rows) == 1
@@ -174,7 +175,7 @@ def test_pack_covers_every_sequence_once_within_the_token_budget(batch_tokens):
 
 
 def test_pack_groups_like_lengths_longest_first_and_fills_the_budget():
-    batches = list(pack(random_sequences(60, 40), 200, ()))
+    batches = list(pack_batches(random_sequences(60, 40), 200, ()))
     assert np.array_equal(
         np.concatenate([batch.lengths for batch in batches]), np.sort([len(s) for s in random_sequences(60, 40)])[::-1]
     )
@@ -186,7 +187,7 @@ def test_pack_groups_like_lengths_longest_first_and_fills_the_budget():
 def test_exactly_real_positions_past_the_first_that_hold_no_special_token_are_countable(pad_id):
     sequences, special = random_sequences(40, 12, seed=2), {3, 7, 11}
     marked = 0
-    for batch in pack(sequences, 60, special, pad_id):
+    for batch in pack_batches(sequences, 60, special, pad_id):
         for row, index in enumerate(batch.rows):
             width = batch.input_ids.shape[1]
             expected = [0 < i < len(sequences[index]) and sequences[index][i] not in special for i in range(width)]
@@ -197,7 +198,7 @@ def test_exactly_real_positions_past_the_first_that_hold_no_special_token_are_co
 
 
 def test_moving_a_batch_keeps_what_it_holds():
-    (batch,) = pack(random_sequences(3, 5), 100, {1})
+    (batch,) = pack_batches(random_sequences(3, 5), 100, {1})
     moved = batch.to(torch.device("cpu"))
     assert torch.equal(moved.input_ids, batch.input_ids)
     assert torch.equal(moved.countable, batch.countable)
@@ -205,4 +206,4 @@ def test_moving_a_batch_keeps_what_it_holds():
 
 
 def test_nothing_packs_to_nothing():
-    assert list(pack([], 100, ())) == []
+    assert list(pack_batches([], 100, ())) == []

@@ -7,12 +7,14 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from stratalens.config import RANK_METRICS
-from stratalens.corpus.corpus import Half, Side, population
+from stratalens.config.options import RANK_METRICS
+from stratalens.corpus.populations import Half, Side, population
 from stratalens.harvest.state.document_sample import DocumentSample, SampledPassages
-from stratalens.harvest.state.statistics import FeatureStats, PassageValues
+from stratalens.harvest.state.passage_values import PassageValues
+from stratalens.harvest.state.statistics import FeatureStats
 from stratalens.models.token_classes import TOKEN_CLASSES, TokenClass
-from stratalens.ranking.rank import LayerInput, estimates, rank
+from stratalens.ranking.estimates import RankingInput, estimates
+from stratalens.ranking.rank import rank_features
 
 LATENTS = 24
 PLANTED, DEAD = 3, 7
@@ -41,7 +43,7 @@ class Corpus:
     def half(self) -> np.ndarray:
         return self.population[self.document] % 2
 
-    def layer_input(self, fired: int | np.ndarray = 4, **changes) -> LayerInput:
+    def layer_input(self, fired: int | np.ndarray = 4, **changes) -> RankingInput:
         """Statistics and documents as a harvest leaves them; `changes` replace statistics of all latents."""
         passage, latent = np.nonzero(self.mean)
         mean = self.mean[passage, latent].astype(np.float32)
@@ -65,7 +67,7 @@ class Corpus:
         stats = FeatureStats.of(values)
         stats = replace(stats, **{name: column[:, stats.latents] for name, column in changes.items()})
         norms = np.linspace(0.5, 2.0, LATENTS)
-        return LayerInput(stats, DocumentSample.of(values, sampled).matrix(LATENTS), norms)
+        return RankingInput(stats, DocumentSample.of(values, sampled).matrix(LATENTS), norms)
 
 
 def planted(seed: int) -> Corpus:
@@ -74,10 +76,10 @@ def planted(seed: int) -> Corpus:
     return corpus
 
 
-def ranked_alone(source: LayerInput, **options) -> tuple[pd.DataFrame, pd.DataFrame]:
+def ranked_alone(source: RankingInput, **options) -> tuple[pd.DataFrame, pd.DataFrame]:
     """(reported features, all latents) of one layer."""
     settings = {"top_n": 6, "rank_by": "specialization", "split": True} | options
-    ranking = rank({0: source}, **settings)
+    ranking = rank_features({0: source}, **settings)
     return ranking.top[0], ranking.latents[0]
 
 
@@ -117,7 +119,7 @@ def test_shuffled_labels_confirm_something_no_more_often_than_the_nominal_rate()
     runs, found = 200, 0
     for seed in range(runs):
         layers = {n: Corpus(1000 + 2 * seed + n, 120).layer_input() for n in (0, 1)}
-        ranking = rank(layers, top_n=6, rank_by=RANK_METRICS[seed % len(RANK_METRICS)], split=True)
+        ranking = rank_features(layers, top_n=6, rank_by=RANK_METRICS[seed % len(RANK_METRICS)], split=True)
         found += any(table["confirmed"].any() for table in ranking.top.values())
     assert found <= stats.binom.ppf(0.999, runs, 0.05)
 
@@ -226,13 +228,13 @@ def test_without_a_split_all_documents_serve_both_ends_and_nothing_is_confirmed(
 
 def test_q_values_are_benjamini_hochberg_over_the_selected_and_over_the_live_latents_of_all_layers():
     layers = {n: planted(8 + n).layer_input() for n in (4, 10, 16)}
-    ranking = rank(layers, top_n=5, rank_by="specialization", split=True)
+    ranking = rank_features(layers, top_n=5, rank_by="specialization", split=True)
     live = {layer: table[table["live"]] for layer, table in ranking.latents.items()}
     for tables in (ranking.top, live):
         together = pd.concat(tables.values())
         np.testing.assert_allclose(together["q_value"], stats.false_discovery_control(together["p_value"]))
     assert len(pd.concat(ranking.top.values())) == 15
-    alone = rank({4: layers[4]}, top_n=5, rank_by="specialization", split=True).top[4]
+    alone = rank_features({4: layers[4]}, top_n=5, rank_by="specialization", split=True).top[4]
     assert not np.allclose(alone["q_value"], ranking.top[4]["q_value"])
 
 

@@ -12,6 +12,8 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.image import imread
 
+from stratalens.config.validation import make_config
+from stratalens.ranking.layer_facts import LayerFacts
 from stratalens.report.figures.drawing import (
     RESOLUTION,
     fitted,
@@ -24,7 +26,7 @@ from stratalens.report.figures.drawing import (
 from stratalens.report.figures.forest import draw_estimates, set_rows, shares
 from stratalens.report.figures.layer import MOST_FEATURES, layer_title, write_layer_figure
 from stratalens.report.figures.write import write_figures
-from stratalens.report.tables import LayerFacts, Tables, build
+from stratalens.report.tables import Tables, build_tables
 
 SVG, LINK = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}href"
 HOSTILE = [
@@ -78,7 +80,7 @@ def tables(top: dict[int, pd.DataFrame], latents: int = 50, domain: str = "finan
     other = other.assign(feature_number=np.arange(latents), specialization=0.0, normalised_specialization=0.0)
     every = dict.fromkeys(top, other.assign(live=True, selected=False))
     facts = dict.fromkeys(top, LayerFacts(0.2, 10.0, 0.0))
-    return build(domain, top, every, facts, compare_by="normalised", min_specialization=0.1, top_features_n=50)
+    return build_tables(make_config(domain=domain, domain_data="any.txt"), top, every, facts)
 
 
 def written(content: Tables, directory: Path) -> list[Path]:

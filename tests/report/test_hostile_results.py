@@ -4,6 +4,7 @@ import io
 import json
 import pickle
 import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -142,6 +143,14 @@ def refused_by(path: Path) -> bool:
     return main(["label", str(path.parents[1]), "--quiet"]) == 2
 
 
+def endless_header(path: Path) -> None:
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content.replace(b"}", b" ", 1))
+
+
 def bare_array(path: Path) -> None:
     buffer = io.BytesIO()
     np.save(buffer, np.zeros(3))
@@ -214,6 +223,10 @@ DAMAGED: dict[str, tuple[Damage, str]] = {
         "layer_0.npz: damaged, missing or of another version (it holds what is no activation)",
     ),
     "pickled activations": (lambda out: pickled(out / NPZ), "layer_0.npz: damaged, missing or of another version"),
+    "an array whose header does not end": (
+        lambda out: endless_header(out / NPZ),
+        "layer_0.npz: damaged, missing or of another version",
+    ),
     "an array for an archive": (lambda out: bare_array(out / NPZ), "layer_0.npz: damaged, missing or of another ver"),
     "evidence without features": (
         lambda out: (out / "layer_0/evidence.json").write_text('{"features": [{}]}'),

@@ -20,9 +20,9 @@ from finished_result import (
 from scipy import stats
 
 from stratalens.cli.main import main
-from stratalens.corpus.corpus import Half, Side, population
+from stratalens.corpus.populations import Half, Side, population
 from stratalens.harvest.state.statistics import HISTOGRAM_BINS, histogram_bin
-from stratalens.ranking.layer_details import LayerDetails, layer_details, neighbours
+from stratalens.ranking.layer_details import LayerDetails, layer_details, similar_features
 from stratalens.report.page.data import script_json
 from stratalens.report.page.write import significant
 from stratalens.report.saved import load_result
@@ -114,7 +114,7 @@ def test_neighbours_go_along_within_sides_and_not_merely_because_both_tell_the_s
     shared, noise = random.normal(size=400), random.normal(size=(400, 3))
     here = np.stack([shared + 5 * (side == 0), noise[:, 0]], 1)
     there = np.stack([noise[:, 1] + 5 * (side == 0), 2 * shared + 0.1 * noise[:, 2]], 1)
-    found = neighbours({4: planted(here, side), 8: planted(there, side)}, {4: [11, 12], 8: [21, 22]})
+    found = similar_features({4: planted(here, side), 8: planted(there, side)}, {4: [11, 12], 8: [21, 22]})
     assert [(one.layer, one.feature) for one in found[4][0]] == [(8, 22)]
     assert found[4][0][0].correlation == pytest.approx(1, abs=0.02)
     assert found[4][1] == []

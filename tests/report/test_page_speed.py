@@ -10,11 +10,11 @@ from browser import Browser
 from report_page import ReportPage
 
 from stratalens.ranking.layer_details import LayerDetails, layer_details
-from stratalens.report import tables
 from stratalens.report.evidence_file import StoredEvidence, read_evidence_file
 from stratalens.report.page.write import write_page
-from stratalens.report.run_facts import RunFacts
-from stratalens.report.saved import SavedResult, load_result
+from stratalens.report.run_record import RunFacts
+from stratalens.report.saved import Result, load_result
+from stratalens.report.tables import build_tables
 
 FEATURES = 5000
 SLOWEST_MS = 200
@@ -36,7 +36,7 @@ def repeated(table: pd.DataFrame, times: int) -> pd.DataFrame:
     return pd.concat(copies, ignore_index=True)
 
 
-def details_of(saved: SavedResult, layer: int, times: int) -> LayerDetails:
+def details_of(saved: Result, layer: int, times: int) -> LayerDetails:
     top, width = saved.findings.top[layer], len(saved.findings.latents[layer])
     found = layer_details(saved.harvest[layer].state(), top, num_latents=width, split=saved.record["corpus"]["split"])
     return found._replace(histograms=found.histograms * times, values=np.tile(found.values, times))
@@ -57,20 +57,13 @@ def large_report(embedded_run, tmp_path_factory) -> Path:
     saved = load_result(embedded_run)
     config, findings = saved.config, saved.findings
     times = -(-FEATURES // sum(map(len, findings.top.values())))
-    arranged = tables.build(
-        config.domain,
-        {layer: repeated(table, times) for layer, table in findings.top.items()},
-        findings.latents,
-        findings.facts,
-        compare_by=config.compare_layers_by,
-        min_specialization=config.min_specialization,
-        top_features_n=config.top_features_n,
-    )
+    top = {layer: repeated(table, times) for layer, table in findings.top.items()}
+    tables = build_tables(config, top, findings.latents, findings.facts)
     evidence = {layer: read_evidence_file(embedded_run / f"layer_{layer}" / "evidence.json") for layer in findings.top}
     many = {layer: in_short(own, times) for layer, own in evidence.items()}
     details = {layer: details_of(saved, layer, times) for layer in findings.top}
     place = tmp_path_factory.mktemp("large") / "report.html"
-    write_page(arranged, RunFacts.of(saved.record, config.domain), many, details, place)
+    write_page(tables, RunFacts.of(saved.record, config.domain), many, details, place)
     return place
 
 

@@ -10,15 +10,18 @@ from threads import one_thread
 from tiny import write_sae
 
 from stratalens.errors import MismatchError
-from stratalens.models.embedded import DATA_DIRECTORY, SAE_DIRECTORY
-from stratalens.models.loading import forward, hooked, load_model
-from stratalens.models.tokens import PassageCutter, TokenBatch, pack
+from stratalens.files.locations import DATA_DIRECTORY
+from stratalens.models.batches import TokenBatch, pack_batches
+from stratalens.models.embedded import SAE_DIRECTORY
+from stratalens.models.hooks import forward, hooked
+from stratalens.models.loading import load_model
+from stratalens.models.tokens import PassageCutter
 from stratalens.saes.fit_check import (
-    Fit,
-    LayerCheck,
+    FitCheck,
+    HookpointFit,
     _problem,
-    check,
-    neighbours,
+    check_fit,
+    neighbouring_hookpoints,
     require_fit,
 )
 from stratalens.saes.formats.sparsify import load_sae
@@ -44,7 +47,7 @@ def batches(real_tokenizer) -> list[TokenBatch]:
     ]
     cutter = PassageCutter(real_tokenizer, 64)
     sequences = [cutter.sequence(cutter.first_spans(text, 1)[0]) for text in texts]
-    return list(pack(sequences, 2048, cutter.special_ids))
+    return list(pack_batches(sequences, 2048, cutter.special_ids))
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +60,7 @@ def shipped(layer: int) -> Sae:
 
 
 @pytest.fixture(scope="module")
-def checks(whole_model, batches, tmp_path_factory) -> Mapping[int, LayerCheck]:
+def checks(whole_model, batches, tmp_path_factory) -> Mapping[int, FitCheck]:
     """One reading of the texts for all: `layer` in its place, `layer + 30` one block above, `layer + 60` one below."""
     saes = {}
     for layer in LAYERS:
@@ -68,7 +71,7 @@ def checks(whole_model, batches, tmp_path_factory) -> Mapping[int, LayerCheck]:
     saes[TIED] = load_sae(write_sae(folder, width=576), "layers.10")
     other = torch.randn(saes[TIED].decoder_weight.shape, generator=torch.Generator().manual_seed(5))
     saes[RANDOM] = replace(saes[TIED], decoder_weight=other / other.norm(dim=1, keepdim=True))
-    return check(whole_model, saes, batches, 4096)
+    return check_fit(whole_model, saes, batches, 4096)
 
 
 @pytest.mark.parametrize("layer", LAYERS)
@@ -138,13 +141,13 @@ def test_median_norm_is_that_of_the_countable_positions_of_the_block(checks, out
     ],
 )
 def test_only_a_clearly_better_fit_next_door_or_none_at_all_is_a_problem(own, other, refused):
-    fits = [Fit(f"layers.{n}", fvu, share, 32.0) for n, (fvu, share) in ((4, own), (5, other))]
+    fits = [HookpointFit(f"layers.{n}", fvu, share, 32.0) for n, (fvu, share) in ((4, own), (5, other))]
     assert bool(_problem(fits[0], fits[1:])) == refused
 
 
 def test_neighbours_are_the_same_place_in_the_blocks_around():
-    assert neighbours("layers.4") == ("layers.3", "layers.5")
-    assert neighbours("layers.0.mlp") == ("layers.1.mlp",)
+    assert neighbouring_hookpoints("layers.4") == ("layers.3", "layers.5")
+    assert neighbouring_hookpoints("layers.0.mlp") == ("layers.1.mlp",)
 
 
 def test_the_share_of_unexplained_variance_is_that_of_a_plain_computation(checks, outputs):

@@ -13,7 +13,7 @@ from shared import made_once
 from threads import one_thread
 
 from stratalens.cli.main import main
-from stratalens.labels.llm.endpoint import KEY_VARIABLES
+from stratalens.labels.llm.client import KEY_VARIABLES
 
 TEXTS = ("domain.jsonl", "general.jsonl")
 

@@ -10,7 +10,7 @@ from sparsify import SparseCoder
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from stratalens.corpus.corpus import POPULATIONS
+from stratalens.corpus.populations import POPULATIONS
 from stratalens.corpus.survey import DocumentRow
 from stratalens.harvest.state.statistics import HISTOGRAM_BINS, HISTOGRAM_BINS_PER_DECADE, HISTOGRAM_LOW
 from stratalens.models.token_classes import TOKEN_CLASSES, token_class

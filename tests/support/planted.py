@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from scipy import sparse
 
-from stratalens.corpus.corpus import Half, Side, population
+from stratalens.corpus.populations import Half, Side, population
 from stratalens.evidence.evidence import Evidence, LayerEvidence
-from stratalens.evidence.passages import Passage, Place
+from stratalens.evidence.passages import Passage, PassageLocation
 from stratalens.files.hashing import hash64
 
 LAYER = 3
@@ -23,7 +23,7 @@ def passage(text: str, side: Side, half: Half, document: int | str | None = None
     """A passage whose tokens are its words and marks, behind one special token."""
     spans = [match.span() for match in TOKEN.finditer(text)]
     return Passage(
-        place=Place(hash64(text), 0, len(text)),
+        place=PassageLocation(hash64(text), 0, len(text)),
         document=hash64("document", int(side), text if document is None else document),
         population=population(side, half),
         text=text,

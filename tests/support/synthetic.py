@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from stratalens.corpus.corpus import POPULATIONS
-from stratalens.harvest.state.statistics import PassageValues
+from stratalens.corpus.populations import POPULATIONS
+from stratalens.harvest.state.passage_values import PassageValues
 from stratalens.harvest.state.top_examples import PassagePointers
 from stratalens.models.token_classes import TOKEN_CLASSES
 

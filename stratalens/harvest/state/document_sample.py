@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int, UInt64
 from scipy import sparse
 
-from stratalens.harvest.state.statistics import PassageValues
+from stratalens.harvest.state.passage_values import PassageValues
 
 
 class SampledPassages(NamedTuple):

@@ -32,7 +32,7 @@ EXAMPLES_WAITING = 500_000
 
 
 @dataclass
-class Folding:
+class StateFolder:
     """Takes states one by one, in their order, and yields all of them together."""
 
     stats: FeatureStats = field(default_factory=FeatureStats.empty)
@@ -43,7 +43,7 @@ class Folding:
     def add(self, state: LayerState) -> None:
         """Take one more state."""
         self.stats = statistics.merge(self.stats, state.stats)
-        self.examples.append(examples.hopeful(state.examples, self.examples[0]))
+        self.examples.append(examples.possible_entries(state.examples, self.examples[0]))
         self.documents.append(state.documents)
         self.batches_split += state.batches_split
         waiting = sum(len(one.value) for one in self.examples[1:])
@@ -59,13 +59,13 @@ class Folding:
 
 def fold(states: Iterable[LayerState]) -> LayerState:
     """All states together, in the order given; at least one. One state is held beside the result at a time."""
-    folding = Folding()
+    folding = StateFolder()
     for state in states:
         folding.add(state)
     return folding.result()
 
 
-def pack(state: LayerState) -> bytes:
+def pack_state(state: LayerState) -> bytes:
     """A state as bytes, in the safetensors format."""
     from safetensors.numpy import save
 
@@ -77,8 +77,8 @@ def pack(state: LayerState) -> bytes:
     return save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
 
 
-def unpack(packed: bytes) -> LayerState:
-    """The state that `pack` packed."""
+def unpack_state(packed: bytes) -> LayerState:
+    """The state that `pack_state` packed."""
     from safetensors.numpy import load
 
     arrays: dict[str, Any] = load(packed)

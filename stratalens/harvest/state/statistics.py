@@ -1,44 +1,19 @@
 """Streaming statistics of one layer: bounded in size, merged by addition, one definition for all uses."""
 
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 from scipy import sparse
 
-from stratalens.corpus.corpus import POPULATIONS
+from stratalens.corpus.populations import POPULATIONS
+from stratalens.harvest.state.passage_values import PassageValues
 from stratalens.models.token_classes import TOKEN_CLASSES
 
 HISTOGRAM_LOW = 1e-5
 HISTOGRAM_BINS_PER_DECADE = 6
 HISTOGRAM_BINS = 60
-
-
-class PassageValues(NamedTuple):
-    """One layer's values of a set of passages: a sparse table with a row for each latent that fired in a passage."""
-
-    population: Int[np.ndarray, "passage"]
-    tokens: Int[np.ndarray, "passage"]
-    """Tokens fed to the model, special ones included."""
-    countable_positions: Int[np.ndarray, "passage"]
-    """Positions before sinks are dropped."""
-    kept_positions: Int[np.ndarray, "passage"]
-    norm_sum: Float[np.ndarray, "passage"]
-    """Sum of hookpoint norms over kept positions."""
-    residual_mean: Float[np.ndarray, "passage d_model"]
-    """Mean hookpoint vector over kept positions."""
-    passage: Int[np.ndarray, "entry"]
-    latent: Int[np.ndarray, "entry"]
-    mean: Float[np.ndarray, "entry"]
-    """m[p, f]: mean activation over the passage's kept positions."""
-    maximum: Float[np.ndarray, "entry"]
-    """x[p, f]: maximum over kept positions."""
-    positions_fired: Int[np.ndarray, "entry"]
-    class_mass: Float[np.ndarray, "entry token_class"]
-    """Activation summed by class of the token it fires on."""
-    early_mass: Float[np.ndarray, "entry"]
-    """Activation summed over the first tenth of the passage."""
 
 
 def histogram_bin(mean: Float[np.ndarray, "entry"]) -> Int[np.ndarray, "entry"]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 from jaxtyping import Float, Int, UInt64
 
-from stratalens.harvest.state.statistics import PassageValues
+from stratalens.harvest.state.passage_values import PassageValues
 
 EXAMPLES_KEPT = 8
 
@@ -79,7 +79,7 @@ def merge(*several: TopExamples) -> TopExamples:
     return TopExamples(*columns)._best()
 
 
-def hopeful(new: TopExamples, held: TopExamples) -> TopExamples:
+def possible_entries(new: TopExamples, held: TopExamples) -> TopExamples:
     """The new examples that may still enter beside the held ones: all but those weaker than a full cell's weakest."""
     cells, first, count = np.unique(held.cell, return_index=True, return_counts=True)
     full = count == EXAMPLES_KEPT

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from stratalens.errors import OutputError
-from stratalens.files.atomic import read_sealed, write_sealed
+from stratalens.files.atomic import read_checksummed, write_checksummed
 from stratalens.labels.llm.chat import (
     ChatModel,
     Message,
@@ -25,7 +25,7 @@ AHEAD = 4
 """Results per worker that may wait for a slow one before them."""
 
 Item = TypeVar("Item")
-Result = TypeVar("Result")
+Outcome = TypeVar("Outcome")
 
 
 class Usage(NamedTuple):
@@ -136,7 +136,7 @@ def _key(name: str, messages: Sequence[Message], max_tokens: int, schema: Mappin
 def _read(path: Path, key: str) -> Reply | None:
     """The reply stored there; None where there is none, or not as it was written, or for another question."""
     try:
-        body = read_sealed(path, key)
+        body = read_checksummed(path, key)
     except OSError:
         return None
     return None if body is None else Reply(**json.loads(body))
@@ -144,7 +144,7 @@ def _read(path: Path, key: str) -> Reply | None:
 
 def _write(path: Path, key: str, answer: Reply) -> None:
     try:
-        write_sealed(path, key, json.dumps(answer._asdict()).encode())
+        write_checksummed(path, key, json.dumps(answer._asdict()).encode())
     except OSError as problem:
         raise OutputError(
             f"{path.parent}: answers of the labelling model cannot be stored ({problem.strerror}); "
@@ -152,14 +152,14 @@ def _write(path: Path, key: str, answer: Reply) -> None:
         ) from None
 
 
-def map_concurrently(function: Callable[[Item], Result], items: Iterable[Item], concurrency: int) -> Iterator[Result]:
+def map_concurrently(function: Callable[[Item], Outcome], items: Iterable[Item], concurrency: int) -> Iterator[Outcome]:
     """Apply a function to items in so many threads at once, and yield the results in the order of the items.
 
     Items are taken only a little ahead of the results. When the consumer stops, or anything is raised, what has not
     started is dropped and what runs is waited for, save after Ctrl-C.
     """
     pool = ThreadPoolExecutor(max_workers=concurrency, thread_name_prefix="labels")
-    pending: deque[Future[Result]] = deque()
+    pending: deque[Future[Outcome]] = deque()
     try:
         for item in items:
             pending.append(pool.submit(function, item))

@@ -4,8 +4,6 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol, TypedDict, runtime_checkable
 
-from stratalens.errors import StratalensError
-
 
 class Message(TypedDict):
     """One turn of a chat."""
@@ -26,10 +24,6 @@ class Reply(NamedTuple):
     """Thoughts included; 0 where the server does not say."""
     cut_off: bool = False
     """The answer ran into `max_tokens` or the end of the context, so that its end is missing."""
-
-
-class LabelingError(StratalensError):
-    """The labelling model cannot be used at all: no such address or model, wrong key, missing package."""
 
 
 class NoReply(Exception):  # noqa: N818 - an outcome that a run counts, not a mistake

@@ -6,15 +6,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from stratalens.errors import LabelingError
+from stratalens.files.hashing import digest_of
 from stratalens.labels.llm.chat import (
-    LabelingError,
     Message,
     NoReply,
     Reply,
     usable_text,
 )
-from stratalens.models.loading import choose_device, choose_dtype, quiet_transformers
-from stratalens.models.source import digest_of, hub_errors, local_or_hub
+from stratalens.models.hub import hub_errors, local_or_hub, quiet_transformers
+from stratalens.models.loading import choose_device, choose_dtype
 
 IDENTITY_SUFFIXES = (".json", ".safetensors", ".bin", ".jinja")
 """Files of a model directory that its answers depend on."""

@@ -11,14 +11,14 @@ from stratalens.evidence.logit_lens import TokenLogit
 from stratalens.harvest.state.statistics import HISTOGRAM_BINS_PER_DECADE, HISTOGRAM_LOW
 from stratalens.ranking.layer_details import (
     LayerDetails,
-    Neighbour,
     SideHistogram,
-    neighbours,
+    SimilarFeature,
+    similar_features,
 )
 from stratalens.report.evidence_file import StoredEvidence, StoredExample
 from stratalens.report.formats import json_value
 from stratalens.report.page.wording import FLAG_MEANINGS, KINDS
-from stratalens.report.run_facts import RunFacts
+from stratalens.report.run_record import RunFacts
 from stratalens.report.tables import Tables, published_name
 
 BACKGROUND_LATENTS = 1500
@@ -49,7 +49,7 @@ def page_data(
     rows = tables.consolidated
     numbers = {layer: table["feature_number"].tolist() for layer, table in tables.features.items()}
     place = {(layer, number): at for layer, own in numbers.items() for at, number in enumerate(own)}
-    alike = neighbours(details, numbers)
+    alike = similar_features(details, numbers)
     passages = _Passages(tables.domain)
     cards = []
     for layer, number in zip(rows["layer"].tolist(), rows["feature_number"].tolist(), strict=True):
@@ -97,7 +97,7 @@ class _Passages:
 def _card(
     found: StoredEvidence | None,
     histogram: tuple[SideHistogram, SideHistogram],
-    others: Sequence[Neighbour],
+    others: Sequence[SimilarFeature],
     passages: _Passages,
 ) -> dict[str, object]:
     card: dict[str, object] = {

@@ -13,7 +13,7 @@ from stratalens.ranking.layer_details import LayerDetails
 from stratalens.report.evidence_file import StoredEvidence
 from stratalens.report.formats import records
 from stratalens.report.page.data import page_data, script_json
-from stratalens.report.run_facts import RunFacts
+from stratalens.report.run_record import RunFacts
 from stratalens.report.tables import Tables
 
 PAGE_FILE = "report.html"

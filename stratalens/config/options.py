@@ -1,29 +1,20 @@
-"""The configuration of a run: frozen, validated once, the only home of defaults."""
+"""The options of each command, with their defaults and their help."""
 
 import re
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal, TypeVar, get_args
+from typing import Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from stratalens.errors import ConfigError
-from stratalens.files.plain_yaml import read_yaml
+from stratalens.config.layer_numbers import parse_layers
 
 RankBy = Literal[
     "specialization", "auroc", "hedges_g", "domain_share", "domain_score", "log_ratio", "firing_rate_difference"
 ]
 RANK_METRICS: tuple[str, ...] = get_args(RankBy)
-BRIEF_LAYERS = (4, 10, 16, 22, 28)
-LARGEST = 2**31 - 1
+MAX_COUNT = 2**31 - 1
 """Largest count that an option takes."""
-SHOWN = 10
-"""Values that a complaint repeats, at most."""
-SHOWN_CHARACTERS = 200
-
-
-Options = TypeVar("Options", bound=BaseModel)
 
 
 class LabelConfig(BaseModel):
@@ -133,17 +124,17 @@ class RunConfig(LabelConfig):
     """Column that holds the text in jsonl, csv and parquet files."""
     text_unit: Literal["auto", "line", "file"] = "auto"
     """What a document is in plain-text files. `auto`: a line of a file, a file of a directory."""
-    max_documents: int | None = Field(None, ge=3, le=LARGEST)
+    max_documents: int | None = Field(None, ge=3, le=MAX_COUNT)
     """Use at most this many documents a side, chosen by hash."""
     max_length: int = Field(256, ge=16, le=131_072)
     """Longest passage in tokens; longer documents are cut into several."""
-    min_length: int = Field(8, ge=2, le=LARGEST)
+    min_length: int = Field(8, ge=2, le=MAX_COUNT)
     """Skip documents of fewer tokens."""
-    top_n: int = Field(30, ge=1, le=LARGEST)
+    top_n: int = Field(30, ge=1, le=MAX_COUNT)
     """Features to report a layer."""
     min_specialization: float = Field(0.1, ge=0)
     """Least specialization (raw units) of a feature in the file of the best features across layers."""
-    top_features_n: int = Field(50, ge=1, le=LARGEST)
+    top_features_n: int = Field(50, ge=1, le=MAX_COUNT)
     """Most features in the file of the best features across layers."""
     rank_by: RankBy = "specialization"
     """What orders the features of a layer."""
@@ -151,7 +142,7 @@ class RunConfig(LabelConfig):
     """What orders features and layers across layers: specialization as a share of the residual stream, or raw."""
     output_dir: str = "multi_layer_results"
     """Where the results go."""
-    batch_tokens: int = Field(4096, ge=16, le=LARGEST)
+    batch_tokens: int = Field(4096, ge=16, le=MAX_COUNT)
     """Tokens a batch, padding included."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Number format of the base model. `auto`: bfloat16 where the hardware multiplies it natively."""
@@ -231,85 +222,3 @@ def _words(value: object) -> list[object]:
     """One or several values as words; what is neither a word, a number nor a path is left for validation."""
     several = list(value) if isinstance(value, list | tuple | range) else [value]
     return [str(item) if isinstance(item, int | Path) and not isinstance(item, bool) else item for item in several]
-
-
-def make_config(**options: object) -> RunConfig:
-    """Validate the options of an analysis; see `validated`."""
-    return validated(RunConfig, options)
-
-
-def validated(kind: type[Options], options: Mapping[str, object]) -> Options:
-    """Validate options into a configuration.
-
-    Raises:
-        ConfigError: an option is unknown or its value is out of range; the message names it.
-    """
-    try:
-        return kind.model_validate(options)
-    except ValidationError as error:
-        raise ConfigError("; ".join(_describe(detail) for detail in error.errors())) from None
-
-
-def _describe(detail) -> str:
-    name = str(detail["loc"][0]) if detail["loc"] else ""
-    message = str(detail["msg"]).removeprefix("Value error, ")
-    if detail["type"] == "extra_forbidden":
-        return f"unknown option `{name[:SHOWN_CHARACTERS]}`"
-    message = message[0].lower() + message[1:]
-    return f"{name}: {message} (got {_shortened(detail['input'])})" if name else message
-
-
-def _shortened(value: object) -> str:
-    """A value as a complaint shows it, however long it is."""
-    try:
-        shown = repr(value)
-    except ValueError:  # Python writes no number of more than 4,300 digits
-        return "a number of thousands of digits"
-    return shown if len(shown) <= SHOWN_CHARACTERS else f"{shown[:SHOWN_CHARACTERS]}..."
-
-
-def _require_one_spelling(path: Path, options: Iterable[str]) -> None:
-    spellings = Counter(name.replace("-", "_") for name in options)
-    if twice := [name for name, times in spellings.items() if times > 1]:
-        raise ConfigError(f"{path}: `{twice[0]}` is given twice, once with a hyphen")
-
-
-def parse_layers(words: tuple[str, ...]) -> tuple[int, ...] | Literal["all"] | None:
-    """Layers named by words such as `4`, `10-12` or `all`, in rising order; None when no word is given.
-
-    Raises:
-        ConfigError: a word is no layer, or a layer is named twice.
-    """
-    if not words:
-        return None
-    if words == ("all",):
-        return "all"
-    layers: list[int] = []
-    for word in words:
-        match = re.fullmatch(r"(\d{1,5})(?:-(\d{1,5}))?", word)
-        if match is None:
-            raise ConfigError(f"layers: `{word}` is not a layer; write numbers and ranges such as 4 10-12, or all")
-        first, last = int(match[1]), int(match[2] or match[1])
-        if last < first:
-            raise ConfigError(f"layers: the range `{word}` runs backwards")
-        layers += range(first, last + 1)
-    repeated = sorted(layer for layer, times in Counter(layers).items() if times > 1)
-    if repeated:
-        named = ", ".join(map(str, repeated[:SHOWN])) + (", ..." if len(repeated) > SHOWN else "")
-        raise ConfigError(f"layers: {named} named more than once")
-    return tuple(sorted(layers))
-
-
-def read_config_file(path: Path) -> dict[str, object]:
-    """Options from a YAML or JSON file; of a `run.json` its settings are taken.
-
-    Raises:
-        ConfigError: the file is missing, unreadable or not a table of options.
-    """
-    loaded = read_yaml(path)
-    if isinstance(loaded, dict) and isinstance(loaded.get("settings"), dict):
-        loaded = {name: value for name, value in loaded["settings"].items() if name != "trust_remote_code"}
-    if not isinstance(loaded, dict) or not all(isinstance(key, str) for key in loaded):
-        raise ConfigError(f"{path}: expected options such as `top_n: 20`, one a line")
-    _require_one_spelling(path, loaded)
-    return {key.replace("-", "_"): value for key, value in loaded.items() if value is not None}

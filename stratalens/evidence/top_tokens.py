@@ -1,0 +1,41 @@
+"""The tokens on which most of a feature's activation lies."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from stratalens.evidence.evidence import Evidence
+
+TOP_TOKENS = 12
+
+
+class TopToken(NamedTuple):
+    """A token with a large share of a feature's activation."""
+
+    token: str
+    share: float
+    background: float
+    """Its share of all tokens."""
+
+
+def top_tokens(evidence: Evidence, layer: int) -> list[list[TopToken]]:
+    """Of each feature the tokens with most of its activation, beside their share of all tokens."""
+    texts = np.array(
+        [
+            passage.text[start:stop].strip() or "white space"
+            for passage in evidence.passages
+            for start, stop in passage.offsets
+        ]
+    )
+    vocabulary, index = np.unique(texts, return_inverse=True)
+    background = np.bincount(index) / max(1, len(index))
+    found = []
+    for column in range(len(evidence.layers[layer].features)):
+        token, activation = evidence.layers[layer].entries(column)
+        mass = np.bincount(index[token], activation, len(vocabulary))
+        share = mass / max(1e-12, float(mass.sum()))
+        best = np.argsort(-share, kind="stable")[:TOP_TOKENS]
+        found.append(
+            [TopToken(str(vocabulary[at]), float(share[at]), float(background[at])) for at in best if share[at] > 0]
+        )
+    return found

@@ -1,0 +1,136 @@
+"""Estimates, intervals and tests of every latent of a layer."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from stratalens.corpus.populations import Side, population
+from stratalens.harvest.state.document_sample import DocumentMatrix
+from stratalens.harvest.state.statistics import FeatureStats
+from stratalens.harvest.store import HarvestFile
+from stratalens.ranking import contrast
+from stratalens.ranking.flags import flags
+
+LATENTS_AT_ONCE = 256
+
+
+class RankingInput(NamedTuple):
+    """What ranking needs of one layer."""
+
+    stats: FeatureStats
+    documents: DocumentMatrix
+    decoder_norms: np.ndarray
+    """`[latent]`"""
+
+
+def estimates(source: RankingInput, half: int) -> pd.DataFrame:
+    """Estimates, intervals and p-values of every latent of a layer from the documents of one half.
+
+    Only latents that fired are worked on, however wide the SAE: a dead one has activations of 0 and no estimates.
+    """
+    stats = source.stats
+    documents = replace(source.documents, values=source.documents.values[:, stats.latents])
+    domain, general = population(Side.DOMAIN, half), population(Side.GENERAL, half)
+    streamed = _streamed(stats, domain, general)
+    norms = source.decoder_norms[stats.latents]
+    scale = norms / mean_norm(stats)
+    columns = streamed | {"normalised_specialization": streamed["specialization"] * scale}
+    columns |= _from_documents(documents, domain, general, columns["specialization"])
+    columns["normalised_low"] = columns["specialization_low"] * scale
+    columns["normalised_high"] = columns["specialization_high"] * scale
+    columns["domain_share"] = _domain_share(stats, documents, domain, general)
+    columns["domain_score"] = columns["auroc"] * columns["domain_share"]
+    columns["log_ratio"] = np.log(columns["domain_share"] / (1 - columns["domain_share"]))
+    columns["flags"] = np.array(flags(stats), dtype=object)
+    everything = np.arange(len(source.decoder_norms))
+    table = pd.DataFrame(columns, index=pd.Index(stats.latents, name="latent")).reindex(everything)
+    table.insert(0, "feature_number", everything)
+    silent = dict.fromkeys([*streamed, "normalised_specialization"], 0.0) | {"flags": "dead"}
+    return table.fillna(silent).assign(live=np.isin(everything, stats.latents), decoder_norm=source.decoder_norms)
+
+
+def mean_norm(stats: FeatureStats) -> float:
+    """Mean hookpoint norm over all kept positions of the layer."""
+    return float(stats.norm_sum.sum() / max(1, stats.positions.sum()))
+
+
+def _streamed(stats: FeatureStats, domain: int, general: int) -> dict[str, np.ndarray]:
+    passages, positions = np.maximum(1, stats.passages), np.maximum(1, stats.positions)
+    activation = {p: stats.mean_sum[p] / passages[p] for p in (domain, general)}
+    firing = {p: stats.passages_fired[p] / passages[p] for p in (domain, general)}
+    return {
+        "domain_activation": activation[domain],
+        "general_activation": activation[general],
+        "specialization": activation[domain] - activation[general],
+        "domain_firing_rate": firing[domain],
+        "general_firing_rate": firing[general],
+        "firing_rate_difference": firing[domain] - firing[general],
+        "domain_density": stats.positions_fired[domain] / positions[domain],
+        "general_density": stats.positions_fired[general] / positions[general],
+        "domain_max_activation": stats.activation_max[domain],
+        "general_max_activation": stats.activation_max[general],
+    }
+
+
+def _from_documents(
+    documents: DocumentMatrix, domain: int, general: int, specialization: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Tests and intervals, some latents at a time so that dense values stay small."""
+    rows = [np.flatnonzero(documents.population == p) for p in (domain, general)]
+    passages = [documents.passages[r] for r in rows]
+    parts = []
+    for first in range(0, len(specialization), LATENTS_AT_ONCE):
+        dense = documents.values[:, first : first + LATENTS_AT_ONCE].toarray()
+        x, y = (dense[r] for r in rows)
+        width = contrast.welch_interval(specialization[first : first + LATENTS_AT_ONCE], x, y, *passages)
+        area = contrast.auroc(x, y)
+        parts.append(
+            {
+                "specialization_low": width.low,
+                "specialization_high": width.high,
+                "auroc": area.value,
+                "auroc_low": area.interval.low,
+                "auroc_high": area.interval.high,
+                "p_value": contrast.p_values(x, y),
+                "hedges_g": contrast.hedges_g(x, y),
+            }
+        )
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _domain_share(stats: FeatureStats, documents: DocumentMatrix, domain: int, general: int) -> np.ndarray:
+    """Domain activation over the sum of both, each side smoothed by one pseudo document at the mean when active."""
+    pair = [domain, general]
+    active = stats.mean_sum[pair].sum(0) / np.maximum(1, stats.passages_fired[pair].sum(0))
+    smoothed = []
+    for p in pair:
+        count = max(1, int((documents.population == p).sum()))
+        mean = stats.mean_sum[p] / max(1, stats.passages[p])
+        smoothed.append((mean * count + active) / (count + 1))
+    total = smoothed[0] + smoothed[1]
+    return np.where(total > 0, smoothed[0] / np.where(total > 0, total, 1), 0.5)
+
+
+class RankingInputs(Mapping[int, RankingInput]):
+    """Layer -> input of the ranking, read from disk when asked for, so that one layer at a time is in memory.
+
+    Args:
+        files: layer -> its harvest.
+        decoder_norms: layer -> norm of each decoder row.
+    """
+
+    def __init__(self, files: Mapping[int, HarvestFile], decoder_norms: Mapping[int, np.ndarray]):
+        self._files, self._norms = files, decoder_norms
+
+    def __getitem__(self, layer: int) -> RankingInput:
+        state, norms = self._files[layer].state(), self._norms[layer]
+        return RankingInput(state.stats, state.documents.matrix(len(norms)), norms)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._files)
+
+    def __len__(self) -> int:
+        return len(self._files)
