@@ -24,10 +24,9 @@ import pyarrow
 import pyarrow.parquet
 import tyro
 
+from stratalens.corpus import Corpus, survey
 from stratalens.corpus.builtin import text_file
-from stratalens.corpus.corpus import Corpus
 from stratalens.corpus.readers import read_rows
-from stratalens.corpus.survey import survey
 from stratalens.corpus.text_files import find_files
 
 PART_BYTES = 100_000_000

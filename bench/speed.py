@@ -20,9 +20,10 @@ from stratalens.harvest.shard_reader import ShardReader, chunks
 from stratalens.harvest.shards import cut_shards, shard_characters
 from stratalens.harvest.state.layer_state import pack_state
 from stratalens.harvest.store import ShardStore, key_of
+from stratalens.models import load_model
 from stratalens.models.batches import pack_batches
 from stratalens.models.hooks import cut, forward
-from stratalens.models.loading import choose_device, choose_dtype, load_model
+from stratalens.models.loading import choose_device, choose_dtype
 from stratalens.models.token_classes import vocabulary_classes
 from stratalens.progress import NoProgress
 from stratalens.saes.hookpoint import LayerProbe

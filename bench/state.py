@@ -13,6 +13,7 @@ from typing import TypeVar
 import numpy as np
 import tyro
 
+from stratalens.harvest import FeatureStats
 from stratalens.harvest.shard_reader import CHUNK_TOKENS
 from stratalens.harvest.state.document_sample import DocumentSample, SampledPassages
 from stratalens.harvest.state.layer_state import (
@@ -22,7 +23,6 @@ from stratalens.harvest.state.layer_state import (
     unpack_state,
 )
 from stratalens.harvest.state.passage_values import PassageValues
-from stratalens.harvest.state.statistics import FeatureStats
 from stratalens.harvest.state.top_examples import PassagePointers, TopExamples
 from stratalens.models.token_classes import TOKEN_CLASSES
 

@@ -30,6 +30,7 @@ from transformers import AutoTokenizer
 from stratalens.corpus.readers import read_rows
 from stratalens.corpus.text_files import find_files
 from stratalens.files.hashing import hash64
+from stratalens.models import PassageCutter, load_model
 from stratalens.models.batches import TokenBatch, pack_batches
 from stratalens.models.embedded import (
     MODEL_NAME,
@@ -38,8 +39,6 @@ from stratalens.models.embedded import (
     embedded_model_directory,
 )
 from stratalens.models.hooks import forward, hooked
-from stratalens.models.loading import load_model
-from stratalens.models.tokens import PassageCutter
 
 SINK_RATIO = 10.0
 HELD_OUT_ONE_IN = 20

@@ -12,9 +12,10 @@ from rich.text import Text
 from stratalens.cli.terminal import WIDTH_OF_FILES, plain
 from stratalens.errors import ConfigError, printable
 from stratalens.files.damaged import damaged
+from stratalens.report import load_result
 from stratalens.report.evidence_file import EVIDENCE_FILE, StoredExample, read_evidence_file
 from stratalens.report.page.wording import FLAG_MEANINGS, KINDS
-from stratalens.report.saved import Result, load_result
+from stratalens.report.saved import Result
 
 STRONG = 0.5
 """Tokens with this share of the passage's strongest activation stand in double square brackets."""

@@ -9,24 +9,23 @@ import torch
 from stratalens.config.layer_numbers import parse_layers
 from stratalens.config.options import RunConfig
 from stratalens.errors import ConfigError
-from stratalens.evidence.collect import collect_evidence, summarise_harvest
+from stratalens.evidence import collect_evidence
+from stratalens.evidence.collect import summarise_harvest
 from stratalens.files.output_dir import WorkDirectories, working_in
-from stratalens.harvest.harvest import read_corpus
+from stratalens.harvest import read_corpus
 from stratalens.harvest.inputs import find_inputs
 from stratalens.harvest.open_model import open_model
+from stratalens.labels import label_features
 from stratalens.labels.concepts.lexicon import load_lexicon
-from stratalens.labels.labelling import label_features, open_labeller
+from stratalens.labels.labelling import open_labeller
 from stratalens.models.memory import peak_memory_bytes
 from stratalens.progress import NoProgress, Progress, TimedProgress
+from stratalens.ranking import rank_features
 from stratalens.ranking.estimates import RankingInputs
 from stratalens.ranking.feature_list import read_feature_list, require_latents
-from stratalens.ranking.rank import feature_numbers, rank_features
-from stratalens.report.publish import (
-    publish,
-    with_labels,
-    write_record,
-    write_result_page,
-)
+from stratalens.ranking.rank import feature_numbers
+from stratalens.report import publish
+from stratalens.report.publish import with_labels, write_record, write_result_page
 from stratalens.report.run_record import build_record, run_warnings, shown_settings
 from stratalens.report.saved import Findings, Result
 

@@ -4,20 +4,16 @@ from dataclasses import replace
 
 from stratalens.config.options import RunConfig
 from stratalens.errors import ConfigError
-from stratalens.evidence.collect import CollectedEvidence, collect_evidence, summarise_harvest
-from stratalens.evidence.evidence import Evidence
+from stratalens.evidence import Evidence, collect_evidence
+from stratalens.evidence.collect import CollectedEvidence, summarise_harvest
 from stratalens.files.output_dir import WorkDirectories
 from stratalens.harvest.inputs import find_inputs
 from stratalens.harvest.open_model import open_model
 from stratalens.labels.labelling import LabelledFeatures
 from stratalens.progress import Progress
+from stratalens.report import publish
 from stratalens.report.evidence_file import EVIDENCE_FILE, read_lenses
-from stratalens.report.publish import (
-    publish,
-    with_labels,
-    write_record,
-    write_result_page,
-)
+from stratalens.report.publish import with_labels, write_record, write_result_page
 from stratalens.report.run_record import recorded_settings, shown_settings
 from stratalens.report.saved import EVIDENCE_FOLDER, Findings, Result
 

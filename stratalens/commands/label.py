@@ -10,18 +10,15 @@ from stratalens.commands.finished import collect_again, load_evidence, publish_a
 from stratalens.config.options import LabelConfig
 from stratalens.evidence.collect import CollectedEvidence
 from stratalens.files.output_dir import WorkDirectories, working_in
+from stratalens.labels import label_features
 from stratalens.labels.concepts.lexicon import load_lexicon
-from stratalens.labels.labelling import LabelledFeatures, label_features, open_labeller
+from stratalens.labels.labelling import LabelledFeatures, open_labeller
 from stratalens.progress import NoProgress, Progress
 from stratalens.ranking.feature_list import read_feature_list, require_latents
 from stratalens.ranking.rank import reported_features
+from stratalens.report import load_result
 from stratalens.report.label_tables import stored_label
-from stratalens.report.saved import (
-    Findings,
-    Result,
-    load_result,
-    require_result,
-)
+from stratalens.report.saved import Findings, Result, require_result
 
 
 def label(directory: Path, options: LabelConfig, progress: Progress | None = None) -> Result:

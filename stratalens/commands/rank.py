@@ -8,23 +8,20 @@ import torch
 
 from stratalens.commands.finished import collect_again, load_evidence, publish_again
 from stratalens.config.options import RankConfig, RunConfig
+from stratalens.evidence import Evidence
 from stratalens.evidence.collect import CollectedEvidence
-from stratalens.evidence.evidence import Evidence
 from stratalens.evidence.logit_lens import FeatureLens
 from stratalens.files.output_dir import working_in
+from stratalens.labels import FeatureLabel, label_features
 from stratalens.labels.concepts.lexicon import load_lexicon
-from stratalens.labels.feature_label import EVIDENCE, FeatureLabel
-from stratalens.labels.labelling import LabelledFeatures, label_features
+from stratalens.labels.feature_label import EVIDENCE
+from stratalens.labels.labelling import LabelledFeatures
 from stratalens.progress import NoProgress, Progress
+from stratalens.ranking import rank_features
 from stratalens.ranking.estimates import RankingInputs
-from stratalens.ranking.rank import rank_features
+from stratalens.report import load_result
 from stratalens.report.label_tables import stored_label
-from stratalens.report.saved import (
-    Findings,
-    Result,
-    load_result,
-    require_result,
-)
+from stratalens.report.saved import Findings, Result, require_result
 
 UNLABELLED = "Not labelled yet"
 NOTE = "reported since the ranking changed; run `stratalens label RESULT_DIR` to label it"

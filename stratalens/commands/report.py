@@ -4,9 +4,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from stratalens.files.output_dir import working_in
+from stratalens.report import load_result
 from stratalens.report.figures.write import write_figures
 from stratalens.report.publish import write_record, write_result_page
-from stratalens.report.saved import Result, load_result, require_result
+from stratalens.report.saved import Result, require_result
 
 
 def report(directory: Path) -> Result:

@@ -6,7 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from stratalens.corpus.populations import POPULATIONS, Half, Side
+from stratalens.corpus import Half, Side
+from stratalens.corpus.populations import POPULATIONS
 from stratalens.evidence.evidence import Evidence
 from stratalens.evidence.passages import Passage
 from stratalens.evidence.similarity import PassageSet

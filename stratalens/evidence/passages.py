@@ -9,13 +9,14 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Int
 
-from stratalens.corpus.corpus import Corpus
-from stratalens.corpus.populations import POPULATIONS, Half, Side
+from stratalens.corpus import Corpus, Half, Side
+from stratalens.corpus.populations import POPULATIONS
 from stratalens.corpus.survey import Survey, first_by_hash
 from stratalens.files.damaged import UNREADABLE, damaged, read_table
 from stratalens.files.hashing import hash64
 from stratalens.harvest.state.top_examples import EXAMPLES_KEPT, TopExamples
-from stratalens.models.tokens import PassageCutter, TokenSpan
+from stratalens.models import PassageCutter
+from stratalens.models.tokens import TokenSpan
 
 SAMPLED_TEXTS = 128
 """Texts a population, about, from which one passage each is taken."""

@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from scipy import sparse
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from stratalens.corpus.populations import Half
+from stratalens.corpus import Half
 from stratalens.corpus.words import FUNCTION_WORDS
 from stratalens.evidence.passages import Passage
 from stratalens.files.hashing import hash64

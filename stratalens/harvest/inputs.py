@@ -3,15 +3,15 @@
 from dataclasses import dataclass
 
 from stratalens.config.options import RunConfig
+from stratalens.corpus import Corpus, survey
 from stratalens.corpus.builtin import domain_files, general_files
-from stratalens.corpus.corpus import Corpus
 from stratalens.corpus.describe import corpus_warnings, describe_files, describe_survey
-from stratalens.corpus.survey import Survey, survey
-from stratalens.models.source import ModelSource, find_model, load_tokenizer
-from stratalens.models.tokens import PassageCutter
+from stratalens.corpus.survey import Survey
+from stratalens.models import PassageCutter, find_model
+from stratalens.models.source import ModelSource, load_tokenizer
 from stratalens.progress import Progress
+from stratalens.saes import find_saes
 from stratalens.saes.sae import SaeFile
-from stratalens.saes.source import find_saes
 
 
 @dataclass(frozen=True)

@@ -28,11 +28,11 @@ from stratalens.harvest.workers import (
     WorkerKind,
     finished,
 )
+from stratalens.models import PassageCutter, find_model
 from stratalens.models.hooks import cut
 from stratalens.models.loading import choose_device, choose_dtype, load_blocks
-from stratalens.models.source import find_model, load_tokenizer
-from stratalens.models.tokens import PassageCutter
-from stratalens.saes.source import find_saes
+from stratalens.models.source import load_tokenizer
+from stratalens.saes import find_saes
 
 TASKS_AHEAD = 2
 """Shards that each actor has in hand, so that it need not wait for the driver."""

@@ -15,11 +15,12 @@ from stratalens.harvest.state.layer_state import LayerState, StateFolder
 from stratalens.harvest.state.passage_values import Encoded, PassageValues, reduce
 from stratalens.harvest.state.statistics import FeatureStats
 from stratalens.harvest.state.top_examples import PassagePointers, TopExamples
+from stratalens.models import PassageCutter
 from stratalens.models.batches import BatchRunner, TokenBatch, pack_batches
 from stratalens.models.hooks import forward, hooked
 from stratalens.models.memory import release_free_memory
 from stratalens.models.token_classes import TOKEN_CLASSES
-from stratalens.models.tokens import PassageCutter, TextPiece, TokenSpan
+from stratalens.models.tokens import TextPiece, TokenSpan
 from stratalens.saes.hookpoint import LayerProbe
 
 CHUNK_TOKENS = 16_384

@@ -11,8 +11,8 @@ from stratalens.harvest.open_model import OpenModel
 from stratalens.harvest.shard_reader import ShardReader
 from stratalens.harvest.shards import Shard
 from stratalens.harvest.state.layer_state import LayerState, pack_state
+from stratalens.models import PassageCutter
 from stratalens.models.token_classes import vocabulary_classes
-from stratalens.models.tokens import PassageCutter
 
 LIBRARIES = ("torch", "transformers", "tokenizers", "numpy")
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool
 
-from stratalens.corpus.populations import Half
+from stratalens.corpus import Half
 from stratalens.labels.concepts.annotation import unit_activations
 from stratalens.labels.detection import TERMS, Label, detect_by_terms
 from stratalens.labels.evidence_labels import associate, choose, support

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stratalens.corpus.populations import Half, Side
+from stratalens.corpus import Half, Side
 from stratalens.corpus.words import FUNCTION_WORDS, UNIT, stem
 from stratalens.evidence.examples import Example
 from stratalens.files.hashing import hash64

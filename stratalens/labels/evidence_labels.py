@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
-from stratalens.corpus.populations import Half, Side
+from stratalens.corpus import Half, Side
 from stratalens.corpus.words import phrase_stems
 from stratalens.labels.concepts.annotation import AnnotatedPassages
 from stratalens.labels.concepts.associations import Mass, mass, preference

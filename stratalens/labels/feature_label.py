@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from stratalens.corpus.populations import Half
-from stratalens.evidence.evidence import Evidence
+from stratalens.corpus import Half
+from stratalens.evidence import Evidence
 from stratalens.evidence.similarity import PassageSet
 from stratalens.files.hashing import hash64
 from stratalens.labels.concepts.annotation import LONGEST_PHRASE, AnnotatedPassages

@@ -7,9 +7,10 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from stratalens.corpus.populations import Side, population
+from stratalens.corpus import Side
+from stratalens.corpus.populations import population
+from stratalens.harvest import FeatureStats
 from stratalens.harvest.state.document_sample import DocumentMatrix
-from stratalens.harvest.state.statistics import FeatureStats
 from stratalens.harvest.store import HarvestFile
 from stratalens.ranking import contrast
 from stratalens.ranking.flags import flags

@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from stratalens.corpus.populations import Half, Side, population
-from stratalens.harvest.state.statistics import FeatureStats
+from stratalens.corpus import Half, Side
+from stratalens.corpus.populations import population
+from stratalens.harvest import FeatureStats
 from stratalens.models.token_classes import TokenClass
 
 DENSE_SHARE = 0.5

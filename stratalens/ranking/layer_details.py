@@ -7,10 +7,12 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, UInt64
 
-from stratalens.corpus.populations import Half, Side, population
+from stratalens.corpus import Half, Side
+from stratalens.corpus.populations import population
+from stratalens.harvest import FeatureStats
 from stratalens.harvest.state.document_sample import DocumentMatrix
 from stratalens.harvest.state.layer_state import LayerState
-from stratalens.harvest.state.statistics import HISTOGRAM_BINS, FeatureStats
+from stratalens.harvest.state.statistics import HISTOGRAM_BINS
 from stratalens.ranking import contrast
 from stratalens.ranking.estimates import mean_norm
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int
 
-from stratalens.harvest.state.statistics import FeatureStats
+from stratalens.harvest import FeatureStats
 from stratalens.ranking.estimates import mean_norm
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from stratalens.corpus.populations import Half
+from stratalens.corpus import Half
 from stratalens.ranking import contrast
 from stratalens.ranking.estimates import RankingInput, estimates
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from stratalens.corpus.populations import Half
+from stratalens.corpus import Half
 from stratalens.evidence.examples import Example
 from stratalens.evidence.logit_lens import FeatureLens, TokenLogit
 from stratalens.evidence.top_tokens import TopToken

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from stratalens.corpus.populations import Side
+from stratalens.corpus import Side
 from stratalens.evidence.examples import Example
-from stratalens.labels.feature_label import FeatureLabel
+from stratalens.labels import FeatureLabel
 
 LABEL_COLUMNS = FeatureLabel._fields
 """Columns of a feature's label and its scores, last in every table."""

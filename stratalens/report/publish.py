@@ -8,10 +8,10 @@ from typing import Any
 import pandas as pd
 
 from stratalens.config.options import RunConfig
-from stratalens.evidence.evidence import Evidence
+from stratalens.evidence import Evidence
 from stratalens.files.output_dir import RECORD_FILE
 from stratalens.harvest.store import HarvestFile, harvest_path
-from stratalens.labels.feature_label import FeatureLabel
+from stratalens.labels import FeatureLabel
 from stratalens.labels.labelling import LabelledFeatures
 from stratalens.ranking.layer_details import layer_details
 from stratalens.report.evidence_file import (

@@ -12,8 +12,9 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from stratalens.config.options import LabelConfig, RunConfig
+from stratalens.corpus import Side
 from stratalens.corpus.describe import corpus_warnings
-from stratalens.corpus.populations import Side, side_name
+from stratalens.corpus.populations import side_name
 from stratalens.files.output_dir import RECORD_FILE
 from stratalens.files.redaction import redacted_settings
 from stratalens.harvest.harvest import Harvest

@@ -1,1 +1,10 @@
-"""Sparse autoencoders: found, loaded, checked against their layer."""
+"""Sparse autoencoders: a checkpoint becomes an `Sae` at a hookpoint.
+
+`find_saes` finds the checkpoint of every layer asked for, a format in `formats/` reads it, and the fit check tells
+whether it belongs to that layer of that model. May import: models, config, files. Main types: Sae, LayerProbe.
+"""
+
+from stratalens.saes.sae import Sae
+from stratalens.saes.source import find_saes
+
+__all__ = ["Sae", "find_saes"]

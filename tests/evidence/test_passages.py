@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from synthetic import LATENTS, passage_values, pointers
 
-from stratalens.corpus import survey as surveys
+from stratalens.corpus import survey
 from stratalens.corpus.corpus import Corpus
 from stratalens.corpus.populations import (
     POPULATIONS,
@@ -59,14 +59,14 @@ def write_corpus(folder: Path, order: int | None = None) -> Corpus:
     return Corpus.find(*sides, "auto", "text")
 
 
-def survey(corpus: Corpus, cutter: PassageCutter) -> Survey:
-    return surveys.survey(corpus, too_short=cutter.too_short, max_documents=None, seed=0)
+def surveyed(corpus: Corpus, cutter: PassageCutter) -> Survey:
+    return survey(corpus, too_short=cutter.too_short, max_documents=None, seed=0)
 
 
 @pytest.fixture(scope="module")
 def read(cutter, tmp_path_factory) -> tuple[Corpus, Survey]:
     corpus = write_corpus(tmp_path_factory.mktemp("corpus"))
-    return corpus, survey(corpus, cutter)
+    return corpus, surveyed(corpus, cutter)
 
 
 def wanted_places(corpus: Corpus, found: Survey, cutter: PassageCutter) -> dict[PassageLocation, str]:
@@ -109,7 +109,7 @@ def test_sample_and_passages_do_not_depend_on_the_order_of_the_corpus(read, cutt
     corpus, found = read
     places = set(wanted_places(corpus, found, cutter))
     other = write_corpus(tmp_path, order=1)
-    again = survey(other, cutter)
+    again = surveyed(other, cutter)
     sampled = sample_texts(found, 0, texts=9)
     assert sample_texts(again, 0, texts=9) == sampled
     passages = read_passages(corpus, found, cutter, places, sampled)

@@ -48,8 +48,8 @@ def cached(cache: Path, repository: str, content: Path, commit: str = COMMIT) ->
 RUN_ALL = """
 import contextlib, io, json, sys
 from stratalens.cli.main import main
-from stratalens.report import publish
-publish.write_figures = lambda tables, directory: None
+import stratalens.report.publish
+sys.modules["stratalens.report.publish"].write_figures = lambda tables, directory: None
 answers = []
 for words in json.loads(sys.argv[1]):
     said = io.StringIO()

@@ -1,1 +1,1 @@
-"""What a harvest keeps of one layer: bounded, mergeable statistics."""
+"""What a harvest keeps of one layer: bounded, mergeable, packed into bytes and back."""

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy import sparse
 
-from stratalens.corpus.populations import Half, Side
+from stratalens.corpus import Half, Side
 from stratalens.corpus.words import FUNCTION_WORDS, Kind, Words
 from stratalens.evidence.evidence import LayerEvidence, first_tokens
 from stratalens.evidence.passages import Passage

@@ -1,1 +1,1 @@
-"""Language models that label: servers, local models, a cache around either."""
+"""Language models that label: a server, a model run here, a cache around either."""

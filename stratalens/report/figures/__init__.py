@@ -1,1 +1,1 @@
-"""Static figures for papers."""
+"""Static figures for papers: one of the run, one of each layer."""

@@ -1,1 +1,1 @@
-"""`report.html`, the page of a result."""
+"""`report.html`: the page of a result, one file that asks nothing of a network."""

@@ -1,1 +1,1 @@
-"""Formats of SAE checkpoints, one module each."""
+"""Formats of SAE checkpoints, one module each; no module imports another."""
