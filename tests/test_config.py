@@ -152,7 +152,7 @@ def test_help_lists_every_option_with_its_words_and_loads_nothing_heavy():
     assert (last, done.stderr) == ("0 []", "")
     text = " ".join(" ".join(line.strip("│|╭╮╰╯─ ") for line in shown).split())
     for name in RunConfig.model_fields:
-        assert f"--{name.replace('_', '-')}" in text
+        assert f"--{name}" in text
     assert "--config" in text
     for words in ("Model to analyse: a local directory or a Hub id.", "Longest passage in tokens;", "(default: 30)"):
         assert words in text

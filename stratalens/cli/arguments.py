@@ -1,6 +1,7 @@
 """Command-line arguments to configuration: defaults, then the file of `--config`, then flags; and their help."""
 
 import io
+import re
 from collections.abc import Mapping
 from contextlib import redirect_stderr
 from dataclasses import asdict, field, make_dataclass
@@ -71,6 +72,7 @@ def parse(words: list[str], program: str, kind: type[Parsed], example: str = "")
                 prog=program,
                 description=_description(kind, example),
                 args=words,
+                use_underscores=True,
                 # Help shows `--quiet` alone; an option that a file turned on can still be turned off by `--no-quiet`.
                 config=(tyro.conf.OmitArgPrefixes, *((tyro.conf.FlagCreatePairsOff,) if wants_help else ())),
             )
@@ -83,8 +85,9 @@ def parse(words: list[str], program: str, kind: type[Parsed], example: str = "")
 
 
 def _description(kind: type[BaseModel], example: str) -> str:
-    paragraphs = [" ".join(paragraph.split()) for paragraph in (kind.__doc__ or "").split("\n\n")]
-    return "\n\n".join([*paragraphs, *([f"Example: {example}"] if example else [])])
+    """What the command does, a paragraph a line of its docstring, and an example on a line of its own."""
+    paragraphs = [line.strip() for line in (kind.__doc__ or "").splitlines() if line.strip()]
+    return "\n\n".join([*([f"Example: {example}"] if example else []), *paragraphs])
 
 
 def _grouped(kind: type[BaseModel], takes_file: bool, loaded: Mapping[str, Any]) -> type:
@@ -128,11 +131,15 @@ def _placeholder(annotation: Any) -> str | None:
 
 
 def _refuse_repeated(words: list[str]) -> None:
-    flags = [word.split("=")[0].replace("_", "-") for word in words if word.startswith("--")]
-    flags = [flag.replace("--no-", "--", 1) for flag in flags]
-    for flag in flags:
-        if flags.count(flag) > 1:
-            raise ConfigError(f"{flag} is given more than once; give it once (several values go behind one flag)")
+    seen = set()
+    for word in words:
+        if not word.startswith("--"):
+            continue
+        name = word.removeprefix("--").split("=")[0].replace("-", "_")
+        option = re.sub("^(no_)+", "", name)
+        if option in seen:
+            raise ConfigError(f"--{name} is given more than once; give it once (several values go behind one flag)")
+        seen.add(option)
 
 
 def _config_argument(words: list[str]) -> str | None:

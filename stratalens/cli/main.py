@@ -42,11 +42,11 @@ To begin with the embedded model and the built-in texts, type:
   stratalens analyze --output_dir results
 """
 EXAMPLES = {
-    "analyze": "stratalens analyze --base_model MODEL --sae_model SAES --layers 4 10-12 16 --output_dir results",
+    "analyze": "stratalens analyze --base_model MODEL --sae_model SAES --layers 4 10-12",
+    "show": "stratalens show results 16 163",
     "rank": "stratalens rank results --rank_by auroc --top_n 20",
     "label": "stratalens label results --labeling_endpoint http://localhost:8000/v1",
     "report": "stratalens report results",
-    "show": "stratalens show results 16 163",
 }
 BAD_INPUT = 2
 INTERRUPTED = 130

@@ -17,8 +17,8 @@ from stratalens.report.evidence_file import EVIDENCE_FILE, StoredExample, read_e
 from stratalens.report.page.wording import FLAG_MEANINGS, KINDS
 from stratalens.report.saved import Result
 
-STRONG = 0.5
-"""Tokens with this share of the passage's strongest activation stand in double square brackets."""
+STRONG_SHARE = 0.5
+"""Tokens with this share of the passage's strongest activation are marked."""
 TOKENS_AROUND = 40
 
 
@@ -126,11 +126,12 @@ def _print_evidence(console: Console, saved: Result, layer: int, feature: int) -
 
 def _print_example(console: Console, example: StoredExample) -> None:
     console.print(f"[dim]{example.activation:.2f} {plain(example.side)}, {plain(example.half)}[/dim] ", end="")
-    console.print(_highlighted(example.tokens, example.activations))
+    in_colour = console.is_terminal and console.color_system is not None
+    console.print(_highlighted(example.tokens, example.activations, in_colour=in_colour))
 
 
-def _highlighted(tokens: list[str], activations: list[float]) -> Text:
-    """The passage around its strongest token; strong tokens are marked in text and colour."""
+def _highlighted(tokens: list[str], activations: list[float], *, in_colour: bool) -> Text:
+    """The passage around its strongest token; strong tokens in colour, or where there is none in double brackets."""
     highest = max(activations, default=0)
     peak = activations.index(highest) if activations else 0
     text = Text()
@@ -138,9 +139,10 @@ def _highlighted(tokens: list[str], activations: list[float]) -> Text:
         max(0, peak - TOKENS_AROUND) : peak + TOKENS_AROUND
     ]:
         token = printable(token.replace("\n", " "))
-        if highest > 0 and value >= STRONG * highest:
+        if highest > 0 and value >= STRONG_SHARE * highest:
             space = token[: len(token) - len(token.lstrip())]
-            text.append(space).append(f"[[{token.lstrip()}]]", style="bold green")
+            mark = token.lstrip() if in_colour else f"[[{token.lstrip()}]]"
+            text.append(space).append(mark, style="bold black on green" if value == highest else "bold green")
         else:
             text.append(token)
     return text

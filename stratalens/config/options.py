@@ -76,9 +76,10 @@ class ReportConfig(BaseModel):
 
 
 class RankConfig(BaseModel):
-    """Rank the features of a finished result again from its harvest: without the model, without the text.
+    """Rank the features of a finished result again from its harvest, in seconds.
 
-    What is not given stays as it was. Features that were not reported before wait for `stratalens label`.
+    Needs neither the model nor the text. What is not given stays as it was.
+    Features that were not reported before wait for `stratalens label`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
@@ -100,8 +101,8 @@ class RankConfig(BaseModel):
 class RunConfig(LabelConfig):
     """Find the features of a language model that belong to a domain, layer by layer.
 
-    Contrasts the latents of sparse autoencoders (SAEs) on domain text and on general text, selects on one half of the
-    documents, and reports estimates with intervals from the other half.
+    Contrasts the latents of sparse autoencoders (SAEs) on domain and general text.
+    One half of the documents selects; the other half gives estimates and intervals.
     """
 
     base_model: str | None = None

@@ -1,4 +1,4 @@
-"""How numbers and tables are written: plain decimals, valid JSON."""
+"""How numbers and tables are written: decimals that people can read, valid JSON."""
 
 import json
 import math
@@ -9,6 +9,9 @@ import numpy as np
 import pandas as pd
 
 SIGNIFICANT_DIGITS = 8
+PROBABILITIES = ("p_value", "q_value")
+"""Columns whose small numbers are written with an exponent: a p-value may begin with a hundred zeros."""
+MIN_PLAIN_PROBABILITY = 1e-4
 
 
 def plain_number(value: float) -> str:
@@ -18,19 +21,25 @@ def plain_number(value: float) -> str:
     return np.format_float_positional(value, precision=SIGNIFICANT_DIGITS, unique=False, fractional=False, trim="-")
 
 
+def probability(value: float) -> str:
+    """A p- or q-value: a plain decimal, below 1e-4 like `1.28e-76`."""
+    return f"{value:.2e}" if 0 < value < MIN_PLAIN_PROBABILITY else plain_number(value)
+
+
 def defused(text: str) -> str:
     """Text as a spreadsheet shows it: what it would run as a formula begins with an apostrophe instead."""
     return "'" + text if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:
-    """Write a table as UTF-8 CSV with plain decimals; true and false in lower case, unknown values empty."""
+    """Write a table as UTF-8 CSV; true and false in lower case, unknown values empty."""
     table = table.copy()
     for name, column in table.items():
         if pd.api.types.is_bool_dtype(column):
             table[name] = ["" if pd.isna(value) else str(bool(value)).lower() for value in column]
         elif pd.api.types.is_float_dtype(column):
-            table[name] = [plain_number(value) for value in column]
+            written = probability if name in PROBABILITIES else plain_number
+            table[name] = [written(value) for value in column]
         elif not pd.api.types.is_numeric_dtype(column):
             table[name] = [defused(value) if isinstance(value, str) else value for value in column]
     table.to_csv(path, index=False, lineterminator="\n")

@@ -178,17 +178,17 @@ OPTIONS: dict[str, tuple[Options, str]] = {
     "a huge seed": ({"seed": str(2**63)}, "seed: input should be less than"),
     "a word for a number": (
         {"top_n": "many"},
-        "Error parsing --top-n: invalid literal for int() with base 10: 'many'; see",
+        "Error parsing --top_n: invalid literal for int() with base 10: 'many'; see",
     ),
     "a fraction for a number": (
         {"top_n": "2.5"},
-        "Error parsing --top-n: invalid literal for int() with base 10: '2.5'",
+        "Error parsing --top_n: invalid literal for int() with base 10: '2.5'",
     ),
-    "a flag without value": ({"top_n": []}, "Missing value for argument '--top-n'"),
+    "a flag without value": ({"top_n": []}, "Missing value for argument '--top_n'"),
     "an unknown option": ({"top_m": "5"}, "Unrecognized options: --top_m, 5; see stratalens analyze --help"),
     "an unknown rank_by": (
         {"rank_by": "beauty"},
-        "invalid choice 'beauty' for argument '--rank-by'. Expected one of ('special",
+        "invalid choice 'beauty' for argument '--rank_by'. Expected one of ('special",
     ),
     "an unknown device": ({"device": "tpu"}, "device: `tpu` is unknown; expected auto, cpu, mps, cuda or cuda:N"),
     "a device that is not there": ({"device": "cuda:99"}, "cuda:99"),

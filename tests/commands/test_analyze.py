@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 import struct
 from pathlib import Path
@@ -90,13 +91,16 @@ def layer_files_carry_the_promised_columns(folder: Path, run: Run) -> None:
     assert len(pd.read_parquet(folder / "all_features.parquet")) == run.latents
 
 
-def test_numbers_in_csv_are_plain_decimals(run):
+def test_numbers_in_csv_are_plain_decimals_but_for_small_probabilities(run):
     for path in run.place.rglob("*.csv"):
         with path.open(newline="", encoding="utf-8") as stream:
             for row in csv.DictReader(stream):
                 words = {"label", "flags", "confirmed", "label_source", "label_judge", "label_note"}
-                numbers = [v for k, v in row.items() if v and k not in words and "_example_" not in k]
-                assert all(set(value) <= set("-.0123456789") for value in numbers), (path, row)
+                numbers = {k: v for k, v in row.items() if v and k not in words and "_example_" not in k}
+                small = {k: v for k, v in numbers.items() if k in ("p_value", "q_value") and "e-" in v}
+                assert all(re.fullmatch(r"\d\.\d\de-\d+", value) for value in small.values()), (path, row)
+                plain = [value for name, value in numbers.items() if name not in small]
+                assert all(set(value) <= set("-.0123456789") for value in plain), (path, row)
 
 
 def test_files_across_layers_agree(run):

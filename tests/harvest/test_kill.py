@@ -52,7 +52,7 @@ def test_ctrl_c_ends_a_run_within_two_seconds_with_one_line_that_says_how_to_go_
     assert time.perf_counter() - sent < 2
     assert process.returncode == 130
     assert said.splitlines() == [
-        "Interrupted; run the same command again to go on with what was read and labelled so far"
+        "Interrupted; run the same command again to continue with what was read and labelled so far"
     ]
 
 

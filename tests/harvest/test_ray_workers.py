@@ -12,7 +12,7 @@ import pytest
 from killing import command, contents, run
 from refusal import refusal, with_options
 
-from stratalens.harvest import open_model as opening
+from stratalens.harvest import inputs
 
 pytestmark = [pytest.mark.real, pytest.mark.serial]
 
@@ -76,8 +76,8 @@ def test_two_workers_give_the_bytes_of_one_process_although_one_is_killed_in_the
 
 @pytest.mark.usefixtures("cluster")
 def test_a_worker_that_finds_another_model_by_the_same_name_is_refused(tiny_arguments, capsys, monkeypatch, documented):
-    find = opening.find_model
-    monkeypatch.setattr(opening, "find_model", lambda *given: find(*given)._replace(digest="of the driver's model"))
+    find = inputs.find_model
+    monkeypatch.setattr(inputs, "find_model", lambda *given: find(*given)._replace(digest="of the driver's model"))
     arguments = with_options(tiny_arguments, {"threads": "1", "workers": "ray"})
     line = refusal(arguments, capsys)
     assert "a worker finds another model or other SAEs under that name; copy the same" in line

@@ -109,8 +109,9 @@ function showFilters() {
 }
 
 /** A cell as a spreadsheet reads it back: quoted where needed, and never run as a formula. */
-function csvCell(value) {
+function csvCell(value, name) {
   if (value === null || value === undefined) return "";
+  if (/^[pq]_value$/.test(name) && value > 0 && value < 1e-4) return value.toExponential(2);
   if (typeof value === "number") return value.toLocaleString("en", { useGrouping: false, maximumSignificantDigits: 8 });
   if (typeof value !== "string") return String(value);
   const defused = /^[=+\-@\t\r]/.test(value) ? `'${value}` : value;
@@ -119,8 +120,9 @@ function csvCell(value) {
 
 function downloadCsv() {
   const published = (name) => (/^domain_(activation|firing_rate|density|max_activation)$/.test(name) ? name.replace("domain", data.domain) : name);
-  const lines = [names.map(published), ...shown.map((row) => names.map((name) => row[name]))];
-  const text = lines.map((line) => line.map(csvCell).join(",")).join("\n");
+  const head = names.map((name) => csvCell(published(name))).join(",");
+  const lines = shown.map((row) => names.map((name) => csvCell(row[name], name)).join(","));
+  const text = [head, ...lines].join("\n");
   const address = URL.createObjectURL(new Blob([`${text}\n`], { type: "text/csv" }));
   el("a", { href: address, download: "features.csv" }).click();
   setTimeout(() => URL.revokeObjectURL(address), 10_000);

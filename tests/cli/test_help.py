@@ -1,0 +1,77 @@
+"""Help that people can read: options in groups, one plain placeholder each, each default once."""
+
+import re
+import subprocess
+import sys
+import time
+
+import pytest
+
+from stratalens.cli.arguments import GROUPS
+from stratalens.cli.main import EXAMPLES, main
+from stratalens.config.options import LabelConfig, RankConfig, ReportConfig, RunConfig
+
+ORDER_OF_WORK = ["analyze", "show", "rank", "label", "report"]
+COMMANDS = {"analyze": RunConfig, "rank": RankConfig, "label": LabelConfig, "report": ReportConfig}
+
+
+def printed(capsys, *words: str) -> str:
+    """What the command line prints for these words, which it takes."""
+    try:
+        code = main(list(words))
+    except SystemExit as stop:
+        code = stop.code
+    assert not code
+    return capsys.readouterr().out
+
+
+def test_every_option_of_every_command_is_in_exactly_one_group():
+    grouped = [name for names in GROUPS.values() for name in names]
+    assert len(grouped) == len(set(grouped))
+    options = {name for kind in COMMANDS.values() for name in kind.model_fields}
+    assert set(grouped) == options | {"config"}
+    assert list(GROUPS) == ["Model", "Text", "Ranking", "Labels", "Output", "Machine"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_has_groups_in_order_an_example_and_plain_placeholders(capsys, command):
+    text = printed(capsys, command, "--help")
+    titles = re.findall(r"[─-] (\w+) options [─-]", text)
+    assert titles == [title for title in GROUPS if title in titles]
+    assert f"\nExample: {EXAMPLES[command]}\n" in text
+    assert not re.search(r"None|\b(STR|INT|FLOAT|BOOL)\b|--no-|--no_no|\{True|\(repeatable|\(required", text)
+    assert all(len(line) <= 80 for line in text.splitlines())
+    for name in COMMANDS[command].model_fields:
+        assert re.search(rf"^[│ ] *--{name}\b", text, re.MULTILINE)
+
+
+def test_each_default_is_said_once(capsys):
+    described = re.split(r"^[│ ] *--(?=[a-z_]+ )", printed(capsys, "analyze", "--help"), flags=re.MULTILINE)[1:]
+    assert {text.split()[0] for text in described} == {*RunConfig.model_fields, "config"}
+    assert sum("default" in text.lower() for text in described) > 20
+    assert all(text.lower().count("default") <= 1 for text in described)
+
+
+def test_the_list_of_commands_is_in_the_order_of_work_and_ends_with_what_to_type(capsys):
+    lines = printed(capsys, "--help").rstrip().splitlines()
+    listed = [line.split()[0] for line in lines if re.match(r"  [a-z]+  ", line)]
+    assert listed == ORDER_OF_WORK
+    assert lines[-1].strip() == "stratalens analyze --output_dir results"
+    assert list(EXAMPLES) == sorted(EXAMPLES, key=ORDER_OF_WORK.index)
+
+
+def test_help_of_show_has_an_example(capsys):
+    assert f"Example: {EXAMPLES['show']}" in printed(capsys, "show", "--help")
+
+
+@pytest.mark.serial
+@pytest.mark.parametrize("words", [["--help"], ["analyze", "--help"]])
+def test_help_takes_less_than_half_a_second(words):
+    """The fastest of five: other work on the machine only ever adds."""
+    command = [sys.executable, "-m", "stratalens", *words]
+    seconds = []
+    for _ in range(5):
+        started = time.perf_counter()
+        subprocess.run(command, capture_output=True, check=True)
+        seconds.append(time.perf_counter() - started)
+    assert min(seconds) < 0.5
