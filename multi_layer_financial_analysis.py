@@ -1,4 +1,4 @@
-"""The multi-layer analysis as one script: `python multi_layer_financial_analysis.py --layers 4 10 16 --top_n 30`."""
+"""Run the multi-layer analysis as a script: `python multi_layer_financial_analysis.py --layers 4 10 16 --top_n 30`."""
 
 import sys
 

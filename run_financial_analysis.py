@@ -1,4 +1,4 @@
-"""A menu of ready-made analyses: `python run_financial_analysis.py`, also from a pipe (`echo 2 | python ...`)."""
+"""Choose an analysis from a menu: `python run_financial_analysis.py`, also with piped input (`echo 2 | python ...`)."""
 
 import sys
 

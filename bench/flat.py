@@ -1,4 +1,4 @@
-"""Memory of a whole run over a large corpus with a tiny model: the curve must be flat once all latents are live.
+"""Memory over the time of a run on a large corpus with a tiny model; it must stay flat once all latents have fired.
 
 python bench/flat.py [--megabytes 500]
 """
@@ -31,11 +31,11 @@ class Options:
     """What to measure."""
 
     megabytes: int = 500
-    """Of text, both sides together."""
+    """Megabytes of text, both sides together."""
 
 
 def write_model(folder: Path) -> None:
-    """A random Llama of two blocks with the real tokenizer, and an SAE of its second block."""
+    """Write a random Llama of two blocks with the real tokenizer, and an SAE of its second block."""
     tokenizer = AutoTokenizer.from_pretrained(embedded_model_directory())
     torch.manual_seed(0)
     config = LlamaConfig(
@@ -50,21 +50,21 @@ def write_model(folder: Path) -> None:
     tokenizer.save_pretrained(folder / "model")
     rows = torch.nn.functional.normalize(torch.randn(LATENTS, WIDTH), dim=1)
     tensors = {"encoder.weight": rows.clone(), "encoder.bias": torch.zeros(LATENTS), "W_dec": rows}
-    place = folder / "saes" / f"layers.{BLOCKS - 1}"
-    place.mkdir(parents=True)
-    save_file(tensors | {"b_dec": torch.zeros(WIDTH)}, place / "sae.safetensors")
-    (place / "cfg.json").write_text(json.dumps({"num_latents": LATENTS, "k": 8, "d_in": WIDTH}))
+    sae_folder = folder / "saes" / f"layers.{BLOCKS - 1}"
+    sae_folder.mkdir(parents=True)
+    save_file(tensors | {"b_dec": torch.zeros(WIDTH)}, sae_folder / "sae.safetensors")
+    (sae_folder / "cfg.json").write_text(json.dumps({"num_latents": LATENTS, "k": 8, "d_in": WIDTH}))
 
 
-def write_text(source: Path, target: Path, size: int) -> None:
-    """Documents of some kilobytes, each a new mixture of sentences of the built-in texts."""
+def write_text(source: Path, target: Path, size_bytes: int) -> None:
+    """Write documents of a few kilobytes, each a new random mixture of sentences of the built-in texts."""
     rows = [row for file in find_files([source]) for row in read_rows(file, "text")]
     sentences = [s.strip() + "." for row in rows for s in row.text.split(". ") if len(s.split()) > 5]
-    shuffled = random.Random(0)
+    generator = random.Random(0)
     with target.open("w", encoding="utf-8") as stream:
-        while stream.tell() < size:
+        while stream.tell() < size_bytes:
             for _ in range(100):
-                stream.write(json.dumps({"text": " ".join(shuffled.choices(sentences, k=DOCUMENT_SENTENCES))}) + "\n")
+                stream.write(json.dumps({"text": " ".join(generator.choices(sentences, k=DOCUMENT_SENTENCES))}) + "\n")
 
 
 def main(options: Options) -> None:
@@ -78,9 +78,9 @@ def main(options: Options) -> None:
             command += [option, str(folder / f"{side}.jsonl")]
         started = time.perf_counter()
         process = psutil.Popen([*command, "--threads", "1", "--output_dir", str(folder / "out")])
-        curve = []
+        resident_mb = []
         while process.poll() is None:
-            curve.append(process.memory_info().rss / 1e6)
+            resident_mb.append(process.memory_info().rss / 1e6)
             time.sleep(1)
         seconds = time.perf_counter() - started
         assert process.returncode == 0
@@ -88,7 +88,7 @@ def main(options: Options) -> None:
         print(
             f"{options.megabytes} MB, {record['documents']:,} documents, {record['tokens']:,} tokens: {seconds:.0f} s"
         )
-        points = [curve[min(len(curve) - 1, len(curve) * part // 10)] for part in range(11)]
+        points = [resident_mb[min(len(resident_mb) - 1, len(resident_mb) * tenth // 10)] for tenth in range(11)]
         print("resident MB at each tenth of the time: " + " ".join(f"{point:,.0f}" for point in points))
         print(f"peak {record['peak_memory_bytes'] / 1e6:,.0f} MB")
 

@@ -1,4 +1,4 @@
-"""Kills real runs at random moments, starts them again, and compares every file with an uninterrupted run.
+"""Kill real runs at random moments, start them again and compare every file with an uninterrupted run.
 
 python bench/kill.py [--runs 20]
 """
@@ -18,31 +18,35 @@ from killing import contents, run, run_and_kill  # pyright: ignore[reportMissing
 
 @dataclass(frozen=True)
 class Options:
-    """What to do."""
+    """How often to kill."""
 
     runs: int = 20
+    """Runs that are killed and started again."""
     kills: int = 2
-    """Times that each run is killed before it may end."""
+    """Times that each run is killed before it may finish."""
     seed: int = 0
 
 
 def main(options: Options) -> None:
-    moments = random.Random(options.seed)
+    generator = random.Random(options.seed)
     with TemporaryDirectory() as name:
-        whole = Path(name) / "whole"
-        seconds = run(whole)
-        expected = contents(whole)
+        uninterrupted = Path(name) / "uninterrupted"
+        seconds = run(uninterrupted)
+        expected = contents(uninterrupted)
         print(f"uninterrupted: {seconds:.1f} s, {len(expected)} files")
         same = killed = 0
         for number in range(options.runs):
             output = Path(name) / str(number)
-            at = [moments.uniform(0, seconds) for _ in range(options.kills)]
-            killed += sum(run_and_kill(output, moment) for moment in at)
-            again = run(output)
+            moments = [generator.uniform(0, seconds) for _ in range(options.kills)]
+            killed += sum(run_and_kill(output, moment) for moment in moments)
+            seconds_to_finish = run(output)
             equal = contents(output) == expected
             same += equal
-            moments_said = ", ".join(f"{moment:.1f}" for moment in at)
-            print(f"run {number}: stopped after {moments_said} s, then {again:.1f} s; equal: {equal}", flush=True)
+            moments_text = ", ".join(f"{moment:.1f}" for moment in moments)
+            print(
+                f"run {number}: stopped after {moments_text} s, then {seconds_to_finish:.1f} s; equal: {equal}",
+                flush=True,
+            )
     print(f"{killed} kills, {same} of {options.runs} runs ended in the same bytes")
 
 

@@ -1,6 +1,6 @@
-"""Peak memory of a whole run on some documents and on ten times as many, each in a process of its own.
+"""Peak memory of a complete run on some documents and on ten times as many, each in its own process.
 
-python bench/memory.py [--documents 150]
+python bench/memory.py [--documents 75]
 """
 
 import json
@@ -17,7 +17,8 @@ from stratalens.corpus.builtin import text_file
 from stratalens.corpus.readers import read_rows
 from stratalens.corpus.text_files import find_files
 
-ALLOWED = 1.05
+MAX_RATIO = 1.05
+"""Allowed ratio of the peak memories."""
 
 
 @dataclass(frozen=True)
@@ -25,21 +26,21 @@ class Options:
     """What to measure."""
 
     documents: int = 75
-    """Documents a side in the smaller run."""
+    """Documents per side in the smaller run."""
 
 
 def write_documents(source: Path, target: Path, count: int) -> None:
-    """Documents of about a hundred words, each a new mixture of sentences of the built-in texts."""
+    """Write documents of about a hundred words, each a new random mixture of sentences of the built-in texts."""
     rows = [row for file in find_files([source]) for row in read_rows(file, "text")]
     sentences = [s.strip() + "." for row in rows for s in row.text.split(". ") if len(s.split()) > 5]
-    shuffled = random.Random(0)
+    generator = random.Random(0)
     with target.open("w", encoding="utf-8") as stream:
         for _ in range(count):
-            stream.write(json.dumps({"text": " ".join(shuffled.sample(sentences, 5))}) + "\n")
+            stream.write(json.dumps({"text": " ".join(generator.sample(sentences, 5))}) + "\n")
 
 
 def peak_memory(folder: Path, documents: int) -> int:
-    """Peak memory of one run in bytes."""
+    """Run on this many documents per side and return the peak memory in bytes."""
     sides = {}
     for option, name in (("--domain_data", "financial"), ("--general_data", "general")):
         sides[option] = folder / f"{name}-{documents}.jsonl"
@@ -57,7 +58,7 @@ def peak_memory(folder: Path, documents: int) -> int:
 def main(options: Options) -> None:
     with TemporaryDirectory() as name:
         small, large = (peak_memory(Path(name), count) for count in (options.documents, 10 * options.documents))
-    print(f"10 times the documents: {large / small:.3f} times the memory; allowed {ALLOWED}")
+    print(f"10 times the documents: {large / small:.3f} times the memory; allowed {MAX_RATIO}")
 
 
 if __name__ == "__main__":

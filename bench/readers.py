@@ -1,4 +1,4 @@
-"""Speed and memory of the readers on a corpus of several gigabytes, and of the survey that a run begins with.
+"""Speed and memory of the readers on a corpus of several gigabytes, and of the survey at the beginning of a run.
 
 python bench/readers.py [--gigabytes 5]
 """
@@ -31,7 +31,7 @@ from stratalens.corpus.text_files import find_files
 
 PART_BYTES = 100_000_000
 TABLE_ROWS = 10_000
-SHORTEST, LONGEST = 200, 6000
+MIN_DOCUMENT_CHARACTERS, MAX_DOCUMENT_CHARACTERS = 200, 6000
 SAMPLE_SECONDS = 0.05
 
 
@@ -59,16 +59,17 @@ class Curve(NamedTuple):
 
 
 def documents(kind: str, total_bytes: int) -> Iterator[str]:
-    """Pieces of the built-in texts, each with a number that makes it unlike all others."""
+    """Yield documents cut from the built-in texts, each with a number that makes it unique."""
     text = " ".join(row.text for file in find_files([text_file("general")]) for row in read_rows(file, "text"))
     text = text.encode("ascii", "ignore").decode().replace("\n", " ")
-    choose = random.Random(kind)
+    generator = random.Random(kind)
     written = number = 0
     while written < total_bytes:
-        start = choose.randrange(len(text) - LONGEST)
-        one = f"{kind} {number}: {text[start : start + choose.randint(SHORTEST, LONGEST)]}"
-        written, number = written + len(one), number + 1
-        yield one
+        start = generator.randrange(len(text) - MAX_DOCUMENT_CHARACTERS)
+        length = generator.randint(MIN_DOCUMENT_CHARACTERS, MAX_DOCUMENT_CHARACTERS)
+        document = f"{kind} {number}: {text[start : start + length]}"
+        written, number = written + len(document), number + 1
+        yield document
 
 
 def write_txt(path: Path, texts: Iterator[str]) -> None:
@@ -103,7 +104,7 @@ KINDS: dict[str, Callable[[Path, Iterator[str]], None]] = {
 
 @contextmanager
 def sampled() -> Iterator[Callable[[], Curve]]:
-    """Sample resident memory inside the block; the curve is asked for at its end."""
+    """Sample resident memory inside the block; the function that it yields returns the curve so far."""
     process, samples, stop = psutil.Process(), [], threading.Event()
     before, started = process.memory_info().rss, time.perf_counter()
 
@@ -113,8 +114,8 @@ def sampled() -> Iterator[Callable[[], Curve]]:
 
     def curve() -> Curve:
         seconds = time.perf_counter() - started
-        taken = samples or [process.memory_info().rss]
-        return Curve(before, taken[0], taken[len(taken) // 2], taken[-1], max(taken), seconds)
+        resident = samples or [process.memory_info().rss]
+        return Curve(before, resident[0], resident[len(resident) // 2], resident[-1], max(resident), seconds)
 
     thread = threading.Thread(target=sample)
     thread.start()
@@ -132,7 +133,7 @@ def write(kind: str, folder: Path, total_bytes: int) -> None:
 
 
 def read(folder: Path) -> tuple[int, Curve]:
-    """Characters of all rows, and the memory it took to read them."""
+    """Read all files of a folder; return the number of characters and the memory that it took."""
     files = find_files([folder], "line")
     with sampled() as curve:
         characters = sum(sum(len(row.text) for row in read_rows(file, "text")) for file in files)
@@ -140,37 +141,37 @@ def read(folder: Path) -> tuple[int, Curve]:
 
 
 def survey_both(domain: list[Path], general: list[Path]) -> tuple[int, int, Curve]:
-    """Rows read, bytes that the survey holds, and the memory it took."""
+    """Survey a corpus; return the rows read, the bytes that the survey holds and the memory that it took."""
     corpus = Corpus.find(domain, general, "line", "text")
     with sampled() as curve:
-        found = survey(corpus, too_short=lambda text: not text, max_documents=None, seed=0)
-        held = found.content.nbytes + found.document.nbytes + found.membership.nbytes
-        return sum(counts.rows for counts in found.counts), held, curve()
+        surveyed = survey(corpus, too_short=lambda text: not text, max_documents=None, seed=0)
+        held = surveyed.content.nbytes + surveyed.document.nbytes + surveyed.membership.nbytes
+        return sum(counts.rows for counts in surveyed.counts), held, curve()
 
 
 def main(options: Options) -> None:
-    each = int(options.gigabytes * 1e9 / len(KINDS))
+    bytes_per_kind = int(options.gigabytes * 1e9 / len(KINDS))
     spawn = get_context("spawn")
     with TemporaryDirectory() as name, ProcessPoolExecutor(1, spawn, max_tasks_per_child=1) as pool:
         folders = {kind: Path(name) / kind for kind in KINDS}
         for kind, folder in folders.items():
             folder.mkdir()
-            pool.submit(write, kind, folder, each).result()
+            pool.submit(write, kind, folder, bytes_per_kind).result()
             size = sum(path.stat().st_size for path in folder.iterdir())
             characters, curve = pool.submit(read, folder).result()
             print(f"{kind}: {characters / 1e9:.2f} GB of text in {size / 1e9:.2f} GB, ", end="")
             print(f"{characters / 1e6 / curve.seconds:,.0f} MB/s; {curve}", flush=True)
-        found = []
+        peaks = []
         for domain, general in ((["parquet"], ["txt"]), (["parquet", "csv", "jsonl.gz"], ["txt", "jsonl"])):
             sides = [[folders[kind] for kind in kinds] for kinds in (domain, general)]
             rows, held, curve = pool.submit(survey_both, *sides).result()
             print(
-                f"survey: {rows:,} rows in {curve.seconds:.0f} s, {held / rows:.1f} bytes a row held; {curve}",
+                f"survey: {rows:,} rows in {curve.seconds:.0f} s, {held / rows:.1f} bytes per row held; {curve}",
                 flush=True,
             )
-            found.append((rows, curve.peak))
-        (fewer, low), (more, high) = found
-        print(f"survey: the peak grows by {(high - low) / (more - fewer):.1f} bytes a row")
+            peaks.append((rows, curve.peak))
+        (few_rows, low_peak), (many_rows, high_peak) = peaks
+        print(f"survey: the peak grows by {(high_peak - low_peak) / (many_rows - few_rows):.1f} bytes per row")
 
 
 if __name__ == "__main__":

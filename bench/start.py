@@ -1,4 +1,4 @@
-"""Time that `stratalens --help` and `stratalens analyze --help` take to answer, the median of several.
+"""Time that `stratalens --help` and `stratalens analyze --help` take, the median of seven calls.
 
 python bench/start.py
 """
@@ -8,7 +8,7 @@ import sys
 import time
 from statistics import median
 
-ALLOWED_SECONDS = 0.5
+MAX_SECONDS = 0.5
 
 
 def main() -> None:
@@ -18,7 +18,7 @@ def main() -> None:
             started = time.perf_counter()
             subprocess.run([sys.executable, "-m", "stratalens", *words], check=True, stdout=subprocess.DEVNULL)
             seconds.append(time.perf_counter() - started)
-        print(f"stratalens {' '.join(words)}: {median(seconds):.2f} s; allowed {ALLOWED_SECONDS}")
+        print(f"stratalens {' '.join(words)}: {median(seconds):.2f} s; allowed {MAX_SECONDS}")
 
 
 if __name__ == "__main__":

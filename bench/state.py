@@ -1,4 +1,4 @@
-"""Size of the state of a wide SAE, and what it takes to make it, write it, read it and merge it. No model is run.
+"""Size of the state of a wide SAE, and the time to make, write, read and merge it. No model is run.
 
 python bench/state.py [--latents 131072] [--shards 8] [--chunks 8]
 """
@@ -35,11 +35,11 @@ class Options:
 
     latents: int = 131_072
     k: int = 32
-    """Latents that fire on a token."""
+    """Latents that fire on each token."""
     passage_tokens: int = 256
     d_model: int = 4096
     chunks: int = 8
-    """Chunks of 16,384 tokens a shard."""
+    """Chunks of 16,384 tokens per shard."""
     shards: int = 8
 
 
@@ -50,7 +50,7 @@ def timed(work: Callable[[], Value]) -> tuple[float, Value]:
 
 
 def passage_values(options: Options, rng: np.random.Generator) -> PassageValues:
-    """Values of one chunk: latents fire by a power law, so that few fire everywhere and all fire somewhere."""
+    """Simulate the values of one chunk; a power law makes a few latents fire often and the others rarely."""
     passages = CHUNK_TOKENS // options.passage_tokens
     fired = (options.latents * rng.power(0.35, (passages, options.passage_tokens * options.k))).astype(np.int64)
     cells, positions = np.unique(fired + options.latents * np.arange(passages)[:, None], return_counts=True)
@@ -81,21 +81,24 @@ def chunk_state(values: PassageValues, rng: np.random.Generator, sampled: bool) 
 
 
 def bytes_of(state: LayerState) -> dict[str, int]:
+    """Part of the state -> its size in memory."""
     parts = {"stats": state.stats, "examples": state.examples, "documents": state.documents}
-    found = {}
+    sizes = {}
     for name, part in parts.items():
         columns = [getattr(part, field.name) for field in fields(part)]
-        arrays = [one if isinstance(one, np.ndarray) else one.data for one in columns]
-        found[name] = sum(array.nbytes for array in arrays)
-    return found
+        arrays = [column if isinstance(column, np.ndarray) else column.data for column in columns]
+        sizes[name] = sum(array.nbytes for array in arrays)
+    return sizes
 
 
 def main(options: Options) -> None:
     rng = np.random.default_rng(0)
     values = passage_values(options, rng)
-    making, state = timed(lambda: chunk_state(values, rng, sampled=True))
-    print(f"one layer of {options.latents:,} latents, {options.k} a token")
-    print(f"a chunk of {CHUNK_TOKENS:,} tokens: {len(values.latent):,} entries, {making:.2f} s of statistics")
+    statistics_seconds, state = timed(lambda: chunk_state(values, rng, sampled=True))
+    print(f"one layer of {options.latents:,} latents, {options.k} per token")
+    print(
+        f"a chunk of {CHUNK_TOKENS:,} tokens: {len(values.latent):,} entries, {statistics_seconds:.2f} s of statistics"
+    )
     packed: list[bytes] = []
     for number in range(options.shards):
         chunks = [chunk_state(passage_values(options, rng), rng, sampled=number == 0) for _ in range(options.chunks)]

@@ -1,14 +1,15 @@
-"""Train the TopK SAEs that are shipped with stratalens, and write their model card.
+"""Train the TopK SAEs that are shipped with stratalens and write their model card.
 
     python scripts/train_saes.py --corpora DIR [--tokens 2400000] [--output stratalens/data/saes/NAME]
 
 DIR holds `financial_*.jsonl.gz`, `general_*.jsonl.gz`, `medical_*.jsonl.gz` and `legal_*.jsonl.gz` (columns `text`,
-`source`, `id`). One document in twenty, chosen by hash of the id up to `#`, is held out and measures the quality.
+`source`, `id`). One document in twenty, chosen by a hash of its id up to `#`, is held out to measure quality.
 Recipe: TopK with an auxiliary loss on dead latents (Gao et al. 2024, "Scaling and evaluating sparse autoencoders",
-section 2.4 and appendix A), inputs centred and scaled to unit mean square, both folded back into the exported weights.
-Two additions keep one direction in one latent. The first latents start at the leading principal components, and the few
-strongest latents of a token must rebuild it on their own as well. Without them some twenty latents of layer 4 shared
-the one direction of its strong ` the` positions, and each of them passed for a feature.
+section 2.4 and appendix A), on inputs that are centred and scaled to unit mean square; the exported weights include
+both.
+Two additions keep a direction from being split over many latents: the first latents start at the leading principal
+components, and the few strongest latents of a token must also reconstruct it alone. Without them, about twenty latents
+of layer 4 shared the direction of its strong ` the` positions, and each was reported as a feature.
 """
 
 import hashlib
@@ -41,26 +42,28 @@ from stratalens.models.embedded import (
 from stratalens.models.hooks import forward, hooked
 
 SINK_RATIO = 10.0
+"""A token whose activation norm exceeds this many times the median is an attention sink and is left out."""
 HELD_OUT_ONE_IN = 20
+"""One document in so many is held out."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How the SAEs are trained."""
+    """Options of the training; all but the two paths are written to `training.json`."""
 
     corpora: Path
     """Directory with the corpora."""
     output: Path = SAE_DIRECTORY
-    """Where the SAEs and the model card go."""
+    """Directory for the SAEs and the model card."""
     layers: tuple[int, ...] = (4, 10, 16, 22, 28)
     num_latents: int = 2304
     k: int = 32
     tokens: int = 2_400_000
-    """Training tokens, over all corpora."""
+    """Training tokens, all corpora together."""
     shares: dict[str, float] = field(
         default_factory=lambda: {"general": 0.58, "financial": 0.26, "medical": 0.08, "legal": 0.08}
     )
-    """Share of training tokens a subject; within a subject files share equally by size."""
+    """Subject -> its share of the training tokens; within a subject, files contribute in proportion to their size."""
     max_length: int = 256
     batch_tokens: int = 2048
     buffer_tokens: int = 120_000
@@ -71,19 +74,20 @@ class Recipe:
     aux_latents: int = 256
     aux_weight: float = 1 / 32
     components: int = 8
-    """Principal components that latents start at, one latent in each direction along each."""
+    """Principal components from which latents start, two latents for each: one in either direction."""
     strongest: int = 4
-    """The strongest latents of a token must rebuild it on their own as well."""
+    """Number of strongest latents that must also reconstruct a token alone."""
     strongest_weight: float = 0.25
     seed: int = 0
 
 
 def is_held_out(identifier: str) -> bool:
+    """Whether the document of this id measures quality instead of being trained on."""
     return hash64("held out", identifier.split("#")[0]) % HELD_OUT_ONE_IN == 0
 
 
 def texts(recipe: Recipe, subject: str, held_out: bool) -> list[str]:
-    """All passages of a subject on one side of the split, in the order of their hashes."""
+    """Read all rows of a subject that are held out, or all that are not, in the order of their hashes."""
     rows = [
         row
         for file in find_files([str(recipe.corpora / f"{subject}_*.jsonl.gz")])
@@ -94,7 +98,7 @@ def texts(recipe: Recipe, subject: str, held_out: bool) -> list[str]:
 
 
 def sequences(recipe: Recipe, cutter: PassageCutter, subject: str, held_out: bool) -> list[np.ndarray]:
-    """The subject's share of the training tokens (held out: a twentieth of it), as passages."""
+    """Cut the subject's share of the training tokens (held out: a twentieth of it) into passages of token ids."""
     budget = recipe.tokens * recipe.shares[subject] / (HELD_OUT_ONE_IN if held_out else 1)
     chosen: list[np.ndarray] = []
     for text in texts(recipe, subject, held_out):
@@ -107,24 +111,24 @@ def sequences(recipe: Recipe, cutter: PassageCutter, subject: str, held_out: boo
 
 
 class Activations:
-    """Block outputs of the base model at positions that count: not 0, not padding, not special, no sinks."""
+    """Block outputs of the base model, without position 0, padding, special tokens and attention sinks."""
 
     def __init__(self, model: torch.nn.Module, layers: tuple[int, ...]):
         self.model, self.layers = model, layers
         self.median_norm: dict[int, float] = {}
 
     def read(self, batch: TokenBatch) -> dict[int, Tensor]:
-        """Layer -> activations `[token, d_model]` in bfloat16, the same tokens at every layer."""
+        """Run a batch; return layer -> activations `[token, d_model]` in bfloat16, the same tokens at every layer."""
         outputs: dict[int, Tensor] = {}
         keep = batch.countable.clone()
 
-        def take(layer: int, output: Tensor) -> None:
+        def keep_output(layer: int, output: Tensor) -> None:
             norms = output.float().norm(dim=-1)
             median = self.median_norm.setdefault(layer, float(norms[batch.countable].median()))
             keep.logical_and_(norms <= SINK_RATIO * median)
             outputs[layer] = output
 
-        consumers = {f"layers.{layer}": (lambda _, out, layer=layer: take(layer, out)) for layer in self.layers}
+        consumers = {f"layers.{layer}": (lambda _, out, layer=layer: keep_output(layer, out)) for layer in self.layers}
         with hooked(self.model, consumers):
             forward(self.model, batch.input_ids)
         return {layer: outputs[layer][keep].clone() for layer in self.layers}
@@ -133,26 +137,26 @@ class Activations:
         """Yield batches of shuffled tokens, layer -> `[batch_tokens, d_model]`."""
         generator = torch.Generator().manual_seed(seed)
         pool: dict[int, list[Tensor]] = {layer: [] for layer in self.layers}
-        held = 0
+        pooled_tokens = 0
         for batch in batches:
             read = self.read(batch)
             for layer in self.layers:
                 pool[layer].append(read[layer])
-            held += len(read[self.layers[0]])
-            if held < buffer_tokens:
+            pooled_tokens += len(read[self.layers[0]])
+            if pooled_tokens < buffer_tokens:
                 continue
-            order = torch.randperm(held, generator=generator)
+            order = torch.randperm(pooled_tokens, generator=generator)
             joined = {layer: torch.cat(pool[layer]) for layer in self.layers}
-            drained = held // 2 // batch_tokens * batch_tokens
+            drained = pooled_tokens // 2 // batch_tokens * batch_tokens
             for first in range(0, drained, batch_tokens):
                 rows = order[first : first + batch_tokens]
                 yield {layer: joined[layer][rows] for layer in self.layers}
             pool = {layer: [joined[layer][order[drained:]]] for layer in self.layers}
-            held -= drained
+            pooled_tokens -= drained
 
 
 class Trainer:
-    """One TopK SAE in training, in the centred and scaled space."""
+    """One TopK SAE while it is trained, on centred and scaled inputs."""
 
     def __init__(self, recipe: Recipe, first: Tensor, steps: int, seed: int):
         generator = torch.Generator().manual_seed(seed)
@@ -172,24 +176,25 @@ class Trainer:
         self.optimizer = torch.optim.Adam(self.parameters, lr=recipe.lr, fused=True)
         self.silent_tokens = torch.zeros(recipe.num_latents, dtype=torch.long)
 
-    def rate(self) -> float:
-        warm = min(1.0, (self.step_number + 1) / self.recipe.warm_up_steps)
-        left = (self.steps - self.step_number) / (self.steps * self.recipe.decay_share)
-        return self.recipe.lr * warm * max(0.02, min(1.0, left))
+    def learning_rate(self) -> float:
+        """Learning rate of the next step: linear warm-up, a constant part, linear decay."""
+        warm_up = min(1.0, (self.step_number + 1) / self.recipe.warm_up_steps)
+        decay = (self.steps - self.step_number) / (self.steps * self.recipe.decay_share)
+        return self.recipe.lr * warm_up * max(0.02, min(1.0, decay))
 
-    def rebuilt(self, pre: Tensor, values: Tensor, indices: Tensor) -> Tensor:
-        """Decode a few latents a token."""
+    def reconstruct(self, pre: Tensor, values: Tensor, indices: Tensor) -> Tensor:
+        """Decode the given latents of each token, `[token, k]` values and indices, to `[token, d_model]`."""
         return torch.zeros_like(pre).scatter(1, indices, values) @ self.W_dec + self.b_dec
 
     def train(self, activations: Tensor) -> tuple[float, int]:
-        """One optimiser step; returns the batch's FVU and the number of dead latents."""
+        """Take one optimiser step on `[token, d_model]`; return the FVU of the batch and the number of dead latents."""
         recipe = self.recipe
         x = (activations.float() - self.mean) / self.scale
         pre = torch.relu((x - self.b_dec) @ self.W_enc.T + self.b_enc)
         values, indices = pre.topk(recipe.k)
-        error = x - self.rebuilt(pre, values, indices)
-        few = values[:, : recipe.strongest], indices[:, : recipe.strongest]
-        loss = error.pow(2).mean() + recipe.strongest_weight * (x - self.rebuilt(pre, *few)).pow(2).mean()
+        error = x - self.reconstruct(pre, values, indices)
+        strongest = values[:, : recipe.strongest], indices[:, : recipe.strongest]
+        loss = error.pow(2).mean() + recipe.strongest_weight * (x - self.reconstruct(pre, *strongest)).pow(2).mean()
         fired = torch.zeros(recipe.num_latents, dtype=torch.bool)
         fired[indices[values > 0]] = True
         self.silent_tokens = torch.where(fired, 0, self.silent_tokens + len(x))
@@ -208,7 +213,7 @@ class Trainer:
             self.W_dec.grad -= (self.W_dec.grad * self.W_dec).sum(1, keepdim=True) * self.W_dec
         torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.rate()
+            group["lr"] = self.learning_rate()
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         with torch.no_grad():
@@ -218,10 +223,10 @@ class Trainer:
 
     @torch.no_grad()
     def exported(self) -> dict[str, Tensor]:
-        """Weights in sparsify's layout, float16, in the model's own units.
+        """Return the weights in sparsify's layout, as float16, for activations in the units of the model.
 
-        Encoder weights are rounded to values that bfloat16 holds as well, so that a bfloat16 product loses nothing;
-        the encoder bias takes up what the rounding of b_dec and of the weights shifts on average.
+        Encoder weights are rounded to values that bfloat16 can represent, so that a product in bfloat16 is exact in
+        them; the encoder bias compensates the mean shift that the rounding of b_dec and of the weights causes.
         """
         b_dec = (self.mean + self.scale * self.b_dec).half()
         weight = self.W_enc.bfloat16().half()
@@ -237,7 +242,7 @@ class Trainer:
 
 @torch.no_grad()
 def quality(weights: dict[str, Tensor], x: Tensor, k: int) -> dict[str, float]:
-    """FVU, share of error in the mean, L0 and dead latents of exported weights on activations `[token, d_model]`."""
+    """Measure exported weights on activations `[token, d_model]`: FVU, error in the mean, L0, silent latents."""
     w = {name: tensor.float() for name, tensor in weights.items()}
     mean = x.mean(0, dtype=torch.float32)
     squared_error = total = 0.0
@@ -264,13 +269,13 @@ def quality(weights: dict[str, Tensor], x: Tensor, k: int) -> dict[str, float]:
 
 
 def write_model_card(folder: Path) -> None:
-    """Write README.md beside the weights from `training.json`."""
+    """Write README.md next to the weights, from `training.json`."""
     record = json.loads((folder / "training.json").read_text())
     rows = [
-        f"| {layer} | {one['all']['fvu']:.3f} | "
-        + " | ".join(f"{one[subject]['fvu']:.3f}" for subject in record["recipe"]["shares"])
-        + f" | {one['all']['l0']:.1f} | {one['all']['latents_silent_on_held_out']} |"
-        for layer, one in record["held_out"].items()
+        f"| {layer} | {measured['all']['fvu']:.3f} | "
+        + " | ".join(f"{measured[subject]['fvu']:.3f}" for subject in record["recipe"]["shares"])
+        + f" | {measured['all']['l0']:.1f} | {measured['all']['latents_silent_on_held_out']} |"
+        for layer, measured in record["held_out"].items()
     ]
     subjects = " | ".join(record["recipe"]["shares"])
     tokens = next(iter(record["held_out"].values()))["all"]["tokens"]
@@ -351,6 +356,7 @@ def sha256(path: Path) -> str:
 
 
 def export(recipe: Recipe, layer: int, trainer: Trainer) -> dict[str, Tensor]:
+    """Write the SAE of a layer in sparsify's format and return its weights."""
     folder = recipe.output / f"layers.{layer}"
     folder.mkdir(parents=True, exist_ok=True)
     weights = trainer.exported()
@@ -371,28 +377,28 @@ def export(recipe: Recipe, layer: int, trainer: Trainer) -> dict[str, Tensor]:
 
 
 def training_batches(recipe: Recipe, cutter: PassageCutter) -> list[TokenBatch]:
-    """Batches of the chosen passages of all subjects, in a shuffled order."""
-    chosen = [s for subject in recipe.shares for s in sequences(recipe, cutter, subject, held_out=False)]
-    print(f"{len(chosen):,} passages, {sum(map(len, chosen)):,} tokens", flush=True)
-    order = np.random.default_rng(recipe.seed).permutation(len(chosen))
-    chosen = [chosen[i] for i in order]
+    """Pack the training passages of all subjects into batches, in a shuffled order."""
+    passages = [s for subject in recipe.shares for s in sequences(recipe, cutter, subject, held_out=False)]
+    print(f"{len(passages):,} passages, {sum(map(len, passages)):,} tokens", flush=True)
+    order = np.random.default_rng(recipe.seed).permutation(len(passages))
+    passages = [passages[i] for i in order]
     batches = [
         batch
-        for first in range(0, len(chosen), 512)
-        for batch in pack_batches(chosen[first : first + 512], 2 * recipe.batch_tokens, cutter.special_ids)
+        for first in range(0, len(passages), 512)
+        for batch in pack_batches(passages[first : first + 512], 2 * recipe.batch_tokens, cutter.special_ids)
     ]
     return [batches[i] for i in np.random.default_rng(recipe.seed + 1).permutation(len(batches))]
 
 
 def measure(recipe: Recipe, cutter: PassageCutter, activations: Activations, weights: dict[int, dict[str, Tensor]]):
-    """Held-out quality a layer and subject, and over all subjects together."""
+    """Measure quality on held-out text: layer -> subject, or `all` for all together -> the numbers of `quality`."""
     results: dict[int, dict[str, dict[str, float]]] = {layer: {} for layer in recipe.layers}
     everything: dict[int, list[Tensor]] = {layer: [] for layer in recipe.layers}
     for subject in recipe.shares:
         batches = pack_batches(sequences(recipe, cutter, subject, held_out=True), 4096, cutter.special_ids)
         read = [activations.read(batch) for batch in batches]
         for layer in recipe.layers:
-            x = torch.cat([one[layer] for one in read])
+            x = torch.cat([activations_of[layer] for activations_of in read])
             everything[layer].append(x)
             results[layer][subject] = quality(weights[layer], x, recipe.k)
     for layer in recipe.layers:
@@ -415,13 +421,13 @@ def main(recipe: Recipe) -> None:
     trainers: dict[int, Trainer] = {}
     stream = activations.shuffled(cycle(batches), recipe.buffer_tokens, recipe.batch_tokens, recipe.seed)
     for step, batch in enumerate(islice(stream, steps)):
-        done = {}
+        outcomes = {}
         for layer, x in batch.items():
             if layer not in trainers:
                 trainers[layer] = Trainer(recipe, x, steps, seed=recipe.seed + layer)
-            done[layer] = trainers[layer].train(x)
+            outcomes[layer] = trainers[layer].train(x)
         if step % 25 == 0:
-            line = "  ".join(f"{layer}: fvu {fvu:.3f} dead {dead}" for layer, (fvu, dead) in done.items())
+            line = "  ".join(f"{layer}: fvu {fvu:.3f} dead {dead}" for layer, (fvu, dead) in outcomes.items())
             print(f"{step}/{steps} {time.time() - started:.0f} s  {line}", flush=True)
     weights = {layer: export(recipe, layer, trainers[layer]) for layer in recipe.layers}
     seconds = time.time() - started

@@ -3,7 +3,7 @@
     result = stratalens.analyze(layers=[4, 10], top_n=20, output_dir="results")
     result.top_features  # pandas DataFrame, best first across layers
 
-Importing this package loads neither torch nor pandas: names are looked up where they are first used.
+Importing this package loads neither torch nor pandas; names that need them are imported when they are first used.
 """
 
 from importlib import import_module
@@ -41,14 +41,15 @@ __all__ = [
     "load_result",
     "rank",
 ]
-_LATE = {"Result": "stratalens.report.saved", "load_result": "stratalens.report.saved"}
+_LAZY_NAMES = {"Result": "stratalens.report.saved", "load_result": "stratalens.report.saved"}
+"""Name -> the module that defines it, imported when the name is first used."""
 
 
 def __getattr__(name: str) -> object:
-    """Look up a name whose module is heavy."""
-    if name not in _LATE:
+    """Import a name of `_LAZY_NAMES`, whose module is slow to load."""
+    if name not in _LAZY_NAMES:
         raise AttributeError(f"the package stratalens has no attribute `{name}`")
-    return getattr(import_module(_LATE[name]), name)
+    return getattr(import_module(_LAZY_NAMES[name]), name)
 
 
 def __dir__() -> list[str]:
@@ -56,7 +57,7 @@ def __dir__() -> list[str]:
 
 
 def analyze(**options: object) -> "Result":
-    """Run the complete analysis.
+    """Run the complete analysis and write its results to `output_dir`.
 
     Args:
         options: the options of `stratalens analyze`, such as `layers=[4, 10]`, `top_n=20` or `output_dir="results"`.
@@ -72,11 +73,11 @@ def analyze(**options: object) -> "Result":
 
 
 def rank(result_dir: str | Path, **options: object) -> "Result":
-    """Rank the features of a finished result again, without model and text, and write its tables anew.
+    """Rank the features of a finished result again, without model and text, and rewrite its tables.
 
     Args:
         result_dir: the `output_dir` of a run.
-        options: the options of `stratalens rank`, such as `rank_by="auroc"`; what is not given stays as it was.
+        options: the options of `stratalens rank`, such as `rank_by="auroc"`; omitted ones keep their values.
 
     Raises:
         StratalensError: there is no such result, or an option is wrong.
@@ -89,7 +90,7 @@ def rank(result_dir: str | Path, **options: object) -> "Result":
 
 
 def label(result_dir: str | Path, **options: object) -> "Result":
-    """Label the features of a finished result again and write its tables anew.
+    """Label the features of a finished result again and rewrite its tables.
 
     Args:
         result_dir: the `output_dir` of a run.

@@ -1,4 +1,4 @@
-"""`python -m stratalens`."""
+"""Run the command line as `python -m stratalens`."""
 
 from stratalens.cli.main import entry_point
 

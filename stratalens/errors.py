@@ -6,7 +6,7 @@
     ├── ModelError               the base model is missing, incomplete or does not fit the request
     ├── CheckpointError          a sparse autoencoder is missing, corrupt or of an unknown kind
     │   └── MismatchError        a sparse autoencoder does not belong to this model or layer
-    ├── CapacityError            memory does not suffice
+    ├── CapacityError            there is not enough memory
     ├── LabelingError            the labelling model cannot be used
     └── OutputError              results cannot be written
 
@@ -19,12 +19,12 @@ CONTROL_CHARACTERS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def printable(text: str) -> str:
-    """Text with control characters written out: what files and servers say must not steer a terminal."""
-    return CONTROL_CHARACTERS.sub(lambda found: repr(found[0])[1:-1], text)
+    """Replace control characters by their escapes, so that text from files and servers cannot control a terminal."""
+    return CONTROL_CHARACTERS.sub(lambda match: repr(match[0])[1:-1], text)
 
 
 class StratalensError(Exception):
-    """Base class of all errors that a user can cause and mend."""
+    """Base class of all errors that a user can cause and fix."""
 
 
 class ConfigError(StratalensError):
@@ -48,7 +48,7 @@ class MismatchError(CheckpointError):
 
 
 class CapacityError(StratalensError):
-    """Memory does not suffice for the model or for one passage."""
+    """There is not enough memory for the model or for one passage."""
 
 
 class OutputError(StratalensError):
@@ -56,4 +56,4 @@ class OutputError(StratalensError):
 
 
 class LabelingError(StratalensError):
-    """The labelling model cannot be used at all: no such address or model, wrong key, missing package."""
+    """The labelling model cannot be used: no such address or model, wrong key, missing package."""

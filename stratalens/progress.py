@@ -1,4 +1,4 @@
-"""How a run tells what it is doing. The library prints nothing; the command line listens and prints."""
+"""Progress reports of a run: the library calls a `Progress`; the command line passes one that prints."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -6,32 +6,37 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol, runtime_checkable
 
 Advance = Callable[[int, int], None]
-"""Called with the rows and the tokens that were done since the last call."""
+"""Function to call with the numbers of rows and of tokens that were done since the last call."""
 
 
 @runtime_checkable
 class Progress(Protocol):
-    """Is told how a run gets on."""
+    """Receives what a run reports while it works."""
 
     def say(self, message: str) -> None:
-        """A fact worth a line."""
+        """Report a fact, as one line."""
         ...
 
     def warn(self, message: str) -> None:
-        """Something that limits what the results mean."""
+        """Report something that limits what the results mean."""
         ...
 
     def track(self, title: str, rows: int | None) -> AbstractContextManager[Advance]:
-        """Follow a long piece of work of so many rows; None where nobody knows yet."""
+        """Report the progress of a long task.
+
+        Args:
+            title: what is being done.
+            rows: how many rows it has; None where the number is not known yet.
+        """
         ...
 
     def stage(self, name: str) -> None:
-        """A stage of the run begins and lasts until the next one does."""
+        """Report that a stage of the run begins; it lasts until the next stage begins."""
         ...
 
 
 class NoProgress:
-    """Ignores everything it is told."""
+    """A `Progress` that ignores everything."""
 
     def say(self, message: str) -> None:
         """Ignore."""
@@ -49,11 +54,11 @@ class NoProgress:
 
 
 class TimedProgress:
-    """Passes everything on and measures how long each stage takes.
+    """A `Progress` that passes everything to another one and measures how long each stage takes.
 
     Args:
-        listener: is told everything.
-        started: when the first stage, `start`, began, as `time.perf_counter` counts; None for now.
+        listener: receives everything.
+        started: `time.perf_counter()` at the beginning of the first stage, `start`; None for the time of this call.
     """
 
     def __init__(self, listener: Progress, started: float | None = None):
@@ -70,6 +75,6 @@ class TimedProgress:
         self._listener.stage(name)
 
     def seconds(self) -> dict[str, float]:
-        """Stage -> seconds so far, in the order in which stages began; a stage that came twice is added up."""
+        """Stage -> seconds so far, in the order in which stages began; a stage that ran twice counts both times."""
         current = time.perf_counter() - self._began
         return self._seconds | {self._current: self._seconds.get(self._current, 0.0) + current}

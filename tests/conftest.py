@@ -1,4 +1,4 @@
-"""Shared parts: a tiny random model with SAEs for laws and errors, and one real run of the embedded default."""
+"""Shared fixtures: a tiny random model with SAEs, used by most tests, and one run of the real embedded model."""
 
 import os
 import signal
@@ -17,12 +17,12 @@ from stratalens.models.embedded import embedded_model_directory
 
 pytest_plugins = ["browser", "chat_servers", "error_book", "finished_result"]
 
-# Where pytest is a background job it ignores Ctrl-C, and so would the runs that it starts.
+# As a background job pytest ignores Ctrl-C, and the runs that it starts would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 REAL_PARTS = frozenset(["embedded_model", "embedded_run", "browser", "transformers_serve", "cluster"])
-"""Fixtures that make a test one of `make test-real`."""
+"""Fixtures whose tests run in `make test-real`."""
 
-if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the cores; so do the programs that they start
+if "PYTEST_XDIST_WORKER" in os.environ:  # workers and the programs that they start share the cores
     torch.set_num_threads(1)
     os.environ["OMP_NUM_THREADS"] = "1"
 
@@ -36,7 +36,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def no_figures(request, monkeypatch) -> None:
-    """Static figures take longer than a tiny run: they are drawn where a test is marked as one that looks at them."""
+    """Do not draw static figures, which takes longer than a tiny run, unless the test is marked `figures`."""
     if request.node.get_closest_marker("figures") is None:
         draw_no_figures(monkeypatch)
 
@@ -80,16 +80,16 @@ def small_texts(tmp_path_factory) -> tuple[Path, Path]:
 
 @pytest.fixture
 def tiny_arguments(tiny_model, tiny_saes, small_texts, tmp_path) -> list[str]:
-    """Arguments of a run of the tiny model that takes less than a second; random SAEs fit nothing, as allowed here."""
+    """Arguments of a run of the tiny model that takes less than a second; its random SAEs need `--allow_poor_fit`."""
     return tiny_run_arguments(tiny_model, tiny_saes, small_texts, tmp_path / "out")
 
 
 @pytest.fixture(scope="session")
 def embedded_run(tmp_path_factory) -> Path:
-    """Result directory of the complete analysis on the real embedded default, by the command line on both cores."""
+    """Result directory of the complete analysis of the embedded model, run by the command line on two threads."""
 
-    def run(place: Path) -> None:
-        command = [sys.executable, "-m", "stratalens", "analyze", "--output_dir", str(place / "results")]
+    def run(directory: Path) -> None:
+        command = [sys.executable, "-m", "stratalens", "analyze", "--output_dir", str(directory / "results")]
         subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "2"}, check=True)
 
     return made_once(tmp_path_factory, "embedded", run, for_all_calls=True) / "results"

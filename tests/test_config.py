@@ -32,7 +32,7 @@ def test_without_arguments_every_option_has_its_default():
     assert parsed() == make_config()
 
 
-def test_every_option_of_the_file_is_taken_over_the_defaults(tmp_path):
+def test_every_option_of_the_file_overrides_its_default(tmp_path):
     text = "top_n: 7\nlayers: [4, 10-12]\nmin-specialization: 0.5\nquiet: true\ndomain: legal\nmax_documents: 100\n"
     expected = make_config(
         top_n=7, layers=("4", "10-12"), min_specialization=0.5, quiet=True, domain="legal", max_documents=100
@@ -41,7 +41,7 @@ def test_every_option_of_the_file_is_taken_over_the_defaults(tmp_path):
     assert parsed(f"--config={written(tmp_path, text)}") == expected
 
 
-def test_flags_win_over_the_file_and_the_file_over_defaults(tmp_path):
+def test_flags_override_the_file_and_the_file_overrides_defaults(tmp_path):
     path = written(tmp_path, "top_n: 7\nlayers: [4]\nquiet: true\nseed: 3\n")
     config = parsed("--config", path, "--top-n", "9", "--layers", "16", "22", "--no-quiet")
     assert (config.top_n, config.layers, config.quiet, config.seed) == (9, ("16", "22"), False, 3)
@@ -80,9 +80,9 @@ def test_underscores_and_hyphens_in_flags_are_read_alike():
     )
 
 
-@pytest.mark.parametrize("given", [16, "16", [16], ["16"], (16,), range(16, 17), "16-16"])
-def test_layers_may_be_numbers_words_or_lists_of_either(given):
-    assert parse_layers(make_config(layers=given).layers) == (16,)
+@pytest.mark.parametrize("layers", [16, "16", [16], ["16"], (16,), range(16, 17), "16-16"])
+def test_layers_may_be_numbers_words_or_lists_of_either(layers):
+    assert parse_layers(make_config(layers=layers).layers) == (16,)
 
 
 @pytest.mark.parametrize("text", ["layers: 4 10-12 16", "layers: '4 10-12 16'", "layers: [4, 10-12, '16']"])
@@ -102,12 +102,12 @@ def test_layers_in_a_file_may_be_written_as_on_the_command_line(tmp_path, text):
         (("3-3",), (3,)),
     ],
 )
-def test_ranges_include_both_ends_and_layers_rise(words, layers):
+def test_ranges_include_both_ends_and_layers_are_sorted(words, layers):
     assert parse_layers(words) == layers
 
 
 @pytest.mark.parametrize("word", ["", "-1", "4-", "-4", "4.0", "four", "4..6", "1-2-3", "4,10", "1e3", "999999"])
-def test_a_word_that_is_no_layer_is_refused_by_name(word):
+def test_a_word_that_is_not_a_layer_is_refused_by_name(word):
     with pytest.raises(ConfigError, match="is not a layer"):
         parse_layers((word,))
 
@@ -137,7 +137,7 @@ def test_a_configuration_cannot_be_changed():
 
 
 def light(call: str) -> subprocess.CompletedProcess[str]:
-    """Run a call of the command line in a process of its own; its last line of output names the heavy modules."""
+    """Call the command line in its own process; its last line of output is the exit code and the heavy modules."""
     program = (
         "import sys\nfrom stratalens.cli.main import main\n"
         f"try:\n    code = main({call})\nexcept SystemExit as stop:\n    code = stop.code\n"
@@ -146,11 +146,11 @@ def light(call: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
 
 
-def test_help_lists_every_option_with_its_words_and_loads_nothing_heavy():
+def test_help_lists_every_option_with_its_description_and_loads_nothing_heavy():
     done = light("['analyze', '--help']")
-    *shown, last = done.stdout.splitlines()
+    *help_lines, last = done.stdout.splitlines()
     assert (last, done.stderr) == ("0 []", "")
-    text = " ".join(" ".join(line.strip("│|╭╮╰╯─ ") for line in shown).split())
+    text = " ".join(" ".join(line.strip("│|╭╮╰╯─ ") for line in help_lines).split())
     for name in RunConfig.model_fields:
         assert f"--{name}" in text
     assert "--config" in text
@@ -180,7 +180,7 @@ def test_the_version_is_that_of_the_installed_package(capsys):
     assert capsys.readouterr().out == f"stratalens {version('stratalens')}\n"
 
 
-def test_the_command_alone_explains_itself_and_counts_as_a_mistake(capsys):
+def test_the_command_without_arguments_prints_its_usage_and_exits_with_2(capsys):
     assert main([]) == 2
     assert capsys.readouterr().out.startswith("usage: stratalens COMMAND [OPTIONS]")
     assert main(["--help"]) == 0

@@ -1,4 +1,4 @@
-"""The house stays in order: rooms in one direction, small files, one name for one thing, a small public surface."""
+"""The package stays in order: small files and functions, unique class names, documented rooms, few public names."""
 
 import ast
 import subprocess
@@ -20,7 +20,7 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def nodes(kind: type) -> Iterator[tuple[Path, ast.AST]]:
-    """All nodes of a kind in the package, each with its file."""
+    """All syntax tree nodes of a type in the package, each with its file."""
     for path in ROOT.rglob("*.py"):
         yield from ((path, node) for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, kind))
 
@@ -32,7 +32,7 @@ def test_no_file_is_long():
 
 
 def test_no_function_is_long():
-    """The docstring apart: it may explain as much as it takes."""
+    """The docstring is not counted."""
     long = {}
     for path, node in nodes(Function):
         assert isinstance(node, Function)
@@ -54,7 +54,7 @@ def test_every_room_says_what_it_is():
         assert ast.get_docstring(ast.parse((folder / "__init__.py").read_text())), folder
 
 
-def test_importing_the_package_loads_nothing_heavy_and_touches_nothing(tmp_path):
+def test_importing_the_package_loads_nothing_heavy_and_writes_no_files(tmp_path):
     code = "import sys, stratalens; print([m for m in ('torch', 'pandas', 'transformers') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=True)
     assert done.stdout == "[]\n"
@@ -69,6 +69,6 @@ def test_the_public_names_are_these_and_can_be_imported():
     assert set(stratalens.__all__) <= set(dir(stratalens))
 
 
-def test_a_name_that_there_is_not_is_an_attribute_error():
+def test_a_missing_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="has no attribute `analyse`"):
         stratalens.analyse  # noqa: B018  # pyright: ignore[reportAttributeAccessIssue]

@@ -1,5 +1,5 @@
-"""Words to configuration, and what a person sees at the terminal: the only room that prints or exits.
+"""The command line: arguments to configuration, and all output on the terminal; the only room that prints or exits.
 
-May import: everything. Main parts: `main`, the dispatch to commands, and Terminal, what a run prints. Empty, so that
-`--help` stays light.
+May import: everything. Main parts: `main`, which runs the commands, and Terminal, which prints the messages of
+a run. Imports nothing, so that `--help` stays fast.
 """

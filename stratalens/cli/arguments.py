@@ -1,4 +1,4 @@
-"""Command-line arguments to configuration: defaults, then the file of `--config`, then flags; and their help."""
+"""Parse command-line arguments into a configuration (flags win over the file of `--config`, the file over defaults)."""
 
 import io
 import re
@@ -33,7 +33,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "Output": ("output_dir", "config", "harvest", "dry_run", "quiet"),
     "Machine": ("device", "dtype", "load_in", "memory_gb", "batch_tokens", "threads", "workers"),
 }
-"""Titles of the help -> options, in the order in which a user thinks of them. Configuration itself is flat."""
+"""Title in the help -> options in the order in which they are listed. The configuration itself is flat."""
 PLACEHOLDERS = {
     **dict.fromkeys(("base_model", "sae_model", "labeling_model"), "PATH_OR_ID"),
     **dict.fromkeys(("domain_data", "general_data", "lexicon"), "PATH [PATH ...]"),
@@ -41,32 +41,33 @@ PLACEHOLDERS = {
     "layers": "N [N ...]",
     "labeling_endpoint": "URL",
 }
-"""What stands for the value of an option in the help, where its type does not say it well."""
+"""Option -> placeholder of its value in the help, where one made from its type would not be clear."""
 CONFIG_HELP = "YAML file with options, or the run.json of an earlier run."
 
 
 def parse(words: list[str], program: str, kind: type[Parsed], example: str = "") -> Parsed:
-    """Configuration from arguments.
+    """Parse arguments into a configuration.
 
     Args:
         words: the arguments.
-        program: as named in help and complaints.
-        kind: the configuration; the one of an analysis takes a `--config` file as well.
-        example: a command that shows the use, for the help.
+        program: the command, as it is named in help and error messages.
+        kind: the class of the configuration; that of an analysis takes a `--config` file as well.
+        example: a complete command for the help.
 
     Raises:
         ConfigError: an argument or the file is wrong.
+        SystemExit: help was printed.
     """
     import tyro
 
-    _refuse_repeated(words)
+    _require_options_once(words)
     takes_file = "output_dir" in kind.model_fields
     file = _config_argument(words) if takes_file else None
     loaded = make_config(**read_config_file(Path(file).expanduser())).model_dump() if file else {}
     wants_help = "-h" in words or "--help" in words
-    complaints = io.StringIO()
+    error_output = io.StringIO()
     try:
-        with redirect_stderr(complaints):
+        with redirect_stderr(error_output):
             parsed = tyro.cli(
                 _grouped(kind, takes_file, loaded),
                 prog=program,
@@ -79,58 +80,59 @@ def parse(words: list[str], program: str, kind: type[Parsed], example: str = "")
     except SystemExit as stop:
         if stop.code == 0:
             raise
-        raise ConfigError(_one_line(complaints.getvalue(), program)) from None
-    given = {name: value for group in asdict(parsed).values() for name, value in group.items() if name != "config"}
-    return validated(kind, given)
+        raise ConfigError(_one_line(error_output.getvalue(), program)) from None
+    values = {name: value for group in asdict(parsed).values() for name, value in group.items() if name != "config"}
+    return validated(kind, values)
 
 
 def _description(kind: type[BaseModel], example: str) -> str:
-    """What the command does, a paragraph a line of its docstring, and an example on a line of its own."""
+    """Describe a command for its help: an example, then each line of its docstring as a paragraph."""
     paragraphs = [line.strip() for line in (kind.__doc__ or "").splitlines() if line.strip()]
     return "\n\n".join([*([f"Example: {example}"] if example else []), *paragraphs])
 
 
 def _grouped(kind: type[BaseModel], takes_file: bool, loaded: Mapping[str, Any]) -> type:
-    """A class with an attribute a group, whose attributes are the options."""
+    """Make a class with one attribute per group, whose attributes are the options; tyro shows groups from it."""
     fields = dict(kind.model_fields)
     if takes_file:
         fields["config"] = FieldInfo(annotation=str | None, default=None, description=CONFIG_HELP)  # pyright: ignore[reportArgumentType]
     groups = {}
     for title, names in GROUPS.items():
-        own = [_option(name, fields[name], loaded) for name in names if name in fields]
-        if own:
-            groups[title] = make_dataclass(title, own)
+        options = [_option(name, fields[name], loaded) for name in names if name in fields]
+        if options:
+            groups[title] = make_dataclass(title, options)
     return make_dataclass("Options", [(title, group, field(default_factory=group)) for title, group in groups.items()])
 
 
 def _option(name: str, info: FieldInfo, loaded: Mapping[str, Any]) -> tuple[str, Any, Any]:
-    """Name, annotated type and default of one option."""
+    """Return name, annotated type and default of one option."""
     import tyro
 
     default = loaded.get(name, info.default)
-    shown = "" if default is None or default == () or isinstance(default, bool) else f"(default: {_shown(default)})"
+    has_hint = default is not None and default != () and not isinstance(default, bool)
     described = tyro.conf.arg(
         metavar=PLACEHOLDERS.get(name) or _placeholder(info.annotation),
         help=" ".join((info.description or "").split()),
-        help_behavior_hint=shown,
+        help_behavior_hint=f"(default: {_default_text(default)})" if has_hint else "",
     )
     return name, Annotated[info.annotation, described], field(default=default)
 
 
-def _shown(value: object) -> str:
+def _default_text(value: object) -> str:
     return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _placeholder(annotation: Any) -> str | None:
-    """What stands for a value of such a type; None for a flag."""
-    several = [one for one in get_args(annotation) if one is not NoneType] if NoneType in get_args(annotation) else []
-    only = several[0] if len(several) == 1 else annotation
-    if get_origin(only) is Literal:
-        return "{" + ",".join(map(str, get_args(only))) + "}"
-    return {int: "N", float: "X", bool: None}.get(only, "NAME")
+    """Make the placeholder for a value of this type; None for a flag."""
+    members = get_args(annotation)
+    not_none = [member for member in members if member is not NoneType] if NoneType in members else []
+    value_type = not_none[0] if len(not_none) == 1 else annotation
+    if get_origin(value_type) is Literal:
+        return "{" + ",".join(map(str, get_args(value_type))) + "}"
+    return {int: "N", float: "X", bool: None}.get(value_type, "NAME")
 
 
-def _refuse_repeated(words: list[str]) -> None:
+def _require_options_once(words: list[str]) -> None:
     seen = set()
     for word in words:
         if not word.startswith("--"):
@@ -138,24 +140,25 @@ def _refuse_repeated(words: list[str]) -> None:
         name = word.removeprefix("--").split("=")[0].replace("-", "_")
         option = re.sub("^(no_)+", "", name)
         if option in seen:
-            raise ConfigError(f"--{name} is given more than once; give it once (several values go behind one flag)")
+            raise ConfigError(f"--{name} is given more than once; give it once (several values can follow one flag)")
         seen.add(option)
 
 
 def _config_argument(words: list[str]) -> str | None:
-    for place, word in enumerate(words):
+    """Find the value of `--config` among the arguments; it is read before the others are parsed."""
+    for position, word in enumerate(words):
         if word.startswith("--config="):
             return word.removeprefix("--config=")
         if word == "--config":
-            if place + 1 == len(words):
+            if position + 1 == len(words):
                 raise ConfigError("--config needs a file")
-            return words[place + 1]
+            return words[position + 1]
     return None
 
 
-def _one_line(complaint: str, program: str) -> str:
-    """The first sentence of a framed complaint, without its frame."""
-    lines = [line.strip().strip("│|").strip() for line in complaint.splitlines()[1:]]
+def _one_line(error_text: str, program: str) -> str:
+    """Return the first paragraph of one of tyro's error messages, without the box drawn around it."""
+    lines = [line.strip().strip("│|").strip() for line in error_text.splitlines()[1:]]
     groups = groupby(lines, key=lambda line: any(ch.isalnum() for ch in line))
     message = next((" ".join(group) for has_words, group in groups if has_words), "")
     return f"{message or 'the arguments cannot be read'}; see {program} --help"

@@ -1,4 +1,4 @@
-"""The command line: arguments to configuration to run; the only place that prints or exits."""
+"""The command line: parse the arguments, run the command, turn errors into one line and an exit code."""
 
 import errno
 import io
@@ -23,13 +23,14 @@ if TYPE_CHECKING:
     from stratalens.report.saved import Result
 
 STARTED = time.perf_counter()
+"""When this module was imported: the beginning of the stage `start`."""
 USAGE = """usage: stratalens COMMAND [OPTIONS]
 
 Finds which features of a language model belong to a domain, layer by layer, and shows the evidence.
 
-commands, in the order of your work:
+commands, in the usual order of use:
   analyze     run the complete analysis
-  show        print everything known of one feature: stratalens show RESULT_DIR LAYER FEATURE
+  show        print everything known about one feature: stratalens show RESULT_DIR LAYER FEATURE
   rank        rank the features of a finished result again, in seconds: stratalens rank RESULT_DIR [OPTIONS]
   label       label the features of a finished result again: stratalens label RESULT_DIR [OPTIONS]
   report      write report.html and the figures of a finished result again: stratalens report RESULT_DIR
@@ -38,7 +39,7 @@ options:
   --version   print the version
   --help      print this; each command lists its own options with --help
 
-To begin with the embedded model and the built-in texts, type:
+To start with the embedded model and the built-in texts, run:
   stratalens analyze --output_dir results
 """
 EXAMPLES = {
@@ -48,84 +49,90 @@ EXAMPLES = {
     "label": "stratalens label results --labeling_endpoint http://localhost:8000/v1",
     "report": "stratalens report results",
 }
-BAD_INPUT = 2
-INTERRUPTED = 130
-CONTINUE = "Interrupted; run the same command again to continue with what was read and labelled so far"
+EXIT_BAD_INPUT = 2
+EXIT_INTERRUPTED = 130
+INTERRUPTED_MESSAGE = "Interrupted; run the same command again to continue with what was read and labelled so far"
 MACHINE_ERRORS = frozenset(
     [errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENAMETOOLONG]
 )
-"""Errors that only the user of the machine can mend; any other `OSError` that gets here is a bug."""
+"""Errors that only the user can fix on the machine; any other `OSError` that gets here is a bug."""
 MAX_LINE_CHARACTERS = 1500
-STANDARD_OUTPUT = 1
-"""Number of the file; Python flushes it once more at its own end."""
-OnResult = TypeVar("OnResult", RankConfig, LabelConfig, ReportConfig)
+STDOUT_DESCRIPTOR = 1
+"""File descriptor of standard output; Python flushes it once more when it exits."""
+ResultOptions = TypeVar("ResultOptions", RankConfig, LabelConfig, ReportConfig)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command; returns the exit code: 0, 2 after a mistake in the input, 130 after Ctrl-C."""
+    """Run a command and return the exit code: 0, 2 after a mistake in the input, 130 after Ctrl-C.
+
+    Args:
+        arguments: the command and its options; None for those of this process.
+    """
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         try:
             return _command(words)
         finally:
-            if sys.stdout is not None:  # a reader that has gone must show here, not while Python shuts down
+            if sys.stdout is not None:  # a closed pipe must raise its error here, not while Python shuts down
                 sys.stdout.flush()
     except StratalensError as error:
         return _fail(str(error))
     except KeyboardInterrupt:
-        print(CONTINUE, file=sys.stderr)
-        return INTERRUPTED
+        print(INTERRUPTED_MESSAGE, file=sys.stderr)
+        return EXIT_INTERRUPTED
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), STANDARD_OUTPUT)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), STDOUT_DESCRIPTOR)
         return 0
     except OSError as error:
         if error.errno not in MACHINE_ERRORS:
             raise
-        place = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
-        what = (error.strerror or "unknown").lower()
-        return _fail(f"{place}operating system error: {what}; {_remedy(error.errno)} and run the same command again")
+        path = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+        reason = (error.strerror or "unknown").lower()
+        return _fail(f"{path}operating system error: {reason}; {_remedy(error.errno)} and run the same command again")
     except (MemoryError, RuntimeError) as error:
         from stratalens.models.memory import out_of_memory
 
         if not out_of_memory(error):
             raise
-        return _fail("out of memory; lower --batch_tokens or --memory_gb, or take shallower --layers")
+        return _fail("out of memory; lower --batch_tokens or --memory_gb, or choose shallower --layers")
 
 
 def entry_point() -> None:
-    """Run the command line and leave the process with its exit code."""
+    """Run the command line and end the process with its exit code."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a terminal that knows only ASCII shows the rest escaped
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that knows only ASCII shows other characters escaped
             stream.reconfigure(errors="backslashreplace")
     code = main()
-    if code == INTERRUPTED:  # threads that wait for a server would hold the process up
+    if code == EXIT_INTERRUPTED:  # threads that wait for a server would keep the process alive
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
 
 
-def _remedy(number: int | None) -> str:
-    if number in (errno.ENOSPC, errno.EDQUOT):
+def _remedy(error_number: int | None) -> str:
+    """Say what the user can do about an error of the operating system."""
+    if error_number in (errno.ENOSPC, errno.EDQUOT):
         return "free some space"
-    return "give access to it" if number in (errno.EACCES, errno.EPERM, errno.EROFS) else "mend that"
+    return "give access to it" if error_number in (errno.EACCES, errno.EPERM, errno.EROFS) else "fix this"
 
 
 def _fail(message: str) -> int:
     print(f"stratalens: {_on_one_line(message)}", file=sys.stderr)
-    return BAD_INPUT
+    return EXIT_BAD_INPUT
 
 
 def _on_one_line(message: str) -> str:
-    """What files and servers put into a message can neither break the line, nor fill the screen, nor steer it."""
+    """Make a message one line of limited length without control characters, whatever files and servers put into it."""
     text = printable(" ".join(message.split()))
     return text if len(text) <= MAX_LINE_CHARACTERS else f"{text[: MAX_LINE_CHARACTERS - 300]} ... {text[-300:]}"
 
 
 def _command(words: list[str]) -> int:
+    """Run the command that the first word names and return its exit code."""
     if not words or words[0] in ("-h", "--help", "help"):
         print(USAGE, end="")
-        return 0 if words else BAD_INPUT
+        return 0 if words else EXIT_BAD_INPUT
     if words[0] == "--version":
         from importlib.metadata import version
 
@@ -144,7 +151,7 @@ def _command(words: list[str]) -> int:
 
 
 def run_analysis(words: list[str], program: str = "stratalens analyze") -> int:
-    """Run `analyze` with its options."""
+    """Run `analyze`, or a dry run of it, with its options and return the exit code."""
     config = parse(words, program, RunConfig, EXAMPLES["analyze"])
     from stratalens.cli.terminal import Terminal
 
@@ -164,59 +171,60 @@ def run_analysis(words: list[str], program: str = "stratalens analyze") -> int:
 
 
 def run_ranking(words: list[str]) -> int:
-    """Run `rank` with its options."""
+    """Run `rank` with its options and return the exit code."""
 
-    def act(directory: Path, options: RankConfig, terminal: "Terminal") -> "Result":
+    def run(directory: Path, options: RankConfig, terminal: "Terminal") -> "Result":
         from stratalens.commands.rank import rank
 
         return rank(directory, options, terminal)
 
-    return _on_result(words, "rank", RankConfig, act)
+    return _run_on_result(words, "rank", RankConfig, run)
 
 
 def run_labelling(words: list[str]) -> int:
-    """Run `label` with its options."""
+    """Run `label` with its options and return the exit code."""
 
-    def act(directory: Path, options: LabelConfig, terminal: "Terminal") -> "Result":
+    def run(directory: Path, options: LabelConfig, terminal: "Terminal") -> "Result":
         from stratalens.commands.label import label
 
         return label(directory, options, terminal)
 
-    return _on_result(words, "label", LabelConfig, act)
+    return _run_on_result(words, "label", LabelConfig, run)
 
 
 def run_report(words: list[str]) -> int:
-    """Run `report` with its options."""
+    """Run `report` with its options and return the exit code."""
 
-    def act(directory: Path, options: ReportConfig, terminal: "Terminal") -> "Result":
+    def run(directory: Path, options: ReportConfig, terminal: "Terminal") -> "Result":
         from stratalens.commands.report import report
 
         return report(directory)
 
-    return _on_result(words, "report", ReportConfig, act)
+    return _run_on_result(words, "report", ReportConfig, run)
 
 
-def _on_result(
-    words: list[str], command: str, kind: type[OnResult], act: Callable[[Path, OnResult, "Terminal"], "Result"]
+def _run_on_result(
+    words: list[str],
+    command: str,
+    kind: type[ResultOptions],
+    run: Callable[[Path, ResultOptions, "Terminal"], "Result"],
 ) -> int:
-    """Run a command that works on a finished result: RESULT_DIR comes first, its options after it."""
+    """Run a command on a finished result (its directory is the first word, options follow) and print the result."""
     program = f"stratalens {command} RESULT_DIR"
     directory, rest = _result_directory(words, program)
     options = parse(rest, program, kind, EXAMPLES[command])
     from stratalens.cli.terminal import Terminal
 
     terminal = Terminal(options.quiet)
-    terminal.show_result(act(directory, options, terminal))
+    terminal.show_result(run(directory, options, terminal))
     return 0
 
 
 def run_show(words: list[str]) -> int:
-    """Run `show`."""
+    """Run `show` and return the exit code."""
     program = "stratalens show RESULT_DIR LAYER FEATURE"
     if "-h" in words or "--help" in words:
-        print(
-            f"usage: {program}\n\nPrints everything that a result knows of one feature.\n\nExample: {EXAMPLES['show']}"
-        )
+        print(f"usage: {program}\n\nPrints everything that is known about one feature.\n\nExample: {EXAMPLES['show']}")
         return 0
     directory, rest = _result_directory(words, program)
     if len(rest) != 2 or not all(word.isdecimal() and len(word) < 9 for word in rest):
@@ -228,7 +236,7 @@ def run_show(words: list[str]) -> int:
 
 
 def _result_directory(words: list[str], program: str) -> tuple[Path, list[str]]:
-    """The directory that comes first, and the words after it."""
+    """Split the words into the directory, which comes first, and the others."""
     if words and words[0] in ("-h", "--help"):
         return Path(), words
     if not words or words[0].startswith("-"):

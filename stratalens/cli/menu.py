@@ -1,4 +1,4 @@
-"""The menu: four ready-made analyses for people who want no flags."""
+"""A menu of four predefined analyses, for people who do not want to write options."""
 
 from typing import NamedTuple
 
@@ -6,11 +6,11 @@ from stratalens.cli.main import main as run
 
 
 class MenuEntry(NamedTuple):
-    """A line of the menu."""
+    """One analysis on the menu."""
 
     title: str
     layers: str
-    """Empty: asked for."""
+    """As `--layers` takes them; empty where the user is asked for them."""
     output_dir: str
 
 
@@ -23,9 +23,9 @@ CHOICES = {
 
 
 def main() -> int:
-    """Show the menu, read a choice from standard input and run it; returns the exit code."""
+    """Print the menu, read a choice from standard input, run it and return the exit code."""
     print("Financial features of the embedded model")
-    _show()
+    _print_choices()
     while True:
         answer = _ask("Choice [1-4, q to quit]: ")
         if answer is None or answer.lower() in ("q", "quit", "exit"):
@@ -33,7 +33,7 @@ def main() -> int:
         if answer in CHOICES:
             break
         print(f"`{answer}` is not on the menu; the choices are:")
-        _show()
+        _print_choices()
     choice = CHOICES[answer]
     layers = choice.layers or _ask("Layers, such as 4 10-12 16: ")
     if not layers:
@@ -43,13 +43,13 @@ def main() -> int:
     return run(["analyze", *words, "--output_dir", choice.output_dir])
 
 
-def _show() -> None:
+def _print_choices() -> None:
     for key, choice in CHOICES.items():
         print(f"  {key}  {choice.title:22} layers {choice.layers or 'of your choice':15} -> {choice.output_dir}")
 
 
 def _ask(prompt: str) -> str | None:
-    """The answer without white space, or None at the end of input."""
+    """Ask a question; return the answer without surrounding white space, or None at the end of input."""
     try:
         return input(prompt).strip()
     except EOFError:

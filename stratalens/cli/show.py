@@ -1,4 +1,4 @@
-"""Everything that a result knows of one feature, printed."""
+"""Print everything that is known about one feature of a result."""
 
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from stratalens.cli.terminal import WIDTH_OF_FILES, plain
+from stratalens.cli.terminal import FILE_WIDTH, escaped
 from stratalens.errors import ConfigError, printable
 from stratalens.files.damaged import damaged
 from stratalens.report import load_result
@@ -18,12 +18,18 @@ from stratalens.report.page.wording import FLAG_MEANINGS, KINDS
 from stratalens.report.saved import Result
 
 STRONG_SHARE = 0.5
-"""Tokens with this share of the passage's strongest activation are marked."""
-TOKENS_AROUND = 40
+"""Tokens with at least this share of the passage's highest activation are marked."""
+TOKENS_AROUND_PEAK = 40
+"""Tokens that are shown on either side of the strongest one."""
 
 
 def show(directory: Path, layer: int, feature: int) -> None:
     """Print statistics, label, evidence and examples of one feature.
+
+    Args:
+        directory: the `output_dir` of a run.
+        layer: the layer of the feature.
+        feature: its number, the index of the latent in the SAE.
 
     Raises:
         ConfigError: there is no such result, layer or feature.
@@ -31,7 +37,7 @@ def show(directory: Path, layer: int, feature: int) -> None:
     saved = load_result(directory)
     console = Console(highlight=False, soft_wrap=True)
     if not console.is_terminal:
-        console.width = WIDTH_OF_FILES
+        console.width = FILE_WIDTH
     latents = saved.findings.latents
     if layer not in latents:
         raise ConfigError(f"{directory} has layers {' '.join(map(str, latents))}; layer {layer} was asked for")
@@ -42,7 +48,7 @@ def show(directory: Path, layer: int, feature: int) -> None:
     domain = saved.config.domain
     if len(reported):
         row = reported.iloc[0].to_dict()
-        console.print(f"[bold]Feature {feature} of layer {layer}: {plain(str(row['label']))}[/bold]")
+        console.print(f"[bold]Feature {feature} of layer {layer}: {escaped(str(row['label']))}[/bold]")
         console.print(f"Rank {row['rank']} of {len(top)} reported {domain} features of the layer")
         _print_label(console, row)
     else:
@@ -61,9 +67,9 @@ def _number(value: Any, digits: int = 4) -> str:
 
 
 def _print_label(console: Console, row: dict[str, Any]) -> None:
-    console.print(f"Label by {plain(str(row['label_source']))}", end="")
+    console.print(f"Label by {escaped(str(row['label_source']))}", end="")
     if pd.notna(row["detection_auroc"]):
-        judge = plain(str(row["label_judge"]))
+        judge = escaped(str(row["label_judge"]))
         console.print(
             f"; detection AUROC {_number(row['detection_auroc'], 3)} "
             f"({_number(row['detection_low'], 3)} to {_number(row['detection_high'], 3)}) "
@@ -73,7 +79,7 @@ def _print_label(console: Console, row: dict[str, Any]) -> None:
         )
     if pd.notna(row["fuzzing_auroc"]):
         console.print(f"; fuzzing AUROC {_number(row['fuzzing_auroc'], 3)}", end="")
-    console.print(f"; {plain(str(row['label_note']))}" if pd.notna(row["label_note"]) else "")
+    console.print(f"; {escaped(str(row['label_note']))}" if pd.notna(row["label_note"]) else "")
 
 
 def _print_statistics(console: Console, row: dict[str, Any], domain: str) -> None:
@@ -104,20 +110,20 @@ def _print_statistics(console: Console, row: dict[str, Any], domain: str) -> Non
 
 def _print_evidence(console: Console, saved: Result, layer: int, feature: int) -> None:
     path = saved.output_dir / f"layer_{layer}" / EVIDENCE_FILE
-    one = read_evidence_file(path).get(feature)
-    if one is None:
-        raise damaged(path, f"nothing on feature {feature}")
-    shares = ", ".join(f"{token.token} {100 * token.share:.0f}%" for token in one.top_tokens)
-    console.print(f"Tokens with most activation: {plain(shares)}")
-    concepts = ", ".join(f"{entry.concept} {entry.preference:.2f}" for entry in one.concepts)
-    phrases = ", ".join(f"{entry.phrase} {entry.preference:.2f}" for entry in one.phrases)
+    stored = read_evidence_file(path).get(feature)
+    if stored is None:
+        raise damaged(path, f"no evidence on feature {feature}")
+    shares = ", ".join(f"{token.token} {100 * token.share:.0f}%" for token in stored.top_tokens)
+    console.print(f"Tokens with most activation: {escaped(shares)}")
+    concepts = ", ".join(f"{entry.concept} {entry.preference:.2f}" for entry in stored.concepts)
+    phrases = ", ".join(f"{entry.phrase} {entry.preference:.2f}" for entry in stored.phrases)
     for title, listed in (("Concepts", concepts), ("Phrases", phrases)):
-        console.print(f"{title} it prefers (lower bound of AUROC by sentence): {plain(listed or '-')}")
-    for title, tokens in (("Promotes", one.promoted), ("Suppresses", one.suppressed)):
+        console.print(f"{title} it prefers (lower bound of AUROC by sentence): {escaped(listed or '-')}")
+    for title, tokens in (("Promotes", stored.promoted), ("Suppresses", stored.suppressed)):
         if tokens:
-            console.print(f"{title} next: {plain(', '.join(repr(token.token) for token in tokens))}")
+            console.print(f"{title} next: {escaped(', '.join(repr(token.token) for token in tokens))}")
     for kind, title in KINDS.items():
-        examples = [example for example in one.examples if example.kind == kind]
+        examples = [example for example in stored.examples if example.kind == kind]
         if examples:
             console.print(f"\n[bold]{title}[/bold]")
         for example in examples:
@@ -125,18 +131,18 @@ def _print_evidence(console: Console, saved: Result, layer: int, feature: int) -
 
 
 def _print_example(console: Console, example: StoredExample) -> None:
-    console.print(f"[dim]{example.activation:.2f} {plain(example.side)}, {plain(example.half)}[/dim] ", end="")
+    console.print(f"[dim]{example.activation:.2f} {escaped(example.side)}, {escaped(example.half)}[/dim] ", end="")
     in_colour = console.is_terminal and console.color_system is not None
     console.print(_highlighted(example.tokens, example.activations, in_colour=in_colour))
 
 
 def _highlighted(tokens: list[str], activations: list[float], *, in_colour: bool) -> Text:
-    """The passage around its strongest token; strong tokens in colour, or where there is none in double brackets."""
+    """Cut out the tokens around the strongest one; strong tokens are coloured, without colour in double brackets."""
     highest = max(activations, default=0)
     peak = activations.index(highest) if activations else 0
     text = Text()
     for token, value in list(zip(tokens, activations, strict=True))[
-        max(0, peak - TOKENS_AROUND) : peak + TOKENS_AROUND
+        max(0, peak - TOKENS_AROUND_PEAK) : peak + TOKENS_AROUND_PEAK
     ]:
         token = printable(token.replace("\n", " "))
         if highest > 0 and value >= STRONG_SHARE * highest:

@@ -1,4 +1,4 @@
-"""What a person at the terminal sees: lines, progress with time left, and compact tables."""
+"""Output on the terminal: messages, progress bars with the time left, and compact tables."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,38 +16,39 @@ from stratalens.errors import printable
 from stratalens.progress import Advance
 from stratalens.report.saved import Result
 
-FEATURES_SHOWN = 10
-WIDTH_OF_FILES = 150
-"""Tables that go to a file or a pipe are this wide."""
-WIDTH_OF_NUMBERS = 96
-"""Columns before the label take this much."""
+MAX_FEATURES_SHOWN = 10
+FILE_WIDTH = 150
+"""Width, in characters, of tables that are written to a file or a pipe."""
+NUMBERS_WIDTH = 96
+"""Width, in characters, of the columns before the label."""
+MIN_LABEL_WIDTH = 12
 
 
-def plain(text: str) -> str:
-    """Text as the terminal shows it: neither markup nor control characters do anything."""
+def escaped(text: str) -> str:
+    """Escape rich's markup and control characters in a text, so that the terminal shows it as it is."""
     return escape(printable(text))
 
 
 class Terminal:
-    """Prints what a run tells; warnings and progress go to standard error."""
+    """Prints the messages of a run; warnings and progress bars go to standard error."""
 
     def __init__(self, quiet: bool = False):
         self.console = Console(quiet=quiet, highlight=False, soft_wrap=True)
         if not self.console.is_terminal:
-            self.console.width = WIDTH_OF_FILES
+            self.console.width = FILE_WIDTH
         self.errors = Console(quiet=quiet, highlight=False, stderr=True, soft_wrap=True)
 
     def say(self, message: str) -> None:
         """Print one line."""
-        self.console.print(plain(message))
+        self.console.print(escaped(message))
 
     def warn(self, message: str) -> None:
-        """Print one line, marked as a warning."""
-        self.errors.print(f"[yellow]Note:[/yellow] {plain(message)}")
+        """Print one line that starts with `Note:`."""
+        self.errors.print(f"[yellow]Note:[/yellow] {escaped(message)}")
 
     @contextmanager
     def track(self, title: str, rows: int | None) -> Iterator[Advance]:
-        """Show a bar with rows done, tokens a second and time left."""
+        """Show a progress bar with rows done, tokens per second and time left."""
         bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -72,12 +73,12 @@ class Terminal:
             yield advance
 
     def stage(self, name: str) -> None:
-        """Nothing to see: the bars tell where a run is."""
+        """Print nothing: the progress bars name the stages that take long."""
 
     def show_result(self, result: Result) -> None:
-        """Print the layer table, the top features, where the results are and what to type next."""
+        """Print the layer table, the top features, where the results are and a command to run next."""
         self.console.print(_layer_table(result))
-        self.console.print(_feature_table(result, max(12, self.console.width - WIDTH_OF_NUMBERS)))
+        self.console.print(_feature_table(result, max(MIN_LABEL_WIDTH, self.console.width - NUMBERS_WIDTH)))
         self.say(f"Results: {result.output_dir.resolve()}")
         for row in result.top_features.head(1).to_dict("records"):
             self.say(f"Next: stratalens show {quote(str(result.output_dir))} {row['layer']} {row['feature_number']}")
@@ -115,9 +116,9 @@ def _feature_table(result: Result, label_width: int) -> Table:
     for name in ("#", "Layer", "Feature", "Spec.", "95% interval", "% of norm", "AUROC", "Conf.", "Det."):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("Label", no_wrap=True)
-    for place, row in enumerate(result.top_features.head(FEATURES_SHOWN).to_dict("records"), 1):
+    for position, row in enumerate(result.top_features.head(MAX_FEATURES_SHOWN).to_dict("records"), 1):
         table.add_row(
-            str(place),
+            str(position),
             str(row["layer"]),
             str(row["feature_number"]),
             f"{row['specialization']:.3f}",
@@ -126,6 +127,6 @@ def _feature_table(result: Result, label_width: int) -> Table:
             f"{row['auroc']:.3f}",
             {True: "yes", False: "no"}.get(row["confirmed"], "-"),
             "-" if pd.isna(row["detection_auroc"]) else f"{row['detection_auroc']:.2f}",
-            plain(shorten(str(row["label"]), label_width, placeholder=" …")),
+            escaped(shorten(str(row["label"]), label_width, placeholder=" …")),
         )
     return table

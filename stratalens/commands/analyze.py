@@ -1,4 +1,4 @@
-"""The story of `analyze`: text and model in, ranked and labelled features out."""
+"""The steps of `analyze`: from text, model and SAEs to ranked and labelled features."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,11 +35,11 @@ def analyze(config: RunConfig, progress: Progress | None = None, *, started: flo
 
     Args:
         config: all options.
-        progress: is told how it gets on.
-        started: when the work began, as `time.perf_counter` counts; None for now.
+        progress: receives the progress reports; None for no reports.
+        started: `time.perf_counter()` at the beginning of the work; None for the time of this call.
 
     Raises:
-        StratalensError: the input or the output place is not usable; an earlier result is unchanged then.
+        StratalensError: the input or the output directory is not usable; an earlier result is then unchanged.
     """
     timed = TimedProgress(progress or NoProgress(), started)
     directory = Path(config.output_dir).expanduser()
@@ -87,18 +87,18 @@ def _analyze(config: RunConfig, work: WorkDirectories, progress: TimedProgress) 
 
 @contextmanager
 def _threads(number: int | None) -> Iterator[None]:
-    """While open, PyTorch uses so many threads of the CPU."""
-    before = torch.get_num_threads()
+    """Let PyTorch use this number of CPU threads inside the block; None for its own choice."""
+    number_before = torch.get_num_threads()
     if number is not None:
         torch.set_num_threads(number)
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(number_before)
 
 
 def _with_listed_layers(config: RunConfig) -> tuple[RunConfig, dict[int, list[int]] | None]:
-    """The configuration with the layers of the user's list of features, and that list, if there is one."""
+    """Read `--features`, if it is given: the configuration with its layers, and its latents by layer."""
     if config.features is None:
         return config, None
     listed = read_feature_list(config.features)

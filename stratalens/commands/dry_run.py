@@ -1,4 +1,4 @@
-"""Tell what a run would do and what it would take, without loading the weights."""
+"""Describe what a run would do and estimate its memory and time, without loading the weights of the model."""
 
 import time
 from itertools import islice
@@ -12,15 +12,20 @@ from stratalens.harvest.open_model import describe_model
 from stratalens.models.loading import choose_device, choose_dtype
 from stratalens.progress import Progress
 
-SAMPLED_ROWS = 500
+MAX_SAMPLED_ROWS = 500
+"""Rows that are tokenized to estimate the number of tokens of the whole text."""
 SUSTAINED_SHARE = 0.5
 """Share of the speed of one large matrix product that a forward pass sustains."""
 
 
 def dry_run(config: RunConfig, progress: Progress) -> list[str]:
-    """Lines that say what would run, how much memory and how much time it would take.
+    """Return lines that say what would run and how much memory and time it would take.
 
-    Time counts 2 x parameters x tokens operations at half the speed of a large matrix product measured here.
+    The estimate of time is 2 x parameters x tokens operations, at half the speed of a large matrix product that is
+    measured on this machine.
+
+    Raises:
+        StratalensError: the input is not usable.
     """
     inputs = find_inputs(config, progress)
     device = choose_device(config.device)
@@ -40,16 +45,16 @@ def dry_run(config: RunConfig, progress: Progress) -> list[str]:
 
 
 def count_tokens(inputs: RunInputs) -> int:
-    """Tokens of all rows that count, from the first few hundred of them."""
+    """Estimate the tokens of all rows that are kept, from the first `MAX_SAMPLED_ROWS` of them."""
     lengths = [
         sum(len(inputs.cutter.sequence(span)) for span in inputs.cutter.spans(row.text))
-        for row in islice(inputs.survey.select(inputs.corpus), SAMPLED_ROWS)
+        for row in islice(inputs.survey.select(inputs.corpus), MAX_SAMPLED_ROWS)
     ]
     return round(sum(lengths) / max(1, len(lengths)) * inputs.survey.kept_rows)
 
 
 def matrix_speed(device: torch.device, dtype: torch.dtype, size: int = 1024) -> float:
-    """Operations a second of a square matrix product, the best of several."""
+    """Measure the operations per second of a product of two `size` x `size` matrices, the best of five."""
     a = torch.ones(size, size, device=device, dtype=dtype)
     best = 0.0
     for _ in range(5):

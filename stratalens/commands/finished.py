@@ -1,4 +1,4 @@
-"""What commands on a finished result share: its evidence, read or collected again, and publishing it again."""
+"""Steps shared by the commands on a finished result: read its evidence or collect it again, publish it again."""
 
 from dataclasses import replace
 
@@ -19,25 +19,29 @@ from stratalens.report.saved import EVIDENCE_FOLDER, Findings, Result
 
 
 def load_evidence(result: Result) -> CollectedEvidence | None:
-    """The evidence kept with the result; None where it was made without examples."""
+    """Read the evidence stored with the result; None where the result was made without examples.
+
+    Raises:
+        ConfigError: the evidence is damaged.
+    """
     folder = result.output_dir / EVIDENCE_FOLDER
     layers = list(result.findings.top)
     if not all((folder / f"layer_{layer}.npz").is_file() for layer in layers):
         return None
     evidence = Evidence.load(folder, layers)
-    found = {
-        layer: read_lenses(result.output_dir / f"layer_{layer}" / EVIDENCE_FILE, one.features.tolist())
-        for layer, one in evidence.layers.items()
+    stored = {
+        layer: read_lenses(result.output_dir / f"layer_{layer}" / EVIDENCE_FILE, layer_evidence.features.tolist())
+        for layer, layer_evidence in evidence.layers.items()
     }
-    lenses = {layer: one for layer, one in found.items() if one is not None}
+    lenses = {layer: lenses_of_layer for layer, lenses_of_layer in stored.items() if lenses_of_layer is not None}
     return CollectedEvidence(evidence, lenses if len(lenses) == len(layers) else None)
 
 
 def collect_again(result: Result, config: RunConfig, findings: Findings, progress: Progress) -> CollectedEvidence:
-    """Read the text and run the model again, over the passages that evidence takes.
+    """Collect the evidence of these findings again: run the model over the passages that it is made of.
 
     Raises:
-        ConfigError: text or model are not what the result was made from.
+        ConfigError: the text or the model has changed since the result was made.
     """
     layers = tuple(str(layer) for layer in sorted(findings.top))
     config = config.model_copy(update={"layers": layers, "features": None})
@@ -60,7 +64,11 @@ def publish_again(
     evidence: Evidence,
     work: WorkDirectories,
 ) -> Result:
-    """Write the files of a finished result anew, with the evidence to keep; its harvest stays."""
+    """Rewrite the files of a finished result with new findings, labels and evidence; its harvest stays.
+
+    Returns:
+        the result with its new configuration, record and findings.
+    """
     hookpoints = {int(layer): sae["hookpoint"] for layer, sae in result.record["saes"].items()}
     settings = shown_settings(config, result.record["model"]["name"])
     findings = with_labels(findings, labelled)

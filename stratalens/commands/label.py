@@ -1,4 +1,4 @@
-"""Label a finished result again: by other concepts, another labelling model, other features; no new harvest."""
+"""Label a finished result again: with other concepts, another labelling model or other features; no new harvest."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -22,19 +22,19 @@ from stratalens.report.saved import Findings, Result, require_result
 
 
 def label(directory: Path, options: LabelConfig, progress: Progress | None = None) -> Result:
-    """Label the features of a finished result again and write its tables anew.
+    """Label the features of a finished result again and rewrite its tables.
 
-    The model is needed only for features that the result does not report, and where it was made without examples.
+    The base model is needed only for features that the result does not report and for a result without examples.
 
     Args:
-        directory: the result.
+        directory: the `output_dir` of a run.
         options: how to label.
-        progress: is told how it gets on.
+        progress: receives the progress reports; None for no reports.
 
     Raises:
         StratalensError: there is no such result, or an option or the labelling model is not usable.
     """
-    require_result(directory)  # before anything is made or locked
+    require_result(directory)  # before any file is created or locked
     with working_in(directory) as work, torch.inference_mode():
         return _label(load_result(directory), options, work, progress or NoProgress())
 
@@ -43,37 +43,37 @@ def _label(result: Result, options: LabelConfig, work: WorkDirectories, progress
     config = result.config.model_copy(update={name: getattr(options, name) for name in LabelConfig.model_fields})
     lexicon = load_lexicon(config.domain, config.lexicon)
     listed = None if config.features is None else read_feature_list(config.features)
-    findings = result.findings if listed is None else _with_listed(result, listed, config.rank_by)
+    findings = result.findings if listed is None else _add_listed(result, listed, config.rank_by)
     labeller = open_labeller(config, progress)
     collected = load_evidence(result)
-    if collected is None or not _holds_all(collected, findings):
+    if collected is None or not _covers_exactly(collected, findings):
         collected = collect_again(result, config, findings, progress)
     labelled = label_features(config, collected, findings.top, lexicon, labeller, progress, only=listed)
     if listed is not None:
-        labelled = _keeping_other_labels(result, labelled, listed)
+        labelled = _keep_other_labels(result, labelled, listed)
     return publish_again(result, config, findings, labelled, collected.evidence, work)
 
 
-def _with_listed(result: Result, listed: Mapping[int, Sequence[int]], rank_by: str) -> Findings:
-    """The findings with the listed features among the reported ones."""
+def _add_listed(result: Result, listed: Mapping[int, Sequence[int]], rank_by: str) -> Findings:
+    """Add the listed features to the reported ones."""
     latents, before = result.findings.latents, result.findings.top
     require_latents(listed, {layer: len(table) for layer, table in latents.items()})
-    picked = {
+    reported = {
         layer: list(dict.fromkeys([*table["feature_number"].tolist(), *listed.get(layer, ())]))
         for layer, table in before.items()
     }
-    top = reported_features(latents, picked, rank_by=rank_by, split=result.record["corpus"]["split"])
+    top = reported_features(latents, reported, rank_by=rank_by, split=result.record["corpus"]["split"])
     return replace(result.findings, top=top)
 
 
-def _keeping_other_labels(
+def _keep_other_labels(
     result: Result, labelled: LabelledFeatures, listed: Mapping[int, Sequence[int]]
 ) -> LabelledFeatures:
-    """The new labels of listed features, and of all others the labels that they had."""
+    """Replace the new labels of features that are not listed by the labels that they had before."""
     scored = {}
     for layer, rows in labelled.scored.items():
         before = result.findings.top[layer].set_index("feature_number")
-        features = labelled.text.evidence.layers[layer].features
+        features = labelled.annotated_evidence.evidence.layers[layer].features
         scored[layer] = [
             row
             if feature in listed.get(layer, ()) or feature not in before.index
@@ -83,6 +83,7 @@ def _keeping_other_labels(
     return replace(labelled, scored=scored)
 
 
-def _holds_all(collected: CollectedEvidence, findings: Findings) -> bool:
-    held = {layer: set(one.features.tolist()) for layer, one in collected.evidence.layers.items()}
-    return all(held[layer] == set(own) for layer, own in findings.features.items())
+def _covers_exactly(collected: CollectedEvidence, findings: Findings) -> bool:
+    """Whether the evidence is of the reported features and of no others."""
+    covered = {layer: set(evidence.features.tolist()) for layer, evidence in collected.evidence.layers.items()}
+    return all(covered[layer] == set(features) for layer, features in findings.features.items())

@@ -1,4 +1,4 @@
-"""Rank a finished result again: by another order, with other thresholds; no model, no text."""
+"""Rank a finished result again by another statistic or with other thresholds, without model and text."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -28,39 +28,44 @@ NOTE = "reported since the ranking changed; run `stratalens label RESULT_DIR` to
 
 
 def rank(directory: Path, options: RankConfig, progress: Progress | None = None) -> Result:
-    """Rank the features of a finished result again from its harvest and write its tables anew.
+    """Rank the features of a finished result again from its harvest and rewrite its tables.
 
-    Features that were reported before keep evidence and label; others wait for `label`.
+    Features that were reported before keep evidence and label; others stay unlabelled until `label` is run.
 
     Args:
-        directory: the result.
-        options: what to change.
-        progress: is told how it gets on.
+        directory: the `output_dir` of a run.
+        options: what to change; options that are None keep their values.
+        progress: receives the progress reports; None for no reports.
 
     Raises:
         StratalensError: there is no such result, or it is damaged.
     """
     progress = progress or NoProgress()
-    require_result(directory)  # before anything is made or locked
+    require_result(directory)  # before any file is created or locked
     with working_in(directory) as work, torch.inference_mode():
         before = load_result(directory)
-        given = {name: value for name, value in options.model_dump(exclude={"quiet"}).items() if value is not None}
-        config = before.config.model_copy(update=given)
-        findings = _ranked(before, config)
+        changed = {name: value for name, value in options.model_dump(exclude={"quiet"}).items() if value is not None}
+        config = before.config.model_copy(update=changed)
+        findings = _rank_again(before, config)
         stored = load_evidence(before) or collect_again(before, config, findings, progress)
-        collected = _for_features(stored, findings.features)
+        collected = _select_features(stored, findings.features)
         lexicon = load_lexicon(config.domain, config.lexicon)
         labelled = label_features(config, collected, findings.top, lexicon, None, progress)
-        known = {layer: set(one.features.tolist()) for layer, one in stored.evidence.layers.items()}
-        labelled = _keeping_labels(before, labelled, known)
-        result = publish_again(before, config, findings, labelled, _only(collected.evidence, known), work)
-    waiting = sum(feature not in known[layer] for layer, own in findings.features.items() for feature in own)
-    if waiting:
-        progress.warn(f"{waiting} features were not reported before: `stratalens label {directory}` labels them")
+        known = {layer: set(evidence.features.tolist()) for layer, evidence in stored.evidence.layers.items()}
+        labelled = _keep_labels(before, labelled, known)
+        result = publish_again(
+            before, config, findings, labelled, _drop_without_evidence(collected.evidence, known), work
+        )
+    reported = [(layer, feature) for layer, features in findings.features.items() for feature in features]
+    unlabelled = sum(feature not in known[layer] for layer, feature in reported)
+    if unlabelled:
+        progress.warn(
+            f"{unlabelled} features were not reported before; run `stratalens label {directory}` to label them"
+        )
     return result
 
 
-def _ranked(before: Result, config: RunConfig) -> Findings:
+def _rank_again(before: Result, config: RunConfig) -> Findings:
     norms = {layer: table["decoder_norm"].to_numpy() for layer, table in before.findings.latents.items()}
     ranking = rank_features(
         RankingInputs(before.harvest, norms),
@@ -72,35 +77,39 @@ def _ranked(before: Result, config: RunConfig) -> Findings:
     return Findings(ranking.top, ranking.latents, before.findings.facts)
 
 
-def _for_features(stored: CollectedEvidence, features: Mapping[int, Sequence[int]]) -> CollectedEvidence:
-    """What is stored of these features; nothing of those that were not reported before."""
-    nothing = FeatureLens([], [])
-    layers = {layer: stored.evidence.layers[layer].over(own) for layer, own in features.items()}
+def _select_features(stored: CollectedEvidence, features: Mapping[int, Sequence[int]]) -> CollectedEvidence:
+    """Select the stored evidence of these features; it is empty for features that were not reported before."""
+    empty_lens = FeatureLens([], [])
+    layers = {layer: stored.evidence.layers[layer].for_features(wanted) for layer, wanted in features.items()}
     lenses = None
     if stored.lenses is not None:
-        held = {
-            layer: dict(zip(stored.evidence.layers[layer].features.tolist(), own, strict=True))
-            for layer, own in stored.lenses.items()
+        lens_of = {
+            layer: dict(zip(stored.evidence.layers[layer].features.tolist(), lenses_of_layer, strict=True))
+            for layer, lenses_of_layer in stored.lenses.items()
         }
-        lenses = {layer: [held[layer].get(feature, nothing) for feature in own] for layer, own in features.items()}
+        lenses = {
+            layer: [lens_of[layer].get(feature, empty_lens) for feature in wanted] for layer, wanted in features.items()
+        }
     return CollectedEvidence(Evidence(stored.evidence.passages, layers), lenses)
 
 
-def _only(evidence: Evidence, known: Mapping[int, set[int]]) -> Evidence:
-    """The evidence without the features of which nothing was collected."""
+def _drop_without_evidence(evidence: Evidence, known: Mapping[int, set[int]]) -> Evidence:
+    """Remove the features without stored evidence."""
     layers = {
-        layer: one.over([feature for feature in one.features.tolist() if feature in known[layer]])
-        for layer, one in evidence.layers.items()
+        layer: layer_evidence.for_features(
+            [feature for feature in layer_evidence.features.tolist() if feature in known[layer]]
+        )
+        for layer, layer_evidence in evidence.layers.items()
     }
     return Evidence(evidence.passages, layers)
 
 
-def _keeping_labels(before: Result, labelled: LabelledFeatures, known: Mapping[int, set[int]]) -> LabelledFeatures:
-    """The labels that features had before; those without evidence wait for theirs."""
+def _keep_labels(before: Result, labelled: LabelledFeatures, known: Mapping[int, set[int]]) -> LabelledFeatures:
+    """Give features the labels that they had before; those without evidence get the note that they are unlabelled."""
     scored = {}
     for layer, rows in labelled.scored.items():
         table = before.findings.top[layer].set_index("feature_number")
-        features = labelled.text.evidence.layers[layer].features.tolist()
+        features = labelled.annotated_evidence.evidence.layers[layer].features.tolist()
         scored[layer] = [
             stored_label(table.loc[feature])
             if feature in table.index

@@ -1,4 +1,4 @@
-"""Write page and figures of a finished result again: no model, no text, nothing ranked or labelled anew."""
+"""Rewrite the report page and the figures of a finished result; nothing is ranked or labelled again."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -11,12 +11,15 @@ from stratalens.report.saved import Result, require_result
 
 
 def report(directory: Path) -> Result:
-    """Write page and figures of a finished result anew.
+    """Rewrite the report page and the figures of a finished result.
+
+    Args:
+        directory: the `output_dir` of a run.
 
     Raises:
         StratalensError: there is no such result, or it is damaged.
     """
-    require_result(directory)  # before anything is made or locked
+    require_result(directory)  # before any file is created or locked
     with working_in(directory) as work:
         result = load_result(directory)
         write_figures(result.tables, work.staging)

@@ -1,11 +1,11 @@
-"""The options of every command: frozen, validated once, the only home of defaults.
+"""The options of every command: frozen, validated once, the only place that defines defaults.
 
 May import: files. Main types: RunConfig, the options of an analysis; LabelConfig, RankConfig and ReportConfig, those of
 the commands on a finished result.
 """
 
 from stratalens.config.config_file import read_config_file
-from stratalens.config.layer_numbers import BRIEF_LAYERS, parse_layers
+from stratalens.config.layer_numbers import DEFAULT_LAYERS, parse_layers
 from stratalens.config.options import (
     RANK_METRICS,
     LabelConfig,
@@ -16,7 +16,7 @@ from stratalens.config.options import (
 from stratalens.config.validation import make_config, validated
 
 __all__ = [
-    "BRIEF_LAYERS",
+    "DEFAULT_LAYERS",
     "RANK_METRICS",
     "LabelConfig",
     "RankConfig",

@@ -1,4 +1,4 @@
-"""Layers as people write them: `4 10-12 16`, or `all`."""
+"""Parse the value of `--layers`: numbers and ranges such as `4 10-12 16`, or `all`."""
 
 import re
 from collections import Counter
@@ -6,17 +6,18 @@ from typing import Literal
 
 from stratalens.errors import ConfigError
 
-BRIEF_LAYERS = (4, 10, 16, 22, 28)
+DEFAULT_LAYERS = (4, 10, 16, 22, 28)
+"""Layers of the embedded model that are analysed when `--layers` is left out."""
 
-MAX_SHOWN = 10
-"""Values that a complaint repeats, at most."""
+MAX_LISTED_LAYERS = 10
+"""Layers that an error message lists."""
 
 
 def parse_layers(words: tuple[str, ...]) -> tuple[int, ...] | Literal["all"] | None:
-    """Layers named by words such as `4`, `10-12` or `all`, in rising order; None when no word is given.
+    """Parse words such as `4`, `10-12` or `all` into layers in ascending order; None when there is no word.
 
     Raises:
-        ConfigError: a word is no layer, or a layer is named twice.
+        ConfigError: a word is not a layer or a range, or a layer is named twice.
     """
     if not words:
         return None
@@ -29,10 +30,12 @@ def parse_layers(words: tuple[str, ...]) -> tuple[int, ...] | Literal["all"] | N
             raise ConfigError(f"layers: `{word}` is not a layer; write numbers and ranges such as 4 10-12, or all")
         first, last = int(match[1]), int(match[2] or match[1])
         if last < first:
-            raise ConfigError(f"layers: the range `{word}` runs backwards")
+            raise ConfigError(f"layers: the range `{word}` runs backwards; write the lower layer first")
         layers += range(first, last + 1)
     repeated = sorted(layer for layer, times in Counter(layers).items() if times > 1)
     if repeated:
-        named = ", ".join(map(str, repeated[:MAX_SHOWN])) + (", ..." if len(repeated) > MAX_SHOWN else "")
+        named = ", ".join(map(str, repeated[:MAX_LISTED_LAYERS])) + (
+            ", ..." if len(repeated) > MAX_LISTED_LAYERS else ""
+        )
         raise ConfigError(f"layers: {named} named more than once")
     return tuple(sorted(layers))

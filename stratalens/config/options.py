@@ -14,7 +14,7 @@ RankBy = Literal[
 ]
 RANK_METRICS: tuple[str, ...] = get_args(RankBy)
 MAX_COUNT = 2**31 - 1
-"""Largest count that an option takes."""
+"""Largest value of an option that counts something."""
 
 
 class LabelConfig(BaseModel):
@@ -23,27 +23,27 @@ class LabelConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
     labeling_model: str | None = None
-    """Language model that labels: a local directory or a Hub id run here, or the name of a model at
-    --labeling_endpoint. Default: none, labels come from the evidence alone."""
+    """Language model that writes the labels: a local directory or a Hub id, run on this machine, or the name of a model
+    at --labeling_endpoint. Default: none; labels are made from the evidence alone."""
     labeling_endpoint: str | None = None
-    """Address of an OpenAI-compatible server that labels, such as http://localhost:8000/v1. A key is read from
-    STRATALENS_API_KEY or OPENAI_API_KEY."""
+    """Address of an OpenAI-compatible server that runs the labelling model, such as http://localhost:8000/v1. The
+    API key is read from STRATALENS_API_KEY or OPENAI_API_KEY."""
     labeling_concurrency: int = Field(8, ge=1, le=256)
-    """Requests in flight at once."""
+    """Maximum number of requests that are sent at the same time."""
     labeling_timeout: float = Field(60, gt=0, le=3600)
     """Seconds to wait for one answer."""
     prompts: str | None = None
     """Directory with templates that replace the built-in prompts of the same name."""
     lexicon: tuple[str, ...] = ()
-    """YAML files of concepts and their terms, in place of the domain's built-in ones."""
+    """YAML files of concepts and their terms, used instead of the built-in ones of the domain."""
     features: str | None = None
     """File that lists (layer, latent) pairs to report instead of the best of each layer: a CSV with the columns
     layer and feature_number, or lines such as `16 163`."""
     no_examples: bool = False
-    """Keep every sentence of the corpus out of files and requests; labels come from tokens alone."""
+    """Keep every sentence of the corpus out of files and requests; labels are then made from tokens alone."""
     trust_remote_code: bool = False
-    """Run Python code that comes with the base model, with all your rights. Read it first. The `run.json` of an
-    earlier run never turns this on."""
+    """Run the Python code that comes with the base model. It runs with all your permissions, so read it first. The
+    `run.json` of an earlier run never turns this on."""
     quiet: bool = False
     """Print nothing but errors."""
 
@@ -54,15 +54,15 @@ class LabelConfig(BaseModel):
 
     @model_validator(mode="after")
     def _check_labels(self) -> "LabelConfig":
-        named = [self.labeling_model, self.labeling_endpoint, self.prompts, self.features, *self.lexicon]
-        if "" in named:
+        names = [self.labeling_model, self.labeling_endpoint, self.prompts, self.features, *self.lexicon]
+        if "" in names:
             raise ValueError("a path or an address is empty; leave the option out instead")
-        _require_names(named)
+        _require_valid_names(names)
         return self
 
     @field_validator("labeling_model", "prompts", "features", mode="before")
     @classmethod
-    def _label_path(cls, value: object) -> object:
+    def _label_path_as_text(cls, value: object) -> object:
         return str(value) if isinstance(value, Path) else value
 
 
@@ -78,22 +78,23 @@ class ReportConfig(BaseModel):
 class RankConfig(BaseModel):
     """Rank the features of a finished result again from its harvest, in seconds.
 
-    Needs neither the model nor the text. What is not given stays as it was.
-    Features that were not reported before wait for `stratalens label`.
+    Needs neither the model nor the text. Omitted options keep their values.
+    Run `stratalens label` to label features that were not reported before.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
     top_n: int | None = Field(None, ge=1)
-    """Features to report a layer."""
+    """Number of features to report per layer."""
     rank_by: RankBy | None = None
-    """What orders the features of a layer."""
+    """Statistic by which the features of a layer are ordered."""
     compare_layers_by: Literal["normalised", "raw"] | None = None
-    """What orders features and layers across layers."""
+    """How features of different layers, and layers, are compared: by specialization as a share of the norm of the
+    residual stream, or by raw specialization."""
     min_specialization: float | None = Field(None, ge=0)
-    """Least specialization (raw units) of a feature in the file of the best features across layers."""
+    """Minimum specialization, in raw units, of features in the file of the best features across layers."""
     top_features_n: int | None = Field(None, ge=1)
-    """Most features in the file of the best features across layers."""
+    """Maximum number of features in the file of the best features across layers."""
     quiet: bool = False
     """Print nothing but errors."""
 
@@ -110,70 +111,72 @@ class RunConfig(LabelConfig):
     revision: str | None = None
     """Revision (branch, tag or commit) of a base model on the Hub."""
     sae_model: str | None = None
-    """SAEs in sparsify's format: a local directory or a Hub id. Default: the ones shipped for the embedded model."""
+    """SAEs in sparsify's format: a local directory or a Hub id. Default: those shipped for the embedded model."""
     layers: tuple[str, ...] = ()
     """Layers to analyse, such as `4 10-12 16`, or `all`. Default: 4 10 16 22 28 with the embedded model, else every
     layer that the SAE folder has."""
     domain: str = "financial"
-    """Name of the domain: financial, medical and legal have built-in texts, any other needs --domain_data."""
+    """Name of the domain. financial, medical and legal have built-in texts; any other needs --domain_data."""
     domain_data: tuple[str, ...] = ()
-    """Domain texts: txt, jsonl, csv or parquet files, gz of these, directories or globs, here or at an address such as
-    s3://bucket/news/; or hf:DATASET_ID[:CONFIG]:SPLIT:COLUMN, a streamed dataset."""
+    """Domain texts: txt, jsonl, csv or parquet files, also compressed as .gz, directories or globs, local or at an
+    address such as s3://bucket/news/; or hf:DATASET_ID[:CONFIG]:SPLIT:COLUMN, a streamed dataset."""
     general_data: tuple[str, ...] = ()
-    """General texts to contrast with; as above. Default: the built-in ones."""
+    """General texts to compare with, in the same forms as --domain_data. Default: the built-in ones."""
     text_column: str = "text"
     """Column that holds the text in jsonl, csv and parquet files."""
     text_unit: Literal["auto", "line", "file"] = "auto"
-    """What a document is in plain-text files. `auto`: a line of a file, a file of a directory."""
+    """What counts as a document in plain-text files. `auto`: each line of a file, or each file of a
+    directory."""
     max_documents: int | None = Field(None, ge=3, le=MAX_COUNT)
-    """Use at most this many documents a side, chosen by hash."""
+    """Use at most this many documents per side, chosen by hash."""
     max_length: int = Field(256, ge=16, le=131_072)
     """Longest passage in tokens; longer documents are cut into several."""
     min_length: int = Field(8, ge=2, le=MAX_COUNT)
     """Skip documents of fewer tokens."""
     top_n: int = Field(30, ge=1, le=MAX_COUNT)
-    """Features to report a layer."""
+    """Number of features to report per layer."""
     min_specialization: float = Field(0.1, ge=0)
-    """Least specialization (raw units) of a feature in the file of the best features across layers."""
+    """Minimum specialization, in raw units, of features in the file of the best features across layers."""
     top_features_n: int = Field(50, ge=1, le=MAX_COUNT)
-    """Most features in the file of the best features across layers."""
+    """Maximum number of features in the file of the best features across layers."""
     rank_by: RankBy = "specialization"
-    """What orders the features of a layer."""
+    """Statistic by which the features of a layer are ordered."""
     compare_layers_by: Literal["normalised", "raw"] = "normalised"
-    """What orders features and layers across layers: specialization as a share of the residual stream, or raw."""
+    """How features of different layers, and layers, are compared: by specialization as a share of the norm of the
+    residual stream, or by raw specialization."""
     output_dir: str = "multi_layer_results"
-    """Where the results go."""
+    """Directory for the results."""
     batch_tokens: int = Field(4096, ge=16, le=MAX_COUNT)
-    """Tokens a batch, padding included."""
+    """Tokens per batch, padding included."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Number format of the base model. `auto`: bfloat16 where the hardware multiplies it natively."""
     load_in: Literal["8bit", "4bit"] | None = None
     """Quantise the blocks of the base model as they are loaded, by bitsandbytes, to fit a smaller GPU: activations are
     then those of the quantised model."""
     memory_gb: float | None = Field(None, gt=0)
-    """Gigabytes that model, SAEs and statistics may take: of the GPU, else of the machine. Layers that do not fit
-    together are read in several passes over the text. Default: 90% of what is free."""
+    """Gigabytes of memory that model, SAEs and statistics may take: of the GPU if there is one, otherwise of the
+    machine. Layers that do not fit together are read in several passes over the text. Default: 90% of what is free."""
     device: str = "auto"
-    """Where the model runs: `auto` takes cuda, mps or cpu, in this order."""
+    """Where the model runs: `auto` takes the first available of cuda, mps and cpu."""
     seed: int = Field(0, ge=0, lt=2**63)
     """Seed of the split into halves and of all samples."""
     harvest: Literal["reuse", "refresh"] = "reuse"
-    """Whether to go on with what an earlier run in --output_dir has read of the same text with the same model, SAEs
-    and settings, or to read everything anew."""
+    """`reuse`: continue with what an earlier run in --output_dir has read of the same text with the same model, SAEs
+    and settings. `refresh`: read everything again."""
     threads: int | None = Field(None, ge=1, le=1024)
-    """CPU threads of the model. Default: as many as PyTorch takes. Last bits depend on it."""
+    """CPU threads of the model. Default: PyTorch's own choice. The last digits of results depend on this number."""
     workers: Literal["local", "ray"] = "local"
-    """Who reads the text: this process, or actors on the Ray cluster at hand, one a GPU or one for every --threads
-    CPUs. Results are the same."""
+    """What reads the text: this process, or workers on a running Ray cluster, one per GPU or one per --threads CPUs.
+    Results are the same."""
     allow_poor_fit: bool = False
-    """Go on although an SAE does not seem to fit its layer."""
+    """Continue even if an SAE does not seem to fit its layer."""
     dry_run: bool = False
-    """Say what would run, with an estimate of memory and time, and stop."""
+    """Print what would run, with an estimate of memory and time, and stop."""
 
     @field_validator("layers", mode="before")
     @classmethod
     def _layer_words(cls, value: object) -> object:
-        """Words from `16`, `[4, 10]`, `4 10-12` or `all`, as Python callers and YAML files write them."""
+        """Split `16`, `[4, 10]`, `4 10-12` or `all`, as Python callers and YAML files write them, into words."""
         return tuple(part for word in _words(value) for part in (word.split() if isinstance(word, str) else [word]))
 
     @field_validator("domain_data", "general_data", mode="before")
@@ -183,7 +186,7 @@ class RunConfig(LabelConfig):
 
     @field_validator("base_model", "sae_model", "output_dir", mode="before")
     @classmethod
-    def _as_word(cls, value: object) -> object:
+    def _path_as_text(cls, value: object) -> object:
         return str(value) if isinstance(value, Path) else value
 
     @model_validator(mode="after")
@@ -192,34 +195,34 @@ class RunConfig(LabelConfig):
             raise ValueError(
                 f"domain: `{self.domain}` cannot name files; use letters, digits, _ and -, and not `general`"
             )
-        named = [self.base_model, self.sae_model, self.output_dir, *self.domain_data, *self.general_data]
-        if "" in named:
+        names = [self.base_model, self.sae_model, self.output_dir, *self.domain_data, *self.general_data]
+        if "" in names:
             raise ValueError("a path is empty; name a file or a directory (`.` is this one)")
-        _require_names([*named, self.revision])
+        _require_valid_names([*names, self.revision])
         if self.min_length > self.max_length:
             raise ValueError(f"min_length {self.min_length} exceeds max_length {self.max_length}")
         if self.batch_tokens < self.max_length:
             raise ValueError(f"batch_tokens {self.batch_tokens} is less than max_length {self.max_length}")
         if (self.base_model is None) != (self.sae_model is None):
             given, missing = ("sae_model", "base_model") if self.base_model is None else ("base_model", "sae_model")
-            raise ValueError(f"{given} was given without {missing}; the embedded default is used only as a pair")
+            raise ValueError(f"{given} was given without {missing}; give both, or neither to use the embedded pair")
         if re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", self.device) is None:
             raise ValueError(f"device: `{self.device}` is unknown; expected auto, cpu, mps, cuda or cuda:N")
         parse_layers(self.layers)
         return self
 
 
-def _require_names(named: Iterable[str | None]) -> None:
-    for name in filter(None, named):
+def _require_valid_names(names: Iterable[str | None]) -> None:
+    for name in filter(None, names):
         if "\0" in name:
-            raise ValueError("a path or an address holds a zero byte, which no name can")
+            raise ValueError("a path or an address contains a zero byte; remove it")
         try:
             name.encode()
-        except UnicodeEncodeError:  # the libraries that read and write tables take no other names
+        except UnicodeEncodeError:  # the libraries that read and write tables accept only such names
             raise ValueError(f"the name {name!a} is not UTF-8; rename it, or choose another") from None
 
 
 def _words(value: object) -> list[object]:
-    """One or several values as words; what is neither a word, a number nor a path is left for validation."""
+    """Turn one or several values into words; values other than words, integers and paths are left for validation."""
     several = list(value) if isinstance(value, list | tuple | range) else [value]
     return [str(item) if isinstance(item, int | Path) and not isinstance(item, bool) else item for item in several]

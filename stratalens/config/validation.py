@@ -1,4 +1,4 @@
-"""From options as they were given to a configuration, or to one line that names what is wrong."""
+"""Validate options into a configuration, or raise an error of one line that names every wrong option."""
 
 from collections.abc import Mapping
 from typing import TypeVar
@@ -8,7 +8,8 @@ from pydantic import BaseModel, ValidationError
 from stratalens.config.options import RunConfig
 from stratalens.errors import ConfigError
 
-MAX_SHOWN_CHARACTERS = 200
+MAX_VALUE_CHARACTERS = 200
+"""Longer option names and values are cut in error messages."""
 
 Options = TypeVar("Options", bound=BaseModel)
 
@@ -16,8 +17,12 @@ Options = TypeVar("Options", bound=BaseModel)
 def validated(kind: type[Options], options: Mapping[str, object]) -> Options:
     """Validate options into a configuration.
 
+    Args:
+        kind: the class of the configuration.
+        options: name -> value; options that are left out take their defaults.
+
     Raises:
-        ConfigError: an option is unknown or its value is out of range; the message names it.
+        ConfigError: an option is unknown or its value is out of range; the message names every such option.
     """
     try:
         return kind.model_validate(options)
@@ -26,21 +31,22 @@ def validated(kind: type[Options], options: Mapping[str, object]) -> Options:
 
 
 def _describe(detail) -> str:
+    """Turn one of pydantic's error details into a message of one line."""
     name = str(detail["loc"][0]) if detail["loc"] else ""
     message = str(detail["msg"]).removeprefix("Value error, ")
     if detail["type"] == "extra_forbidden":
-        return f"unknown option `{name[:MAX_SHOWN_CHARACTERS]}`"
+        return f"unknown option `{name[:MAX_VALUE_CHARACTERS]}`"
     message = message[0].lower() + message[1:]
     return f"{name}: {message} (got {_shortened(detail['input'])})" if name else message
 
 
 def _shortened(value: object) -> str:
-    """A value as a complaint shows it, however long it is."""
+    """Write a value for an error message; a long one is cut."""
     try:
-        shown = repr(value)
-    except ValueError:  # Python writes no number of more than 4,300 digits
+        text = repr(value)
+    except ValueError:  # Python refuses to print integers of more than 4,300 digits
         return "a number of thousands of digits"
-    return shown if len(shown) <= MAX_SHOWN_CHARACTERS else f"{shown[:MAX_SHOWN_CHARACTERS]}..."
+    return text if len(text) <= MAX_VALUE_CHARACTERS else f"{text[:MAX_VALUE_CHARACTERS]}..."
 
 
 def make_config(**options: object) -> RunConfig:

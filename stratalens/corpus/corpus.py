@@ -1,4 +1,4 @@
-"""The two sides of a contrast, the populations of their documents, and the files that they are read from."""
+"""The two sides of a contrast and the files that their rows are read from."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,6 +16,7 @@ class Corpus:
     """Files of both sides, and the name of their text column."""
 
     files: tuple[tuple[TextFile, ...], tuple[TextFile, ...]]
+    """Indexed by `Side`."""
     text_column: str
 
     @classmethod
@@ -24,22 +25,38 @@ class Corpus:
     ) -> "Corpus":
         """List the files of both sides.
 
+        Args:
+            domain: paths, addresses, directories, globs or `hf:` datasets of the domain side.
+            general: the same for the general side.
+            text_unit: what one document of a plain-text file is: `line`, `file` or `auto`.
+            text_column: the column of a jsonl, csv or parquet file that holds the text.
+
         Raises:
-            CorpusError: see `readers.find_files`.
+            CorpusError: see `text_files.find_files`.
         """
         return cls((tuple(find_files(domain, text_unit)), tuple(find_files(general, text_unit))), text_column)
 
     def rows(self) -> Iterator[tuple[Side, str, str]]:
-        """Stream (side, text, identity) of all rows, domain first; holds nothing of a row that it has given."""
+        """Yield (side, text, identity) of every row, the domain side first, and keep no reference to what was yielded.
+
+        The identity names the row's document: its `id` up to the first `#`, or the text itself where there is no `id`.
+
+        Raises:
+            CorpusError: a file cannot be read.
+        """
         for side in Side:
             yield from self.rows_of(side)
 
     def rows_of(self, side: Side) -> Iterator[tuple[Side, str, str]]:
-        """Stream the rows of one side, likewise."""
+        """Yield the rows of one side, in the form of `rows`.
+
+        Raises:
+            CorpusError: a file cannot be read.
+        """
         for file in self.files[side]:
-            yield from map(partial(_identified, side), read_rows(file, self.text_column))
+            yield from map(partial(_with_identity, side), read_rows(file, self.text_column))
 
 
-def _identified(side: Side, row: Row) -> tuple[Side, str, str]:
+def _with_identity(side: Side, row: Row) -> tuple[Side, str, str]:
     identity = row.identifier.split("#")[0] if row.identifier else ""
     return side, row.text, identity or row.text

@@ -1,4 +1,4 @@
-"""What a run says of its text, and what the text does not allow."""
+"""Messages about the text of a run: which files, how many documents, and warnings about them."""
 
 from stratalens.config.options import RunConfig
 from stratalens.corpus.corpus import Corpus
@@ -7,40 +7,42 @@ from stratalens.corpus.survey import Survey
 
 
 def describe_files(domain: str, corpus: Corpus) -> list[str]:
-    """A line a side: how many files, and what a document is in them."""
+    """One line per side: how many files it has, and what a document is in them."""
     lines = []
     for side, files in zip(Side, corpus.files, strict=True):
         units = sorted({file.unit for file in files})
-        shown = str(files[0].path) if len(files) == 1 else f"{len(files)} files"
-        lines.append(f"{side_name(domain, side).capitalize()} text: {shown} (a document is a {' or a '.join(units)})")
+        names = str(files[0].path) if len(files) == 1 else f"{len(files)} files"
+        lines.append(f"{side_name(domain, side).capitalize()} text: {names} (a document is a {' or a '.join(units)})")
     return lines
 
 
 def describe_survey(domain: str, survey: Survey) -> str:
-    """One line: documents a side, how they are split, what was left out."""
-    parts = []
+    """One line: documents on each side, how they are split, and how many rows were skipped and why."""
+    sides = []
     for side, counts in zip(Side, survey.counts, strict=True):
         halves = f"{counts.discovery_documents} discovery, {counts.confirmation_documents} confirmation"
-        out = {
+        skipped_rows = {
             "empty": counts.empty,
             "too short": counts.too_short,
             "duplicate": counts.duplicates,
             "beyond --max_documents": counts.beyond_max_documents,
         }
-        left = ", ".join(f"{number} {reason}" for reason, number in out.items() if number)
+        skipped = ", ".join(f"{number} {reason}" for reason, number in skipped_rows.items() if number)
         split = f" ({halves})" if survey.split else ""
-        parts.append(f"{counts.documents} {side_name(domain, side)}{split}" + (f", skipped {left}" if left else ""))
-    return "Documents: " + "; ".join(parts)
+        sides.append(
+            f"{counts.documents} {side_name(domain, side)}{split}" + (f", skipped {skipped}" if skipped else "")
+        )
+    return "Documents: " + "; ".join(sides)
 
 
 def corpus_warnings(config: RunConfig, survey: Survey) -> list[str]:
-    """What the documents at hand do not allow."""
-    found = []
+    """Warnings about shared texts and about too few documents to hold any back for confirmation."""
+    warnings = []
     if common := survey.counts[0].on_both_sides:
-        found.append(f"{common} texts stand on both sides and were dropped from both; mend the data if you can")
+        warnings.append(f"{common} texts are on both sides and were dropped from both; fix the data if you can")
     if not survey.split:
-        found.append(
-            "fewer than 10 documents a side in a half: nothing was held back, features were selected and estimated on "
-            "the same documents, estimates flatter them, and `confirmed` stays empty"
+        warnings.append(
+            "fewer than 10 documents per side in a half: no documents were held back; features were selected and "
+            "estimated on the same documents, so the estimates are too favourable, and `confirmed` stays empty"
         )
-    return found
+    return warnings

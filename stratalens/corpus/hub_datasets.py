@@ -1,4 +1,4 @@
-"""Rows of a Hugging Face dataset, streamed: the only module that imports `datasets`, and only when one is named."""
+"""Stream rows of Hugging Face datasets. The only module that imports `datasets`, and only when a dataset is read."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -9,20 +9,20 @@ from stratalens.corpus.remote import as_corpus_errors
 from stratalens.corpus.rows import ID_COLUMN, require_column
 from stratalens.errors import CorpusError
 
-PREFIX = "hf:"
-NAME_THE_TEXT = "name the text behind the last colon"
+DATASET_PREFIX = "hf:"
+TEXT_COLUMN_REMEDY = "give the text column after the last colon"
 
 
 class Cells(NamedTuple):
-    """What is taken of one row, as it stands there."""
+    """The cells of one row that are read, unconverted."""
 
     text: object
     identifier: object
-    """Value of the column `id`, None without one."""
+    """Value of the column `id`; None where the dataset has none."""
 
 
 class DatasetSplit(NamedTuple):
-    """A text column of a split of a dataset."""
+    """A text column in one split of a dataset, as `hf:DATASET_ID[:CONFIG]:SPLIT:COLUMN` names it."""
 
     dataset: str
     """Hub id, or a local directory in the Hub's layout."""
@@ -31,24 +31,24 @@ class DatasetSplit(NamedTuple):
     column: str
 
     def __str__(self) -> str:
-        return PREFIX + ":".join(part for part in self if part is not None)
+        return DATASET_PREFIX + ":".join(part for part in self if part is not None)
 
 
-def is_dataset(given: str | Path) -> bool:
-    """Whether this names a dataset and not a file."""
-    return str(given).startswith(PREFIX) and not str(given).startswith(PREFIX + "//")
+def is_dataset(path: str | Path) -> bool:
+    """Whether this names a dataset (`hf:...`) rather than a file."""
+    return str(path).startswith(DATASET_PREFIX) and not str(path).startswith(DATASET_PREFIX + "//")
 
 
-def parse_dataset(given: str) -> DatasetSplit:
-    """Read `hf:DATASET_ID[:CONFIG]:SPLIT:COLUMN`.
+def parse_dataset(name: str) -> DatasetSplit:
+    """Parse `hf:DATASET_ID[:CONFIG]:SPLIT:COLUMN`; a `~` in a local directory is expanded.
 
     Raises:
-        CorpusError: it is of another form.
+        CorpusError: the name has another form.
     """
-    parts = given.removeprefix(PREFIX).split(":")
+    parts = name.removeprefix(DATASET_PREFIX).split(":")
     if len(parts) not in (3, 4) or not all(parts):
         raise CorpusError(
-            f"{given}: expected hf:DATASET_ID:SPLIT:COLUMN or hf:DATASET_ID:CONFIG:SPLIT:COLUMN, "
+            f"{name}: expected hf:DATASET_ID:SPLIT:COLUMN or hf:DATASET_ID:CONFIG:SPLIT:COLUMN, "
             "such as hf:wikimedia/wikipedia:20231101.en:train:text"
         )
     config = parts[1] if len(parts) == 4 else None
@@ -56,31 +56,31 @@ def parse_dataset(given: str) -> DatasetSplit:
 
 
 class OpenSplit(NamedTuple):
-    """A split that was found and has the column."""
+    """A split that exists and has the text column."""
 
     split: DatasetSplit
     dataset: Any
     parquet_files: list[str]
-    """Addresses or paths of all its files where they are parquet, else empty: the library would read them a row group
-    at a time, whatever its settings."""
+    """Addresses or paths of all files of the split if all are parquet, else empty. Such files are read without the
+    library, which would hold a whole row group in memory whatever its settings."""
 
     def rows(self) -> Iterator[Cells]:
-        """Stream the rows, in the same order every time.
+        """Yield the rows, in the same order every time.
 
         Raises:
-            CorpusError: they cannot be read.
+            CorpusError: the dataset cannot be read.
         """
         rows = iter(self.dataset)
-        return map(partial(_cells, self.split), iter(partial(_next, rows, str(self.split)), None))
+        return map(partial(_cells, self.split), iter(partial(_next_row, rows, str(self.split)), None))
 
 
 def open_split(split: DatasetSplit) -> OpenSplit:
-    """Find a split of a dataset; its rows stay where they are.
+    """Find a split of a dataset and check its columns, without downloading its rows.
 
     Raises:
         CorpusError: the package is missing, the dataset cannot be read, or has no such config, split or column.
     """
-    library = _library()
+    library = _import_datasets()
     with as_corpus_errors(str(split), str(split)):
         builder = library.load_dataset_builder(split.dataset, split.config)
         dataset = builder.as_streaming_dataset(split.split)
@@ -89,17 +89,17 @@ def open_split(split: DatasetSplit) -> OpenSplit:
             dataset = dataset.select_columns([name for name in (split.column, ID_COLUMN) if name in names])
         files = list((builder.config.data_files or {}).get(split.split, []))
     if names is not None:
-        require_column(str(split), names, split.column, NAME_THE_TEXT)
+        require_column(str(split), names, split.column, TEXT_COLUMN_REMEDY)
     all_parquet = all(file.endswith(".parquet") for file in files)
     return OpenSplit(split, dataset, files if all_parquet else [])
 
 
-def _library() -> Any:
-    """The package, told to keep its progress bars and messages off the terminal: errors say the same in one line."""
+def _import_datasets() -> Any:
+    """Import `datasets` with its progress bars and log messages turned off: our errors report failures in one line."""
     try:
         import datasets
     except ImportError:
-        raise CorpusError("hf: datasets need a package of their own: pip install 'stratalens[datasets]'") from None
+        raise CorpusError("hf: datasets need the package `datasets`: pip install 'stratalens[datasets]'") from None
     import logging
 
     datasets.disable_progress_bars()
@@ -108,11 +108,11 @@ def _library() -> Any:
     return datasets
 
 
-def _next(rows: Iterator[dict[str, object]], shown: str) -> dict[str, object] | None:
-    with as_corpus_errors(shown, shown):
+def _next_row(rows: Iterator[dict[str, object]], split_name: str) -> dict[str, object] | None:
+    with as_corpus_errors(split_name, split_name):
         return next(rows, None)
 
 
 def _cells(split: DatasetSplit, row: dict[str, object]) -> Cells:
-    require_column(str(split), list(row), split.column, NAME_THE_TEXT)
+    require_column(str(split), list(row), split.column, TEXT_COLUMN_REMEDY)
     return Cells(row[split.column], row.get(ID_COLUMN))

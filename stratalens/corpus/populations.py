@@ -3,7 +3,7 @@
 from enum import IntEnum
 
 POPULATIONS = 4
-"""(domain or general) x (discovery or confirmation)."""
+"""Number of populations: 2 sides x 2 halves."""
 
 
 class Side(IntEnum):
@@ -26,5 +26,5 @@ def population(side: int, half: int) -> int:
 
 
 def side_name(domain: str, side: int) -> str:
-    """`financial` or `general`."""
+    """Name of a side in messages and results: the domain's own name, or `general`."""
     return domain if side == Side.DOMAIN else "general"

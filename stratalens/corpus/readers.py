@@ -1,7 +1,8 @@
-"""Readers of text: txt, jsonl, csv and parquet files, gz of these, here or behind an address, and streamed datasets.
+"""Readers of txt, jsonl, csv and parquet files, gzipped or not, local or behind an address, and of streamed datasets.
 
-All stream: a reader holds the document it is making and what that is made of, and nothing that it has given away. A
-generator's own variables would hold it until the next document is there, hence `map` where a loop would be usual.
+All readers stream: in memory are the document that is being read and its raw data, never one that was already yielded.
+The variables of a generator would keep the last document alive until the next one is read, so many loops are written
+with `map`.
 """
 
 import codecs
@@ -29,50 +30,51 @@ from stratalens.corpus.rows import (
 )
 from stratalens.errors import CorpusError
 
-LONGEST_FIELD = 10_000_000
-"""Characters of a CSV cell or line; a longer one is an unclosed quote. Python's CSV reader takes 4 bytes for each."""
+MAX_CSV_FIELD_CHARACTERS = 10_000_000
+"""A longer CSV cell or line is taken for an unclosed quote. Python's CSV reader needs 4 bytes per character."""
 BUFFER_BYTES = 2**20
-NAME_THE_TEXT = "name the text with --text_column"
+TEXT_COLUMN_REMEDY = "give the text column with --text_column"
 
 
 class TextFile(NamedTuple):
     """A file or a streamed dataset to read, and how."""
 
     path: Path | Url | DatasetSplit
-    """Its `str` is what may be printed."""
+    """Its `str` may be printed: it holds no credentials."""
     reader: Callable[["TextFile", str], Iterator[Row]]
     unit: str
-    """`line` or `file` for plain text, `row` for tables: what one document is."""
+    """What one document is: `line` or `file` in plain text, `row` in a table or dataset."""
 
 
 def read_rows(file: TextFile, text_column: str) -> Iterator[Row]:
-    """Stream the rows of one file.
+    """Yield the rows of one file.
 
     Raises:
-        CorpusError: unreadable, not UTF-8, broken or without the text column; the message names file and line.
+        CorpusError: the file is unreadable, not UTF-8, damaged or without the text column; the message names the file,
+            and the line where that is known.
     """
     try:
         yield from file.reader(file, text_column)
     except UnicodeDecodeError as error:
-        raise CorpusError(f"{file.path}: not UTF-8 text ({error.reason}); convert it, say with iconv") from None
+        raise CorpusError(f"{file.path}: not UTF-8 text ({error.reason}); convert it, for example with iconv") from None
     except (OSError, EOFError, zlib.error) as error:
-        reason = getattr(error, "strerror", None) or str(error) or "cut short"
+        reason = getattr(error, "strerror", None) or str(error) or "the file ends early"
         raise CorpusError(f"{file.path}: cannot be read: {reason}") from None
 
 
 @contextmanager
 def _open(file: TextFile) -> Iterator[io.BufferedIOBase]:
-    """The bytes of a file, unzipped."""
+    """Open a file for reading bytes, decompressed if it is gzipped."""
     assert not isinstance(file.path, DatasetSplit)
     with cast(io.BufferedReader, file.path.open("rb", BUFFER_BYTES)) as stream:
-        if _is_zipped(file.path):
+        if _is_gzipped(file.path):
             yield io.BufferedReader(gzip.GzipFile(fileobj=stream), BUFFER_BYTES)  # pyright: ignore[reportArgumentType]
         else:
             yield stream
 
 
 def _lines(file: TextFile) -> Iterator[tuple[int, str]]:
-    """Number and text of each line."""
+    """Yield the number and the stripped text of each line."""
     with _open(file) as stream:
         yield from iter(partial(_next_line, file, stream, count(1)), None)
 
@@ -85,13 +87,18 @@ def _next_line(file: TextFile, stream: io.BufferedIOBase, numbers: Iterator[int]
     try:
         text = str(memoryview(line)[start:], "utf-8")
     except UnicodeDecodeError:
-        raise CorpusError(f"{file.path}:{number}: not UTF-8 text; convert it, say with iconv") from None
+        raise CorpusError(f"{file.path}:{number}: not UTF-8 text; convert it, for example with iconv") from None
     del line
     return number, text.strip()
 
 
 def read_text_file(file: TextFile, text_column: str) -> Iterator[Row]:
-    """Stream the lines of a plain-text file, or the whole of it as one row."""
+    """Yield each line of a plain-text file as a row, or the whole file as one row if its unit is `file`.
+
+    Raises:
+        CorpusError: a line is not UTF-8 text.
+        UnicodeDecodeError: the whole file is not UTF-8 text; `read_rows` turns this and OSError into CorpusError.
+    """
     if file.unit == "file":
         yield Row(_whole_text(file).strip(), None)
     else:
@@ -99,7 +106,7 @@ def read_text_file(file: TextFile, text_column: str) -> Iterator[Row]:
 
 
 def _whole_text(file: TextFile) -> str:
-    """All of a file, decoded as it comes: its bytes and its text are never there at once."""
+    """Text of a whole file, decoded piece by piece so that bytes and text are never both in memory."""
     decoder = codecs.getincrementaldecoder("utf-8-sig")()
     with _open(file) as stream:
         pieces = [decoder.decode(piece) for piece in iter(partial(stream.read, BUFFER_BYTES), b"")]
@@ -119,29 +126,31 @@ def _json_cells(file: TextFile, text_column: str, number: int, line: str) -> tup
         record = json.loads(line)
     except (ValueError, RecursionError) as error:
         reason = error.msg if isinstance(error, json.JSONDecodeError) else "unreadable value"
-        raise CorpusError(f"{where}: not valid JSON ({reason}); one object a line is expected") from None
+        raise CorpusError(f"{where}: not valid JSON ({reason}); one object per line is expected") from None
     if not isinstance(record, dict):
         raise CorpusError(f"{where}: a JSON object was expected, found {type(record).__name__}")
-    require_column(where, list(record), text_column, NAME_THE_TEXT)
+    require_column(where, list(record), text_column, TEXT_COLUMN_REMEDY)
     return where, record[text_column], record.get(ID_COLUMN)
 
 
 def _read_csv(file: TextFile, text_column: str) -> Iterator[Row]:
-    csv.field_size_limit(LONGEST_FIELD)
+    csv.field_size_limit(MAX_CSV_FIELD_CHARACTERS)
     separator = "\t" if _kind(file.path) == ".tsv" else ","
     with _open(file) as stream, io.TextIOWrapper(stream, "utf-8-sig", newline="") as text:  # pyright: ignore[reportArgumentType]
         table = csv.DictReader(_csv_lines(file, text), delimiter=separator, strict=True)
         try:
             if table.fieldnames is None:
-                raise CorpusError(f"{file.path}: not a readable CSV file (No columns, the file is empty)")
-            require_column(str(file.path), table.fieldnames, text_column, NAME_THE_TEXT)
+                raise CorpusError(f"{file.path}: not a readable CSV file (no columns: the file is empty)")
+            require_column(str(file.path), table.fieldnames, text_column, TEXT_COLUMN_REMEDY)
             for record in table:
                 where = f"{file.path}:{table.line_num}"
                 if None in record:
-                    raise CorpusError(f"{where}: more cells than columns; quote the texts that hold a `{separator}`")
+                    raise CorpusError(
+                        f"{where}: more cells than columns; put texts that contain a `{separator}` in quotes"
+                    )
                 yield make_row(where, record[text_column], record.get(ID_COLUMN))
         except csv.Error as error:
-            remedy = _LONG_CELL if "field larger" in str(error) else ""
+            remedy = _LONG_CELL_REMEDY if "field larger" in str(error) else ""
             raise CorpusError(
                 f"{file.path}: not a readable CSV file (line {table.line_num}: {error}){remedy}"
             ) from None
@@ -149,19 +158,21 @@ def _read_csv(file: TextFile, text_column: str) -> Iterator[Row]:
 
 def _csv_lines(file: TextFile, text: io.TextIOWrapper) -> Iterator[str]:
     for number in count(1):
-        line = text.readline(LONGEST_FIELD + 1)
+        line = text.readline(MAX_CSV_FIELD_CHARACTERS + 1)
         if not line:
             return
-        if len(line) > LONGEST_FIELD:
-            raise CorpusError(f"{file.path}:{number}: a line of more than {LONGEST_FIELD:,} characters{_LONG_CELL}")
+        if len(line) > MAX_CSV_FIELD_CHARACTERS:
+            raise CorpusError(
+                f"{file.path}:{number}: a line of more than {MAX_CSV_FIELD_CHARACTERS:,} characters{_LONG_CELL_REMEDY}"
+            )
         yield line
 
 
-_LONG_CELL = "; close its quote, or keep texts as long as that in jsonl or parquet"
+_LONG_CELL_REMEDY = "; close its quote, or store such long texts as jsonl or parquet"
 
 
 def _read_parquet(file: TextFile, text_column: str) -> Iterator[Row]:
-    """Row by row; what is in memory is the page of the file that holds the row, unpacked, and not a row group."""
+    """Yield row by row. Only the page with the current row is in memory, decompressed, not its whole row group."""
     import pyarrow
     import pyarrow.parquet
 
@@ -169,7 +180,7 @@ def _read_parquet(file: TextFile, text_column: str) -> Iterator[Row]:
         with _open_seekable(file) as stream:
             table = pyarrow.parquet.ParquetFile(stream, buffer_size=BUFFER_BYTES, pre_buffer=False)
             columns = table.schema_arrow.names
-            require_column(str(file.path), columns, text_column, NAME_THE_TEXT)
+            require_column(str(file.path), columns, text_column, TEXT_COLUMN_REMEDY)
             wanted = [column for column in (text_column, ID_COLUMN) if column in columns]
             batches = table.iter_batches(batch_size=1, columns=wanted, use_threads=False)
             yield from starmap(make_row, map(partial(_parquet_cells, file, text_column), batches))
@@ -179,7 +190,7 @@ def _read_parquet(file: TextFile, text_column: str) -> Iterator[Row]:
 
 
 def _parquet_cells(file: TextFile, text_column: str, batch: Any) -> tuple[str, object, object]:
-    """The cells of a batch of one row; arrow keeps freed memory, which after a huge text is worth asking for."""
+    """Cells of a batch of one row. Arrow keeps the memory of freed batches; after a huge text it is released."""
     if batch.nbytes > BUFFER_BYTES:
         import pyarrow
 
@@ -190,9 +201,9 @@ def _parquet_cells(file: TextFile, text_column: str, batch: Any) -> tuple[str, o
 
 @contextmanager
 def _open_seekable(file: TextFile) -> Iterator[Any]:
-    """The bytes of a file for reading here and there; by way of a temporary file where its own stream only runs on."""
+    """Open a file as a seekable stream of bytes, copied into a temporary file where its own stream cannot seek."""
     with _open(file) as stream:
-        if stream.seekable() and not _is_zipped(file.path):
+        if stream.seekable() and not _is_gzipped(file.path):
             yield stream
         else:
             with tempfile.TemporaryFile() as copy:
@@ -202,7 +213,11 @@ def _open_seekable(file: TextFile) -> Iterator[Any]:
 
 
 def read_dataset(file: TextFile, text_column: str) -> Iterator[Row]:
-    """Rows of a dataset; it names its own text column."""
+    """Yield the rows of a streamed dataset; `text_column` is ignored, as the dataset's name gives its column.
+
+    Raises:
+        CorpusError: the dataset cannot be found or read, or lacks the column.
+    """
     assert isinstance(file.path, DatasetSplit)
     opened = open_split(file.path)
     if opened.parquet_files:
@@ -225,17 +240,17 @@ READABLE_KINDS = ", ".join(READERS) + " (or .gz of these)"
 
 
 def _kind(path: Path | Url | DatasetSplit) -> str:
-    """The ending that tells how a file is read, in lower case, `.gz` left out."""
+    """The suffix that selects the reader, in lower case and without a final `.gz`."""
     suffixes = [] if isinstance(path, DatasetSplit) else [suffix.lower() for suffix in path.suffixes]
     if suffixes and suffixes[-1] == ".gz":
         suffixes.pop()
     return suffixes[-1] if suffixes else ""
 
 
-def _is_zipped(path: Path | Url | DatasetSplit) -> bool:
+def _is_gzipped(path: Path | Url | DatasetSplit) -> bool:
     return not isinstance(path, DatasetSplit) and path.suffix.lower() == ".gz"
 
 
 def reader_of(path: Path | Url) -> Callable[[TextFile, str], Iterator[Row]] | None:
-    """The reader of files of this ending; None where there is none."""
+    """The reader for files with this suffix; None if there is none."""
     return READERS.get(_kind(path))

@@ -1,4 +1,4 @@
-"""Which rows of a corpus count, and which population each document belongs to: decided by hashes in one reading."""
+"""Decide by hashes, in one pass over a corpus, which rows count and which population each document belongs to."""
 
 import heapq
 from array import array
@@ -15,14 +15,14 @@ from stratalens.corpus.populations import Half, Side, population
 from stratalens.errors import CorpusError
 from stratalens.files.hashing import hash64
 
-SAMPLED_DOCUMENTS = 4096
-"""Documents a population whose values are kept one by one."""
-CALIBRATION_DOCUMENTS = 64
-"""Documents from which each layer's median norm and the self-check come."""
+MAX_SAMPLED_DOCUMENTS = 4096
+"""At most this many documents per population have their values kept individually."""
+MAX_CALIBRATION_DOCUMENTS = 64
+"""At most this many documents give each layer's median norm and the fit check of its SAE."""
 MIN_SPLIT_DOCUMENTS = 10
-"""With fewer documents a side in a half there is nothing to split."""
+"""With fewer documents in a half of either side the documents are not split."""
 MIN_DOCUMENTS = 3
-"""With fewer documents a side there is no variance worth the name."""
+"""A side with fewer documents gives no usable estimate of variance."""
 
 
 class DocumentRow(NamedTuple):
@@ -35,23 +35,23 @@ class DocumentRow(NamedTuple):
     """64-bit hash of the document's side and identity: its `id` up to `#`, else its text."""
     population: int
     sampled: bool
-    """Whether the document's values are kept one by one."""
+    """Whether the document's values are kept individually."""
 
 
 @dataclass(frozen=True)
 class SideCounts:
-    """What a first reading of one side found."""
+    """Counts of rows and documents of one side."""
 
     rows: int = 0
-    """Rows, lines or files in the corpus."""
+    """All rows, lines or files read."""
     empty: int = 0
     """Rows without text."""
     too_short: int = 0
     """Rows of fewer tokens than `min_length`."""
     duplicates: int = 0
-    """Rows whose exact text stood there before."""
+    """Rows whose exact text occurs earlier on the same side."""
     on_both_sides: int = 0
-    """Rows dropped because their exact text stands on the other side as well."""
+    """Rows dropped because their exact text is also on the other side."""
     beyond_max_documents: int = 0
     """Rows of documents that `max_documents` leaves out."""
     kept_rows: int = 0
@@ -63,29 +63,29 @@ class SideCounts:
 
 @dataclass(frozen=True)
 class Survey:
-    """The rows that count, known by their hashes alone after one reading: 17 bytes a row, whatever its length."""
+    """The rows that count, known by their hashes alone: 17 bytes per row, however long its text is."""
 
     content: UInt64[np.ndarray, "row"]
-    """Hashes of the texts that count, both sides, sorted, uint64."""
+    """Hash of each text that counts, of both sides, in rising order."""
     document: UInt64[np.ndarray, "row"]
     """Hash of each text's document."""
     membership: Int8[np.ndarray, "row"]
-    """Population of each text's document, int8."""
+    """Population of each text's document."""
     calibration: frozenset[int]
-    """Documents for calibration."""
+    """Documents used for calibration."""
     sample: frozenset[int]
-    """Documents whose values are kept one by one."""
+    """Documents whose values are kept individually."""
     split: bool
-    """False when there are too few documents to hold any back for confirmation: all are in the discovery half."""
+    """False if there are too few documents to hold any back for confirmation; all are then in the discovery half."""
     counts: tuple[SideCounts, SideCounts]
     characters: int
-    """Of all rows read, those that do not count included."""
+    """Characters of all rows read, those that do not count included."""
     digest: int
     """Hash over the texts that count and their populations."""
 
     @property
     def kept_rows(self) -> int:
-        """Rows that count, both sides."""
+        """Number of rows that count, of both sides."""
         return len(self.content)
 
     def texts_of(self, documents: frozenset[int]) -> frozenset[int]:
@@ -93,32 +93,36 @@ class Survey:
         return frozenset(self.content[np.isin(self.document, np.array(sorted(documents), dtype=np.uint64))].tolist())
 
     def select(self, corpus: Corpus, only: frozenset[int] | None = None) -> Iterator[DocumentRow]:
-        """Read the corpus again and yield each row that counts once; with `only`, the rows of these text hashes."""
+        """Read the corpus again and yield each row that counts once; with `only`, just those with these text hashes.
+
+        Raises:
+            CorpusError: a file cannot be read.
+        """
         pending = np.ones(len(self.content), dtype=bool)
-        wanted = len(pending) if only is None else len(only)
+        remaining = len(pending) if only is None else len(only)
         for side, text, identity in corpus.rows():
-            if wanted == 0:
+            if remaining == 0:
                 return
             content, document = hash64(text), hash64("document", int(side), identity)
-            at = int(np.searchsorted(self.content, np.uint64(content)))
-            known = at < len(pending) and self.content[at] == content and self.document[at] == document
-            if known and pending[at] and (only is None or content in only):
-                pending[at] = False
-                wanted -= 1
-                yield DocumentRow(text, content, document, int(self.membership[at]), document in self.sample)
-            del text, identity  # or a huge text would stay until the next one is there
+            index = int(np.searchsorted(self.content, np.uint64(content)))
+            counts = index < len(pending) and self.content[index] == content and self.document[index] == document
+            if counts and pending[index] and (only is None or content in only):
+                pending[index] = False
+                remaining -= 1
+                yield DocumentRow(text, content, document, int(self.membership[index]), document in self.sample)
+            del text, identity  # or a huge text would stay in memory until the next one is read
 
 
 @dataclass(frozen=True)
 class _SideRows:
-    """Rows of one side that still count, in the order of their texts' hashes, and what was found on the way."""
+    """Rows of one side that still count, sorted by the hashes of their texts, and the counts so far."""
 
     content: UInt64[np.ndarray, "row"]
     document: UInt64[np.ndarray, "row"]
     counts: SideCounts
     characters: int
 
-    def only(self, kept: np.ndarray) -> "_SideRows":
+    def where(self, kept: np.ndarray) -> "_SideRows":
         return replace(self, content=self.content[kept], document=self.document[kept])
 
 
@@ -140,45 +144,45 @@ def survey(
 ) -> Survey:
     """Read both sides once and decide which rows count and to which population each document belongs.
 
-    Every choice goes by hashes, so the order of rows and files does not matter.
+    Every choice depends on hashes alone, so the order of rows and files does not matter.
 
     Args:
-        corpus: what to read.
-        too_short: tells whether a text is too short to count.
-        max_documents: at most this many documents a side, the ones of smallest hash.
-        seed: of the split and of the sample.
+        corpus: the files of both sides.
+        too_short: returns whether a text is too short to count.
+        max_documents: at most this many documents per side, those with the smallest hashes; None keeps all.
+        seed: seed of the split and of the samples.
         on_row: called after each row read.
 
     Raises:
-        CorpusError: a side has too few documents to compare.
+        CorpusError: a file cannot be read, or a side has too few documents to compare.
     """
     sides = [_read_side(corpus, side, too_short, on_row) for side in Side]
-    sides = _without_common(*sides)
-    sides = [_limited(rows, max_documents, seed) for rows in sides]
+    sides = _drop_common_texts(*sides)
+    sides = [_apply_max_documents(rows, max_documents, seed) for rows in sides]
     splits = _splits([np.unique(rows.document) for rows in sides], seed)
-    split = any(np.any(one.halves == Half.CONFIRMATION) for one in splits)
+    split = any(np.any(side.halves == Half.CONFIRMATION) for side in splits)
     _require_documents(sides, splits)
-    content, document, membership = _in_order(sides, splits)
+    content, document, membership = _merge_sides(sides, splits)
     return Survey(
         content=content,
         document=document,
         membership=membership,
-        calibration=frozenset(first_by_hash(chain(*(one.documents for one in splits)), CALIBRATION_DOCUMENTS, seed)),
+        calibration=frozenset(first_by_hash(chain(*(s.documents for s in splits)), MAX_CALIBRATION_DOCUMENTS, seed)),
         sample=_sample(splits, seed),
         split=split,
-        counts=(_counted(sides[0], splits[0]), _counted(sides[1], splits[1])),
+        counts=(_final_counts(sides[0], splits[0]), _final_counts(sides[1], splits[1])),
         characters=sum(rows.characters for rows in sides),
         digest=hash64(content.tobytes(), document.tobytes(), membership.tobytes()),
     )
 
 
 def first_by_hash(documents: Iterable[int | np.integer], count: int, seed: int) -> list[int]:
-    """The documents of smallest hash: a sample that does not depend on their order."""
+    """The `count` documents with the smallest seeded hashes: a sample that does not depend on their order."""
     return heapq.nsmallest(count, map(int, documents), key=lambda document: hash64(seed, "sample", document))
 
 
 def _read_side(corpus: Corpus, side: Side, too_short: Callable[[str], bool], on_row: Callable[[], None]) -> _SideRows:
-    """One row a text; of several identities the one of smallest hash, so that the order of rows does not matter."""
+    """Read a side and keep one row per text: of several identities the one with the smallest hash, in any row order."""
     content, document = array("Q"), array("Q")
     rows = empty = short = characters = 0
     for _, text, identity in corpus.rows_of(side):
@@ -191,51 +195,51 @@ def _read_side(corpus: Corpus, side: Side, too_short: Callable[[str], bool], on_
         else:
             content.append(hash64(text))
             document.append(hash64("document", int(side), identity))
-        del text, identity  # or a huge text would stay until the next one is there
+        del text, identity  # or a huge text would stay in memory until the next one is read
         on_row()
     hashes = np.frombuffer(content, np.uint64), np.frombuffer(document, np.uint64)
-    first = _first_of_each(*hashes)
+    first = _first_row_of_each_text(*hashes)
     counts = SideCounts(rows=rows, empty=empty, too_short=short, duplicates=len(content) - len(first))
     return _SideRows(hashes[0][first], hashes[1][first], counts, characters)
 
 
-def _first_of_each(
+def _first_row_of_each_text(
     content: UInt64[np.ndarray, "row"], document: UInt64[np.ndarray, "row"]
 ) -> Int64[np.ndarray, "text"]:
-    """Places of the rows to keep, in the order of their texts' hashes."""
+    """Indices of the rows to keep, in the order of their texts' hashes."""
     order = np.lexsort((document, content))
     new = np.ones(len(order), dtype=bool)
     new[1:] = np.diff(content[order]) != 0
     return order[new]
 
 
-def _without_common(one: _SideRows, other: _SideRows) -> list[_SideRows]:
-    """Both sides without the texts that stand on both."""
-    common = one.content[_member(one.content, other.content)]
+def _drop_common_texts(domain: _SideRows, general: _SideRows) -> list[_SideRows]:
+    """Drop the texts that are on both sides from both."""
+    common = domain.content[_is_member(domain.content, general.content)]
     return [
-        replace(rows.only(~_member(rows.content, common)), counts=replace(rows.counts, on_both_sides=len(common)))
-        for rows in (one, other)
+        replace(rows.where(~_is_member(rows.content, common)), counts=replace(rows.counts, on_both_sides=len(common)))
+        for rows in (domain, general)
     ]
 
 
-def _member(values: UInt64[np.ndarray, "value"], among: UInt64[np.ndarray, "entry"]) -> Bool[np.ndarray, "value"]:
-    """Whether each value is among sorted ones; takes less memory than `np.isin`."""
-    if not len(among):
+def _is_member(values: UInt64[np.ndarray, "value"], entries: UInt64[np.ndarray, "entry"]) -> Bool[np.ndarray, "value"]:
+    """Whether each value is among the sorted entries; takes less memory than `np.isin`."""
+    if not len(entries):
         return np.zeros(len(values), dtype=bool)
-    return among[np.minimum(np.searchsorted(among, values), len(among) - 1)] == values
+    return entries[np.minimum(np.searchsorted(entries, values), len(entries) - 1)] == values
 
 
-def _limited(rows: _SideRows, max_documents: int | None, seed: int) -> _SideRows:
+def _apply_max_documents(rows: _SideRows, max_documents: int | None, seed: int) -> _SideRows:
     documents = np.unique(rows.document)
     if max_documents is None or len(documents) <= max_documents:
         return rows
     chosen = np.sort(np.array(first_by_hash(documents, max_documents, seed), dtype=np.uint64))
-    kept = rows.only(_member(rows.document, chosen))
+    kept = rows.where(_is_member(rows.document, chosen))
     return replace(kept, counts=replace(rows.counts, beyond_max_documents=len(rows.content) - len(kept.content)))
 
 
 def _splits(documents: list[UInt64[np.ndarray, "_"]], seed: int) -> list[_Split]:
-    """Halves by hash; with too few documents in any, all are in the discovery half."""
+    """Assign documents to halves by hash; if any half of a side has too few, all go into the discovery half."""
     halves = [
         np.fromiter((hash64(seed, "half", int(document)) & 1 for document in own), np.int8, len(own))
         for own in documents
@@ -247,18 +251,18 @@ def _splits(documents: list[UInt64[np.ndarray, "_"]], seed: int) -> list[_Split]
 
 def _sample(splits: list[_Split], seed: int) -> frozenset[int]:
     return frozenset(
-        number
-        for one in splits
+        document
+        for side in splits
         for half in Half
-        for number in first_by_hash(one.documents[one.halves == half], SAMPLED_DOCUMENTS, seed)
+        for document in first_by_hash(side.documents[side.halves == half], MAX_SAMPLED_DOCUMENTS, seed)
     )
 
 
-def _in_order(sides: list[_SideRows], splits: list[_Split]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Texts, documents and populations of both sides in the order of the texts' hashes."""
+def _merge_sides(sides: list[_SideRows], splits: list[_Split]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Texts, documents and populations of both sides, sorted by the texts' hashes."""
     memberships = [
-        np.int8(population(side, 0)) + one.halves[np.searchsorted(one.documents, rows.document)]
-        for side, rows, one in zip(Side, sides, splits, strict=True)
+        np.int8(population(side, 0)) + split.halves[np.searchsorted(split.documents, rows.document)]
+        for side, rows, split in zip(Side, sides, splits, strict=True)
     ]
     content = np.concatenate([rows.content for rows in sides])
     order = np.argsort(content)
@@ -266,7 +270,7 @@ def _in_order(sides: list[_SideRows], splits: list[_Split]) -> tuple[np.ndarray,
     return content[order], document, np.concatenate(memberships)[order]
 
 
-def _counted(rows: _SideRows, split: _Split) -> SideCounts:
+def _final_counts(rows: _SideRows, split: _Split) -> SideCounts:
     return replace(
         rows.counts,
         kept_rows=len(rows.content),
@@ -277,21 +281,14 @@ def _counted(rows: _SideRows, split: _Split) -> SideCounts:
 
 
 def _require_documents(sides: list[_SideRows], splits: list[_Split]) -> None:
-    for side, rows, one in zip(Side, sides, splits, strict=True):
-        if len(one.documents) >= MIN_DOCUMENTS:
+    for side, rows, split in zip(Side, sides, splits, strict=True):
+        if len(split.documents) >= MIN_DOCUMENTS:
             continue
         counts = rows.counts
-        dropped = [
-            f"{number} {reason}"
-            for number, reason in (
-                (counts.empty, "empty"),
-                (counts.too_short, "too short"),
-                (counts.on_both_sides, "on both sides"),
-            )
-            if number
-        ]
-        detail = f" ({counts.rows} rows read: {', '.join(dropped)})" if dropped else f" ({counts.rows} rows read)"
+        dropped = {"empty": counts.empty, "too short": counts.too_short, "on both sides": counts.on_both_sides}
+        reasons = ", ".join(f"{number} {reason}" for reason, number in dropped.items() if number)
+        detail = f" ({counts.rows} rows read: {reasons})" if reasons else f" ({counts.rows} rows read)"
         raise CorpusError(
-            f"{len(one.documents)} usable documents on the {side.name.lower()} side{detail}; "
-            f"at least {MIN_DOCUMENTS} a side are needed"
+            f"{len(split.documents)} usable documents on the {side.name.lower()} side{detail}; "
+            f"at least {MIN_DOCUMENTS} per side are needed"
         )

@@ -1,4 +1,4 @@
-"""Collect the evidence of some features: passages, a second pass of the model over them, and the logit lens."""
+"""Collect evidence for some features: choose passages, run the model over them, and compute the logit lens."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -32,11 +32,11 @@ from stratalens.saes.hookpoint import LayerProbe
 
 
 class CollectedEvidence(NamedTuple):
-    """What fires features and what they promote: all that takes the model to find out."""
+    """What fires features and which tokens they promote: everything about them that needs the model."""
 
     evidence: Evidence
     lenses: dict[int, list[FeatureLens]] | None
-    """Layer -> the lens of each feature; None where the model's head is unknown."""
+    """Layer -> the logit lens of each feature; None where the final norm or the unembedding of the model is unknown."""
 
 
 def collect_evidence(
@@ -50,17 +50,21 @@ def collect_evidence(
     """Read the strongest passages of the features and a sample of all text, token by token.
 
     Args:
-        config: of the run.
+        config: options of the run.
         inputs: its text, SAEs and tokenizer.
-        opened: its model.
+        opened: its loaded model.
         features: layer -> reported features.
-        locations: of the strongest passages of the features.
-        progress: is told how it gets on.
+        locations: where the strongest passages of the features are.
+        progress: receives counts of passages and tokens.
+
+    Raises:
+        CapacityError: a single passage does not fit into memory.
+        ModelError: the head of the model cannot be loaded.
     """
     progress.stage("evidence")
     sampled = sample_texts(inputs.survey, config.seed)
     passages = read_passages(inputs.corpus, inputs.survey, inputs.cutter, locations, sampled)
-    with progress.track("Gathering evidence", len(passages) * len(opened.passes)) as advance:
+    with progress.track("Collecting evidence", len(passages) * len(opened.passes)) as advance:
         evidence = read_evidence(
             opened.model,
             (list(opened.probes(layers).values()) for layers in opened.passes),
@@ -80,15 +84,17 @@ def collect_evidence(
 
 
 class FiredEntries(NamedTuple):
-    """The tokens of one batch on which reported features fire; many, hence the narrow numbers."""
+    """The tokens of one batch on which reported features fire; in 32 bits, because there are many."""
 
     token: Int32[np.ndarray, "entry"]
+    """Index among the tokens of all passages."""
     column: Int32[np.ndarray, "entry"]
+    """Index among the layer's reported features."""
     activation: Float32[np.ndarray, "entry"]
 
 
 class _LayerReader:
-    """Picks the activations of some latents out of what one layer's SAE reads."""
+    """Collects the activations of some latents of one layer, batch by batch."""
 
     def __init__(self, probe: LayerProbe, features: Sequence[int], device: torch.device):
         self.probe = probe
@@ -105,15 +111,22 @@ class _LayerReader:
         module_input: Float[Tensor, "batch seq d_model"],
         module_output: Float[Tensor, "batch seq d_model"],
     ) -> FiredEntries:
-        """Encode the kept positions of one batch."""
+        """Encode the kept positions of one batch, and keep the entries of the features.
+
+        Args:
+            batch: the batch on the device.
+            first_token: index of each row's first token among the tokens of all passages.
+            module_input: input of the hooked module.
+            module_output: its output.
+        """
         hidden, _, keep = self.probe.read(batch, module_input, module_output)
         row, position = keep.nonzero(as_tuple=True)
         latents = self.probe.sae.encode(hidden[row, position])
         column = self.column[latents.indices]
         fired = (column >= 0) & (latents.values > 0)
         token = (first_token[row] + position)[:, None].expand(column.shape)
-        picked = token[fired].int(), column[fired].int(), latents.values[fired].float()
-        return FiredEntries(*(one.cpu().numpy() for one in picked))
+        entries = token[fired].int(), column[fired].int(), latents.values[fired].float()
+        return FiredEntries(*(tensor.cpu().numpy() for tensor in entries))
 
 
 def read_evidence(
@@ -130,18 +143,23 @@ def read_evidence(
 
     Args:
         model: the decoder, cut after the deepest probed block.
-        passes: what is read, some layers at a time.
+        passes: groups of probes; the passages are read once for each group.
         features: layer -> its reported features.
         passages: what to read.
         special_ids: tokens that never count.
-        batch_tokens: tokens a batch, padding included.
-        on_batch: called with the passages and tokens of each batch done.
+        batch_tokens: maximum tokens per batch, padding included.
+        on_batch: called with the numbers of passages and tokens of each finished batch.
+
+    Raises:
+        CapacityError: a single passage does not fit into memory.
     """
     starts = first_tokens(passages)
     layers: dict[int, LayerEvidence] = {}
     for probes in passes:
         readers = _read_pass(model, probes, features, passages, special_ids, batch_tokens, on_batch)
-        layers |= {one.probe.layer: _joined(one, features[one.probe.layer], int(starts[-1])) for one in readers}
+        for reader in readers:
+            layer = reader.probe.layer
+            layers[layer] = _join_parts(reader, features[layer], int(starts[-1]))
     return Evidence(list(passages), layers)
 
 
@@ -154,7 +172,7 @@ def _read_pass(
     batch_tokens: int,
     on_batch: Callable[[int, int], None],
 ) -> list[_LayerReader]:
-    """Readers of some layers, each with what it picked."""
+    """Run the model over the passages once; return a reader per layer, with the entries that it collected."""
     starts = first_tokens(passages)
     device = probes[0].sae.encoder_weight.device
     readers = [_LayerReader(probe, features[probe.layer], device) for probe in probes]
@@ -163,26 +181,26 @@ def _read_pass(
     def read_batch(cpu_batch: TokenBatch) -> dict[int, FiredEntries]:
         batch = cpu_batch.to(device)
         first = torch.from_numpy(starts[batch.rows]).to(device)
-        found: dict[int, FiredEntries] = {}
+        entries: dict[int, FiredEntries] = {}
 
         def consumer(reader: _LayerReader, module_input: Tensor, module_output: Tensor) -> None:
-            found[reader.probe.layer] = reader.pick(batch, first, module_input, module_output)
+            entries[reader.probe.layer] = reader.pick(batch, first, module_input, module_output)
 
-        with hooked(model, {one.probe.sae.hookpoint: partial(consumer, one) for one in readers}):
+        with hooked(model, {reader.probe.sae.hookpoint: partial(consumer, reader) for reader in readers}):
             forward(model, batch.input_ids)
-        return found
+        return entries
 
     for batch in pack_batches([passage.token_ids for passage in passages], batch_tokens, special_ids):
-        for found in runner.run(batch, read_batch):
+        for entries in runner.run(batch, read_batch):
             for reader in readers:
-                reader.parts.append(found[reader.probe.layer])
+                reader.parts.append(entries[reader.probe.layer])
         on_batch(len(batch.rows), batch.tokens)
     return readers
 
 
-def _joined(reader: _LayerReader, features: Sequence[int], tokens: int) -> LayerEvidence:
+def _join_parts(reader: _LayerReader, features: Sequence[int], tokens: int) -> LayerEvidence:
     token, column, value = (np.concatenate([part[i] for part in reader.parts]) for i in range(3))
-    reader.parts.clear()  # while those of the next layers are still held
+    reader.parts.clear()  # free them before the next layer is joined
     shape = (tokens, len(features))
     return LayerEvidence(
         np.asarray(features, dtype=np.int64), sparse.coo_array((value, (token, column)), shape=shape).tocsc()
@@ -192,12 +210,15 @@ def _joined(reader: _LayerReader, features: Sequence[int], tokens: int) -> Layer
 def summarise_harvest(
     files: Mapping[int, HarvestFile], fvu: Mapping[int, float], features: Mapping[int, Sequence[int]]
 ) -> tuple[HarvestSummary, set[PassageLocation]]:
-    """What the harvest says of layers and text, and where the strongest passages of some features are.
+    """Summarise the harvest, and find the locations of the strongest passages of some features.
 
     Args:
-        files: layer -> its harvest, of which one at a time is in memory.
-        fvu: layer -> FVU of its SAE.
+        files: layer -> its harvest on disk; one at a time is loaded.
+        fvu: layer -> fraction of variance unexplained by its SAE.
         features: layer -> features.
+
+    Raises:
+        OutputError: the harvest of a layer is missing or damaged.
     """
     layers, split, locations = {}, {}, set()
     totals = (np.zeros(POPULATIONS, np.int64),) * 3

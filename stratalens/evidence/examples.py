@@ -1,4 +1,4 @@
-"""Which passages are shown for a feature: the strongest, some that fire less, and near misses."""
+"""Choose the passages shown for a feature: the strongest, some with smaller activations, and near misses."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -12,24 +12,25 @@ from stratalens.evidence.evidence import Evidence
 from stratalens.evidence.passages import Passage
 from stratalens.evidence.similarity import PassageSet
 
-TOP = 4
-"""Strongest passages of each side and half."""
+TOP_PER_POPULATION = 4
+"""Strongest passages shown of each side and half."""
 QUANTILES = (0.75, 0.5, 0.25)
-"""Where among the passages of a side that fire, by their strongest token, the sampled ones stand."""
-NEAR_MISSES = 2
-"""Of each half."""
+"""Quantiles, among the passages of a side in which the feature fires, at which further passages are shown."""
+NEAR_MISSES_PER_HALF = 2
+"""Near misses shown of each half."""
 
 
 class ExampleChoice(NamedTuple):
-    """A passage shown for a feature."""
+    """A passage that is chosen to be shown for a feature."""
 
     passage: int
+    """Index among all passages of the evidence."""
     kind: str
-    """`top`, `quantile` or `near_miss`: a domain passage much like the strongest in which the feature does not fire."""
+    """`top`, `quantile` or `near_miss` (a domain passage similar to the strongest, but without activation)."""
     quantile: float | None
-    """Share of the side's firing passages that are weaker; None at near misses."""
+    """Share of the side's firing passages with a smaller maximum; None for near misses."""
     activation: float
-    """Maximum over the passage."""
+    """Maximum activation in the passage."""
 
 
 def choose_examples(
@@ -38,27 +39,27 @@ def choose_examples(
     """Choose the passages of one feature.
 
     Args:
-        passages: all there are.
-        maxima: the feature's largest activation in each.
-        sets: the passages of each half.
+        passages: all passages of the evidence.
+        maxima: the feature's maximum activation in each of them.
+        sets: half -> its passages.
     """
     population = np.array([passage.population for passage in passages])
     strongest = list(_strongest(maxima, population))
-    shown = {one.passage for one in strongest}
+    shown = {choice.passage for choice in strongest}
     chosen = [*strongest, *_sampled(maxima, population, shown)]
-    shown |= {one.passage for one in chosen}
+    shown |= {choice.passage for choice in chosen}
     return [*chosen, *(miss for half in Half for miss in _near_misses(maxima, sets[half], shown))]
 
 
-def _quantile(maxima: np.ndarray, firing: np.ndarray, at: int | np.integer) -> float:
-    return float((maxima[firing] < maxima[at]).mean())
+def _quantile(maxima: np.ndarray, firing: np.ndarray, passage: int | np.integer) -> float:
+    return float((maxima[firing] < maxima[passage]).mean())
 
 
 def _strongest(maxima: np.ndarray, population: Int[np.ndarray, "passage"]) -> Iterator[ExampleChoice]:
     for p in range(POPULATIONS):
         own = np.flatnonzero((population == p) & (maxima > 0))
         firing = np.flatnonzero((population // 2 == p // 2) & (maxima > 0))
-        for at in own[np.argsort(-maxima[own], kind="stable")][:TOP]:
+        for at in own[np.argsort(-maxima[own], kind="stable")][:TOP_PER_POPULATION]:
             yield ExampleChoice(int(at), "top", _quantile(maxima, firing, at), float(maxima[at]))
 
 
@@ -73,54 +74,61 @@ def _sampled(maxima: np.ndarray, population: Int[np.ndarray, "passage"], shown: 
             yield ExampleChoice(at, "quantile", _quantile(maxima, firing, at), float(maxima[at]))
 
 
-def _near_misses(maxima: np.ndarray, own: PassageSet, shown: set[int]) -> Iterator[ExampleChoice]:
-    value = maxima[own.numbers]
-    strong = np.flatnonzero((value > 0) & (own.side == Side.DOMAIN))
-    strong = strong[np.argsort(-value[strong], kind="stable")][:TOP]
+def _near_misses(maxima: np.ndarray, half: PassageSet, shown: set[int]) -> Iterator[ExampleChoice]:
+    value = maxima[half.numbers]
+    strong = np.flatnonzero((value > 0) & (half.side == Side.DOMAIN))
+    strong = strong[np.argsort(-value[strong], kind="stable")][:TOP_PER_POPULATION]
     if len(strong) == 0:
         return
-    silent = np.flatnonzero((value == 0) & (own.side == Side.DOMAIN))
-    similarity = own.similarity(strong)
-    for at in silent[np.argsort(-similarity[silent], kind="stable")][:NEAR_MISSES]:
-        if int(own.numbers[at]) not in shown:
-            yield ExampleChoice(int(own.numbers[at]), "near_miss", None, 0.0)
+    silent = np.flatnonzero((value == 0) & (half.side == Side.DOMAIN))
+    similarity = half.similarity(strong)
+    for at in silent[np.argsort(-similarity[silent], kind="stable")][:NEAR_MISSES_PER_HALF]:
+        if int(half.numbers[at]) not in shown:
+            yield ExampleChoice(int(half.numbers[at]), "near_miss", None, 0.0)
 
 
 class Example(NamedTuple):
-    """A passage shown for a feature, with what the feature does on each of its tokens."""
+    """A passage shown for a feature, with the feature's activation on each token."""
 
     choice: ExampleChoice
     side: Side
     half: Half
     text: str
     tokens: list[str]
-    """Pieces of the text in order, special tokens left out; a character of several tokens stands with the first."""
+    """Text of each token in order, without special tokens; a character of several tokens is with the first of them."""
     activations: list[float]
 
     @property
     def peak(self) -> int:
-        """Index of the strongest token."""
+        """Index of the token with the largest activation."""
         return int(np.argmax(self.activations))
 
 
 def layer_examples(evidence: Evidence, layer: int, sets: dict[Half, PassageSet]) -> list[list[Example]]:
-    """For each feature of a layer its passages, strongest first within each kind, with tokens and activations."""
+    """Choose the examples of every feature of a layer.
+
+    Args:
+        evidence: passages and activations.
+        layer: one of its layers.
+        sets: half -> its passages.
+
+    Returns:
+        For each feature its examples: the strongest, those at quantiles, then near misses.
+    """
     maxima = evidence.maxima(layer)
     starts = evidence.starts
-    shown = []
+    examples: list[list[Example]] = []
     for column in range(maxima.shape[1]):
         values = evidence.layers[layer].dense(column)
         chosen = choose_examples(evidence.passages, maxima[:, column], sets)
-        shown.append(
-            [
-                _shown(one, evidence.passages[one.passage], values[starts[one.passage] : starts[one.passage + 1]])
-                for one in chosen
-            ]
-        )
-    return shown
+        examples.append([])
+        for choice in chosen:
+            own = slice(starts[choice.passage], starts[choice.passage + 1])
+            examples[-1].append(_make_example(choice, evidence.passages[choice.passage], values[own]))
+    return examples
 
 
-def _shown(choice: ExampleChoice, passage: Passage, values: np.ndarray) -> Example:
+def _make_example(choice: ExampleChoice, passage: Passage, values: np.ndarray) -> Example:
     tokens = passage.tokens()
     activations = [float(values[at]) for at in tokens.positions]
     return Example(choice, passage.side, passage.half, passage.text.strip(), tokens.texts, activations)

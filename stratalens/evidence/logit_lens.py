@@ -14,24 +14,27 @@ from stratalens.models.hub import hub_errors, quiet_transformers
 from stratalens.models.source import ModelSource
 
 TOKENS_SHOWN = 10
+"""Tokens listed as promoted, and as suppressed, for each feature."""
 BASELINE_DIRECTIONS = 512
-"""Directions of an SAE, about, from which the usual logits of each token come."""
+"""About this many decoder rows of an SAE are used to compute the baseline logits of each token."""
 
 
 class TokenLogit(NamedTuple):
-    """A token and what a feature's direction does to its logit."""
+    """A token, and the logit that a feature's direction gives it."""
 
     token: str
     logit: float
     deviation: float
-    """How many standard deviations the logit lies above what the SAE's other directions give this token."""
+    """Standard deviations of the logit above the mean logit that the SAE's directions give this token."""
 
 
 class FeatureLens(NamedTuple):
-    """What a feature's decoder row does to the prediction of the next token."""
+    """The tokens that a feature's decoder row makes more and less likely as the next token."""
 
     promoted: list[TokenLogit]
+    """Highest deviation first."""
     suppressed: list[TokenLogit]
+    """Lowest deviation first."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +46,10 @@ class Head:
 
     @torch.inference_mode()
     def logits(self, directions: Float[Tensor, "feature d_model"]) -> Float[Tensor, "feature vocabulary"]:
-        """Logits of directions of the residual stream, as if each stood there alone (nostalgebraist 2020).
+        """Logits of directions, as if each were the whole residual stream (the logit lens, nostalgebraist 2020).
 
-        The norm sees them at a length of the square root of d_model, where its epsilon does not matter. What it
-        gives to a zero vector (the bias of a LayerNorm) is taken off.
+        Directions are scaled to the length sqrt(d_model) before the norm, so that its epsilon does not matter. The
+        norm's output for a zero vector (the bias of a LayerNorm) is subtracted.
         """
         weight = next(self.unembedding.parameters())
         scaled = directions / directions.norm(dim=1, keepdim=True).clamp(min=1e-12) * directions.shape[1] ** 0.5
@@ -55,7 +58,19 @@ class Head:
 
 
 def load_head(source: ModelSource, device: torch.device, dtype: torch.dtype) -> Head | None:
-    """Load a model without any of its blocks; None where its final norm goes by an unknown name."""
+    """Load the final norm and the unembedding of a model, without its blocks.
+
+    Args:
+        source: the model.
+        device: where to put them.
+        dtype: type of their weights.
+
+    Returns:
+        None where the final norm has an unknown name or there is no unembedding.
+
+    Raises:
+        ModelError: the model cannot be loaded.
+    """
     from transformers import AutoConfig, AutoModelForCausalLM
 
     with hub_errors(source.location, ModelError), quiet_transformers():
@@ -75,14 +90,14 @@ def load_head(source: ModelSource, device: torch.device, dtype: torch.dtype) -> 
 
 
 class Baseline(NamedTuple):
-    """Logits that the directions of one SAE give each token: rare tokens lie far out whatever the direction."""
+    """Mean and deviation of each token's logit over an SAE's directions; rare tokens have extreme logits in any."""
 
     mean: Float[Tensor, "vocabulary"]
     deviation: Float[Tensor, "vocabulary"]
 
 
 def baseline(head: Head, directions: Float[Tensor, "latent d_model"]) -> Baseline:
-    """Mean and standard deviation of each token's logit over evenly spaced directions of an SAE."""
+    """Compute the baseline from about `BASELINE_DIRECTIONS` evenly spaced decoder rows of an SAE."""
     sample = directions[:: max(1, len(directions) // BASELINE_DIRECTIONS)]
     count = len(sample)
     total = squares = torch.zeros(())
@@ -100,20 +115,29 @@ def feature_lenses(
     features: Sequence[int],
     decode: Callable[[list[int]], str],
 ) -> list[FeatureLens]:
-    """The tokens that each feature promotes and suppresses most, by how far it stands out from the SAE's directions."""
-    usual = baseline(head, directions)
+    """Find the tokens that each feature promotes and suppresses most, by deviation from the SAE's baseline.
+
+    Args:
+        head: final norm and unembedding.
+        directions: all decoder rows of the SAE.
+        features: latents of the SAE.
+        decode: gives the text of token ids.
+    """
+    base = baseline(head, directions)
     lenses = []
     for logits in head.logits(directions[list(features)]) if features else []:
-        deviation = (logits - usual.mean) / usual.deviation
+        deviation = (logits - base.mean) / base.deviation
 
-        def named(indices: list[int], logits: Tensor = logits, deviation: Tensor = deviation) -> list[TokenLogit]:
+        def token_logits(
+            indices: list[int], logits: Tensor = logits, deviation: Tensor = deviation
+        ) -> list[TokenLogit]:
             return [
                 TokenLogit(decode([token]), round(float(logits[token]), 4), round(float(deviation[token]), 3))
                 for token in indices
             ]
 
         high, low = (deviation.topk(TOKENS_SHOWN, largest=largest).indices.tolist() for largest in (True, False))
-        lenses.append(FeatureLens(named(high), named(low)))
+        lenses.append(FeatureLens(token_logits(high), token_logits(low)))
     return lenses
 
 
@@ -125,15 +149,18 @@ def layer_lenses(
     device: torch.device,
     dtype: torch.dtype,
 ) -> dict[int, list[FeatureLens]] | None:
-    """The lens of every reported feature; None for a model without a known head.
+    """Compute the logit lens of every reported feature; None for a model without a known head.
 
     Args:
-        source: the model, of which only final norm and unembedding are loaded.
+        source: the model; only its final norm and unembedding are loaded.
         directions: gives the decoder rows of a layer's SAE.
         features: layer -> reported features.
-        decode: text of token ids.
+        decode: gives the text of token ids.
         device: where to compute.
-        dtype: of the unembedding.
+        dtype: type of the weights.
+
+    Raises:
+        ModelError: the head of the model cannot be loaded.
     """
     head = load_head(source, device, dtype)
     return head and {

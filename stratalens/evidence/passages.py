@@ -1,4 +1,4 @@
-"""The passages that evidence is drawn from: the strongest ones of each reported feature, and a sample of all text."""
+"""The passages of the evidence: the strongest ones of each reported feature, and a sample of all text."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,41 +12,44 @@ from jaxtyping import Int
 from stratalens.corpus import Corpus, Half, Side
 from stratalens.corpus.populations import POPULATIONS
 from stratalens.corpus.survey import Survey, first_by_hash
-from stratalens.files.damaged import UNREADABLE, damaged, read_table
+from stratalens.files.damaged import READ_ERRORS, damaged, read_table
 from stratalens.files.hashing import hash64
 from stratalens.harvest.state.top_examples import EXAMPLES_KEPT, TopExamples
 from stratalens.models import PassageCutter
 from stratalens.models.tokens import TokenSpan
 
-SAMPLED_TEXTS = 128
-"""Texts a population, about, from which one passage each is taken."""
-SPANS_TRIED = 8
-"""The sampled passage of a text is one of its first few."""
-STRONGEST_KEPT = {Side.DOMAIN: 4, Side.GENERAL: 1}
-"""Strongest passages of each reported feature and half, by side."""
+SAMPLED_TEXTS_PER_POPULATION = 128
+"""About this many texts are sampled from each population, with one passage each."""
+CANDIDATE_SPANS = 8
+"""The passage of a sampled text is one of its first passages, of which there are at most this many."""
+STRONGEST_PER_HALF = {Side.DOMAIN: 4, Side.GENERAL: 1}
+"""Side -> strongest passages that are read for each reported feature in each half."""
 
 
 class PassageLocation(NamedTuple):
-    """Where a passage stands in the corpus."""
+    """Where a passage is in the corpus."""
 
     content: int
-    """64-bit hash of its text."""
+    """64-bit hash of the text that the passage is cut from."""
     start: int
+    """First character of the passage in that text."""
     end: int
+    """One past its last character."""
 
 
 @dataclass(frozen=True)
 class Passage:
     """A passage as the model reads it."""
 
-    place: PassageLocation
+    location: PassageLocation
     document: int
+    """64-bit hash that identifies its document."""
     population: int
     text: str
     token_ids: Int[np.ndarray, "seq"]
     """Special tokens included."""
     offsets: Int[np.ndarray, "seq 2"]
-    """Characters of each token in `text`; special tokens have none."""
+    """First character of each token in `text`, and one past its last; both 0 for special tokens."""
 
     @property
     def side(self) -> Side:
@@ -59,11 +62,11 @@ class Passage:
         return Half(self.population % 2)
 
     def tokens(self) -> "PassageTokens":
-        """The text in pieces: what each token adds to it, special tokens left out."""
+        """Divide the text among its tokens, without special tokens."""
         positions = [at for at, (start, stop) in enumerate(self.offsets) if stop > start]
         texts, end = [], 0
         for at in positions:
-            start, stop = (int(place) for place in self.offsets[at])
+            start, stop = (int(offset) for offset in self.offsets[at])
             texts.append(self.text[max(start, end) : stop])
             end = max(end, stop)
         return PassageTokens(positions, texts)
@@ -73,27 +76,36 @@ class PassageTokens(NamedTuple):
     """The tokens of a passage that have text."""
 
     positions: list[int]
+    """Indices among all tokens of the passage."""
     texts: list[str]
-    """In order; a character of several tokens stands with the first, the others are empty."""
+    """Text of each token; a character of several tokens is with the first of them, and the others are empty."""
 
 
 def strongest_passages(examples: TopExamples, features: Iterable[int]) -> set[PassageLocation]:
-    """Places of the strongest passages of some features, both sides and halves."""
-    assert max(STRONGEST_KEPT.values()) <= EXAMPLES_KEPT
+    """Locations of the strongest passages of some features, from both sides and halves."""
+    assert max(STRONGEST_PER_HALF.values()) <= EXAMPLES_KEPT
     rows = np.flatnonzero(np.isin(examples.latent, np.fromiter(features, np.int64)))
     cell = np.stack([examples.population[rows], examples.latent[rows]])
     first_of_cell = np.flatnonzero(np.diff(cell, prepend=-1).any(0))
     rank = np.arange(len(rows)) - np.repeat(first_of_cell, np.diff(first_of_cell, append=len(rows)))
-    wanted = np.array([STRONGEST_KEPT[Side(p // 2)] for p in range(POPULATIONS)])
+    wanted = np.array([STRONGEST_PER_HALF[Side(p // 2)] for p in range(POPULATIONS)])
     chosen = rows[rank < wanted[cell[0]]]
     columns = (column[chosen].tolist() for column in (examples.content, examples.start, examples.end))
-    return {PassageLocation(*place) for place in zip(*columns, strict=True)}
+    return {PassageLocation(*location) for location in zip(*columns, strict=True)}
 
 
-def sample_texts(survey: Survey, seed: int, texts: int = SAMPLED_TEXTS) -> frozenset[int]:
-    """Hashes of texts of the documents of smallest hash, as many from every population.
+def sample_texts(survey: Survey, seed: int, texts: int = SAMPLED_TEXTS_PER_POPULATION) -> frozenset[int]:
+    """Choose texts by the hash of their document, about equally many from every population.
 
-    One a document, and where there are fewer documents, as many more of each as it takes.
+    One text is taken per document; where there are fewer documents than `texts`, equally many more from each.
+
+    Args:
+        survey: the rows of the corpus that count.
+        seed: gives another sample.
+        texts: wanted per population.
+
+    Returns:
+        64-bit hashes of the texts.
     """
     chosen: list[int] = []
     for p in range(POPULATIONS):
@@ -102,36 +114,39 @@ def sample_texts(survey: Survey, seed: int, texts: int = SAMPLED_TEXTS) -> froze
         own = own[np.isin(survey.document[own], documents)]
         order = own[np.lexsort((survey.content[own], survey.document[own]))]
         first = np.flatnonzero(np.diff(survey.document[order], prepend=0) != 0)
-        place = np.arange(len(order)) - np.repeat(first, np.diff(first, append=len(order)))
-        chosen += survey.content[order[place < -(-texts // max(1, len(documents)))]].tolist()
+        rank = np.arange(len(order)) - np.repeat(first, np.diff(first, append=len(order)))
+        chosen += survey.content[order[rank < -(-texts // max(1, len(documents)))]].tolist()
     return frozenset(chosen)
 
 
 def read_passages(
-    corpus: Corpus, survey: Survey, cutter: PassageCutter, places: set[PassageLocation], sampled: frozenset[int]
+    corpus: Corpus, survey: Survey, cutter: PassageCutter, locations: set[PassageLocation], sampled: frozenset[int]
 ) -> list[Passage]:
-    """Read the corpus once more and cut the passages wanted, in an order that does not depend on the corpus's.
+    """Read the corpus again and cut the wanted passages, in an order that does not depend on the order of the corpus.
 
     Args:
         corpus: what to read.
         survey: its rows that count.
-        cutter: as in the harvest.
-        places: passages to keep.
-        sampled: hashes of texts of which one passage is kept wherever it stands.
+        cutter: the same as for the harvest.
+        locations: passages to return.
+        sampled: hashes of texts of which one further passage each is returned.
+
+    Raises:
+        CorpusError: a file of the corpus cannot be read any more.
     """
     wanted: dict[int, set[tuple[int, int]]] = {content: set() for content in sampled}
-    for place in places:
-        wanted.setdefault(place.content, set()).add((place.start, place.end))
-    found = []
+    for location in locations:
+        wanted.setdefault(location.content, set()).add((location.start, location.end))
+    passages = []
     for row in survey.select(corpus, frozenset(wanted)):
         spans = {(span.start, span.end): span for span in _spans(cutter, row.text, wanted[row.content])}
         if row.content in sampled:
-            first = cutter.first_spans(row.text, SPANS_TRIED)
-            span = first[hash64("span", row.content) % len(first)]
+            candidates = cutter.first_spans(row.text, CANDIDATE_SPANS)
+            span = candidates[hash64("span", row.content) % len(candidates)]
             spans[span.start, span.end] = span
-        found += [
+        passages += [
             Passage(
-                place=PassageLocation(row.content, span.start, span.end),
+                location=PassageLocation(row.content, span.start, span.end),
                 document=row.document,
                 population=row.population,
                 text=row.text[span.start : span.end],
@@ -140,18 +155,19 @@ def read_passages(
             )
             for span in spans.values()
         ]
-    return sorted(found, key=lambda passage: (passage.population, passage.place))
+    return sorted(passages, key=lambda passage: (passage.population, passage.location))
 
 
-def _spans(cutter: PassageCutter, text: str, places: set[tuple[int, int]]) -> Iterator[TokenSpan]:
-    left = len(places)
-    if left == 0:
+def _spans(cutter: PassageCutter, text: str, wanted: set[tuple[int, int]]) -> Iterator[TokenSpan]:
+    """Yield the spans with the wanted start and end; stop cutting the text after the last of them."""
+    missing = len(wanted)
+    if missing == 0:
         return
     for span in cutter.spans(text):
-        if (span.start, span.end) in places:
+        if (span.start, span.end) in wanted:
             yield span
-            left -= 1
-            if left == 0:
+            missing -= 1
+            if missing == 0:
                 return
 
 
@@ -159,9 +175,9 @@ def write_passages(passages: Sequence[Passage], path: Path) -> None:
     """Write passages as one parquet file."""
     pd.DataFrame(
         {
-            "content": np.array([p.place.content for p in passages], dtype=np.uint64),
-            "start": [p.place.start for p in passages],
-            "end": [p.place.end for p in passages],
+            "content": np.array([p.location.content for p in passages], dtype=np.uint64),
+            "start": [p.location.start for p in passages],
+            "end": [p.location.end for p in passages],
             "document": np.array([p.document for p in passages], dtype=np.uint64),
             "population": [p.population for p in passages],
             "text": [p.text for p in passages],
@@ -172,16 +188,16 @@ def write_passages(passages: Sequence[Passage], path: Path) -> None:
 
 
 def load_passages(path: Path) -> list[Passage]:
-    """Read what `write_passages` wrote.
+    """Load the file of `write_passages`.
 
     Raises:
-        ConfigError: the file is damaged.
+        ConfigError: the file is missing or damaged.
     """
     table = read_table(path)
     try:
         passages = [
             Passage(
-                place=PassageLocation(row["content"], row["start"], row["end"]),
+                location=PassageLocation(row["content"], row["start"], row["end"]),
                 document=row["document"],
                 population=row["population"],
                 text=row["text"],
@@ -190,17 +206,17 @@ def load_passages(path: Path) -> list[Passage]:
             )
             for row in table.to_dict("records")
         ]
-        sound = all(_is_sound(passage) for passage in passages)
-    except UNREADABLE as error:
+        valid = all(_is_valid(passage) for passage in passages)
+    except READ_ERRORS as error:
         raise damaged(path, error) from None
-    if not sound:
+    if not valid:
         raise damaged(path, "a passage does not fit its tokens")
     return passages
 
 
-def _is_sound(passage: Passage) -> bool:
+def _is_valid(passage: Passage) -> bool:
     ids, offsets, text = passage.token_ids, passage.offsets, passage.text
-    numbers = (passage.population, passage.document, *passage.place)
+    numbers = (passage.population, passage.document, *passage.location)
     return bool(
         isinstance(text, str)
         and all(isinstance(number, int) for number in numbers)

@@ -1,4 +1,4 @@
-"""The tokens on which most of a feature's activation lies."""
+"""The tokens with the largest shares of a feature's activation."""
 
 from typing import NamedTuple
 
@@ -7,19 +7,22 @@ import numpy as np
 from stratalens.evidence.evidence import Evidence
 
 TOP_TOKENS = 12
+"""Tokens listed for each feature, at most."""
 
 
 class TopToken(NamedTuple):
     """A token with a large share of a feature's activation."""
 
     token: str
+    """Its text, without white space around it."""
     share: float
+    """Its share of the feature's activation."""
     background: float
     """Its share of all tokens."""
 
 
 def top_tokens(evidence: Evidence, layer: int) -> list[list[TopToken]]:
-    """Of each feature the tokens with most of its activation, beside their share of all tokens."""
+    """Find for each feature of a layer the tokens with the largest shares of its activation, largest first."""
     texts = np.array(
         [
             passage.text[start:stop].strip() or "white space"
@@ -29,13 +32,13 @@ def top_tokens(evidence: Evidence, layer: int) -> list[list[TopToken]]:
     )
     vocabulary, index = np.unique(texts, return_inverse=True)
     background = np.bincount(index) / max(1, len(index))
-    found = []
+    tokens_of_features = []
     for column in range(len(evidence.layers[layer].features)):
         token, activation = evidence.layers[layer].entries(column)
         mass = np.bincount(index[token], activation, len(vocabulary))
         share = mass / max(1e-12, float(mass.sum()))
         best = np.argsort(-share, kind="stable")[:TOP_TOKENS]
-        found.append(
+        tokens_of_features.append(
             [TopToken(str(vocabulary[at]), float(share[at]), float(background[at])) for at in best if share[at] > 0]
         )
-    return found
+    return tokens_of_features

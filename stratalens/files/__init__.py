@@ -1,5 +1,5 @@
-"""What lies on disk: written whole or not at all, read with distrust, never with secrets in it.
+"""Files on disk: written completely or not at all, checked when they are read, without secrets in them.
 
-May import: errors. Main parts: WorkDirectories, the places that a run works in; `write_checksummed`, for files that
-tell when they were altered. Empty, so that `--help` stays light.
+May import: errors. Main parts: WorkDirectories, the directories that a run works in; `write_checksummed`, for files
+whose damage is noticed. Imports nothing, so that `--help` stays fast.
 """

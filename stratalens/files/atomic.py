@@ -1,4 +1,4 @@
-"""Files that are there as a whole or not at all, and tell when they were altered."""
+"""Files that are written completely or not at all, with a checksum that shows when they were altered."""
 
 import hashlib
 import os
@@ -7,12 +7,15 @@ from pathlib import Path
 
 
 def write_checksummed(path: Path, name: str, body: bytes) -> None:
-    """Write a file behind a checksum over `name` and content; the file appears at once and survives a power cut.
+    """Write a file behind a checksum over `name` and content; the file appears complete and survives a power cut.
 
     Args:
-        path: where; directories are made.
-        name: what the file is: read under another name it does not fit its checksum.
-        body: content.
+        path: the file to write; missing directories are created.
+        name: identifies the content; `read_checksummed` accepts the file only under the same name.
+        body: the content.
+
+    Raises:
+        OSError: the file cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, unfinished = tempfile.mkstemp(suffix=".tmp", dir=path.parent)
@@ -30,10 +33,10 @@ def write_checksummed(path: Path, name: str, body: bytes) -> None:
 
 
 def read_checksummed(path: Path, name: str) -> bytes | None:
-    """The content of a sealed file; None where it is torn, altered, or was written under another name.
+    """Read the content of a file of `write_checksummed`; None where it is cut off, altered or has another name.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: the file cannot be read.
     """
     checksum, _, body = path.read_bytes().partition(b"\n")
     return body if checksum == _checksum(name, body) else None
@@ -46,7 +49,7 @@ def _checksum(name: str, body: bytes) -> bytes:
 
 
 def _sync_directory(directory: Path) -> None:
-    """Make the new name last as well, where the system lets a directory be opened."""
+    """Make the new directory entry survive a power cut, on systems that can open a directory."""
     if os.name == "posix":
         handle = os.open(directory, os.O_RDONLY)
         try:

@@ -1,11 +1,11 @@
-"""Seeded 64-bit hashes: the only source of randomness in splits and samples, equal on any machine, in any order."""
+"""Seeded 64-bit hashes: the only source of randomness in splits and samples, the same on every machine."""
 
 import hashlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 PIECE_CHARACTERS = 1_000_000
-"""A longer text is encoded piece by piece, so that hashing a huge document takes no copy of it."""
+"""Longer texts are encoded in pieces of this size, so that hashing a huge document makes no copy of it."""
 
 
 def hash64(*parts: str | int | bytes) -> int:
@@ -24,15 +24,15 @@ def hash64(*parts: str | int | bytes) -> int:
 
 
 def _encoded_pieces(text: str) -> Iterator[bytes]:
-    """UTF-8 of the text; characters are encoded one by one, so the cuts do not show."""
+    """Yield the UTF-8 bytes of a text in pieces; joined, they are the bytes of the whole text."""
     for start in range(0, len(text), PIECE_CHARACTERS):
         yield text[start : start + PIECE_CHARACTERS].encode("utf-8", "surrogatepass")
 
 
 def digest_of(paths: Iterable[Path]) -> str:
-    """SHA-256 over the names and contents of files, in the order of their names."""
-    total = hashlib.sha256()
+    """Compute the SHA-256 over the names and contents of files, in the order of their paths, as hexadecimal digits."""
+    digest = hashlib.sha256()
     for path in sorted(paths):
         with path.open("rb") as stream:
-            total.update(f"{path.name}:{hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
-    return total.hexdigest()
+            digest.update(f"{path.name}:{hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
+    return digest.hexdigest()

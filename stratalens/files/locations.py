@@ -1,16 +1,16 @@
-"""Where files of the package lie, and those that stratalens keeps for the user."""
+"""Paths of the data that ships with the package and of the cache."""
 
 import os
 from pathlib import Path
 
 DATA_DIRECTORY = Path(__file__).parents[1] / "data"
-"""Texts, lexicons, prompts, SAEs and the parts of the page that ship with the package."""
+"""Directory of the texts, lexicons, prompts, SAEs and parts of the report page that ship with the package."""
 
 
 def cache_directory() -> Path:
-    """`$STRATALENS_CACHE`, else the directory for caches that the user's system has, such as `~/.cache/stratalens`."""
-    if chosen := os.environ.get("STRATALENS_CACHE"):
-        return Path(chosen)
+    """Return `$STRATALENS_CACHE`, or the cache directory of the user's system, such as `~/.cache/stratalens`."""
+    if named := os.environ.get("STRATALENS_CACHE"):
+        return Path(named)
     from platformdirs import user_cache_path
 
     return user_cache_path("stratalens", appauthor=False)

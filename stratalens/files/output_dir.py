@@ -1,10 +1,10 @@
-"""The output directory: one run at a time works in it, and its result is published at the end, whole or not at all.
+"""The output directory: one run at a time works in it; its result is published at the end, completely or not at all.
 
 OUTPUT_DIR/                    the finished result, with its record `run.json`
-OUTPUT_DIR/.unfinished/        what a run works on
-    shards/                    what it has read so far; stays when the run is stopped
-    staging/                   files of the result as they are written; removed when the run is stopped
-    complete/                  all files of the result, safe on disk, while they are moved into OUTPUT_DIR
+OUTPUT_DIR/.unfinished/        files of a run that is not finished
+    shards/                    what it has read so far; kept when the run is stopped
+    staging/                   files of the new result while they are written; removed when the run is stopped
+    complete/                  all files of the new result, while they are moved into OUTPUT_DIR
 """
 
 import errno
@@ -22,30 +22,30 @@ RECORD_FILE = "run.json"
 WORK_FOLDER = ".unfinished"
 LOCK_FILE = ".stratalens.lock"
 STATE_SUFFIX = ".state"
-"""Ending of the files that hold what a run has read of its text."""
+"""File name suffix of the shards: what a run has read of its text."""
 
 
 @dataclass(frozen=True)
 class WorkDirectories:
-    """Where a run reads and writes."""
+    """The directories that a run reads and writes."""
 
     result: Path
-    """The output directory: holds the finished result, if there is one."""
+    """The output directory; it holds the finished result, if there is one."""
     staging: Path
-    """Empty at first; what it holds at the end replaces an earlier run's files in `result`."""
+    """Empty at first; at the end its files replace those of an earlier run in `result`."""
     shards: Path
-    """What has been read so far; may hold shards of an earlier run that was stopped."""
+    """Where shards are stored; may hold those of an earlier run that was stopped."""
 
 
 @contextmanager
 def working_in(output_dir: Path) -> Iterator[WorkDirectories]:
-    """Work alone in an output directory; on success publish what was staged, with the record last.
+    """Lock an output directory; on success publish the staged files, the record last.
 
-    Files that no run of stratalens wrote are left alone, and so are those of an earlier run that the new record names.
+    Files that no run of stratalens wrote are kept, and so are those of an earlier run that the new record lists.
     After an error the earlier result is unchanged.
 
     Args:
-        output_dir: made if it is missing; removed again if it stays empty.
+        output_dir: created if it is missing; removed again if it stays empty.
 
     Raises:
         OutputError: the directory cannot be written, or another run works in it.
@@ -54,13 +54,13 @@ def working_in(output_dir: Path) -> Iterator[WorkDirectories]:
     unfinished = output_dir / WORK_FOLDER
     work = WorkDirectories(output_dir, unfinished / "staging", unfinished / "shards")
     try:
-        with _locked(output_dir), _named_errors(output_dir):
+        with _locked(output_dir), _output_errors(output_dir):
             try:
                 _publish_complete(output_dir)  # finish an interrupted publish
                 shutil.rmtree(work.staging, ignore_errors=True)
                 work.staging.mkdir(parents=True)
                 yield work
-                _complete(work)
+                _mark_complete(work)
                 _publish_complete(output_dir)
                 shutil.rmtree(unfinished)
             finally:
@@ -77,6 +77,11 @@ def working_in(output_dir: Path) -> Iterator[WorkDirectories]:
 
 @contextmanager
 def _locked(output_dir: Path) -> Iterator[None]:
+    """Create the directory and hold its lock.
+
+    Raises:
+        OutputError: another process holds the lock, or the directory cannot be created or written.
+    """
     from filelock import FileLock, Timeout
 
     path = output_dir / LOCK_FILE
@@ -104,13 +109,14 @@ def _locked(output_dir: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _named_errors(output_dir: Path) -> Iterator[None]:
+def _output_errors(output_dir: Path) -> Iterator[None]:
+    """Turn errors of the operating system in this directory into an OutputError."""
     try:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise OutputError(
-                f"{output_dir}: the disk is full; make room and run the same command again, or choose another "
+                f"{output_dir}: the disk is full; free some space and run the same command again, or choose another "
                 "--output_dir"
             ) from None
         if error.filename is None or not str(error.filename).startswith(str(output_dir)):
@@ -118,8 +124,8 @@ def _named_errors(output_dir: Path) -> Iterator[None]:
         raise OutputError(f"{error.filename}: cannot be written: {error.strerror}") from None
 
 
-def _complete(work: WorkDirectories) -> None:
-    """Mark the staged files as complete: from here on, a run that is stopped is completed by the next one."""
+def _mark_complete(work: WorkDirectories) -> None:
+    """Mark the staged files as complete: if this run is stopped from here on, the next one publishes them."""
     _require_inside(work.staging, work.result)
     for path in work.staging.rglob("*"):
         if path.is_file():
@@ -129,14 +135,14 @@ def _complete(work: WorkDirectories) -> None:
 
 
 def _publish_complete(output_dir: Path) -> None:
-    """Move complete files into the output directory, if there are any; may be repeated.
+    """Move complete files into the output directory, if there are any; may be repeated after an interruption.
 
-    The record is moved last, so that a record always stands for a complete set of files.
+    The record is moved last, so that every file that a record lists is there.
     """
     complete = output_dir / WORK_FOLDER / "complete"
     if (complete / RECORD_FILE).is_file():
         _require_inside(complete, output_dir)
-        kept = {output_dir / name for name in _files_of(complete / RECORD_FILE)}
+        kept = {output_dir / name for name in _recorded_files(complete / RECORD_FILE)}
         for path in _earlier_files(output_dir):
             if path in kept:
                 continue
@@ -152,10 +158,11 @@ def _publish_complete(output_dir: Path) -> None:
 
 
 def _require_inside(staging: Path, output_dir: Path) -> None:
+    """Refuse to write through links in the output directory that point outside it."""
     for folder in sorted(path for path in staging.rglob("*") if path.is_dir()):
         target = output_dir / folder.relative_to(staging)
         if not _is_inside(target, output_dir):
-            raise OutputError(f"{target}: leads out of {output_dir}; remove this link or choose another --output_dir")
+            raise OutputError(f"{target}: points outside {output_dir}; remove this link or choose another --output_dir")
 
 
 def _is_inside(path: Path, output_dir: Path) -> bool:
@@ -163,17 +170,18 @@ def _is_inside(path: Path, output_dir: Path) -> bool:
 
 
 def _earlier_files(output_dir: Path) -> list[Path]:
-    """Files of the run before; none where its record names what cannot be a file."""
+    """List the files of the earlier run; none where its record lists something that cannot be a file name."""
     try:
-        # A name is checked by the folder that it lies in: of a link, the link itself is removed, not its target.
-        paths = [output_dir / name for name in _files_of(output_dir / RECORD_FILE)]
+        # The folder of a name is checked, not what a link points to: the link itself is removed, not its target.
+        paths = [output_dir / name for name in _recorded_files(output_dir / RECORD_FILE)]
         inside = [path for path in paths if _is_inside(path.parent, output_dir)]
         return [path for path in inside if path.is_symlink() or path.is_file()]
     except (OSError, ValueError):
         return []
 
 
-def _files_of(record: Path) -> list[str]:
+def _recorded_files(record: Path) -> list[str]:
+    """Read the relative paths that a record lists; none where it is missing or damaged."""
     try:
         names = json.loads(record.read_text(encoding="utf-8"))["files"]
         return [name for name in names if isinstance(name, str)]

@@ -1,8 +1,8 @@
-"""One pass over the text for all layers, bounded state.
+"""One pass over the text for all layers, with state of bounded size.
 
-Text is cut into shards; a worker reads a shard with the model and its SAEs; what it leaves of a layer is stored under a
-name that follows from all it depends on, and folded in shard order. May import: saes, models, corpus, config, files.
-Main types: Harvest, FeatureStats (of `state/`).
+The text is cut into shards, and a worker reads each shard with the model and its SAEs. The resulting state of each
+layer is stored under a key, a hash of everything it depends on; the states are then merged in shard order. May import:
+saes, models, corpus, config, files. Main types: Harvest, FeatureStats (in `state/`).
 """
 
 from stratalens.harvest.harvest import read_corpus

@@ -1,7 +1,7 @@
-"""Read all of the text, shard by shard: what an earlier run has read is taken from disk, the rest goes to the workers.
+"""Read all of the text, shard by shard: states of an earlier run are reused from disk, workers read the rest.
 
-The state of a layer after a shard is stored under a name that follows from everything it depends on, so that runs that
-differ are never mixed.
+The state of a layer after a shard is stored under a key, a hash of everything it depends on, so that states of
+different runs are never mixed.
 """
 
 import json
@@ -25,8 +25,8 @@ from stratalens.harvest.store import (
     key_of,
 )
 from stratalens.harvest.workers import (
+    HarvestCallbacks,
     LocalWorker,
-    ReadingCallbacks,
     ShardTask,
     WorkerKind,
     Workers,
@@ -35,26 +35,26 @@ from stratalens.progress import Progress
 
 CONTEXT_FILE = "context.json"
 Facts = Mapping[str, object]
-"""What a reading depends on, by names that a person knows, as JSON can hold it."""
+"""What a harvest depends on, under names shown to the user; values that JSON can represent."""
 
 
 @dataclass(frozen=True)
 class HarvestContext:
-    """Everything besides the text itself that the state of a layer after a shard depends on, as JSON can hold it."""
+    """Everything besides the text that the state of a layer after a shard depends on, as values for JSON."""
 
     shared: Facts
-    """Of all layers: model, settings, libraries, kind of device."""
+    """Shared by all layers: model, settings, library versions, kind of device."""
     layers: Mapping[int, Facts]
     """Layer -> its SAE, hookpoint and norm limit."""
     text: str
-    """Digest of the text. Keys depend on what each shard holds; this tells a person what changed."""
+    """Digest of the whole text, only to report that it changed: keys use the digest of each shard instead."""
 
     def key(self, layer: int, shard_digest: str) -> str:
-        """Name of the state of one layer after one shard."""
+        """Key under which the state of one layer after one shard is stored."""
         return key_of(self.shared, self.layers[layer], shard_digest)
 
     def facts(self) -> dict[str, object]:
-        """What can change between two runs."""
+        """Everything that can differ between two runs, by name."""
         saes = {f"SAE of layer {layer}": key_of(own) for layer, own in self.layers.items()}
         return {**self.shared, **saes, "text": self.text}
 
@@ -62,7 +62,7 @@ class HarvestContext:
 def harvest_context(
     config: RunConfig, inputs: RunInputs, norm_limits: Mapping[int, float], kind: WorkerKind
 ) -> HarvestContext:
-    """The context of a run whose shards are read by workers of one kind."""
+    """Build the context of a run whose workers are all of one kind."""
     return HarvestContext(
         shared={
             "model": inputs.source.digest,
@@ -88,44 +88,53 @@ def harvest_context(
     )
 
 
-def changed(before: Facts, now: Facts) -> list[str]:
-    """Names of what differs; what only one of them has, such as a further layer, is no difference."""
+def changed_facts(before: Facts, now: Facts) -> list[str]:
+    """Names of the facts whose values differ; a fact that only one side has, such as a new layer, does not count."""
     return [name for name, value in now.items() if name in before and before[name] != value]
 
 
 @dataclass(frozen=True)
 class Harvest:
-    """The harvest of a run, and what it took."""
+    """The harvest of a run, and the work it took."""
 
     files: Mapping[int, HarvestFile]
+    """Layer -> its harvest on disk."""
     facts: Facts
-    """What the text was read with."""
+    """Model, SAEs, settings and text of the harvest, see `HarvestContext.facts`."""
     tokens_read: int
-    """Tokens that this run read itself; an earlier one had read the others."""
+    """Tokens that this run read itself, without those reused from earlier runs."""
     seconds: float
+    """Wall-clock time of reading and merging."""
 
 
 def read_corpus(
     config: RunConfig, inputs: RunInputs, opened: OpenModel, work: WorkDirectories, progress: Progress
 ) -> Harvest:
-    """Read all text once, as far as no earlier run has, and store the harvest of each layer.
+    """Read the text that no earlier run has read, and store the harvest of each layer in the staging directory.
+
+    Args:
+        config: options of the run.
+        inputs: its model source, SAEs and text.
+        opened: the loaded model, and which layers are read together.
+        work: directories of the run, which may hold states of an earlier one.
+        progress: receives messages and counts of rows and tokens.
 
     Raises:
-        CapacityError: memory does not suffice for a single passage.
-        OutputError: a stored state was removed or damaged while the run went on.
+        CapacityError: there is not enough memory for a single passage.
+        OutputError: a stored state was removed or damaged during the run.
     """
     characters = shard_characters(inputs.survey.characters)
     started = time.perf_counter()
-    read = 0
+    tokens_read = 0
     progress.stage("harvest")
     with progress.track("Reading text", inputs.survey.kept_rows * len(opened.passes)) as advance:
 
         def on_tokens(tokens: int) -> None:
-            nonlocal read
-            read += tokens
+            nonlocal tokens_read
+            tokens_read += tokens
             advance(0, tokens)
 
-        callbacks = ReadingCallbacks(on_tokens, on_rows=lambda rows: advance(rows, 0))
+        callbacks = HarvestCallbacks(on_tokens, on_rows=lambda rows: advance(rows, 0))
         with _open_workers(config, inputs, opened, callbacks) as workers:
             context = harvest_context(config, inputs, opened.norm_limits, workers.kind)
             reader = CorpusReader(
@@ -138,13 +147,13 @@ def read_corpus(
             )
             files = reader.harvest(workers, opened.passes)
     seconds = time.perf_counter() - started
-    if read:
-        progress.say(f"Read {read:,} tokens in {seconds:.0f} s, {read / seconds:,.0f} tokens/s")
-    return Harvest(files, context.facts(), read, seconds)
+    if tokens_read:
+        progress.say(f"Read {tokens_read:,} tokens in {seconds:.0f} s, {tokens_read / seconds:,.0f} tokens/s")
+    return Harvest(files, context.facts(), tokens_read, seconds)
 
 
 def _open_workers(
-    config: RunConfig, inputs: RunInputs, opened: OpenModel, callbacks: ReadingCallbacks
+    config: RunConfig, inputs: RunInputs, opened: OpenModel, callbacks: HarvestCallbacks
 ) -> AbstractContextManager[Workers]:
     if config.workers == "ray":
         from stratalens.harvest.ray_workers import ray_workers
@@ -155,69 +164,80 @@ def _open_workers(
 
 @dataclass(frozen=True)
 class CorpusReader:
-    """Reads what no earlier run in the same output directory has read."""
+    """Reads the shards that no earlier run in the same output directory has read."""
 
     context: HarvestContext
     cut: Callable[[], Iterable[Shard]]
-    """Cuts the text into its shards, the same ones at every call."""
+    """Cuts the text into shards; every call yields the same ones."""
     work: WorkDirectories
-    """May hold shards of a run that was stopped, and the harvest of a finished one."""
+    """May hold the shards of a run that was stopped, and the result of a finished one."""
     refresh: bool
-    """Whether to ignore and replace what is there."""
+    """Whether to ignore and replace what earlier runs stored."""
     say: Callable[[str], None]
+    """Called with messages for the user."""
     on_rows: Callable[[int], None]
-    """Called with the corpus rows of shards that are there already."""
+    """Called with the number of corpus rows of each shard that is reused."""
 
     def harvest(self, workers: Workers, passes: Iterable[tuple[int, ...]]) -> dict[int, HarvestFile]:
-        """Read what is missing, and fold the shards of each layer.
+        """Read the missing shards, and merge the shards of each layer.
 
         Args:
-            workers: who reads.
-            passes: groups of layers that are read together, one group after the other.
+            workers: read the shards.
+            passes: groups of layers; the text is read once for each group.
+
+        Returns:
+            Layer -> its harvest, in the order of the context.
+
+        Raises:
+            OutputError: a stored shard was removed or damaged before it was merged.
         """
         if self.refresh:
             shutil.rmtree(self.work.shards, ignore_errors=True)
-        self._tell_changes()
-        ready = {} if self.refresh else self._finished()
+        self._report_changes()
+        ready = {} if self.refresh else self._finished_layers()
         store = ShardStore(self.work.shards)
         for layers in passes:
-            wanted = tuple(layer for layer in layers if layer not in ready)
-            for layer, keys in (self._read(store, wanted, workers) if wanted else {}).items():
+            missing = tuple(layer for layer in layers if layer not in ready)
+            for layer, keys in (self._read(store, missing, workers) if missing else {}).items():
                 ready[layer] = HarvestFile(self.work.staging / harvest_path(layer), key_of(keys))
                 ready[layer].write(store.fold(layer, keys))
         return {layer: ready[layer] for layer in self.context.layers}
 
     def _read(self, store: ShardStore, layers: tuple[int, ...], workers: Workers) -> dict[int, list[str]]:
-        """Layer -> keys of its shards in order, all of which are in the store afterwards."""
+        """Read the missing shards of some layers into the store; return layer -> keys of all its shards, in order."""
         keys: dict[int, list[str]] = {layer: [] for layer in layers}
-        for done in workers.read(layers, self._missing(store, layers, keys)):
-            for layer, packed in done.packed.items():
-                store.write(layer, keys[layer][done.number], packed)
+        for shard in workers.read(layers, self._missing_tasks(store, layers, keys)):
+            for layer, packed in shard.packed.items():
+                store.write(layer, keys[layer][shard.number], packed)
         return keys
 
-    def _missing(self, store: ShardStore, layers: tuple[int, ...], keys: dict[int, list[str]]) -> Iterator[ShardTask]:
-        """Shards of which at least one layer is not in the store; adds the keys of all as it goes."""
-        found = 0
+    def _missing_tasks(
+        self, store: ShardStore, layers: tuple[int, ...], keys: dict[int, list[str]]
+    ) -> Iterator[ShardTask]:
+        """Yield the shards of which a layer is not in the store; append the key of every shard to `keys`."""
+        reused = 0
         for shard in self.cut():
             digest = shard.digest()
             for layer in layers:
                 keys[layer].append(self.context.key(layer, digest))
-            missing = tuple(layer for layer in layers if not self._holds(store, layer, keys[layer][-1], shard.number))
+            missing = tuple(
+                layer for layer in layers if not self._is_stored(store, layer, keys[layer][-1], shard.number)
+            )
             if missing:
                 yield ShardTask(shard, missing)
             else:
-                found += 1
+                reused += 1
                 self.on_rows(shard.rows)
-        if found:
-            self.say(f"{found} of {len(keys[layers[0]])} shards were there from an earlier run that was stopped")
+        if reused:
+            self.say(f"Reusing {reused} of {len(keys[layers[0]])} shards from an earlier run that was stopped")
 
-    def _holds(self, store: ShardStore, layer: int, key: str, number: int) -> bool:
-        held = store.holds(layer, key)
-        if held is None:
+    def _is_stored(self, store: ShardStore, layer: int, key: str, number: int) -> bool:
+        stored = store.holds(layer, key)
+        if stored is None:
             self.say(f"Shard {number} of layer {layer} was damaged on disk, reading it again: {store.path(layer, key)}")
-        return bool(held)
+        return bool(stored)
 
-    def _finished(self) -> dict[int, HarvestFile]:
+    def _finished_layers(self) -> dict[int, HarvestFile]:
         """Layers whose harvest an earlier run completed on the same text with the same settings."""
         candidates = [layer for layer in self.context.layers if (self.work.result / harvest_path(layer)).is_file()]
         if not candidates:
@@ -225,30 +245,30 @@ class CorpusReader:
         digests = [shard.digest() for shard in self.cut()]
         keys = {layer: key_of([self.context.key(layer, digest) for digest in digests]) for layer in candidates}
         files = {layer: HarvestFile(self.work.result / harvest_path(layer), key) for layer, key in keys.items()}
-        found = {layer: file for layer, file in files.items() if file.is_sound()}
-        if found:
-            self.say(f"Text was read before: the harvest of layers {' '.join(map(str, found))} is used again")
-        if others := [layer for layer in candidates if layer not in found]:
-            differences = changed(self._recorded_facts(), self.context.facts())
-            why = f"read with another {', another '.join(differences)}" if differences else "damaged"
-            self.say(f"The harvest of layers {' '.join(map(str, others))} here was {why}: reading them anew")
-        return found
+        reusable = {layer: file for layer, file in files.items() if file.is_intact()}
+        if reusable:
+            self.say(f"The text was read before: reusing the harvest of layers {' '.join(map(str, reusable))}")
+        if others := [layer for layer in candidates if layer not in reusable]:
+            differences = changed_facts(self._recorded_facts(), self.context.facts())
+            reason = f"was read with another {', another '.join(differences)}" if differences else "is damaged"
+            self.say(f"The harvest of layers {' '.join(map(str, others))} in this directory {reason}; reading it again")
+        return reusable
 
     def _recorded_facts(self) -> Facts:
-        """What the finished result was read with; empty where there is none, or one of an older version."""
+        """Facts of the finished result; empty where there is none, or one of an older version."""
         try:
             return json.loads((self.work.result / RECORD_FILE).read_text(encoding="utf-8"))["harvest"]["facts"]
         except (OSError, ValueError, KeyError, TypeError):
             return {}
 
-    def _tell_changes(self) -> None:
-        """Tell what a stopped run in this directory read differently, and record what this one reads."""
+    def _report_changes(self) -> None:
+        """Report what differs from a run that was stopped in this directory, and record the facts of this run."""
         path, facts = self.work.shards / CONTEXT_FILE, self.context.facts()
         before = read_checksummed(path, CONTEXT_FILE) if path.is_file() else None
-        differences = changed(json.loads(before), facts) if before is not None else []
+        differences = changed_facts(json.loads(before), facts) if before is not None else []
         if differences:
             self.say(
-                f"A run that was stopped here had another {', another '.join(differences)}: "
-                "of its shards only those that nothing changed for are used"
+                f"A run that was stopped in this directory had another {', another '.join(differences)}; "
+                "only its shards that are not affected are reused"
             )
         write_checksummed(path, CONTEXT_FILE, json.dumps(facts).encode())

@@ -1,4 +1,4 @@
-"""What is known of a run before its model is loaded: model, SAEs and text, found and checked as far as that goes."""
+"""The inputs of a run: model source, SAEs and text, found and checked as far as possible without loading the model."""
 
 from dataclasses import dataclass
 
@@ -16,20 +16,26 @@ from stratalens.saes.sae import SaeFile
 
 @dataclass(frozen=True)
 class RunInputs:
-    """Model, SAEs and text of a run, found and checked as far as that goes without the model."""
+    """Model source, SAEs and text of a run, checked as far as possible without loading the model."""
 
     source: ModelSource
     saes: dict[int, SaeFile]
+    """Layer -> its SAE."""
     corpus: Corpus
     survey: Survey
+    """Which rows of the corpus count, and in which population."""
     cutter: PassageCutter
 
 
 def find_inputs(config: RunConfig, progress: Progress) -> RunInputs:
     """Find model, SAEs and text, and decide which documents count.
 
+    Args:
+        config: options of the run.
+        progress: receives messages, warnings and counts of scanned rows.
+
     Raises:
-        StratalensError: something is missing or cannot be used; most mistakes of a user show here.
+        StratalensError: an input is missing or cannot be used; most user errors are reported here.
     """
     corpus = Corpus.find(
         domain_files(config.domain, config.domain_data),
@@ -45,14 +51,14 @@ def find_inputs(config: RunConfig, progress: Progress) -> RunInputs:
     cutter = PassageCutter(tokenizer, config.max_length, config.min_length)
     progress.stage("scan")
     with progress.track("Scanning text", None) as advance:
-        found = survey(
+        surveyed = survey(
             corpus,
             too_short=cutter.too_short,
             max_documents=config.max_documents,
             seed=config.seed,
             on_row=lambda: advance(1, 0),
         )
-    progress.say(describe_survey(config.domain, found))
-    for warning in corpus_warnings(config, found):
+    progress.say(describe_survey(config.domain, surveyed))
+    for warning in corpus_warnings(config, surveyed):
         progress.warn(warning)
-    return RunInputs(source, saes, corpus, found, cutter)
+    return RunInputs(source, saes, corpus, surveyed, cutter)

@@ -1,4 +1,4 @@
-"""How much memory a run takes, before anything is loaded; and which layers can be read together."""
+"""Estimate the memory of a run before anything is loaded, and plan which layers can be read together."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,43 +14,45 @@ from stratalens.harvest.shard_reader import CHUNK_TOKENS
 from stratalens.harvest.state.top_examples import EXAMPLES_KEPT
 from stratalens.models.hub import hub_errors
 from stratalens.models.token_classes import TOKEN_CLASSES
-from stratalens.saes.sae import DENSE_ELEMENTS
+from stratalens.saes.sae import MAX_DENSE_ELEMENTS
 
 PROCESS_BYTES = 700_000_000
-"""Python with its libraries, the tables and the figure."""
-USED_SHARE = 0.9
-"""Of the memory that is free, as much is planned with."""
+"""Memory of Python with its libraries, the tables and the figure."""
+USABLE_SHARE = 0.9
+"""Share of the free memory that a run plans to use."""
 QUANTISED_BYTES = {"8bit": 1.0, "4bit": 0.55}
-"""Bytes a parameter of the blocks, scales included."""
+"""Bytes per parameter of the blocks, scales included."""
 CELL_BYTES = 8 * (len(TOKEN_CLASSES) + 7) + 16 * 8 + 44 * EXAMPLES_KEPT
-"""Statistics of one latent in one population, with eight filled bins of its histogram and its examples."""
+"""Memory for one latent in one population: its statistics, eight filled bins of its histogram, and its examples."""
 
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """What a run takes, in bytes."""
+    """Memory that a run needs, in bytes."""
 
     process: int
+    """Python itself, see `PROCESS_BYTES`."""
     model: int
+    """Weights of the embedding and of the blocks that are loaded."""
     batch: int
     """Activations of one batch, and the pre-activations of one SAE."""
     layers: Mapping[int, int]
     """Layer -> its SAE and its statistics."""
     on_device: bool
-    """Whether all but the process lies in the memory of a GPU."""
+    """Whether all but `process` is in the memory of a GPU."""
 
     @property
     def fixed(self) -> int:
-        """What no layer can be taken out of."""
+        """Memory needed however few layers are read together."""
         return self.model + self.batch + (0 if self.on_device else self.process)
 
     @property
     def total(self) -> int:
-        """With all layers at once."""
+        """Memory needed to read all layers together."""
         return self.fixed + sum(self.layers.values())
 
     def describe(self) -> str:
-        """One line."""
+        """One line for the user, in GB."""
         parts = {"model": self.model, "batch": self.batch, "SAEs and statistics": sum(self.layers.values())}
         if not self.on_device:
             parts["program"] = self.process
@@ -59,7 +61,11 @@ class MemoryEstimate:
 
 
 def count_parameters(inputs: RunInputs) -> tuple[int, int]:
-    """Parameters of the blocks that are needed, and of the embedding."""
+    """Count the parameters of the blocks up to the deepest layer with an SAE, and those of the embedding.
+
+    Raises:
+        ModelError: the configuration of the model cannot be read.
+    """
     from transformers import AutoConfig, AutoModel
 
     source = inputs.source
@@ -73,16 +79,20 @@ def count_parameters(inputs: RunInputs) -> tuple[int, int]:
 
 
 def estimate_memory(config: RunConfig, inputs: RunInputs, device: torch.device, dtype: torch.dtype) -> MemoryEstimate:
-    """What a run would take with all layers at once."""
+    """Estimate the memory of a run that reads all layers together.
+
+    Raises:
+        ModelError: the configuration of the model cannot be read.
+    """
     blocks, embedding = count_parameters(inputs)
     block_bytes = QUANTISED_BYTES[config.load_in] if config.load_in else dtype.itemsize
     d_model = inputs.source.d_model
     widest = max(sae.num_latents for sae in inputs.saes.values())
-    # A block holds about a dozen vectors of d_model a token at once (residual, queries, keys, values, twice the
+    # Per token, a block needs about a dozen vectors of d_model at once (residual, queries, keys, values, twice the
     # intermediate size of the MLP), the encoder one in float32, and top-k a copy of the pre-activations.
     batch_tokens = min(config.batch_tokens, CHUNK_TOKENS)
     activations = batch_tokens * d_model * (12 * dtype.itemsize + 8)
-    dense = 8 * min(DENSE_ELEMENTS, batch_tokens * widest)
+    dense = 8 * min(MAX_DENSE_ELEMENTS, batch_tokens * widest)
     return MemoryEstimate(
         process=PROCESS_BYTES,
         model=round(blocks * block_bytes + embedding * dtype.itemsize),
@@ -96,19 +106,24 @@ def estimate_memory(config: RunConfig, inputs: RunInputs, device: torch.device, 
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that a run may take now."""
+    """Bytes that a run may use: a share of what is free on the device now."""
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
-    return int(USED_SHARE * free)
+    return int(USABLE_SHARE * free)
 
 
 def plan_passes(estimate: MemoryEstimate, limit: int) -> tuple[tuple[int, ...], ...]:
-    """Groups of layers that fit into memory together, the deepest first; a group has at least one layer."""
+    """Group the layers that fit into memory together, the deepest first; a group has at least one layer.
+
+    Args:
+        estimate: memory of the run and of each layer.
+        limit: bytes that may be used.
+    """
     passes: list[list[int]] = []
-    left = 0
+    free_bytes = 0
     for layer in sorted(estimate.layers, reverse=True):
-        if not passes or estimate.layers[layer] > left:
+        if not passes or estimate.layers[layer] > free_bytes:
             passes.append([])
-            left = limit - estimate.fixed
+            free_bytes = limit - estimate.fixed
         passes[-1].append(layer)
-        left -= estimate.layers[layer]
+        free_bytes -= estimate.layers[layer]
     return tuple(tuple(sorted(layers)) for layers in passes)

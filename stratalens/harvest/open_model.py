@@ -1,4 +1,4 @@
-"""Load the model, and check that each SAE fits its layer, before all of the text is read."""
+"""Load the model, and check that each SAE fits its layer, before the text is read."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from stratalens.config.options import RunConfig
 from stratalens.harvest.inputs import RunInputs
 from stratalens.harvest.memory_plan import estimate_memory, free_memory, plan_passes
 from stratalens.models.batches import TokenBatch, pack_batches
-from stratalens.models.hooks import cut
+from stratalens.models.hooks import drop_blocks_above
 from stratalens.models.loading import choose_device, choose_dtype, load_blocks
 from stratalens.models.source import ModelSource
 from stratalens.progress import Progress
@@ -25,25 +25,27 @@ from stratalens.saes.hookpoint import LayerProbe
 from stratalens.saes.sae import SaeFile
 
 CALIBRATION_PASSAGES = 2
-"""Passages of each calibration document that are read."""
+"""Passages read from each calibration document."""
 
 
 @dataclass(frozen=True)
 class OpenModel:
-    """The model, cut after the deepest hookpoint, and the SAEs that fit it, loaded some layers at a time."""
+    """The loaded model, cut after the deepest hookpoint, and its SAEs, which are loaded a few layers at a time."""
 
     model: nn.Module
     saes: Mapping[int, SaeFile]
+    """Layer -> its SAE, not yet loaded."""
     norm_limits: Mapping[int, float]
     """Layer -> norm above which a position is a sink."""
     passes: tuple[tuple[int, ...], ...]
-    """Layers that are read together, as far as memory allows."""
+    """Groups of layers that fit into memory together; the text is read once for each group."""
     checks: Mapping[int, FitCheck]
+    """Layer -> how well its SAE fits the model."""
     device: torch.device
     dtype: torch.dtype
 
     def probes(self, layers: Iterable[int]) -> dict[int, LayerProbe]:
-        """Load what is read at some layers."""
+        """Load the SAEs of some layers onto the device; return layer -> probe."""
         return {
             layer: LayerProbe(layer, self.saes[layer].load().to(self.device), self.norm_limits[layer])
             for layer in layers
@@ -53,8 +55,13 @@ class OpenModel:
 def open_model(config: RunConfig, inputs: RunInputs, progress: Progress) -> OpenModel:
     """Load the model and check that the SAEs belong to it.
 
+    Args:
+        config: options of the run.
+        inputs: its model source, SAEs and text.
+        progress: receives messages and warnings.
+
     Raises:
-        MismatchError: an SAE does not fit its layer.
+        MismatchError: an SAE does not fit its layer, unless `--allow_poor_fit` is set.
         ModelError: the model cannot be loaded.
     """
     device = choose_device(config.device)
@@ -62,7 +69,7 @@ def open_model(config: RunConfig, inputs: RunInputs, progress: Progress) -> Open
     blocks = min(inputs.source.num_layers, deepest + 2)
     dtype = choose_dtype(config.dtype, device)
     progress.say(describe_model(inputs.source, inputs.saes, device, dtype))
-    passes = _plan(config, inputs, device, dtype, progress)
+    passes = _plan_passes(config, inputs, device, dtype, progress)
     progress.stage("load")
     with progress.track("Loading and checking", None):
         model = load_blocks(config, inputs.source, blocks, device, dtype)
@@ -77,12 +84,12 @@ def open_model(config: RunConfig, inputs: RunInputs, progress: Progress) -> Open
         progress.say(describe_check(check))
     if not config.allow_poor_fit:
         require_fit(checks)
-    cut(model, inputs.saes[deepest].hookpoint)
+    drop_blocks_above(model, inputs.saes[deepest].hookpoint)
     limits = {layer: SINK_RATIO * check.median_norm for layer, check in checks.items()}
     return OpenModel(model, inputs.saes, limits, passes, checks, device, dtype)
 
 
-def _plan(
+def _plan_passes(
     config: RunConfig, inputs: RunInputs, device: torch.device, dtype: torch.dtype, progress: Progress
 ) -> tuple[tuple[int, ...], ...]:
     estimate = estimate_memory(config, inputs, device, dtype)
@@ -91,17 +98,17 @@ def _plan(
     passes = plan_passes(estimate, limit)
     if len(passes) > 1:
         groups = "; ".join(" ".join(map(str, layers)) for layers in passes)
-        progress.say(f"The layers do not fit together, so the text is read {len(passes)} times: {groups}")
+        progress.say(f"The layers do not fit into memory together; reading the text {len(passes)} times: {groups}")
     if estimate.fixed + max(estimate.layers.values()) > limit:
         progress.warn(
-            "one layer alone may not fit into this memory; if it does not, use shallower layers, --dtype bfloat16, "
+            "one layer alone may not fit into memory; if it does not, use shallower layers, --dtype bfloat16, "
             "--load_in 8bit or a lower --batch_tokens"
         )
     return passes
 
 
 def _calibration_batches(config: RunConfig, inputs: RunInputs, device: torch.device) -> Iterator[TokenBatch]:
-    """Passages of the documents that are set apart for calibration, on the device."""
+    """Batches of passages from the documents reserved for calibration, on the device."""
     documents = inputs.survey.texts_of(inputs.survey.calibration)
     sequences = [
         inputs.cutter.sequence(span)
@@ -113,7 +120,7 @@ def _calibration_batches(config: RunConfig, inputs: RunInputs, device: torch.dev
 
 
 def describe_model(source: ModelSource, saes: Mapping[int, SaeFile], device: torch.device, dtype: torch.dtype) -> str:
-    """One line: what is loaded, and how."""
+    """One line for the user: model, blocks, dtype, device and SAEs."""
     widths = sorted({sae.num_latents for sae in saes.values()})
     layers = " ".join(map(str, saes))
     return (

@@ -1,6 +1,7 @@
-"""Reading on a Ray cluster: actors that hold the model, one a GPU, or one for so many threads of a CPU.
+"""Reading on a Ray cluster with actors that each hold the model: one per GPU, or one per group of CPU threads.
 
-The driver alone reads the text and writes the shards; an actor needs model and SAEs, by the same path or Hub id.
+Only the driver reads the text and writes the states of the shards. An actor needs the model and the SAEs, under the
+same path or Hub id as the driver.
 """
 
 import logging
@@ -22,41 +23,41 @@ from stratalens.harvest.shard_reader import ShardReader
 from stratalens.harvest.shards import Shard
 from stratalens.harvest.workers import (
     FinishedShard,
+    HarvestCallbacks,
     LocalWorker,
-    ReadingCallbacks,
     ShardTask,
     WorkerKind,
-    finished,
+    pack_shard,
 )
 from stratalens.models import PassageCutter, find_model
-from stratalens.models.hooks import cut
+from stratalens.models.hooks import drop_blocks_above
 from stratalens.models.loading import choose_device, choose_dtype, load_blocks
 from stratalens.models.source import load_tokenizer
 from stratalens.saes import find_saes
 
-TASKS_AHEAD = 2
-"""Shards that each actor has in hand, so that it need not wait for the driver."""
-TRIES = 4
-"""Times that a shard is given out when its worker dies."""
+TASKS_PER_ACTOR = 2
+"""Shards submitted to each actor at a time, so that it does not wait for the driver."""
+MAX_SHARD_ATTEMPTS = 4
+"""How often a shard is read when its worker dies, before the run fails."""
 
 
 class RayReader:
-    """An actor: holds the model and reads what it is given.
+    """A Ray actor that holds the model and reads shards.
 
     Args:
-        options: of the run.
-        norm_limits: layer -> norm above which a position is a sink, as the driver measured it.
-        digests: of model and SAEs, as the driver found them.
+        options: options of the run.
+        norm_limits: layer -> norm above which a position is a sink, as measured by the driver.
+        digests: digest of the driver's model, then of each of its SAEs.
     """
 
     def __init__(self, options: dict[str, Any], norm_limits: dict[int, float], digests: list[str]):
-        self._given = options, norm_limits, digests
+        self._arguments = options, norm_limits, digests
         self._reader: ShardReader | None = None
 
     @cached_property
     def _worker(self) -> LocalWorker:
-        """Loads everything; not at construction, so that a complaint is an answer and not the death of an actor."""
-        options, norm_limits, digests = self._given
+        """Model and SAEs, loaded at first use: an error in the constructor would end the actor and lose its message."""
+        options, norm_limits, digests = self._arguments
         config = make_config(**options)
         if config.threads is not None:
             torch.set_num_threads(config.threads)
@@ -64,91 +65,107 @@ class RayReader:
         saes = find_saes(config, source)
         if [source.digest, *(sae.digest for sae in saes.values())] != digests:
             raise ModelError(
-                f"{source.name}: a worker finds another model or other SAEs under that name; copy the same to all nodes"
+                f"{source.name}: a worker found a different model or different SAEs under this name; "
+                "copy the same files to all nodes"
             )
         device = choose_device(config.device)
         dtype = choose_dtype(config.dtype, device)
         deepest = max(saes)
         model = load_blocks(config, source, deepest + 1, device, dtype)
-        cut(model, saes[deepest].hookpoint)
+        drop_blocks_above(model, saes[deepest].hookpoint)
         opened = OpenModel(model, saes, norm_limits, (tuple(saes),), {}, device, dtype)
         cutter = PassageCutter(load_tokenizer(source), config.max_length, config.min_length)
-        return LocalWorker(opened, cutter, config.batch_tokens, ReadingCallbacks(lambda _n: None, lambda _n: None))
+        return LocalWorker(opened, cutter, config.batch_tokens, HarvestCallbacks(lambda _n: None, lambda _n: None))
 
     def kind(self) -> WorkerKind:
-        """What last bits depend on."""
+        """Device, dtype and library versions of this actor."""
         return self._worker.kind
 
     def read(self, layers: tuple[int, ...], shard: Shard, wanted: tuple[int, ...]) -> FinishedShard:
-        """Read one shard, with the SAEs of some layers in memory."""
+        """Read one shard.
+
+        Args:
+            layers: layers whose SAEs are kept in memory from call to call.
+            shard: what to read.
+            wanted: those of the layers to read now.
+        """
         with torch.inference_mode():
             if self._reader is None or tuple(self._reader.probes) != layers:
-                self._reader = None  # lets go of the SAEs of other layers first
+                self._reader = None  # free the SAEs of other layers before loading
                 self._reader = self._worker.reader(layers)
-            return finished(shard, self._reader.read(shard, wanted))
+            return pack_shard(shard, self._reader.read(shard, wanted))
 
 
 @dataclass(frozen=True)
 class RayWorkers:
-    """Actors on a cluster. One that dies is started again and its shards are read again."""
+    """Workers that are actors on a cluster. One that dies is restarted and its shards are read again."""
 
     actors: list[Any]
     kind: WorkerKind
-    callbacks: ReadingCallbacks
+    callbacks: HarvestCallbacks
 
     def read(self, layers: tuple[int, ...], tasks: Iterable[ShardTask]) -> Iterator[FinishedShard]:
         """See `Workers`."""
         import ray
 
-        waiting: dict[Any, Any] = {}
-        free = [actor for _ in range(TASKS_AHEAD) for actor in self.actors]
+        running: dict[Any, Any] = {}
+        free = [actor for _ in range(TASKS_PER_ACTOR) for actor in self.actors]
         for task in tasks:
             actor = free.pop(0)
-            waiting[actor.read.remote(layers, task.shard, task.layers)] = actor
+            running[actor.read.remote(layers, task.shard, task.layers)] = actor
             if not free:
-                done, _ = ray.wait(list(waiting), num_returns=1)
-                free.append(waiting.pop(done[0]))
-                yield self._taken(done[0])
-        while waiting:
-            done, _ = ray.wait(list(waiting), num_returns=1)
-            del waiting[done[0]]
-            yield self._taken(done[0])
+                done, _ = ray.wait(list(running), num_returns=1)
+                free.append(running.pop(done[0]))
+                yield self._receive(done[0])
+        while running:
+            done, _ = ray.wait(list(running), num_returns=1)
+            del running[done[0]]
+            yield self._receive(done[0])
 
-    def _taken(self, reference: Any) -> FinishedShard:
-        done = _get(reference)
-        self.callbacks.on_tokens(done.tokens)
-        self.callbacks.on_rows(done.rows)
-        return done
+    def _receive(self, reference: Any) -> FinishedShard:
+        shard = _get_result(reference)
+        self.callbacks.on_tokens(shard.tokens)
+        self.callbacks.on_rows(shard.rows)
+        return shard
 
 
 @contextmanager
 def ray_workers(
-    config: RunConfig, inputs: RunInputs, norm_limits: Mapping[int, float], callbacks: ReadingCallbacks
+    config: RunConfig, inputs: RunInputs, norm_limits: Mapping[int, float], callbacks: HarvestCallbacks
 ) -> Iterator[RayWorkers]:
-    """Actors on the cluster that `ray.init(address="auto")` finds, as many as it has room for.
+    """Start as many actors as fit on the cluster that `ray.init(address="auto")` finds; stop them at the end.
+
+    Args:
+        config: options of the run.
+        inputs: its model source and SAEs, which every actor must find too.
+        norm_limits: layer -> norm above which a position is a sink.
+        callbacks: called as shards are finished.
 
     Raises:
-        ConfigError: Ray is not installed, there is no cluster, or its workers differ from each other.
+        ConfigError: Ray is not installed, there is no cluster, it has too few CPUs, or its workers differ.
+        ModelError: an actor finds a different model or different SAEs.
     """
-    ray = _connected()
+    ray = _connect()
     actors: list[Any] = []
     try:
-        needs, count = _room(config, ray.cluster_resources())
-        actor = ray.remote(RayReader).options(**needs, max_restarts=-1, max_task_retries=TRIES - 1)
+        needs, count = _actor_resources(config, ray.cluster_resources())
+        reader = ray.remote(RayReader).options(**needs, max_restarts=-1, max_task_retries=MAX_SHARD_ATTEMPTS - 1)
         digests = [inputs.source.digest, *(sae.digest for sae in inputs.saes.values())]
         options = config.model_dump(mode="json") | {"threads": config.threads or torch.get_num_threads()}
-        actors += [actor.remote(options, dict(norm_limits), digests) for _ in range(count)]
-        kinds = {_get(one.kind.remote()) for one in actors}
+        actors += [reader.remote(options, dict(norm_limits), digests) for _ in range(count)]
+        kinds = {_get_result(actor.kind.remote()) for actor in actors}
         if len(kinds) > 1:
-            raise ConfigError(f"--workers ray: workers differ, so their shards would not agree: {kinds}")
+            raise ConfigError(
+                f"--workers ray: the workers differ, so their results would differ too; use equal machines: {kinds}"
+            )
         yield RayWorkers(actors, kinds.pop(), callbacks)
     finally:
-        for one in actors:
-            ray.kill(one)
+        for actor in actors:
+            ray.kill(actor)
         ray.shutdown()
 
 
-def _connected() -> Any:
+def _connect() -> Any:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
         import ray
@@ -164,8 +181,8 @@ def _connected() -> Any:
     return ray
 
 
-def _room(config: RunConfig, resources: Mapping[str, float]) -> tuple[dict[str, int], int]:
-    """What one actor needs, and how many of them the cluster has room for."""
+def _actor_resources(config: RunConfig, resources: Mapping[str, float]) -> tuple[dict[str, int], int]:
+    """Resources that one actor needs, and how many actors fit on the cluster."""
     gpus = int(resources.get("GPU", 0))
     if gpus and config.device in ("auto", "cuda"):
         return {"num_gpus": 1}, gpus
@@ -173,14 +190,14 @@ def _room(config: RunConfig, resources: Mapping[str, float]) -> tuple[dict[str, 
     count = int(resources.get("CPU", 0) // threads)
     if count == 0:
         raise ConfigError(
-            f"--workers ray: a worker takes {threads} CPUs, the cluster has {resources.get('CPU', 0):g}; "
-            "give fewer --threads"
+            f"--workers ray: a worker needs {threads} CPUs, the cluster has {resources.get('CPU', 0):g}; "
+            "use fewer --threads"
         )
     return {"num_cpus": threads}, count
 
 
-def _get(reference: Any) -> Any:
-    """The value behind a reference; an actor's own complaint comes out as if it had been raised here."""
+def _get_result(reference: Any) -> Any:
+    """Wait for the value of a reference; raise an actor's `StratalensError` as if it had been raised here."""
     import ray
     from ray.exceptions import RayActorError, RayTaskError
 
@@ -192,6 +209,6 @@ def _get(reference: Any) -> Any:
         raise
     except RayActorError as error:
         raise ConfigError(
-            f"--workers ray: a worker died {TRIES} times over the same shard, perhaps for lack of memory; see the "
-            f"cluster's log, or lower --batch_tokens ({' '.join(str(error).split())[:200]})"
+            f"--workers ray: a worker died {MAX_SHARD_ATTEMPTS} times on the same shard, perhaps out of memory; see "
+            f"the cluster's log, or lower --batch_tokens ({' '.join(str(error).split())[:200]})"
         ) from None

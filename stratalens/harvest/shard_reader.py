@@ -1,4 +1,4 @@
-"""One pass over a shard for all layers: the only place where model, SAEs and statistics meet."""
+"""Read one shard for all layers: run the model, encode with the SAEs, and accumulate the statistics."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from stratalens.harvest.shards import Shard, ShardPiece
 from stratalens.harvest.state.document_sample import DocumentSample, SampledPassages
-from stratalens.harvest.state.layer_state import LayerState, StateFolder
-from stratalens.harvest.state.passage_values import Encoded, PassageValues, reduce
+from stratalens.harvest.state.layer_state import LayerState, StateAccumulator
+from stratalens.harvest.state.passage_values import EncodedBatch, PassageValues, reduce_batch
 from stratalens.harvest.state.statistics import FeatureStats
 from stratalens.harvest.state.top_examples import PassagePointers, TopExamples
 from stratalens.models import PassageCutter
@@ -24,18 +24,18 @@ from stratalens.models.tokens import TextPiece, TokenSpan
 from stratalens.saes.hookpoint import LayerProbe
 
 CHUNK_TOKENS = 16_384
-"""Passages are collected up to this many tokens, then read in batches of like length and folded into the statistics."""
+"""Passages are collected up to this many tokens, then read in batches of similar length and merged into the state."""
 
 
-def encode(
+def encode_batch(
     probe: LayerProbe,
     batch: TokenBatch,
     module_input: Float[Tensor, "batch seq d_model"],
     module_output: Float[Tensor, "batch seq d_model"],
-) -> Encoded:
-    """Encode the kept positions of one batch."""
+) -> EncodedBatch:
+    """Encode the kept positions of one batch with the SAE of one layer."""
     hidden, norms, keep = probe.read(batch, module_input, module_output)
-    return Encoded(
+    return EncodedBatch(
         keep=keep,
         norm_sum=norms.masked_fill(~keep, 0).sum(1),
         residual_sum=hidden.float().masked_fill(~keep[..., None], 0).sum(1),
@@ -47,39 +47,44 @@ class Chunk(NamedTuple):
     """Passages that are batched together."""
 
     sequences: list[np.ndarray]
+    """Token ids of each passage, `[seq]`."""
     population: np.ndarray
+    """`[passage]`"""
     passages: SampledPassages
     pointers: PassagePointers
     rows: int
     """Corpus rows that end in this chunk."""
 
     def values(self, parts: list[dict[str, np.ndarray]]) -> PassageValues:
-        """Columns of all batches together, passages in the order of the chunk."""
-        place = np.argsort(np.concatenate([part["batch_row"] for part in parts]))
+        """Join the columns of all batches, with passages in the order of the chunk."""
+        order = np.argsort(np.concatenate([part["batch_row"] for part in parts]))
         joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0] if name != "batch_row"}
         for name in ("countable_positions", "kept_positions", "norm_sum", "residual_mean"):
-            joined[name] = joined[name][place]
+            joined[name] = joined[name][order]
         lengths = np.array([len(sequence) for sequence in self.sequences])
         return PassageValues(population=self.population, tokens=lengths, **joined)
 
 
 def chunks(shard: Shard, cutter: PassageCutter) -> Iterator[Chunk]:
-    """Cut the pieces of a shard into passages and group these; at least one chunk, empty where no passage is left."""
-    columns: list[tuple[TokenSpan, ShardPiece]] = []
-    tokens = ended = 0
+    """Cut the pieces of a shard into passages and group them into chunks of about `CHUNK_TOKENS` tokens.
+
+    Yields at least one chunk, which is empty where every text is too short for a passage.
+    """
+    passages: list[tuple[TokenSpan, ShardPiece]] = []
+    tokens = rows_ended = 0
     for piece in shard.pieces:
         for span in cutter.piece_spans(TextPiece(piece.start, piece.text)):
             if tokens >= CHUNK_TOKENS:
-                yield _chunk(columns, cutter, ended)
-                columns, tokens, ended = [], 0, 0
-            columns.append((span, piece))
+                yield _make_chunk(passages, cutter, rows_ended)
+                passages, tokens, rows_ended = [], 0, 0
+            passages.append((span, piece))
             tokens += len(span.token_ids)
-        ended += piece.ends_row
-    yield _chunk(columns, cutter, ended)
+        rows_ended += piece.ends_row
+    yield _make_chunk(passages, cutter, rows_ended)
 
 
-def _chunk(columns: list[tuple[TokenSpan, ShardPiece]], cutter: PassageCutter, ended: int) -> Chunk:
-    spans, pieces = [span for span, _ in columns], [piece for _, piece in columns]
+def _make_chunk(passages: list[tuple[TokenSpan, ShardPiece]], cutter: PassageCutter, rows_ended: int) -> Chunk:
+    spans, pieces = [span for span, _ in passages], [piece for _, piece in passages]
     return Chunk(
         sequences=[cutter.sequence(span) for span in spans],
         population=np.array([piece.population for piece in pieces], np.int64),
@@ -92,50 +97,55 @@ def _chunk(columns: list[tuple[TokenSpan, ShardPiece]], cutter: PassageCutter, e
             start=np.array([span.start for span in spans], np.int64),
             end=np.array([span.end for span in spans], np.int64),
         ),
-        rows=ended,
+        rows=rows_ended,
     )
 
 
 @dataclass
 class ShardReader:
-    """Reads shards with a model that is held in memory.
+    """Reads shards with a loaded model.
 
-    A batch that does not fit into memory is halved, and so are all that follow it in the same shard.
+    A batch that does not fit into memory is halved, and so are all later ones of the same shard.
     """
 
     model: nn.Module
     probes: Mapping[int, LayerProbe]
+    """Layer -> its loaded SAE and norm limit."""
     cutter: PassageCutter
     token_classes: Int[Tensor, "vocabulary"]
-    """Class of each token id, on the device that batches go to."""
+    """Class of each token id, on the device where batches are read."""
     batch_tokens: int
-    """Tokens a batch, padding included."""
+    """Maximum tokens per batch, padding included."""
     on_batch: Callable[[int], None] = lambda _tokens: None
-    """Called with the tokens of each batch done."""
+    """Called with the number of tokens of each finished batch."""
     on_rows: Callable[[int], None] = lambda _rows: None
-    """Called with the corpus rows that each chunk completes."""
+    """Called with the number of corpus rows that each chunk completes."""
 
     def read(self, shard: Shard, layers: tuple[int, ...]) -> dict[int, LayerState]:
-        """States of some layers after one shard, by one forward pass a batch.
+        """Read one shard with one forward pass per batch; return layer -> its state.
+
+        Args:
+            shard: what to read.
+            layers: layers to encode, each with a probe.
 
         Raises:
-            CapacityError: not even one passage fits into memory.
+            CapacityError: a single passage does not fit into memory.
         """
         runner = BatchRunner(self.batch_tokens)
-        states = {layer: StateFolder() for layer in layers}
+        states = {layer: StateAccumulator() for layer in layers}
         for chunk in chunks(shard, self.cutter):
             for layer, state in self._read_chunk(chunk, layers, runner).items():
                 states[layer].add(state)
             self.on_rows(chunk.rows)
             release_free_memory()
         split = runner.batches_split
-        return {layer: folding.result()._replace(batches_split=split) for layer, folding in states.items()}
+        return {layer: total.result()._replace(batches_split=split) for layer, total in states.items()}
 
     def _read_chunk(self, chunk: Chunk, layers: tuple[int, ...], runner: BatchRunner) -> dict[int, LayerState]:
         parts: dict[int, list[dict[str, np.ndarray]]] = {layer: [] for layer in layers}
         for batch in pack_batches(chunk.sequences, runner.batch_tokens, self.cutter.special_ids):
-            for read in runner.run(batch, partial(self._read_batch, layers)):
-                for layer, part in read.items():
+            for columns in runner.run(batch, partial(self._read_batch, layers)):
+                for layer, part in columns.items():
                     parts[layer].append(part)
             self.on_batch(batch.tokens)
         states = {}
@@ -150,35 +160,35 @@ class ShardReader:
 
     def _read_batch(self, layers: tuple[int, ...], batch: TokenBatch) -> dict[int, dict[str, np.ndarray]]:
         batch = batch.to(self.token_classes.device)
-        encoded: dict[int, Encoded] = {}
+        encoded: dict[int, EncodedBatch] = {}
 
         def consumer(layer: int, module_input: Tensor, module_output: Tensor) -> None:
-            encoded[layer] = encode(self.probes[layer], batch, module_input, module_output)
+            encoded[layer] = encode_batch(self.probes[layer], batch, module_input, module_output)
 
         hookpoints = {self.probes[layer].sae.hookpoint: partial(consumer, layer) for layer in layers}
         with hooked(self.model, hookpoints):
             forward(self.model, batch.input_ids)
         return {
-            layer: reduce(encoded.pop(layer), batch, self.probes[layer].sae.num_latents, self.token_classes)
+            layer: reduce_batch(encoded.pop(layer), batch, self.probes[layer].sae.num_latents, self.token_classes)
             for layer in layers
         }
 
 
 def _no_values(d_model: int) -> PassageValues:
-    """Values of no passage at all: what a shard leaves whose texts are all too short to read."""
-    whole, real = np.zeros(0, np.int64), np.zeros(0, np.float32)
+    """Values of zero passages, for a shard whose texts are all too short to read."""
+    ints, floats = np.zeros(0, np.int64), np.zeros(0, np.float32)
     return PassageValues(
-        population=whole,
-        tokens=whole,
-        countable_positions=whole,
-        kept_positions=whole,
-        norm_sum=real,
+        population=ints,
+        tokens=ints,
+        countable_positions=ints,
+        kept_positions=ints,
+        norm_sum=floats,
         residual_mean=np.zeros((0, d_model), np.float32),
-        passage=whole,
-        latent=whole,
-        mean=real,
-        maximum=real,
-        positions_fired=whole,
+        passage=ints,
+        latent=ints,
+        mean=floats,
+        maximum=floats,
+        positions_fired=ints,
         class_mass=np.zeros((0, len(TOKEN_CLASSES)), np.float32),
-        early_mass=real,
+        early_mass=floats,
     )

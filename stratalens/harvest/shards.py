@@ -1,4 +1,4 @@
-"""Cutting the text into shards: units of work whose name follows from everything that they hold."""
+"""Cut the text into shards: units of work, each identified by a digest of its content."""
 
 import hashlib
 from collections.abc import Iterable, Iterator
@@ -7,20 +7,22 @@ from typing import NamedTuple
 from stratalens.corpus.survey import DocumentRow
 from stratalens.models.tokens import pieces
 
-LEAST_CHARACTERS = 2**16
-MOST_CHARACTERS = 2**24
-SHARDS_WANTED = 256
-"""About so many shards are cut where the bounds allow it, so that a harvest of any size has a bounded number."""
+MIN_SHARD_CHARACTERS = 2**16
+MAX_SHARD_CHARACTERS = 2**24
+TARGET_SHARDS = 256
+"""About this many shards are cut, within the two limits, so that a harvest has few shards whatever its size."""
 
 
 class ShardPiece(NamedTuple):
-    """A stretch of a document, with what the statistics need to know of the document."""
+    """A stretch of a document, with the facts about the document that the statistics need."""
 
     content: int
     """64-bit hash of the row's text."""
     document: int
+    """64-bit hash that identifies the document."""
     population: int
     sampled: bool
+    """Whether values of this single document are kept, see `DocumentSample`."""
     start: int
     """First character of the piece in the row's text."""
     text: str
@@ -29,10 +31,10 @@ class ShardPiece(NamedTuple):
 
 
 class Shard(NamedTuple):
-    """Pieces that are read together; no document has to fit into one shard."""
+    """Pieces that are read together; a document may extend over several shards."""
 
     number: int
-    """Place among the shards of a corpus, from 0."""
+    """Index among the shards of the corpus, from 0."""
     pieces: tuple[ShardPiece, ...]
 
     @property
@@ -41,32 +43,32 @@ class Shard(NamedTuple):
         return sum(piece.ends_row for piece in self.pieces)
 
     def digest(self) -> str:
-        """SHA-256 over what the shard holds; its place among others does not matter."""
-        total = hashlib.sha256()
+        """SHA-256 over the pieces of the shard; its number does not matter."""
+        sha = hashlib.sha256()
         for piece in self.pieces:
-            known = piece._replace(text=str(len(piece.text)))  # the hash of the row's text stands for the text
-            total.update(repr(tuple(known)).encode())
-        return total.hexdigest()
+            short = piece._replace(text=str(len(piece.text)))  # `content`, the hash of the row's text, covers the text
+            sha.update(repr(tuple(short)).encode())
+        return sha.hexdigest()
 
 
 def shard_characters(corpus_characters: int) -> int:
-    """Characters of a shard of a corpus: a power of two, so that a corpus that grows a little keeps its shards."""
-    wanted = 1 << max(0, corpus_characters // SHARDS_WANTED - 1).bit_length()
-    return min(MOST_CHARACTERS, max(LEAST_CHARACTERS, wanted))
+    """Characters per shard: a power of two, so that a corpus that grows a little is cut into the same shards."""
+    wanted = 1 << max(0, corpus_characters // TARGET_SHARDS - 1).bit_length()
+    return min(MAX_SHARD_CHARACTERS, max(MIN_SHARD_CHARACTERS, wanted))
 
 
 def cut_shards(rows: Iterable[DocumentRow], characters: int) -> Iterator[Shard]:
-    """Group rows, in their order, into shards of at least so many characters; the last one holds the rest."""
-    held: list[ShardPiece] = []
+    """Group rows, in their order, into shards of at least `characters` characters; the last one takes the rest."""
+    pending: list[ShardPiece] = []
     size = number = 0
     for row in rows:
         for piece in pieces(row.text):
-            ends = piece.start + len(piece.text) == len(row.text)
+            ends_row = piece.start + len(piece.text) == len(row.text)
             identity = (row.content, row.document, row.population, row.sampled)
-            held.append(ShardPiece(*identity, piece.start, piece.text, ends))
+            pending.append(ShardPiece(*identity, piece.start, piece.text, ends_row))
             size += len(piece.text)
             if size >= characters:
-                yield Shard(number, tuple(held))
-                held, size, number = [], 0, number + 1
-    if held:
-        yield Shard(number, tuple(held))
+                yield Shard(number, tuple(pending))
+                pending, size, number = [], 0, number + 1
+    if pending:
+        yield Shard(number, tuple(pending))

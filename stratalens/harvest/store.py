@@ -1,4 +1,4 @@
-"""Shards and harvests on disk: each written once, at once, under a name that says all it depends on."""
+"""States on disk: each is written once, atomically, under a key that is a hash of everything it depends on."""
 
 import hashlib
 import json
@@ -18,22 +18,22 @@ from stratalens.harvest.state.layer_state import (
 )
 
 FORMAT = 1
-"""Part of every name: raise it whenever a state changes in form or meaning, and all older ones are unread."""
+"""Part of every key: raise it whenever a state changes in form or meaning, so that older ones are not used."""
 
 
 def key_of(*parts: object) -> str:
-    """A name for what depends on these parts alone; they are what JSON can hold."""
+    """Hash of some values that JSON can represent, as 32 hexadecimal digits; equal values give equal keys."""
     return hashlib.sha256(json.dumps([FORMAT, *parts], sort_keys=True).encode()).hexdigest()[:32]
 
 
 @dataclass(frozen=True)
 class ShardStore:
-    """The shards of an unfinished reading, a file for each layer and shard."""
+    """The states of an unfinished harvest, one file per layer and shard."""
 
     directory: Path
 
     def holds(self, layer: int, key: str) -> bool | None:
-        """Whether a sound state is there; None for one that is damaged, which is thereby removed."""
+        """Whether an intact state is stored; None for a damaged one, which is removed."""
         path = self.path(layer, key)
         if not path.is_file():
             return False
@@ -43,14 +43,14 @@ class ShardStore:
         return None
 
     def write(self, layer: int, key: str, packed: bytes) -> None:
-        """Keep the packed state of one layer after one shard."""
+        """Store the packed state of one layer after one shard."""
         write_checksummed(self.path(layer, key), key, packed)
 
     def fold(self, layer: int, keys: Sequence[str]) -> LayerState:
-        """All shards of a layer together, in this order.
+        """Merge the states of a layer, in the order of the keys.
 
         Raises:
-            OutputError: a state was removed or damaged since it was written.
+            OutputError: a state was removed or damaged after it was written.
         """
         return fold(self._states(layer, keys))
 
@@ -59,31 +59,31 @@ class ShardStore:
             path = self.path(layer, key)
             packed = read_checksummed(path, key) if path.is_file() else None
             if packed is None:
-                raise OutputError(f"{path}: removed or damaged while the run went on; run the same command again")
+                raise OutputError(f"{path}: removed or damaged during the run; run the same command again")
             yield unpack_state(packed)
 
     def path(self, layer: int, key: str) -> Path:
-        """Where a state stands."""
+        """Path of the state of one layer after one shard."""
         return self.directory / f"layer_{layer}" / (key + STATE_SUFFIX)
 
 
 class HarvestFile(NamedTuple):
-    """The folded state of one layer on disk."""
+    """The harvest of one layer on disk: its merged state."""
 
     path: Path
     key: str
-    """Name under which it was written."""
+    """Key under which it was written."""
 
-    def is_sound(self) -> bool:
-        """Whether the file is there, whole, and of that name."""
+    def is_intact(self) -> bool:
+        """Whether the file exists, is undamaged, and was written under this key."""
         return self.path.is_file() and read_checksummed(self.path, self.key) is not None
 
     def write(self, state: LayerState) -> None:
-        """Write the state of a layer."""
+        """Write the merged state, replacing an existing file."""
         write_checksummed(self.path, self.key, pack_state(state))
 
     def state(self) -> LayerState:
-        """Read the state.
+        """Read the merged state.
 
         Raises:
             OutputError: the file is missing, damaged, or was written by another version.
@@ -95,5 +95,5 @@ class HarvestFile(NamedTuple):
 
 
 def harvest_path(layer: int) -> Path:
-    """Where the harvest of one layer stands in a result."""
+    """Path of the harvest of one layer, relative to the result directory."""
     return Path("harvest") / f"layer_{layer}{STATE_SUFFIX}"

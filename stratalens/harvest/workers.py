@@ -1,4 +1,4 @@
-"""Who reads shards: this process, one after the other, or many on a cluster. The bytes do not depend on who did."""
+"""Workers that read shards: this process, or actors on a cluster. All workers of one kind give the same bytes."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -18,37 +18,39 @@ LIBRARIES = ("torch", "transformers", "tokenizers", "numpy")
 
 
 class ShardTask(NamedTuple):
-    """A shard to read, and the layers that are wanted of it."""
+    """A shard to read, and the layers to read it for."""
 
     shard: Shard
     layers: tuple[int, ...]
 
 
 class FinishedShard(NamedTuple):
-    """A shard that was read."""
+    """The result of reading one shard."""
 
     number: int
-    """Of the shard."""
+    """Index of the shard."""
     packed: dict[int, bytes]
     """Layer -> its packed state."""
     rows: int
     """Corpus rows that end in the shard."""
     tokens: int
+    """Tokens fed to the model."""
 
 
-class ReadingCallbacks(NamedTuple):
-    """Who hears of the reading."""
+class HarvestCallbacks(NamedTuple):
+    """Functions called as text is read."""
 
     on_tokens: Callable[[int], None]
-    """Called with the tokens that were read since the last call."""
+    """Called with the number of tokens read since the last call."""
     on_rows: Callable[[int], None]
-    """Called with the corpus rows that were completed since the last call."""
+    """Called with the number of corpus rows completed since the last call."""
 
 
 class WorkerKind(NamedTuple):
-    """What last bits depend on besides model and text: workers of one kind give the same bytes."""
+    """Everything besides model and text that rounding depends on: workers of one kind give the same bytes."""
 
     device: str
+    """Name of the GPU, or instruction set and threads of the CPU."""
     dtype: str
     libraries: tuple[tuple[str, str], ...]
     """Names and versions."""
@@ -56,19 +58,22 @@ class WorkerKind(NamedTuple):
 
 @runtime_checkable
 class Workers(Protocol):
-    """Reads shards. A real seam: `LocalWorker` here, Ray actors in `workers_ray`."""
+    """Reads shards: implemented by `LocalWorker` here and by `RayWorkers` in `ray_workers`."""
 
     @property
     def kind(self) -> WorkerKind:
-        """Of all of them."""
+        """The one kind of all workers."""
         ...
 
     def read(self, layers: tuple[int, ...], tasks: Iterable[ShardTask]) -> Iterator[FinishedShard]:
-        """Read all tasks and yield each when it is done, in any order; tasks are taken only as they are needed.
+        """Yield the result of each task when it is finished, in any order; tasks are consumed only as needed.
 
         Args:
-            layers: all layers that the tasks want; their SAEs are held in memory.
-            tasks: what to read.
+            layers: all layers of the tasks; their SAEs are kept in memory.
+            tasks: shards to read.
+
+        Raises:
+            CapacityError: a single passage does not fit into memory.
         """
         ...
 
@@ -80,7 +85,7 @@ class LocalWorker:
     opened: OpenModel
     cutter: PassageCutter
     batch_tokens: int
-    callbacks: ReadingCallbacks
+    callbacks: HarvestCallbacks
 
     @property
     def kind(self) -> WorkerKind:
@@ -89,7 +94,7 @@ class LocalWorker:
         return WorkerKind(_device_kind(self.opened.device), str(self.opened.dtype), libraries)
 
     def reader(self, layers: tuple[int, ...]) -> ShardReader:
-        """Load what is needed to read some layers."""
+        """Load the SAEs of some layers; return a reader for them."""
         classes = torch.from_numpy(vocabulary_classes(self.cutter.tokenizer)).to(self.opened.device)
         probes = self.opened.probes(layers)
         return ShardReader(
@@ -106,11 +111,11 @@ class LocalWorker:
         """See `Workers`."""
         reader = self.reader(layers)
         for task in tasks:
-            yield finished(task.shard, reader.read(task.shard, task.layers))
+            yield pack_shard(task.shard, reader.read(task.shard, task.layers))
 
 
 def _device_kind(device: torch.device) -> str:
-    """A GPU's name; of a cpu its instructions and the number of threads."""
+    """Name of a GPU; instruction set and number of threads of a CPU."""
     if device.type == "cuda":
         return f"cuda, {torch.cuda.get_device_name(device)}"
     if device.type == "cpu":
@@ -118,8 +123,8 @@ def _device_kind(device: torch.device) -> str:
     return device.type
 
 
-def finished(shard: Shard, states: Mapping[int, LayerState]) -> FinishedShard:
-    """What a worker hands on of a shard."""
+def pack_shard(shard: Shard, states: Mapping[int, LayerState]) -> FinishedShard:
+    """Pack the states of a shard that was read, at least one layer."""
     tokens = int(next(iter(states.values())).stats.tokens.sum())
     return FinishedShard(
         shard.number, {layer: pack_state(state) for layer, state in states.items()}, shard.rows, tokens

@@ -1,7 +1,7 @@
 """A name for each feature, and how well it predicts the feature on text it was not made from.
 
 Labels come from the evidence and a lexicon of concepts (`concepts/`), or from a language model (`llm/`), which also
-judges them. May import: evidence and what lies below. Main types: LabelledFeatures, FeatureLabel.
+judges them. May import: evidence and the packages before it. Main types: LabelledFeatures, FeatureLabel.
 """
 
 from stratalens.labels.feature_label import FeatureLabel

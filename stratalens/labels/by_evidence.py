@@ -1,4 +1,4 @@
-"""The labelling stage: every reported feature gets a label and its scores."""
+"""Label features from the evidence, and score each label by its own terms."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,13 +9,13 @@ from jaxtyping import Bool
 from stratalens.corpus import Half
 from stratalens.labels.concepts.annotation import unit_activations
 from stratalens.labels.detection import TERMS, Label, detect_by_terms
-from stratalens.labels.evidence_labels import associate, choose, support
+from stratalens.labels.evidence_labels import associate, choose_label, support_of
 from stratalens.labels.feature_label import (
     EVIDENCE,
     AnnotatedEvidence,
     FeatureLabel,
     LayerLabels,
-    control_of,
+    choose_controls,
     with_detection,
 )
 from stratalens.progress import Progress
@@ -24,60 +24,74 @@ EARLY_FLAG = "early_position"
 
 
 def label_by_evidence(
-    text: AnnotatedEvidence, top: Mapping[int, pd.DataFrame], progress: Progress
+    annotated_evidence: AnnotatedEvidence, top: Mapping[int, pd.DataFrame], progress: Progress
 ) -> tuple[dict[int, LayerLabels], dict[int, list[FeatureLabel]]]:
     """Label the features of all layers from the evidence and score the labels by their own terms.
 
     Args:
-        text: the annotated evidence.
+        annotated_evidence: evidence and annotated passages.
         top: layer -> reported features with their `flags`.
-        progress: is told how it gets on.
+        progress: informed after each layer.
 
     Returns:
-        Layer -> labels with what speaks for them, and layer -> labels with scores, features in the evidence's order.
+        Layer -> labels with their support, and layer -> labels with scores, both in the evidence's order of features.
     """
     labels: dict[int, LayerLabels] = {}
     scored: dict[int, list[FeatureLabel]] = {}
     with progress.track("Labelling", sum(len(table) for table in top.values())) as advance:
         for layer, table in top.items():
             flags = dict(zip(table["feature_number"], table["flags"], strict=True))
-            features = text.evidence.layers[layer].features
+            features = annotated_evidence.evidence.layers[layer].features
             early = np.array([EARLY_FLAG in str(flags[feature]) for feature in features], dtype=bool)
-            labels[layer] = evidence_labels_of(text, layer, early)
-            scored[layer] = score_by_terms(text, layer, labels[layer].labels)
+            labels[layer] = label_layer_by_evidence(annotated_evidence, layer, early)
+            scored[layer] = score_by_terms(annotated_evidence, layer, labels[layer].labels)
             advance(len(table), 0)
     return labels, scored
 
 
-def evidence_labels_of(text: AnnotatedEvidence, layer: int, early: Bool[np.ndarray, "feature"]) -> LayerLabels:
-    """The labels that the discovery half supports.
+def label_layer_by_evidence(
+    annotated_evidence: AnnotatedEvidence, layer: int, early: Bool[np.ndarray, "feature"]
+) -> LayerLabels:
+    """Label the features of one layer from the discovery half.
 
     Args:
-        text: the annotated evidence.
-        layer: whose features.
-        early: which of them lie mostly on the first tenth of passages.
+        annotated_evidence: evidence and annotated passages.
+        layer: number of the layer.
+        early: which features have most of their activation on the first tenth of passages.
     """
-    annotated = text.annotated
-    found = associate(annotated, unit_activations(text.evidence.layers[layer], annotated.units))
-    tasks = text.tasks(layer, Half.DISCOVERY)
+    annotated = annotated_evidence.annotated
+    associations = associate(annotated, unit_activations(annotated_evidence.evidence.layers[layer], annotated.units))
+    tasks = annotated_evidence.tasks(layer, Half.DISCOVERY)
     return LayerLabels(
-        labels=[choose(annotated, found, column, task, early=bool(early[column])) for column, task in enumerate(tasks)],
-        support=[support(annotated, found, column) for column in range(len(tasks))],
+        labels=[
+            choose_label(annotated, associations, column, task, early=bool(early[column]))
+            for column, task in enumerate(tasks)
+        ],
+        support=[support_of(annotated, associations, column) for column in range(len(tasks))],
     )
 
 
-def score_by_terms(text: AnnotatedEvidence, layer: int, labels: Sequence[Label]) -> list[FeatureLabel]:
-    """Score labels by their own terms on the confirmation half."""
-    features = text.evidence.layers[layer].features.tolist()
-    controls = control_of([label.text for label in labels], layer, features)
+def score_by_terms(annotated_evidence: AnnotatedEvidence, layer: int, labels: Sequence[Label]) -> list[FeatureLabel]:
+    """Score the labels of one layer by their own terms on the confirmation half.
+
+    A label without a score says why in its `label_note`.
+    """
+    features = annotated_evidence.evidence.layers[layer].features.tolist()
+    controls = choose_controls([label.text for label in labels], layer, features)
     scored = []
-    for column, (label, task) in enumerate(zip(labels, text.tasks(layer, Half.CONFIRMATION), strict=True)):
+    for column, (label, task) in enumerate(
+        zip(labels, annotated_evidence.tasks(layer, Half.CONFIRMATION), strict=True)
+    ):
         if not label.has_terms or task is None:
             note = "no terms to score by" if task is not None else "fires on too few confirmation passages to score"
             scored.append(FeatureLabel(label.text, EVIDENCE, label_note=note))
             continue
-        own = detect_by_terms(text.annotated, label, task)
-        other = labels[controls[column]] if column in controls else None
-        floor = detect_by_terms(text.annotated, other, task).auroc if other and other.has_terms else None
-        scored.append(with_detection(FeatureLabel(label.text, EVIDENCE, TERMS), own, floor))
+        detection = detect_by_terms(annotated_evidence.annotated, label, task)
+        control = labels[controls[column]] if column in controls else None
+        control_auroc = (
+            detect_by_terms(annotated_evidence.annotated, control, task).auroc
+            if control and control.has_terms
+            else None
+        )
+        scored.append(with_detection(FeatureLabel(label.text, EVIDENCE, TERMS), detection, control_auroc))
     return scored

@@ -1,4 +1,4 @@
-"""Labels by a language model, which also judges them; what it fails at falls back to the evidence, and says so."""
+"""Labels by a language model, which also judges them; where it fails, the label from the evidence is used."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,29 +8,29 @@ from typing import NamedTuple
 import numpy as np
 
 from stratalens.corpus import Half, Side
-from stratalens.corpus.words import FUNCTION_WORDS, UNIT, stem
+from stratalens.corpus.words import FUNCTION_WORDS, UNIT_PATTERN, stem
 from stratalens.evidence.examples import Example
 from stratalens.files.hashing import hash64
 from stratalens.labels.answers import UnusableAnswer
 from stratalens.labels.detection import (
-    LEAST_POSITIVES,
+    MIN_POSITIVES,
     TERMS,
     Detection,
     DetectionTask,
     Label,
     detect_by_terms,
-    score,
+    score_ratings,
 )
 from stratalens.labels.evidence_labels import UNCLEAR
 from stratalens.labels.feature_label import (
     AnnotatedEvidence,
     FeatureLabel,
     LayerLabels,
-    control_of,
+    choose_controls,
     with_detection,
 )
 from stratalens.labels.judge import (
-    THRESHOLD,
+    FIRING_THRESHOLD,
     LabelEvidence,
     LanguageJudge,
     TokenText,
@@ -38,37 +38,39 @@ from stratalens.labels.judge import (
 from stratalens.labels.llm.cache import map_concurrently
 from stratalens.progress import Progress
 
-POSITIVES = 10
-"""Passages, at most, on which a feature fires in a detection task that a language model is asked to do."""
+MAX_POSITIVES_FOR_MODEL = 10
+"""Positives, at most, in a detection task that a language model is asked to do."""
 
 
 @dataclass(frozen=True)
 class LayerPromptInput:
-    """What the labelling model may be told of one layer, one entry a feature."""
+    """Content of the prompts about the features of one layer, one entry per feature."""
 
     examples: list[list[Example]]
     top_tokens: list[list[str]]
+    """Tokens with most of the feature's activation."""
     promoted: list[list[str]]
+    """Tokens whose logits the feature raises most."""
 
 
-FeaturePlace = tuple[int, int]
-"""Layer, and the feature's place among those of the layer."""
+FeatureKey = tuple[int, int]
+"""Layer, and column of the feature among those of the layer."""
 
 
-class _Job(NamedTuple):
-    """A label to score."""
+class _ScoringJob(NamedTuple):
+    """A label to score, with its detection task."""
 
     layer: int
     column: int
     label: str
     control: str | None
-    """Label of another feature of the layer."""
+    """Label of another feature of the layer; None where no other label differs."""
     task: DetectionTask
 
 
 def label_by_model(
-    text: AnnotatedEvidence,
-    told: Mapping[int, LayerPromptInput],
+    annotated_evidence: AnnotatedEvidence,
+    prompt_inputs: Mapping[int, LayerPromptInput],
     labels: Mapping[int, LayerLabels],
     scored: Mapping[int, list[FeatureLabel]],
     judge: LanguageJudge,
@@ -80,73 +82,76 @@ def label_by_model(
     """Have a language model label every feature and score its labels.
 
     Args:
-        text: the annotated evidence.
-        told: layer -> what the model may be told.
-        labels: layer -> labels by the evidence.
-        scored: layer -> the same with scores, taken where the model fails.
+        annotated_evidence: evidence and annotated passages.
+        prompt_inputs: layer -> content of the prompts.
+        labels: layer -> labels from the evidence.
+        scored: layer -> the same labels with scores, used where the model fails.
         judge: the language model.
-        progress: is told how it gets on.
+        progress: informed after each answer.
         show_text: False to send no passage; labels are then scored by their own words.
-        only: layer -> features to ask about; None for all. The others keep their rows.
+        only: layer -> features to ask about; None for all. The others keep their labels from `scored`.
+
+    Returns:
+        Layer -> labels with scores, in the evidence's order of features.
     """
-    places = [
+    keys = [
         (layer, column)
         for layer in scored
-        for column, feature in enumerate(text.evidence.layers[layer].features.tolist())
+        for column, feature in enumerate(annotated_evidence.evidence.layers[layer].features.tolist())
         if only is None or feature in only.get(layer, ())
     ]
-    answers: dict[FeaturePlace, str | UnusableAnswer] = {}
-    rows: dict[FeaturePlace, FeatureLabel] = {}
-    with progress.track("Labelling by model", 2 * len(places)) as advance:
-        ask = partial(_ask, judge, told, labels, show_text)
-        for place, answer in zip(places, map_concurrently(ask, places, judge.concurrency), strict=True):
-            answers[place] = answer
+    answers: dict[FeatureKey, str | UnusableAnswer] = {}
+    rows: dict[FeatureKey, FeatureLabel] = {}
+    with progress.track("Labelling by model", 2 * len(keys)) as advance:
+        ask_for_label = partial(_ask_for_label, judge, prompt_inputs, labels, show_text)
+        for key, answer in zip(keys, map_concurrently(ask_for_label, keys, judge.concurrency), strict=True):
+            answers[key] = answer
             advance(1, 0)
-        jobs = _jobs(text, scored, answers)
-        advance(len(places) - len(jobs), 0)
-        rate = partial(_score, text, judge, show_text)
-        for job, row in zip(jobs, map_concurrently(rate, jobs, judge.concurrency), strict=True):
+        jobs = _scoring_jobs(annotated_evidence, scored, answers)
+        advance(len(keys) - len(jobs), 0)
+        score_label = partial(_score_label, annotated_evidence, judge, show_text)
+        for job, row in zip(jobs, map_concurrently(score_label, jobs, judge.concurrency), strict=True):
             rows[job.layer, job.column] = row
             advance(1, 0)
-    return _complete(judge, scored, answers, rows)
+    return _final_labels(judge, scored, answers, rows)
 
 
-def _complete(
+def _final_labels(
     judge: LanguageJudge,
     scored: Mapping[int, list[FeatureLabel]],
-    answers: Mapping[FeaturePlace, str | UnusableAnswer],
-    rows: Mapping[FeaturePlace, FeatureLabel],
+    answers: Mapping[FeatureKey, str | UnusableAnswer],
+    rows: Mapping[FeatureKey, FeatureLabel],
 ) -> dict[int, list[FeatureLabel]]:
-    """Layer -> one row a feature: by the model with its score, without one, or by the evidence."""
+    """Return layer -> one label per feature: the model's with or without a score, or that from the evidence."""
     return {
         layer: [
-            rows.get((layer, column)) or _unscored(judge, answers.get((layer, column)), own)
-            for column, own in enumerate(some)
+            rows.get((layer, column)) or _without_score(judge, answers.get((layer, column)), from_evidence)
+            for column, from_evidence in enumerate(layer_labels)
         ]
-        for layer, some in scored.items()
+        for layer, layer_labels in scored.items()
     }
 
 
-def _ask(
+def _ask_for_label(
     judge: LanguageJudge,
-    told: Mapping[int, LayerPromptInput],
+    prompt_inputs: Mapping[int, LayerPromptInput],
     labels: Mapping[int, LayerLabels],
     show_text: bool,
-    place: FeaturePlace,
+    key: FeatureKey,
 ) -> str | UnusableAnswer:
-    layer, column = place
-    own = told[layer]
-    examples = [one for one in own.examples[column] if one.half == Half.DISCOVERY]
-    fires = [one for one in examples if one.choice.kind != "near_miss"]
-    on_domain = [one for one in fires if one.side == Side.DOMAIN]
-    firing = sorted(on_domain or fires, key=lambda one: one.choice.kind != "top")
+    layer, column = key
+    prompt_input = prompt_inputs[layer]
+    examples = [example for example in prompt_input.examples[column] if example.half == Half.DISCOVERY]
+    firing = [example for example in examples if example.choice.kind != "near_miss"]
+    on_domain = [example for example in firing if example.side == Side.DOMAIN]
+    shown = sorted(on_domain or firing, key=lambda example: example.choice.kind != "top")
     evidence = LabelEvidence(
-        examples=[_token_text(one) for one in firing],
-        contrast=[_token_text(one) for one in examples if one.choice.kind == "near_miss"],
-        top_tokens=own.top_tokens[column],
+        examples=[_token_text(example) for example in shown],
+        contrast=[_token_text(example) for example in examples if example.choice.kind == "near_miss"],
+        top_tokens=prompt_input.top_tokens[column],
         words=[name for name, _ in labels[layer].support[column].phrases],
-        promoted=own.promoted[column],
-        highest=max((one.choice.activation for one in examples), default=0.0),
+        promoted=prompt_input.promoted[column],
+        highest=max((example.choice.activation for example in examples), default=0.0),
     )
     try:
         return judge.label(evidence, show_text=show_text)
@@ -154,96 +159,117 @@ def _ask(
         return problem
 
 
-def _token_text(one: Example) -> TokenText:
-    return TokenText(one.tokens, np.array(one.activations, dtype=np.float64))
+def _token_text(example: Example) -> TokenText:
+    return TokenText(example.tokens, np.array(example.activations, dtype=np.float64))
 
 
-def _jobs(
-    text: AnnotatedEvidence,
+def _scoring_jobs(
+    annotated_evidence: AnnotatedEvidence,
     scored: Mapping[int, list[FeatureLabel]],
-    answers: Mapping[FeaturePlace, str | UnusableAnswer],
-) -> list[_Job]:
-    """The labels by the model that can be scored, each with the label of another feature beside it."""
+    answers: Mapping[FeatureKey, str | UnusableAnswer],
+) -> list[_ScoringJob]:
+    """Return the model's labels that can be scored, each with its task and the label of another feature."""
     jobs = []
-    for layer, some in scored.items():
-        found = [answers.get((layer, column)) for column in range(len(some))]
-        given = [answer if isinstance(answer, str) else own.label for answer, own in zip(found, some, strict=True)]
-        controls = control_of(given, layer, text.evidence.layers[layer].features.tolist())
-        for column, task in enumerate(text.tasks(layer, Half.CONFIRMATION, POSITIVES)):
-            if isinstance(found[column], str) and given[column] != UNCLEAR and task is not None:
-                control = given[controls[column]] if column in controls else None
-                jobs.append(_Job(layer, column, given[column], control, task))
+    for layer, evidence_labels in scored.items():
+        layer_answers = [answers.get((layer, column)) for column in range(len(evidence_labels))]
+        label_texts = [
+            answer if isinstance(answer, str) else from_evidence.label
+            for answer, from_evidence in zip(layer_answers, evidence_labels, strict=True)
+        ]
+        controls = choose_controls(label_texts, layer, annotated_evidence.evidence.layers[layer].features.tolist())
+        for column, task in enumerate(annotated_evidence.tasks(layer, Half.CONFIRMATION, MAX_POSITIVES_FOR_MODEL)):
+            if isinstance(layer_answers[column], str) and label_texts[column] != UNCLEAR and task is not None:
+                control = label_texts[controls[column]] if column in controls else None
+                jobs.append(_ScoringJob(layer, column, label_texts[column], control, task))
     return jobs
 
 
-def _unscored(judge: LanguageJudge, answer: str | UnusableAnswer | None, own: FeatureLabel) -> FeatureLabel:
-    """The row of a feature whose label was not scored: by the model without a score, or what the evidence says."""
+def _without_score(
+    judge: LanguageJudge, answer: str | UnusableAnswer | None, from_evidence: FeatureLabel
+) -> FeatureLabel:
+    """Return the label of a feature that has no scored label by the model; its `label_note` says why."""
     if answer is None:
-        return own
+        return from_evidence
     if isinstance(answer, UnusableAnswer):
-        return own._replace(label_note=f"labelled by evidence: {judge.name}: {answer}")
-    why = "not scored: nothing to score by" if answer == UNCLEAR else "fires on too few confirmation passages to score"
-    return FeatureLabel(answer, judge.name, label_note=why)
+        return from_evidence._replace(label_note=f"labelled by evidence: {judge.name}: {answer}")
+    note = "not scored: nothing to score by" if answer == UNCLEAR else "fires on too few confirmation passages to score"
+    return FeatureLabel(answer, judge.name, label_note=note)
 
 
-def _score(text: AnnotatedEvidence, judge: LanguageJudge, show_text: bool, job: _Job) -> FeatureLabel:
-    """One label with its scores."""
+def _score_label(
+    annotated_evidence: AnnotatedEvidence, judge: LanguageJudge, show_text: bool, job: _ScoringJob
+) -> FeatureLabel:
+    """Score one label; what the model does not rate is scored by the label's words, or not at all."""
     row = FeatureLabel(job.label, judge.name)
     if not show_text:
-        return _by_words(text, row, job)
-    passages = [_passage_text(text, job, number) for number in job.task.passage.tolist()]
+        return _with_word_scores(annotated_evidence, row, job)
+    passages = [_passage_text(annotated_evidence, job, number) for number in job.task.passage.tolist()]
     try:
-        row = _detected(judge, row, job, passages)
+        row = _with_detection_scores(judge, row, job, passages)
     except UnusableAnswer as problem:
-        row = _by_words(text, row, job)._replace(label_note=f"detection by terms: {judge.name}: {problem}")
+        row = _with_word_scores(annotated_evidence, row, job)._replace(
+            label_note=f"detection by terms: {judge.name}: {problem}"
+        )
     try:
-        return _fuzzed(judge, row, job, passages)
+        return _with_fuzzing_score(judge, row, job, passages)
     except UnusableAnswer as problem:
         note = "; ".join(filter(None, (row.label_note, f"no fuzzing score: {problem}")))
         return row._replace(label_note=note)
 
 
-def _passage_text(text: AnnotatedEvidence, job: _Job, number: int) -> TokenText:
-    passage = text.evidence.passages[number]
-    values = text.evidence.tokens_of(job.layer, job.column, number)
+def _passage_text(annotated_evidence: AnnotatedEvidence, job: _ScoringJob, number: int) -> TokenText:
+    passage = annotated_evidence.evidence.passages[number]
+    values = annotated_evidence.evidence.tokens_of(job.layer, job.column, number)
     tokens = passage.tokens()
     return TokenText(tokens.texts, values[tokens.positions].astype(np.float64))
 
 
-def _detected(judge: LanguageJudge, row: FeatureLabel, job: _Job, passages: Sequence[TokenText]) -> FeatureLabel:
-    """The label's score and that of another feature's label, the passages in one order that says nothing."""
+def _with_detection_scores(
+    judge: LanguageJudge, row: FeatureLabel, job: _ScoringJob, passages: Sequence[TokenText]
+) -> FeatureLabel:
+    """Add the detection scores of the label and of its control; the passages are in an order that reveals nothing."""
     order = sorted(range(len(passages)), key=lambda at: hash64("order", job.layer, int(job.task.passage[at])))
-    mixed = [passages[at] for at in order]
+    reordered = [passages[at] for at in order]
 
-    def rated(label: str) -> Detection:
+    def detect(label: str) -> Detection:
         ratings = np.full(len(passages), np.nan)
-        ratings[order] = judge.detect(label, mixed)
+        ratings[order] = judge.detect(label, reordered)
         return _score_rated(ratings, job.task)
 
-    own = rated(job.label)
+    detection = detect(job.label)
     try:
-        floor = rated(job.control).auroc if job.control else None
+        control_auroc = detect(job.control).auroc if job.control else None
     except UnusableAnswer:
-        floor = None
-    return with_detection(row._replace(label_judge=judge.name), own, floor)
+        control_auroc = None
+    return with_detection(row._replace(label_judge=judge.name), detection, control_auroc)
 
 
 def _score_rated(ratings: np.ndarray, task: DetectionTask) -> Detection:
-    """Score over the passages that were rated."""
+    """Score the passages that were rated, which are those with a finite rating.
+
+    Raises:
+        UnusableAnswer: too few passages were rated.
+    """
     rated = np.isfinite(ratings)
     kept = DetectionTask(task.passage[rated], task.fires[rated], task.near_miss[rated])
-    if min(kept.fires.sum(), (~kept.fires).sum()) < LEAST_POSITIVES:
+    if min(kept.fires.sum(), (~kept.fires).sum()) < MIN_POSITIVES:
         raise UnusableAnswer("too few passages were rated")
-    return score(ratings[rated], kept, THRESHOLD)
+    return score_ratings(ratings[rated], kept, FIRING_THRESHOLD)
 
 
-def _fuzzed(judge: LanguageJudge, row: FeatureLabel, job: _Job, passages: Sequence[TokenText]) -> FeatureLabel:
-    """How well the label tells right marks from random ones: each firing passage once with either, never in turn."""
+def _with_fuzzing_score(
+    judge: LanguageJudge, row: FeatureLabel, job: _ScoringJob, passages: Sequence[TokenText]
+) -> FeatureLabel:
+    """Add the fuzzing score: how well the label separates the tokens on which the feature fires from random tokens.
+
+    Each positive is rated twice, once with the right tokens marked and once with random ones; a hash decides which
+    comes first.
+    """
     firing = [passage for passage, fires in zip(passages, job.task.fires, strict=True) if fires]
-    right = np.array([hash64("right", at, job.layer) & 1 for at in range(len(firing))], dtype=bool)
-    fires = np.concatenate([right, ~right])
-    ratings = judge.fuzz(job.label, [*firing, *firing], fires)
-    task = DetectionTask(np.zeros(len(fires), np.int64), fires, np.zeros(len(fires), dtype=bool))
+    right_first = np.array([hash64("right", at, job.layer) & 1 for at in range(len(firing))], dtype=bool)
+    marks_right = np.concatenate([right_first, ~right_first])
+    ratings = judge.fuzz(job.label, [*firing, *firing], marks_right)
+    task = DetectionTask(np.zeros(len(marks_right), np.int64), marks_right, np.zeros(len(marks_right), dtype=bool))
     result = _score_rated(ratings, task)
     return row._replace(
         fuzzing_auroc=result.auroc,
@@ -253,14 +279,18 @@ def _fuzzed(judge: LanguageJudge, row: FeatureLabel, job: _Job, passages: Sequen
     )
 
 
-def _by_words(text: AnnotatedEvidence, row: FeatureLabel, job: _Job) -> FeatureLabel:
-    """The label scored by its own words."""
-    own = detect_by_terms(text.annotated, _words_of(job.label), job.task)
-    floor = detect_by_terms(text.annotated, _words_of(job.control), job.task).auroc if job.control else None
-    return with_detection(row._replace(label_judge=TERMS), own, floor)
+def _with_word_scores(annotated_evidence: AnnotatedEvidence, row: FeatureLabel, job: _ScoringJob) -> FeatureLabel:
+    """Add the detection scores of the label and of its control, both by their own words."""
+    detection = detect_by_terms(annotated_evidence.annotated, _label_with_words(job.label), job.task)
+    control_auroc = (
+        detect_by_terms(annotated_evidence.annotated, _label_with_words(job.control), job.task).auroc
+        if job.control
+        else None
+    )
+    return with_detection(row._replace(label_judge=TERMS), detection, control_auroc)
 
 
-def _words_of(label: str) -> Label:
-    found = [match.group() for match in UNIT.finditer(label) if match.lastgroup != "mark"]
-    words = tuple(dict.fromkeys(stem(word) for word in found if word.lower() not in FUNCTION_WORDS))
+def _label_with_words(label: str) -> Label:
+    units = [match.group() for match in UNIT_PATTERN.finditer(label) if match.lastgroup != "mark"]
+    words = tuple(dict.fromkeys(stem(word) for word in units if word.lower() not in FUNCTION_WORDS))
     return Label(label, (), words)

@@ -1,4 +1,4 @@
-"""How well a label predicts which passages fire its feature, on text that it was not made from."""
+"""How well a label predicts in which passages its feature fires, on passages that the label was not made from."""
 
 from typing import NamedTuple
 
@@ -10,24 +10,25 @@ from stratalens.labels.concepts.annotation import AnnotatedPassages
 from stratalens.ranking import contrast
 
 TERMS = "terms"
-"""The judge's name in results where a label's own terms rate the passages."""
+"""Name of the judge in results when a label's own terms rate the passages."""
 TERMS_THRESHOLD = 0.0
-"""A passage with any of the terms is predicted to fire."""
-POSITIVES = 24
-"""Passages, at most, on which a feature fires in its detection task; there are at most as many on which it does not."""
-LEAST_POSITIVES = 4
-"""With fewer there is no score."""
+"""A passage with a higher rating, that is with any of the terms, is predicted to fire."""
+MAX_POSITIVES = 24
+"""Positives (passages in which the feature fires) in a detection task; there are at most as many negatives."""
+MIN_POSITIVES = 4
+"""With fewer positives, or fewer negatives, there is no score."""
 STRONG_SHARE = 1 / 2
-"""A passage counts as firing when it is in this upper share of the passages with any activation."""
+"""Positives are taken from this upper share of the passages with any activation."""
 
 
 class DetectionTask(NamedTuple):
-    """Passages of the confirmation half on which a label has to tell whether the feature fires."""
+    """Passages of one half for which a label has to predict whether the feature fires."""
 
     passage: Int[np.ndarray, "example"]
+    """Numbers of the passages in the evidence."""
     fires: Bool[np.ndarray, "example"]
     near_miss: Bool[np.ndarray, "example"]
-    """True at negatives that were chosen for their likeness to the positives."""
+    """True for negatives that were chosen for their similarity to the positives."""
 
 
 class Detection(NamedTuple):
@@ -35,6 +36,7 @@ class Detection(NamedTuple):
 
     auroc: float
     low: float
+    """Lower bound of the 95% interval of the AUROC."""
     high: float
     balanced_accuracy: float
     positives: int
@@ -42,95 +44,108 @@ class Detection(NamedTuple):
 
 
 def detection_task(
-    among: PassageSet, activation: Float[np.ndarray, "passage"], most: int = POSITIVES
+    passages: PassageSet, activation: Float[np.ndarray, "passage"], max_positives: int = MAX_POSITIVES
 ) -> DetectionTask | None:
-    """The detection task of one feature; None when it fires on too few of these passages.
+    """Return the detection task of one feature; None if it has too few positives or negatives in these passages.
 
-    Positives are a sample of the upper half of the passages that fire. Negatives do not fire, or where nearly
-    all do, fire least. Half of them lie on the positives' side and are most like them, half are drawn at random.
-    No document stands in a task twice.
+    Positives are sampled from the upper half of the passages in which the feature fires. In negatives it does not
+    fire, or, where it fires in nearly all passages, fires least. Half of the negatives are on the side of most
+    positives and most similar to them; the others are drawn at random. No document is in a task twice.
 
     Args:
-        among: the passages of one half.
-        activation: mean activation of the feature over each passage of all, both halves.
-        most: positives, at most.
+        passages: the passages of one half.
+        activation: mean activation of the feature over each passage of the evidence, both halves.
+        max_positives: limit on the positives.
     """
-    value = activation[among.numbers]
-    firing = np.flatnonzero(value > 0)
+    activations = activation[passages.numbers]
+    firing = np.flatnonzero(activations > 0)
     if len(firing) == 0:
         return None
-    strong = firing[value[firing] >= np.quantile(value[firing], 1 - STRONG_SHARE)]
-    positives = _distinct(among, strong[np.argsort(among.order[strong])], most, np.empty(0, np.uint64))
-    if len(positives) < LEAST_POSITIVES:
+    strong = firing[activations[firing] >= np.quantile(activations[firing], 1 - STRONG_SHARE)]
+    positives = _one_per_document(
+        passages, strong[np.argsort(passages.order[strong])], max_positives, np.empty(0, np.uint64)
+    )
+    if len(positives) < MIN_POSITIVES:
         return None
-    silent = _silent(value, 2 * len(positives))
-    main_side = np.bincount(among.side[positives], minlength=2).argmax()
-    same = silent[among.side[silent] == main_side]
-    taken = among.document[positives]
-    alike = same[np.argsort(-among.similarity(positives)[same], kind="stable")]
-    near = _distinct(among, alike, len(positives) // 2, taken)
+    silent = _silent_passages(activations, 2 * len(positives))
+    main_side = np.bincount(passages.side[positives], minlength=2).argmax()
+    same_side = silent[passages.side[silent] == main_side]
+    used = passages.document[positives]
+    by_similarity = same_side[np.argsort(-passages.similarity(positives)[same_side], kind="stable")]
+    near = _one_per_document(passages, by_similarity, len(positives) // 2, used)
     rest = np.setdiff1d(silent, near)
-    taken = np.concatenate([taken, among.document[near]])
-    random = _distinct(among, rest[np.argsort(among.order[rest])], len(positives) - len(near), taken)
-    if len(near) + len(random) < LEAST_POSITIVES:
+    used = np.concatenate([used, passages.document[near]])
+    random = _one_per_document(passages, rest[np.argsort(passages.order[rest])], len(positives) - len(near), used)
+    if len(near) + len(random) < MIN_POSITIVES:
         return None
     chosen = np.concatenate([positives, near, random])
-    place = np.arange(len(chosen))
+    position = np.arange(len(chosen))
     return DetectionTask(
-        passage=among.numbers[chosen],
-        fires=place < len(positives),
-        near_miss=(place >= len(positives)) & (place < len(positives) + len(near)),
+        passage=passages.numbers[chosen],
+        fires=position < len(positives),
+        near_miss=(position >= len(positives)) & (position < len(positives) + len(near)),
     )
 
 
-def _distinct(among: PassageSet, ordered: np.ndarray, count: int, taken: np.ndarray) -> np.ndarray:
-    """The first of an ordering, one a document."""
-    open_to = ordered[~np.isin(among.document[ordered], taken)]
-    _, first = np.unique(among.document[open_to], return_index=True)
-    return open_to[np.sort(first)[:count]]
+def _one_per_document(passages: PassageSet, ordered: np.ndarray, count: int, used: np.ndarray) -> np.ndarray:
+    """Return the first `count` of the ordered passages, one for each document that is not yet used."""
+    available = ordered[~np.isin(passages.document[ordered], used)]
+    _, first = np.unique(passages.document[available], return_index=True)
+    return available[np.sort(first)[:count]]
 
 
-def _silent(value: np.ndarray, wanted: int) -> np.ndarray:
-    """Passages without activation, and where there are too few, the lowest quarter."""
-    silent = np.flatnonzero(value <= 0)
-    return silent if len(silent) >= wanted else np.flatnonzero(value <= np.quantile(value, 0.25))
+def _silent_passages(activations: np.ndarray, min_count: int) -> np.ndarray:
+    """Return the passages without activation or, if there are fewer than `min_count`, the lowest quarter."""
+    silent = np.flatnonzero(activations <= 0)
+    return silent if len(silent) >= min_count else np.flatnonzero(activations <= np.quantile(activations, 0.25))
 
 
-def score(ratings: Float[np.ndarray, "example"], task: DetectionTask, threshold: float) -> Detection:
-    """AUROC with its interval and balanced accuracy of ratings, higher meaning that the feature should fire."""
-    x, y = ratings[task.fires][:, None], ratings[~task.fires][:, None]
-    area = contrast.auroc(x, y)
-    accuracy = ((x > threshold).mean() + (y <= threshold).mean()) / 2
+def score_ratings(ratings: Float[np.ndarray, "example"], task: DetectionTask, threshold: float) -> Detection:
+    """Score ratings by AUROC with its 95% interval (`contrast.auroc`) and by balanced accuracy.
+
+    Args:
+        ratings: of the passages of the task; a higher rating predicts that the feature fires.
+        task: which of the passages fire.
+        threshold: a passage with a higher rating counts as predicted to fire.
+    """
+    positives, negatives = ratings[task.fires][:, None], ratings[~task.fires][:, None]
+    auroc = contrast.auroc(positives, negatives)
+    accuracy = ((positives > threshold).mean() + (negatives <= threshold).mean()) / 2
     return Detection(
-        float(area.value[0]), float(area.interval.low[0]), float(area.interval.high[0]), float(accuracy), len(x), len(y)
+        float(auroc.value[0]),
+        float(auroc.interval.low[0]),
+        float(auroc.interval.high[0]),
+        float(accuracy),
+        len(positives),
+        len(negatives),
     )
 
 
 class Label(NamedTuple):
-    """What a feature is about, with the terms by which text is recognised as being about it."""
+    """What a feature is about, with the terms that show that a passage is about it."""
 
     text: str
     candidates: tuple[int, ...]
-    """Its terms, as candidates of the annotated passages: concepts and phrases."""
+    """Terms of the label, as numbers of candidates (concepts and phrases) of the annotated passages."""
     words: tuple[str, ...] = ()
-    """Stems of its terms that are no candidates."""
+    """Stems of further terms, which are not candidates."""
 
     @property
     def has_terms(self) -> bool:
-        """Whether there is anything to rate text by."""
+        """Whether the label has any term to rate passages by."""
         return bool(self.candidates or self.words)
 
 
 def rate_by_terms(
-    text: AnnotatedPassages, label: Label, passages: Int[np.ndarray, "example"]
+    annotated: AnnotatedPassages, label: Label, passages: Int[np.ndarray, "example"]
 ) -> Float[np.ndarray, "example"]:
-    """Terms of the label per unit of each passage."""
-    found = np.asarray(text.counts[passages][:, list(label.candidates)].sum(axis=1)).ravel()
+    """Rate each passage by the number of the label's terms in it, divided by its units (words, numbers, marks)."""
+    term_counts = np.asarray(annotated.counts[passages][:, list(label.candidates)].sum(axis=1)).ravel()
     if label.words:
-        found = found + text.count_words(label.words)[passages]
-    return found / np.maximum(text.lengths[passages], 1)
+        term_counts = term_counts + annotated.count_words(label.words)[passages]
+    return term_counts / np.maximum(annotated.lengths[passages], 1)
 
 
-def detect_by_terms(text: AnnotatedPassages, label: Label, task: DetectionTask) -> Detection:
-    """Score of a label's terms on a detection task."""
-    return score(rate_by_terms(text, label, task.passage), task, TERMS_THRESHOLD)
+def detect_by_terms(annotated: AnnotatedPassages, label: Label, task: DetectionTask) -> Detection:
+    """Score a label on a detection task, rating the passages by the label's terms."""
+    return score_ratings(rate_by_terms(annotated, label, task.passage), task, TERMS_THRESHOLD)

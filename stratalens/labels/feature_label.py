@@ -1,4 +1,4 @@
-"""From evidence to labelled and scored features, layer by layer."""
+"""The label of a feature with its scores, and the annotated evidence that labels are made from and scored on."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,10 +8,10 @@ from stratalens.corpus import Half
 from stratalens.evidence import Evidence
 from stratalens.evidence.similarity import PassageSet
 from stratalens.files.hashing import hash64
-from stratalens.labels.concepts.annotation import LONGEST_PHRASE, AnnotatedPassages
+from stratalens.labels.concepts.annotation import MAX_PHRASE_WORDS, AnnotatedPassages
 from stratalens.labels.concepts.lexicon import Lexicon
 from stratalens.labels.detection import (
-    POSITIVES,
+    MAX_POSITIVES,
     Detection,
     DetectionTask,
     Label,
@@ -20,7 +20,7 @@ from stratalens.labels.detection import (
 from stratalens.labels.evidence_labels import EARLY, UNCLEAR, Support
 
 EVIDENCE = "evidence"
-"""Source of labels that no language model made."""
+"""`label_source` of labels that no language model made."""
 
 
 class FeatureLabel(NamedTuple):
@@ -37,62 +37,76 @@ class FeatureLabel(NamedTuple):
     detection_balanced_accuracy: float | None = None
     detection_examples: int = 0
     control_auroc: float | None = None
-    """The same passages rated with the label of another feature of the layer."""
+    """AUROC of the same passages rated by the label of another feature of the layer."""
     fuzzing_auroc: float | None = None
     fuzzing_low: float | None = None
     fuzzing_high: float | None = None
     fuzzing_examples: int = 0
     label_note: str | None = None
-    """Why there is no score, or why a language model's answer was not taken."""
+    """Why there is no score, or why a language model's answer was not used."""
 
 
 @dataclass(frozen=True)
 class AnnotatedEvidence:
-    """What all layers are labelled on."""
+    """Evidence of all layers, and its passages as labelling needs them."""
 
     evidence: Evidence
     annotated: AnnotatedPassages
-    sets: dict[Half, PassageSet]
+    """The passages of the evidence, with the concepts and phrases in them."""
+    passage_sets: dict[Half, PassageSet]
 
     @classmethod
     def of(cls, evidence: Evidence, lexicon: Lexicon, *, words_only: bool = False) -> "AnnotatedEvidence":
-        """Annotate the passages of the evidence; with `words_only`, labels hold no phrase of the corpus."""
-        sets = {half: PassageSet(evidence.passages, half) for half in Half}
+        """Annotate the passages of the evidence; with `words_only`, corpus phrases in labels are single words."""
+        passage_sets = {half: PassageSet(evidence.passages, half) for half in Half}
         return cls(
-            evidence, AnnotatedPassages.of(evidence.passages, lexicon, 1 if words_only else LONGEST_PHRASE), sets
+            evidence,
+            AnnotatedPassages.of(evidence.passages, lexicon, 1 if words_only else MAX_PHRASE_WORDS),
+            passage_sets,
         )
 
-    def tasks(self, layer: int, half: Half, most: int = POSITIVES) -> list[DetectionTask | None]:
-        """The detection task of each feature of a layer on one half, of at most so many positives."""
-        return [detection_task(self.sets[half], column, most) for column in self.evidence.means(layer).T]
+    def tasks(self, layer: int, half: Half, max_positives: int = MAX_POSITIVES) -> list[DetectionTask | None]:
+        """Return the detection task of each feature of a layer on one half; None if it fires on too few passages."""
+        return [
+            detection_task(self.passage_sets[half], column, max_positives) for column in self.evidence.means(layer).T
+        ]
 
 
 class LayerLabels(NamedTuple):
-    """What the discovery half says of the features of one layer, one entry a feature."""
+    """Labels of one layer from the discovery half, and what supports them; one entry per feature."""
 
     labels: list[Label]
     support: list[Support]
 
 
-def with_detection(label: FeatureLabel, own: Detection, floor: float | None) -> FeatureLabel:
-    """A label with its detection score and the floor beside it."""
+def with_detection(label: FeatureLabel, detection: Detection, control_auroc: float | None) -> FeatureLabel:
+    """Add the detection score, and the AUROC of the control label, to a label."""
     return label._replace(
-        detection_auroc=own.auroc,
-        detection_low=own.low,
-        detection_high=own.high,
-        detection_balanced_accuracy=own.balanced_accuracy,
-        detection_examples=own.positives + own.negatives,
-        control_auroc=floor,
+        detection_auroc=detection.auroc,
+        detection_low=detection.low,
+        detection_high=detection.high,
+        detection_balanced_accuracy=detection.balanced_accuracy,
+        detection_examples=detection.positives + detection.negatives,
+        control_auroc=control_auroc,
     )
 
 
-def control_of(labels: Sequence[str], layer: int, features: Sequence[int]) -> dict[int, int]:
-    """For each feature another one of the layer whose label says something else, chosen by hash."""
-    chosen = {}
+def choose_controls(labels: Sequence[str], layer: int, features: Sequence[int]) -> dict[int, int]:
+    """Choose for each feature another one of the layer with a different label, by hash.
+
+    Args:
+        labels: of the features.
+        layer: number of the layer.
+        features: latents, in the order of the labels.
+
+    Returns:
+        Column of each feature -> column of its control; a feature without one is left out.
+    """
+    controls = {}
     for column, label in enumerate(labels):
         others = [at for at, other in enumerate(labels) if other not in (label, UNCLEAR, EARLY)]
         if others:
-            chosen[column] = min(
+            controls[column] = min(
                 others, key=lambda at: hash64("control", layer, int(features[column]), int(features[at]))
             )
-    return chosen
+    return controls

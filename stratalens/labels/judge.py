@@ -1,4 +1,4 @@
-"""A language model as labeller and as judge: what it is asked of one feature, and what its answers are worth."""
+"""A language model as labeller and judge: the questions about one feature, and their answers as labels or ratings."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, TypeVar
@@ -9,9 +9,9 @@ from jaxtyping import Float
 from stratalens.errors import LabelingError
 from stratalens.files.hashing import hash64
 from stratalens.labels.answers import (
-    HIGHEST_RATING,
     LABEL_SCHEMA,
-    MOST_WORDS,
+    MAX_LABEL_WORDS,
+    MAX_RATING,
     RATINGS_SCHEMA,
     UnusableAnswer,
     parse_label,
@@ -20,79 +20,89 @@ from stratalens.labels.answers import (
 from stratalens.labels.llm.chat import ChatModel, NoReply
 from stratalens.labels.prompts import MARKS, Prompts, quoted
 
-EXAMPLES = 8
-CONTRASTS = 4
-PASSAGES_AT_ONCE = 5
-THRESHOLD = 4.5
-"""A passage rated above is said to fire."""
-LABEL_TOKENS = 120
-RATINGS_TOKENS = 120
-LONGEST_REPEATED = 2000
-"""Characters of a useless answer that are shown to its author again."""
-EXAMPLES_OF_ANSWERS = {
+MAX_EXAMPLES = 8
+"""Passages in the prompt for a label in which the feature fires."""
+MAX_CONTRASTS = 4
+"""Similar passages in that prompt in which it does not fire."""
+PASSAGES_PER_REQUEST = 5
+"""Passages that are rated in one request."""
+FIRING_THRESHOLD = 4.5
+"""A passage with a higher rating is predicted to fire."""
+MAX_LABEL_TOKENS = 120
+MAX_RATINGS_TOKENS = 120
+MAX_REPEATED_CHARACTERS = 2000
+"""Characters of an unusable answer that are sent back to the model when it is asked again."""
+ANSWER_EXAMPLES = {
     "label": '{"label": "at most 8 words"}',
     "label_tokens": '{"label": "at most 8 words"}',
     "detection": '{"ratings": [0, 10, ...]}',
     "fuzzing": '{"ratings": [0, 10, ...]}',
 }
-MARK_SHARE = 0.5
-"""Tokens with this share of the passage's strongest activation are marked."""
-PASSAGE_TOKENS = 160
-"""Tokens of a passage that are sent, around its strongest one."""
-LEAST_RATED = 0.5
-"""With a smaller share of passages rated there is no score."""
+MIN_MARKED_SHARE = 0.5
+"""Tokens with at least this share of the passage's strongest activation are marked."""
+MAX_PASSAGE_TOKENS = 160
+"""Tokens of a passage that are sent, around the one with the strongest activation."""
+MIN_RATED_SHARE = 0.5
+"""Share of the passages that must be rated for a score."""
 
 Answer = TypeVar("Answer")
 
 
 class TokenText(NamedTuple):
-    """A passage in pieces, with what the feature does on each."""
+    """The tokens of a passage as text, with the feature's activation on each."""
 
     tokens: list[str]
     activations: Float[np.ndarray, "token"]
 
     def window(self) -> "TokenText":
-        """The part around the strongest token that is sent."""
-        if len(self.tokens) <= PASSAGE_TOKENS:
+        """Return the part that is sent: at most `MAX_PASSAGE_TOKENS` tokens around the strongest one."""
+        if len(self.tokens) <= MAX_PASSAGE_TOKENS:
             return self
         peak = int(np.argmax(self.activations))
-        first = min(max(0, peak - 3 * PASSAGE_TOKENS // 4), len(self.tokens) - PASSAGE_TOKENS)
-        return TokenText(self.tokens[first : first + PASSAGE_TOKENS], self.activations[first : first + PASSAGE_TOKENS])
+        first = min(max(0, peak - 3 * MAX_PASSAGE_TOKENS // 4), len(self.tokens) - MAX_PASSAGE_TOKENS)
+        return TokenText(
+            self.tokens[first : first + MAX_PASSAGE_TOKENS], self.activations[first : first + MAX_PASSAGE_TOKENS]
+        )
 
     def fires(self) -> np.ndarray:
-        """Whether each token is one on which the feature fires strongly."""
+        """Return whether the feature fires strongly on each token."""
         peak = float(self.activations.max(initial=0))
-        return (self.activations >= MARK_SHARE * peak) & (self.activations > 0)
+        return (self.activations >= MIN_MARKED_SHARE * peak) & (self.activations > 0)
 
-    def marked(self, which: np.ndarray) -> str:
-        """The text with runs of tokens between marks, as a JSON string."""
+    def marked(self, chosen: np.ndarray) -> str:
+        """Return the text as a JSON string, with each run of the chosen tokens between `<<` and `>>`."""
         pieces: list[str] = []
         for at, token in enumerate(self.tokens):
-            opens = which[at] and not (at and which[at - 1])
-            closes = which[at] and not (at + 1 < len(which) and which[at + 1])
+            opens = chosen[at] and not (at and chosen[at - 1])
+            closes = chosen[at] and not (at + 1 < len(chosen) and chosen[at + 1])
             space = token[: len(token) - len(token.lstrip())]
             pieces.append(f"{space}{MARKS[0] if opens else ''}{token.lstrip()}{MARKS[1] if closes else ''}")
         return quoted("".join(pieces))
 
     def plain(self) -> str:
-        """The text as a JSON string."""
+        """Return the text as a JSON string."""
         return quoted("".join(self.tokens))
 
 
 class LabelEvidence(NamedTuple):
-    """What a labelling model is told of one feature."""
+    """What a labelling model is asked to label: the evidence of one feature, from the discovery half."""
 
     examples: list[TokenText]
+    """Passages in which the feature fires, those of kind `top` first."""
     contrast: list[TokenText]
+    """Similar passages in which it does not fire."""
     top_tokens: list[str]
+    """Tokens with most of its activation."""
     words: list[str]
+    """Phrases that it prefers; sent only if no passage is."""
     promoted: list[str]
+    """Tokens whose logits it raises most."""
     highest: float
     """The feature's strongest activation on discovery text."""
 
 
 class LanguageJudge:
-    """Asks a language model about features. Every failure is an `UnusableAnswer` with its reason."""
+    """Asks a language model for labels and ratings. Every failure is an `UnusableAnswer` with its reason."""
 
     def __init__(self, model: ChatModel, prompts: Prompts):
         self._model = model
@@ -100,73 +110,84 @@ class LanguageJudge:
 
     @property
     def name(self) -> str:
-        """The model, as named in results."""
+        """Name of the model in results."""
         return self._model.name
 
     @property
     def concurrency(self) -> int:
-        """Features that it is worth working on at once."""
+        """Number of features to work on at the same time."""
         return self._model.concurrency
 
     def label(self, evidence: LabelEvidence, *, show_text: bool) -> str:
-        """A label of at most eight words.
+        """Ask for a label of at most eight words.
 
         Args:
-            evidence: what is known of the feature, from the discovery half.
+            evidence: of the feature, from the discovery half.
             show_text: False to send no passage.
 
         Raises:
-            Unusable: no answer, or none that is a label.
+            UnusableAnswer: the model gave no answer, or none that is a label.
         """
         values: dict[str, object] = {
             "top_tokens": ", ".join(quoted(token) for token in evidence.top_tokens),
             "promoted": ", ".join(quoted(token) for token in evidence.promoted),
-            "most_words": MOST_WORDS,
+            "most_words": MAX_LABEL_WORDS,
         }
         if not show_text:
             values["words"] = ", ".join(quoted(word) for word in evidence.words)
-            return self._ask("label_tokens", values, LABEL_TOKENS, LABEL_SCHEMA, parse_label)
-        shown = [text.window() for text in evidence.examples[:EXAMPLES]]
-        scale = HIGHEST_RATING / max(evidence.highest, 1e-12)
+            return self._ask("label_tokens", values, MAX_LABEL_TOKENS, LABEL_SCHEMA, parse_label)
+        windows = [text.window() for text in evidence.examples[:MAX_EXAMPLES]]
+        scale = MAX_RATING / max(evidence.highest, 1e-12)
         values["examples"] = [
             {"peak": round(float(text.activations.max(initial=0)) * scale, 1), "text": text.marked(text.fires())}
-            for text in shown
+            for text in windows
         ]
-        values["contrast"] = [text.window().plain() for text in evidence.contrast[:CONTRASTS]]
-        return self._ask("label", values, LABEL_TOKENS, LABEL_SCHEMA, parse_label)
+        values["contrast"] = [text.window().plain() for text in evidence.contrast[:MAX_CONTRASTS]]
+        return self._ask("label", values, MAX_LABEL_TOKENS, LABEL_SCHEMA, parse_label)
 
     def detect(self, label: str, passages: Sequence[TokenText]) -> Float[np.ndarray, "passage"]:
-        """How likely the feature is to fire in each passage, by its label alone; NaN where the answer was unusable.
+        """Ask how likely the feature is to fire in each passage, judged by its label alone.
+
+        Returns:
+            Ratings from 0 to 10; NaN where the answer was unusable.
 
         Raises:
-            Unusable: too few passages were rated.
+            UnusableAnswer: too few passages were rated.
         """
         return self._rate("detection", label, [text.window().plain() for text in passages])
 
     def fuzz(self, label: str, passages: Sequence[TokenText], right: np.ndarray) -> Float[np.ndarray, "passage"]:
-        """How likely the marked tokens are the right ones; marks are right where `right`, else random.
+        """Ask how likely the marked tokens of each passage are those on which the feature fires.
+
+        Args:
+            label: of the feature.
+            passages: the passages to mark.
+            right: whether to mark the tokens on which the feature fires strongly; else as many others are marked.
+
+        Returns:
+            Ratings from 0 to 10; NaN where the answer was unusable.
 
         Raises:
-            Unusable: too few passages were rated.
+            UnusableAnswer: too few passages were rated.
         """
         texts = []
         for text, is_right in zip([passage.window() for passage in passages], right, strict=True):
             fires = text.fires()
-            texts.append(text.marked(fires if is_right else _others(text, fires)))
+            texts.append(text.marked(fires if is_right else _other_tokens(text, fires)))
         return self._rate("fuzzing", label, texts)
 
     def _rate(self, prompt: str, label: str, texts: list[str]) -> np.ndarray:
         ratings = np.full(len(texts), np.nan)
         reason = "no passages"
-        for first in range(0, len(texts), PASSAGES_AT_ONCE):
-            some = texts[first : first + PASSAGES_AT_ONCE]
-            values = {"label": quoted(label), "passages": some}
+        for first in range(0, len(texts), PASSAGES_PER_REQUEST):
+            batch = texts[first : first + PASSAGES_PER_REQUEST]
+            values = {"label": quoted(label), "passages": batch}
             try:
-                parsed = self._ask(prompt, values, RATINGS_TOKENS, RATINGS_SCHEMA, _ratings_parser(len(some)))
-                ratings[first : first + len(some)] = parsed
+                parsed = self._ask(prompt, values, MAX_RATINGS_TOKENS, RATINGS_SCHEMA, _ratings_parser(len(batch)))
+                ratings[first : first + len(batch)] = parsed
             except UnusableAnswer as problem:
                 reason = str(problem)
-        if np.isfinite(ratings).sum() < max(1, LEAST_RATED * len(texts)):
+        if np.isfinite(ratings).sum() < max(1, MIN_RATED_SHARE * len(texts)):
             raise UnusableAnswer(reason)
         return ratings
 
@@ -178,16 +199,16 @@ class LanguageJudge:
         schema: Mapping[str, object],
         parse: Callable[[str], Answer],
     ) -> Answer:
-        """Ask, and once more where the answer cannot be used."""
+        """Ask, and once more if the answer is unusable."""
         messages = self._prompts.messages(prompt, values)
         try:
             answer = self._model.reply(messages, max_tokens=max_tokens, schema=schema).text
             try:
                 return parse(answer)
             except UnusableAnswer as problem:
-                hint = {"problem": str(problem), "example": EXAMPLES_OF_ANSWERS[prompt]}
-                again = self._prompts.again(messages, answer[:LONGEST_REPEATED], hint)
-                return parse(self._model.reply(again, max_tokens=max_tokens, schema=schema).text)
+                hint = {"problem": str(problem), "example": ANSWER_EXAMPLES[prompt]}
+                repeated = self._prompts.again(messages, answer[:MAX_REPEATED_CHARACTERS], hint)
+                return parse(self._model.reply(repeated, max_tokens=max_tokens, schema=schema).text)
         except (NoReply, LabelingError) as problem:
             raise UnusableAnswer(" ".join(str(problem).split())) from None
 
@@ -196,11 +217,11 @@ def _ratings_parser(count: int) -> Callable[[str], list[int]]:
     return lambda answer: parse_ratings(answer, count)
 
 
-def _others(text: TokenText, fires: np.ndarray) -> np.ndarray:
-    """As many tokens on which the feature does not fire, chosen by hash."""
+def _other_tokens(text: TokenText, fires: np.ndarray) -> np.ndarray:
+    """Choose as many other tokens: by hash from those without activation, then those with the weakest."""
     silent = [at for at in range(len(text.tokens)) if text.activations[at] <= 0 and text.tokens[at].strip()]
     weak = [at for at in np.argsort(text.activations, kind="stable") if not fires[at] and at not in silent]
-    ordered = sorted(silent, key=lambda at: hash64("fuzz", at, text.tokens[at])) + [int(at) for at in weak]
+    candidates = sorted(silent, key=lambda at: hash64("fuzz", at, text.tokens[at])) + [int(at) for at in weak]
     chosen = np.zeros(len(text.tokens), dtype=bool)
-    chosen[ordered[: int(fires.sum())]] = True
+    chosen[candidates[: int(fires.sum())]] = True
     return chosen

@@ -1,4 +1,4 @@
-"""Label the reported features: from the evidence, or by a language model where one is given."""
+"""Label the reported features: from the evidence, or by a language model if one is configured."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,34 +22,39 @@ from stratalens.labels.llm.local import LocalModel
 from stratalens.labels.prompts import Prompts
 from stratalens.progress import Progress
 
-ANSWERS = "answers"
-"""Folder of the user's cache for the answers of labelling models."""
+ANSWERS_FOLDER = "answers"
+"""Folder for the answers of labelling models in the user's cache directory."""
 
 
 @dataclass(frozen=True)
 class LabelledFeatures:
-    """What the reported features are about, features of a layer in the order of the evidence."""
+    """Labels of the reported features, with the evidence that is published with them.
 
-    text: AnnotatedEvidence
+    The features of a layer are in the order of the evidence.
+    """
+
+    annotated_evidence: AnnotatedEvidence
     labels: Mapping[int, LayerLabels]
-    """Layer -> what the discovery half supports."""
+    """Layer -> labels from the discovery half, with their support."""
     scored: Mapping[int, list[FeatureLabel]]
     """Layer -> the labels to publish, with their scores."""
     lenses: Mapping[int, list[FeatureLens]] | None
+    """Layer -> tokens that each feature promotes and suppresses; None without the model's unembedding."""
     examples: Mapping[int, list[list[Example]]]
-    """Layer -> passages to show; empty lists where corpus text is to be kept out of files."""
+    """Layer -> passages to publish; empty lists if corpus text is to be kept out of files."""
     tokens: Mapping[int, list[list[TopToken]]]
+    """Layer -> tokens with most of each feature's activation."""
 
 
 @dataclass(frozen=True)
 class Labeller:
-    """A language model that labels, with its store of answers."""
+    """A language model that labels and judges, and the cache of its answers."""
 
     judge: LanguageJudge
     model: CachedModel
 
     def cost(self) -> str:
-        """One line: what was asked."""
+        """Return one line with the number of requests and tokens used."""
         used = self.model.usage()
         return (
             f"{self.model.name}: {used.requests:,} requests ({used.failed:,} failed), "
@@ -59,11 +64,11 @@ class Labeller:
 
 
 def open_labeller(config: LabelConfig, progress: Progress) -> Labeller | None:
-    """The language model that labels, checked with a tiny request; None where the evidence alone does.
+    """Open the language model that labels, and check that it answers; None if labels come from the evidence alone.
 
     Raises:
         LabelingError: the model cannot be used.
-        ConfigError: the prompt templates cannot.
+        ConfigError: the prompt templates cannot be used.
     """
     prompts = Prompts(config.prompts)
     if config.labeling_endpoint is not None:
@@ -73,15 +78,15 @@ def open_labeller(config: LabelConfig, progress: Progress) -> Labeller | None:
             concurrency=config.labeling_concurrency,
             timeout_seconds=config.labeling_timeout,
         )
-        what = "tokens of the corpus, no sentences," if config.no_examples else "sentences of the corpus"
-        progress.warn(f"{what} will be sent to {model.address}")
+        sent = "tokens of the corpus, no sentences," if config.no_examples else "sentences of the corpus"
+        progress.warn(f"{sent} will be sent to {model.address}")
     elif config.labeling_model is not None:
         model = LocalModel(config.labeling_model)
     else:
         return None
     with progress.track("Checking the labelling model", None):
         model.check()
-    cached = CachedModel(model, cache_directory() / ANSWERS)
+    cached = CachedModel(model, cache_directory() / ANSWERS_FOLDER)
     return Labeller(LanguageJudge(cached, prompts), cached)
 
 
@@ -101,36 +106,43 @@ def label_features(
         collected: evidence and lenses of the features.
         top: layer -> reported features with their `flags`.
         lexicon: concepts for the labels.
-        labeller: the language model, if any.
-        progress: is told how it gets on.
+        labeller: the language model; None to label from the evidence.
+        progress: informed of each step.
         only: layer -> features that the language model is asked about; None for all.
     """
     progress.stage("labels")
     evidence, lenses = collected
-    text = AnnotatedEvidence.of(evidence, lexicon, words_only=config.no_examples)
-    labels, scored = label_by_evidence(text, top, progress)
-    examples = {layer: layer_examples(evidence, layer, text.sets) for layer in top}
+    annotated_evidence = AnnotatedEvidence.of(evidence, lexicon, words_only=config.no_examples)
+    labels, scored = label_by_evidence(annotated_evidence, top, progress)
+    examples = {layer: layer_examples(evidence, layer, annotated_evidence.passage_sets) for layer in top}
     tokens = {layer: top_tokens(evidence, layer) for layer in top}
     if labeller is not None:
-        told = {
+        prompt_inputs = {
             layer: LayerPromptInput(
                 examples=examples[layer],
-                top_tokens=[[one.token for one in some] for some in tokens[layer]],
+                top_tokens=[[token.token for token in feature_tokens] for feature_tokens in tokens[layer]],
                 promoted=_promoted(lenses, layer, len(table)),
             )
             for layer, table in top.items()
         }
         scored = label_by_model(
-            text, told, labels, scored, labeller.judge, progress, show_text=not config.no_examples, only=only
+            annotated_evidence,
+            prompt_inputs,
+            labels,
+            scored,
+            labeller.judge,
+            progress,
+            show_text=not config.no_examples,
+            only=only,
         )
         progress.say(labeller.cost())
     if config.no_examples:
-        examples = {layer: [[] for _ in some] for layer, some in examples.items()}
-    return LabelledFeatures(text, labels, scored, lenses, examples, tokens)
+        examples = {layer: [[] for _ in of_features] for layer, of_features in examples.items()}
+    return LabelledFeatures(annotated_evidence, labels, scored, lenses, examples, tokens)
 
 
 def _promoted(lenses: Mapping[int, list[FeatureLens]] | None, layer: int, features: int) -> list[list[str]]:
-    """Of each feature the tokens that it promotes; none where the head is unknown."""
+    """Return the tokens that each feature promotes; empty lists without the model's unembedding."""
     if lenses is None:
         return [[] for _ in range(features)]
-    return [[one.token for one in lens.promoted] for lens in lenses[layer]]
+    return [[token.token for token in lens.promoted] for lens in lenses[layer]]

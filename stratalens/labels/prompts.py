@@ -1,4 +1,4 @@
-"""Prompts from template files, each of which a user may replace by one of the same name."""
+"""Prompts from template files, each of which the user may replace by a file of the same name."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -11,12 +11,12 @@ from stratalens.errors import ConfigError
 from stratalens.files.locations import DATA_DIRECTORY
 from stratalens.labels.llm.chat import Message
 
-BUILT_IN = DATA_DIRECTORY / "prompts"
-NAMES = ("system", "label", "label_tokens", "detection", "fuzzing", "repair")
+BUILT_IN_DIRECTORY = DATA_DIRECTORY / "prompts"
+TEMPLATE_NAMES = ("system", "label", "label_tokens", "detection", "fuzzing", "repair")
 MARKS = ("<<", ">>")
+"""Around the tokens on which a feature fires."""
 
-
-SAMPLE = {
+SAMPLE_VALUES = {
     "examples": [{"peak": 10.0, "text": '"text"'}],
     "contrast": ['"text"'],
     "passages": ['"text"'],
@@ -28,53 +28,62 @@ SAMPLE = {
     "problem": "why",
     "example": "{}",
 }
-"""One of each value that a template may ask for."""
+"""A sample of every value that a template may use, to check templates before the run."""
 
 
 class Prompts:
-    """The templates of a run.
+    """The prompt templates of a run.
 
     Args:
-        directory: with the user's own; None takes the built-in ones.
+        directory: of the user's templates; the others are built in. None for the built-in ones alone.
 
     Raises:
-        ConfigError: the directory is missing, holds none of the templates, or one that cannot be parsed.
+        ConfigError: the directory is missing or holds no template, or a template cannot be parsed or filled in.
     """
 
     def __init__(self, directory: str | None = None):
-        own = [] if directory is None else [Path(directory).expanduser()]
-        for path in own:
-            files = {f"{name}.jinja" for name in NAMES}
+        user_directories = [] if directory is None else [Path(directory).expanduser()]
+        for path in user_directories:
+            files = {f"{name}.jinja" for name in TEMPLATE_NAMES}
             if not path.is_dir() or not any((path / name).is_file() for name in files):
                 raise ConfigError(
                     f"{path}: no prompt templates here; expected a directory with any of {', '.join(sorted(files))}"
                 )
-        loader = ChoiceLoader([FileSystemLoader(path) for path in (*own, BUILT_IN)])
-        # Templates travel with results and papers; they see the values of a prompt and nothing else of Python.
+        loader = ChoiceLoader([FileSystemLoader(path) for path in (*user_directories, BUILT_IN_DIRECTORY)])
+        # Users share templates, so a template may use the values of its prompt but reach nothing else of Python.
         self._environment = ImmutableSandboxedEnvironment(
             loader=loader, undefined=StrictUndefined, autoescape=False, trim_blocks=False
         )
         try:
-            self._templates = {name: self._environment.get_template(f"{name}.jinja") for name in NAMES}
+            self._templates = {name: self._environment.get_template(f"{name}.jinja") for name in TEMPLATE_NAMES}
         except (TemplateError, OSError, UnicodeDecodeError, RecursionError, SyntaxError) as error:
             raise ConfigError(f"{directory}: a prompt template cannot be parsed ({error})") from None
-        for name in NAMES:  # what a template lacks is better known before the text is read
-            self._fill(name, SAMPLE)
+        for name in TEMPLATE_NAMES:  # so that a faulty template is reported before the corpus is read
+            self._fill(name, SAMPLE_VALUES)
 
     def again(self, messages: Sequence[Message], answer: str, values: Mapping[str, object]) -> list[Message]:
-        """The chat that asks once more after an answer of no use.
+        """Return the chat that asks again after an unusable answer.
+
+        Args:
+            messages: the first question.
+            answer: the unusable answer.
+            values: for the template `repair`.
 
         Raises:
-            ConfigError: a user's template asks for a value that there is not.
+            ConfigError: the template cannot be filled in, for example because it uses a value that does not exist.
         """
         repair = self._fill("repair", values)
         return [*messages, Message(role="assistant", content=answer), Message(role="user", content=repair)]
 
     def messages(self, name: str, values: Mapping[str, object]) -> list[Message]:
-        """The chat that asks one question.
+        """Return the chat that asks one question.
+
+        Args:
+            name: of the template, without its suffix.
+            values: for the template.
 
         Raises:
-            ConfigError: a user's template asks for a value that there is not.
+            ConfigError: the template cannot be filled in, for example because it uses a value that does not exist.
         """
         system, question = self._fill("system", {}), self._fill(name, values)
         return [Message(role="system", content=system), Message(role="user", content=question)]
@@ -82,7 +91,7 @@ class Prompts:
     def _fill(self, name: str, values: Mapping[str, object]) -> str:
         try:
             filled = self._templates[name].render(values).strip()
-            filled.encode()  # half a character can be sent to no model
+            filled.encode()  # raises for a lone surrogate, which cannot be sent
             return filled
         except (
             *(TemplateError, ArithmeticError, TypeError, ValueError, LookupError, AttributeError),
@@ -93,5 +102,5 @@ class Prompts:
 
 
 def quoted(text: str) -> str:
-    """Text of the corpus as a JSON string: whatever it holds, it cannot end early."""
+    """Return text on one line as a JSON string, so that no character in it can end the string early."""
     return json.dumps(" ".join(text.split()), ensure_ascii=False)

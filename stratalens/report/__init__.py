@@ -1,7 +1,7 @@
 """Every file of a result: written by `publish`, read back by `load_result`.
 
-Tables and JSON files are here, pictures in `figures/`, the page in `page/`. May import: labels and what lies below.
-Main types: Result, Tables.
+Tables and JSON files are here, pictures in `figures/`, the page in `page/`. May import: labels and
+the rooms that labels may import. Main types: Result, Tables.
 """
 
 from stratalens.report.publish import publish

@@ -1,4 +1,4 @@
-"""`evidence.json`: all that is known of what fires each reported feature of a layer, for people and programs."""
+"""`evidence.json`: what fires each reported feature of a layer, written for people and programs, and read back."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -17,42 +17,43 @@ from stratalens.report.formats import json_value
 
 EVIDENCE_FILE = "evidence.json"
 ACTIVATION_DIGITS = 4
+"""Significant digits of an activation in the file."""
 
 
 class FeatureEvidence(NamedTuple):
-    """Evidence of one feature, ready to be written."""
+    """The evidence of one feature, ready to be written."""
 
     feature: int
     top_tokens: list[TopToken]
     support: Support
     lens: FeatureLens | None
     examples: list[Example]
-    """Empty where corpus text is to be kept out of files."""
+    """Empty if corpus text must stay out of the files (`--no_examples`)."""
 
 
 def write_evidence_file(
     features: Sequence[FeatureEvidence], path: Path, *, domain: str, layer: int, hookpoint: str
 ) -> None:
-    """Write the evidence of one layer, one feature a line, so that the file stays readable by line tools."""
+    """Write the evidence of one layer as JSON, one feature per line, so that tools such as grep can read it."""
     head = json.dumps({"layer": layer, "hookpoint": hookpoint, "domain": domain}, ensure_ascii=False)[:-1]
-    lines = [json.dumps(_feature(one, domain), ensure_ascii=False, allow_nan=False) for one in features]
+    lines = [json.dumps(_feature_json(feature, domain), ensure_ascii=False, allow_nan=False) for feature in features]
     path.write_text(f'{head}, "features": [\n' + ",\n".join(lines) + "\n]}\n", encoding="utf-8")
 
 
-def _feature(one: FeatureEvidence, domain: str) -> dict[str, object]:
-    known = {
-        "feature_number": one.feature,
-        "top_tokens": [token._asdict() for token in one.top_tokens],
-        "phrases": [{"phrase": name, "preference": score} for name, score in one.support.phrases],
-        "concepts": [{"concept": name, "preference": score} for name, score in one.support.concepts],
-        "promoted": [token._asdict() for token in one.lens.promoted] if one.lens else None,
-        "suppressed": [token._asdict() for token in one.lens.suppressed] if one.lens else None,
+def _feature_json(evidence: FeatureEvidence, domain: str) -> dict[str, object]:
+    fields = {
+        "feature_number": evidence.feature,
+        "top_tokens": [token._asdict() for token in evidence.top_tokens],
+        "phrases": [{"phrase": name, "preference": score} for name, score in evidence.support.phrases],
+        "concepts": [{"concept": name, "preference": score} for name, score in evidence.support.concepts],
+        "promoted": [token._asdict() for token in evidence.lens.promoted] if evidence.lens else None,
+        "suppressed": [token._asdict() for token in evidence.lens.suppressed] if evidence.lens else None,
     }
-    examples = [_example(example, domain) for example in one.examples]
-    return {name: json_value(value) for name, value in known.items()} | {"examples": examples}
+    examples = [_example_json(example, domain) for example in evidence.examples]
+    return {name: json_value(value) for name, value in fields.items()} | {"examples": examples}
 
 
-def _example(example: Example, domain: str) -> Mapping[str, object]:
+def _example_json(example: Example, domain: str) -> Mapping[str, object]:
     return {
         "kind": example.choice.kind,
         "side": domain if example.side == 0 else "general",
@@ -64,26 +65,28 @@ def _example(example: Example, domain: str) -> Mapping[str, object]:
     }
 
 
-class _Stored(BaseModel):
+class _StoredModel(BaseModel):
+    """A part of the file, checked strictly when it is read."""
+
     model_config = ConfigDict(strict=True, frozen=True)
 
 
-class StoredPhrase(_Stored):
+class StoredPhrase(_StoredModel):
     """A phrase that a feature prefers."""
 
     phrase: str
     preference: float
 
 
-class StoredConcept(_Stored):
+class StoredConcept(_StoredModel):
     """A concept that a feature prefers."""
 
     concept: str
     preference: float
 
 
-class StoredExample(_Stored):
-    """A passage shown for a feature."""
+class StoredExample(_StoredModel):
+    """A passage shown for a feature, with the activation on each token."""
 
     kind: str
     side: str
@@ -93,14 +96,14 @@ class StoredExample(_Stored):
     activations: list[float]
 
     @model_validator(mode="after")
-    def _one_activation_a_token(self) -> "StoredExample":
+    def _one_activation_per_token(self) -> "StoredExample":
         if len(self.tokens) != len(self.activations):
-            raise ValueError("tokens and activations of an example differ in number")
+            raise ValueError("an example does not have as many activations as tokens")
         return self
 
 
-class StoredEvidence(_Stored):
-    """The evidence of one feature as its file holds it."""
+class StoredEvidence(_StoredModel):
+    """The evidence of one feature, as read from its file."""
 
     feature_number: int
     top_tokens: list[TopToken]
@@ -111,18 +114,18 @@ class StoredEvidence(_Stored):
     examples: list[StoredExample]
 
 
-class _StoredFile(_Stored):
+class _StoredFile(_StoredModel):
     features: list[StoredEvidence]
 
 
 def read_evidence_file(path: Path) -> dict[int, StoredEvidence]:
-    """Feature -> what a file that `write_evidence_file` wrote says of it.
+    """Read a file that `write_evidence_file` wrote: feature -> its evidence.
 
     Raises:
         ConfigError: the file is missing or damaged.
     """
     try:
-        return {one.feature_number: one for one in _StoredFile.model_validate_json(path.read_bytes()).features}
+        return {stored.feature_number: stored for stored in _StoredFile.model_validate_json(path.read_bytes()).features}
     except ValidationError as error:
         first = error.errors()[0]
         raise damaged(path, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
@@ -131,16 +134,16 @@ def read_evidence_file(path: Path) -> dict[int, StoredEvidence]:
 
 
 def read_lenses(path: Path, features: Sequence[int]) -> list[FeatureLens] | None:
-    """The lenses of features, of a file that `write_evidence_file` wrote; None where it holds none.
+    """Read the logit lenses of some features from a file that `write_evidence_file` wrote; None if it has no lenses.
 
     Raises:
-        ConfigError: the file is missing or damaged.
+        ConfigError: the file is missing or damaged, or lacks one of the features.
     """
     stored = read_evidence_file(path)
     lenses = []
     for feature in features:
         if feature not in stored:
-            raise damaged(path, f"nothing on feature {feature}")
+            raise damaged(path, f"no evidence on feature {feature}")
         promoted, suppressed = stored[feature].promoted, stored[feature].suppressed
         if promoted is None or suppressed is None:
             return None

@@ -1,4 +1,4 @@
-"""How numbers and tables are written: decimals that people can read, valid JSON."""
+"""Write numbers and tables: decimals that people can read, CSV that spreadsheets can open safely, valid JSON."""
 
 import json
 import math
@@ -9,44 +9,46 @@ import numpy as np
 import pandas as pd
 
 SIGNIFICANT_DIGITS = 8
-PROBABILITIES = ("p_value", "q_value")
-"""Columns whose small numbers are written with an exponent: a p-value may begin with a hundred zeros."""
+"""Of every number in CSV and JSON files."""
+PROBABILITY_COLUMNS = ("p_value", "q_value")
+"""Columns whose small numbers are written with an exponent, as a p-value can have a hundred leading zeros."""
 MIN_PLAIN_PROBABILITY = 1e-4
+"""The smallest probability that is written without an exponent."""
 
 
 def plain_number(value: float) -> str:
-    """A plain decimal without exponent, to eight significant digits; empty where there is no finite number."""
+    """Format a number as a decimal without exponent, to eight significant digits; empty if it is not finite."""
     if not math.isfinite(value):
         return ""
     return np.format_float_positional(value, precision=SIGNIFICANT_DIGITS, unique=False, fractional=False, trim="-")
 
 
 def probability(value: float) -> str:
-    """A p- or q-value: a plain decimal, below 1e-4 like `1.28e-76`."""
+    """Format a p- or q-value: as a plain decimal, or like `1.28e-76` below `MIN_PLAIN_PROBABILITY`."""
     return f"{value:.2e}" if 0 < value < MIN_PLAIN_PROBABILITY else plain_number(value)
 
 
-def defused(text: str) -> str:
-    """Text as a spreadsheet shows it: what it would run as a formula begins with an apostrophe instead."""
+def without_formula(text: str) -> str:
+    """Text that no spreadsheet runs as a formula: an apostrophe is put before a leading `=`, `+`, `-` or `@`."""
     return "'" + text if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:
-    """Write a table as UTF-8 CSV; true and false in lower case, unknown values empty."""
+    """Write a table as UTF-8 CSV, with `true` and `false` in lower case and unknown values empty."""
     table = table.copy()
     for name, column in table.items():
         if pd.api.types.is_bool_dtype(column):
             table[name] = ["" if pd.isna(value) else str(bool(value)).lower() for value in column]
         elif pd.api.types.is_float_dtype(column):
-            written = probability if name in PROBABILITIES else plain_number
-            table[name] = [written(value) for value in column]
+            formatted = probability if name in PROBABILITY_COLUMNS else plain_number
+            table[name] = [formatted(value) for value in column]
         elif not pd.api.types.is_numeric_dtype(column):
-            table[name] = [defused(value) if isinstance(value, str) else value for value in column]
+            table[name] = [without_formula(value) if isinstance(value, str) else value for value in column]
     table.to_csv(path, index=False, lineterminator="\n")
 
 
 def json_value(value: object) -> object:
-    """The value as JSON can hold it: no NaN, no numpy types."""
+    """Convert a value to what JSON can hold: no numpy types, None for NaN and infinity, text for other objects."""
     if isinstance(value, Mapping):
         return {str(key): json_value(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -63,11 +65,11 @@ def json_value(value: object) -> object:
 
 
 def write_json(content: object, path: Path) -> None:
-    """Write valid JSON, UTF-8, one value a line; bytes of file names that are not UTF-8 as JSON's own escapes."""
+    """Write valid, indented JSON in UTF-8; bytes in file names that are not UTF-8 become backslash escapes."""
     text = json.dumps(json_value(content), indent=2, ensure_ascii=False, allow_nan=False)
     path.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
 
 
 def records(table: pd.DataFrame) -> list[dict[str, object]]:
-    """The rows of a table, as JSON holds them."""
+    """The rows of a table as dictionaries of JSON values."""
     return [{str(k): json_value(v) for k, v in row.items()} for row in table.to_dict("records")]

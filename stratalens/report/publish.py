@@ -1,4 +1,4 @@
-"""From findings and labels to every file of a result."""
+"""Write every file of a result from its findings and labels."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -41,15 +41,18 @@ def publish(
     """Write tables, evidence and figures; `write_result_page` and `write_record` write the rest.
 
     Args:
-        config: of the run.
-        findings: what was found, with labels.
+        config: the options of the run.
+        findings: the ranked features, with labels.
         labelled: evidence and labels, features of each layer in the order of the evidence.
-        evidence_to_keep: what labels can be made from again.
+        evidence_to_keep: the evidence to store, so that features can be labelled again later.
         hookpoints: layer -> name of the module that was read.
-        settings: what `config` in the brief's JSON files says.
+        settings: the content of `config` in the JSON file of each layer.
         directory: where the files go.
+
+    Returns:
+        The tables that were written.
     """
-    evidence = labelled.text.evidence
+    evidence = labelled.annotated_evidence.evidence
     tables = build_tables(config, findings.top, findings.latents, findings.facts)
     examples = {
         layer: dict(zip(evidence.layers[layer].features.tolist(), labelled.examples[layer], strict=True))
@@ -65,8 +68,8 @@ def publish(
     )
     for layer in findings.top:
         path = directory / f"layer_{layer}" / EVIDENCE_FILE
-        found = _layer_evidence(labelled, layer)
-        write_evidence_file(found, path, domain=config.domain, layer=layer, hookpoint=hookpoints[layer])
+        layer_evidence = _layer_evidence(labelled, layer)
+        write_evidence_file(layer_evidence, path, domain=config.domain, layer=layer, hookpoint=hookpoints[layer])
     write_features(findings.top, directory)
     if not config.no_examples:
         evidence_to_keep.write(directory / EVIDENCE_FOLDER)
@@ -77,14 +80,18 @@ def publish(
 def write_result_page(
     tables: Tables, record: Mapping[str, Any], harvest: Mapping[int, HarvestFile], evidence: Path, directory: Path
 ) -> None:
-    """Write the page.
+    """Write `report.html`.
 
     Args:
-        tables: of the result.
-        record: of the run.
-        harvest: layer -> its harvest.
+        tables: the tables of the result.
+        record: the content of `run.json`.
+        harvest: layer -> the file of its harvest.
         evidence: the directory that holds the evidence files.
         directory: where the page goes.
+
+    Raises:
+        ConfigError: an evidence file is missing or damaged.
+        ValueError: the record lacks something that the page shows.
     """
     facts = RunFacts.of(json_value(record), tables.domain)  # pyright: ignore[reportArgumentType]
     stored = {layer: read_evidence_file(evidence / f"layer_{layer}" / EVIDENCE_FILE) for layer in tables.features}
@@ -98,13 +105,16 @@ def write_result_page(
 def write_record(
     record: Mapping[str, Any], layers: Iterable[int], directory: Path, others: Iterable[str] = ()
 ) -> dict[str, Any]:
-    """Write the record of the run with the names of all files, when all of them are there.
+    """Write `run.json`, with the names of all files of the result, after all of them have been written.
 
     Args:
-        record: of the run.
-        layers: whose harvests belong to the result.
+        record: the content of `run.json` without those names.
+        layers: the layers whose harvests belong to the result.
         directory: where the files of the result are.
-        others: files of the result that are not below `directory`.
+        others: names of files of the result that are not below `directory`.
+
+    Returns:
+        The record as written.
     """
     names = {*result_files(directory), *(str(harvest_path(layer)) for layer in layers), *others}
     record = {**record, "files": sorted(names)}
@@ -113,8 +123,8 @@ def write_record(
 
 
 def with_labels(findings: Findings, labelled: LabelledFeatures) -> Findings:
-    """The findings with the label and the scores of each reported feature."""
-    evidence = labelled.text.evidence
+    """The findings with the label and the label's scores in the row of each reported feature."""
+    evidence = labelled.annotated_evidence.evidence
     return replace(
         findings,
         top={
@@ -139,5 +149,5 @@ def _layer_evidence(labelled: LabelledFeatures, layer: int) -> list[FeatureEvide
             lens=labelled.lenses[layer][column] if labelled.lenses else None,
             examples=labelled.examples[layer][column],
         )
-        for column, feature in enumerate(labelled.text.evidence.layers[layer].features)
+        for column, feature in enumerate(labelled.annotated_evidence.evidence.layers[layer].features)
     ]

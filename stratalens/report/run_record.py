@@ -1,4 +1,4 @@
-"""The record of a run: what is needed to run it again, what it found of its input, and what it took."""
+"""The record of a run, `run.json`: what is needed to repeat it, facts about its input, and the resources it used."""
 
 import platform
 from collections.abc import Mapping
@@ -24,51 +24,49 @@ from stratalens.ranking.layer_facts import HarvestSummary
 from stratalens.report.tables import Tables
 from stratalens.saes.fit_check import FitCheck
 
-Layer = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]{0,4})$")]
-
-
+LayerKey = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]{0,4})$")]
+"""A layer number as a key of a JSON object."""
 PACKAGES = ("stratalens", "torch", "transformers", "tokenizers", "numpy", "scipy", "pandas", "safetensors")
-
-
-HOW_NOT_WHAT = ("quiet", "dry_run", "output_dir", "harvest", "workers", "memory_gb")
-"""Settings that say how the work was done and do not affect what came out; only `run.json` has them."""
+"""Packages whose versions are recorded."""
+EXECUTION_SETTINGS = ("quiet", "dry_run", "output_dir", "harvest", "workers", "memory_gb")
+"""Settings that control how the work is done and do not affect the results; only `run.json` records them."""
 
 
 def run_warnings(
     config: RunConfig, checks: Mapping[int, FitCheck], summary: HarvestSummary, tables: Tables
 ) -> list[str]:
-    """What a reader must know before trusting the numbers, beyond what the documents showed."""
-    found = [
+    """Warnings that a reader must know before trusting the numbers, besides those about the documents."""
+    warnings = [
         f"the SAE of {check.own.hookpoint} may not fit: {check.problem}" for check in checks.values() if check.problem
     ]
     if any(summary.batches_split.values()):
-        found.append(
+        warnings.append(
             f"{max(summary.batches_split.values())} batches did not fit into memory and were halved, which may change "
             "the last digits; a lower --batch_tokens avoids it"
         )
     if tables.below_threshold:
-        found.append(
+        warnings.append(
             f"{tables.below_threshold} of {len(tables.consolidated)} reported features are below "
             f"--min_specialization {config.min_specialization:g} and left out of the top {config.top_features_n} file"
         )
     if config.domain_data and not config.general_data:
-        found.append(
+        warnings.append(
             "your texts were contrasted with the built-in general texts, which differ in style as well as in subject; "
             "--general_data with text of the same kind separates the two"
         )
-    return found
+    return warnings
 
 
 def recorded_settings(config: LabelConfig) -> dict[str, object]:
-    """The options as `run.json` keeps them: without the credentials of any address among them."""
+    """The options as `run.json` stores them: with the credentials of all addresses removed."""
     return redacted_settings(config.model_dump(mode="json"))
 
 
 def shown_settings(config: RunConfig, base_model: str) -> dict[str, object]:
-    """The settings of the run with its defaults resolved, enough to run it again save for credentials."""
+    """The settings of the run with its defaults resolved: all that is needed to repeat it, except credentials."""
     values = recorded_settings(config)
-    shown = {"base_model": base_model, "sae_model": config.sae_model or "embedded"}
-    return shown | {k: v for k, v in values.items() if k not in (*shown, *HOW_NOT_WHAT)}
+    models = {"base_model": base_model, "sae_model": config.sae_model or "embedded"}
+    return models | {k: v for k, v in values.items() if k not in (*models, *EXECUTION_SETTINGS)}
 
 
 def build_record(
@@ -77,9 +75,18 @@ def build_record(
     checks: Mapping[int, FitCheck],
     summary: HarvestSummary,
     harvest: Harvest,
-    warned: list[str],
+    warnings: list[str],
 ) -> dict[str, object]:
-    """The content of `run.json`, without the names of the files, timings and memory."""
+    """The content of `run.json`, without file names, the time taken and peak memory, which are added at the end.
+
+    Args:
+        config: the options of the run.
+        inputs: model, SAEs and text that were read.
+        checks: layer -> the fit check of its SAE.
+        summary: facts of the harvest by layer.
+        harvest: the pass over the text.
+        warnings: those of `run_warnings`.
+    """
     return {
         "format": FORMAT,
         "stratalens": _version("stratalens"),
@@ -93,7 +100,7 @@ def build_record(
         "corpus": _corpus_record(config, inputs, summary),
         "self_check": {layer: asdict(check) for layer, check in checks.items()},
         "layers": {layer: facts._asdict() for layer, facts in summary.layers.items()},
-        "warnings": [*corpus_warnings(config, inputs.survey), *warned],
+        "warnings": [*corpus_warnings(config, inputs.survey), *warnings],
         "documents": sum(counts.documents for counts in inputs.survey.counts),
         "passages": int(summary.passages.sum()),
         "tokens": int(summary.tokens.sum()),
@@ -111,7 +118,7 @@ def build_record(
 
 
 def _corpus_record(config: RunConfig, inputs: RunInputs, summary: HarvestSummary) -> dict[str, object]:
-    """What the record says of the text: its digest, files and counts by side."""
+    """The part of the record about the text: its digest, files and counts by side."""
     names = [side_name(config.domain, side) for side in Side]
     counts = {name: asdict(counts) for name, counts in zip(names, inputs.survey.counts, strict=True)}
     files = {name: [str(file.path) for file in own] for name, own in zip(names, inputs.corpus.files, strict=True)}
@@ -125,13 +132,13 @@ def _corpus_record(config: RunConfig, inputs: RunInputs, summary: HarvestSummary
 
 
 def result_files(staging: Path) -> list[str]:
-    """Names of all files of a result but the record itself."""
-    found = (path for path in staging.rglob("*") if path.is_file() and path.name != RECORD_FILE)
-    return sorted(str(path.relative_to(staging)) for path in found)
+    """Names, relative to `staging`, of all files of a result except the record itself."""
+    files = (path for path in staging.rglob("*") if path.is_file() and path.name != RECORD_FILE)
+    return sorted(str(path.relative_to(staging)) for path in files)
 
 
 def _lengths(config: RunConfig, summary: HarvestSummary) -> dict[str, object]:
-    """Mean countable positions a passage on each side: maxima grow with length."""
+    """Mean countable positions per passage of each side, recorded because maxima grow with passage length."""
     lengths: dict[str, object] = {"max_length": config.max_length}
     for side in Side:
         populations = [2 * side, 2 * side + 1]
@@ -148,11 +155,13 @@ def _version(package: str) -> str:
         return "unknown"
 
 
-class _Part(BaseModel):
+class _FactsPart(BaseModel):
+    """A part of the record, checked strictly; entries that are not named here are ignored."""
+
     model_config = ConfigDict(strict=True, frozen=True)
 
 
-class ModelFacts(_Part):
+class ModelFacts(_FactsPart):
     """The language model."""
 
     name: str
@@ -160,7 +169,7 @@ class ModelFacts(_Part):
     d_model: int
 
 
-class SaeFacts(_Part):
+class SaeFacts(_FactsPart):
     """The SAE of one layer."""
 
     hookpoint: str
@@ -168,7 +177,7 @@ class SaeFacts(_Part):
     k: int | None
 
 
-class SideFacts(_Part):
+class SideFacts(_FactsPart):
     """The documents of one side."""
 
     documents: int
@@ -182,8 +191,8 @@ class SideFacts(_Part):
     beyond_max_documents: int
 
 
-class FitFacts(_Part):
-    """How well an SAE rebuilds one hookpoint."""
+class FitFacts(_FactsPart):
+    """How well an SAE reconstructs the activations at one hookpoint."""
 
     hookpoint: str
     fvu: float | None
@@ -191,39 +200,43 @@ class FitFacts(_Part):
     l0: float | None
 
 
-class FitCheckFacts(_Part):
-    """The fit check of an SAE on its own hookpoint and those beside it."""
+class FitCheckFacts(_FactsPart):
+    """The fit check of an SAE at its own hookpoint and at the neighbouring ones."""
 
     own: FitFacts
     neighbours: list[FitFacts]
     problem: str
 
 
-class RunFacts(_Part):
-    """What `run.json` says of a run, as far as the page shows it, checked."""
+class RunFacts(_FactsPart):
+    """The facts in `run.json` that the page shows, checked."""
 
     domain: str
     created: str
     stratalens: str
     model: ModelFacts
-    saes: dict[Layer, SaeFacts]
+    saes: dict[LayerKey, SaeFacts]
     split: bool
     sides: tuple[SideFacts, SideFacts]
     files: tuple[list[str], list[str]]
     max_length: int
     passages: int
     tokens: int
-    self_check: dict[Layer, FitCheckFacts]
+    self_check: dict[LayerKey, FitCheckFacts]
     warnings: list[str]
     settings: dict[str, Any]
-    """Those that affect what came out."""
+    """Those that affect the results."""
 
     @classmethod
     def of(cls, record: dict[str, Any], domain: str) -> "RunFacts":
         """Pick the facts out of the content of `run.json`.
 
+        Args:
+            record: that content.
+            domain: name of the domain, by which the record names one side.
+
         Raises:
-            ValueError: something is missing or of another kind.
+            ValueError: something is missing or has the wrong type.
         """
         try:
             corpus = record["corpus"]
@@ -234,9 +247,11 @@ class RunFacts(_Part):
                 "sides": tuple(corpus[name] for name in names),
                 "files": tuple(corpus["files"][name] for name in names),
                 "max_length": corpus["lengths"]["max_length"],
-                "settings": {name: value for name, value in record["settings"].items() if name not in HOW_NOT_WHAT},
+                "settings": {
+                    name: value for name, value in record["settings"].items() if name not in EXECUTION_SETTINGS
+                },
             }
-            given = ("created", "stratalens", "model", "saes", "passages", "tokens", "self_check", "warnings")
-            return cls.model_validate(values | {name: record[name] for name in given})
+            copied = ("created", "stratalens", "model", "saes", "passages", "tokens", "self_check", "warnings")
+            return cls.model_validate(values | {name: record[name] for name in copied})
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{error} is missing") from None

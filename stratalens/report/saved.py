@@ -1,4 +1,4 @@
-"""A finished result read back, so that later stages need no new harvest."""
+"""Read a finished result back, so that later commands need no new harvest."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -31,20 +31,20 @@ from stratalens.report.tables import (
 )
 
 FEATURES_FILE = "features.parquet"
-"""All reported features with every column in full precision; the other tables are made from it."""
+"""All reported features of all layers, every column in full precision; the other tables are made from it."""
 LATENTS_FILE = "all_features.parquet"
 EVIDENCE_FOLDER = "evidence"
-"""Passages and activations from which labels can be made again; absent after `--no_examples`."""
+"""Folder of passages and activations from which features can be labelled again; absent after `--no_examples`."""
 
 
 @dataclass(frozen=True)
 class Findings:
-    """What was found, feature by feature."""
+    """The statistics of all features, those reported and all others, and the facts of each layer."""
 
     top: dict[int, pd.DataFrame]
     """Layer -> reported features, in the columns of the ranking."""
     latents: dict[int, pd.DataFrame]
-    """Layer -> every latent, likewise."""
+    """Layer -> every latent, in the same columns."""
     facts: Mapping[int, LayerFacts]
 
     @property
@@ -55,14 +55,14 @@ class Findings:
 
 @dataclass(frozen=True)
 class Result:
-    """A finished result: tables as pandas DataFrames, and what later commands need of it."""
+    """A finished result: its tables as pandas DataFrames, and what later commands need from it."""
 
     output_dir: Path
     config: RunConfig
     record: dict[str, Any]
-    """What `run.json` holds."""
+    """The content of `run.json`."""
     findings: Findings
-    """With labels."""
+    """Their reported features have labels."""
 
     @cached_property
     def tables(self) -> Tables:
@@ -85,24 +85,28 @@ class Result:
         return self.tables.layers
 
     def all_features(self, layer: int) -> pd.DataFrame:
-        """The statistics of every latent of one layer."""
+        """The statistics of every latent of one layer, one row per latent.
+
+        Raises:
+            KeyError: the run did not analyse this layer.
+        """
         return self.tables.latents[layer]
 
     @property
     def harvest(self) -> dict[int, HarvestFile]:
-        """Layer -> its harvest on disk."""
+        """Layer -> the file of its harvest."""
         keys = self.record["harvest"]["keys"]
         return {int(layer): HarvestFile(self.output_dir / harvest_path(int(layer)), keys[layer]) for layer in keys}
 
 
 def write_features(top: Mapping[int, pd.DataFrame], directory: Path) -> None:
-    """Write the reported features of all layers."""
+    """Write the reported features of all layers to `FEATURES_FILE`."""
     table = pd.concat([table.assign(layer=layer) for layer, table in top.items()], ignore_index=True)
     table.to_parquet(directory / FEATURES_FILE, index=False)
 
 
 def require_result(directory: Path) -> None:
-    """Make sure that a directory holds a finished result.
+    """Check that a directory holds a finished result.
 
     Raises:
         ConfigError: there is none.
@@ -137,75 +141,82 @@ def load_result(directory: str | Path) -> Result:
 
 
 def _require_format(directory: Path, content: object) -> None:
-    """Results of another version are refused by name, not misread."""
-    found = content if isinstance(content, dict) else {}
-    if found.get("format") != FORMAT:
+    """Refuse a result of another format instead of misreading it."""
+    record = content if isinstance(content, dict) else {}
+    if record.get("format") != FORMAT:
         raise ConfigError(
-            f"{directory}: the result is of format {str(found.get('format', 'none'))[:20]}, this version of stratalens "
-            f"reads format {FORMAT}; run the analysis again, or use the version that made it "
-            f"({str(found.get('stratalens', 'unknown'))[:20]})"
+            f"{directory}: the result is of format {str(record.get('format', 'none'))[:20]}, this version of "
+            f"stratalens reads format {FORMAT}; run the analysis again, or use the version that made it "
+            f"({str(record.get('stratalens', 'unknown'))[:20]})"
         )
 
 
-class _Part(BaseModel):
+class _RecordPart(BaseModel):
+    """A part of `run.json`, checked strictly; entries that are not named here are ignored."""
+
     model_config = ConfigDict(strict=True)
 
 
-class _Facts(_Part):
+class _RecordedFacts(_RecordPart):
     fvu: float | None
     mean_hookpoint_norm: float | None
     dropped_share: float | None
 
 
-class _Sae(_Part):
+class _RecordedSae(_RecordPart):
     hookpoint: str
 
 
-class _Model(_Part):
+class _RecordedModel(_RecordPart):
     name: str
     digest: str
 
 
-class _Corpus(_Part):
+class _RecordedCorpus(_RecordPart):
     digest: str
     split: bool
 
 
-_Layer = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]{0,4})$")]
+_LayerKey = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]{0,4})$")]
 
 
-class _Harvest(_Part):
-    keys: dict[_Layer, str]
+class _RecordedHarvest(_RecordPart):
+    keys: dict[_LayerKey, str]
 
 
-class _Record(_Part):
-    """What later stages read from `run.json`."""
+class _Record(_RecordPart):
+    """What later commands read from `run.json`."""
 
     settings: dict[str, Any]
-    model: _Model
-    corpus: _Corpus
-    saes: dict[_Layer, _Sae]
-    layers: Annotated[dict[_Layer, _Facts], Field(min_length=1)]
+    model: _RecordedModel
+    corpus: _RecordedCorpus
+    saes: dict[_LayerKey, _RecordedSae]
+    layers: Annotated[dict[_LayerKey, _RecordedFacts], Field(min_length=1)]
     files: list[str]
-    harvest: _Harvest
+    harvest: _RecordedHarvest
 
     @model_validator(mode="after")
     def _same_layers(self) -> "_Record":
         if not set(self.layers) == set(self.saes) == set(self.harvest.keys):
-            raise ValueError("`layers`, `saes` and `harvest` speak of different layers")
+            raise ValueError("`layers`, `saes` and `harvest` name different layers")
         return self
 
 
-NUMBERS = ("domain_activation", "general_activation", "specialization", *(set(MEASURES) - {"confirmed", "flags"}))
-"""Columns of numbers in every table of features, in the names of the ranking."""
+NUMBER_COLUMNS = (
+    "domain_activation",
+    "general_activation",
+    "specialization",
+    *(set(MEASURES) - {"confirmed", "flags"}),
+)
+"""Columns that hold numbers in every table of features, by their names in the ranking."""
 
 
 def _latents(path: Path, domain: str) -> pd.DataFrame:
-    """All latents of a layer in the column names of the ranking, where the domain is called `domain`."""
+    """All latents of a layer, with the column names of the ranking (`domain_...` whatever the domain is called)."""
     table = read_table(path).rename(columns={published_name(name, domain): name for name in DOMAIN_COLUMNS})
-    _require(path, table, NUMBERS, ("feature_number", "layer"), ("flags", "selected", "live"))
+    _require_columns(path, table, NUMBER_COLUMNS, ("feature_number", "layer"), ("flags", "selected", "live"))
     if table["feature_number"].tolist() != list(range(len(table))):
-        raise damaged(path, "its rows are not one a latent, in order")
+        raise damaged(path, "its rows are not one per latent, in order")
     return table.drop(columns="layer")
 
 
@@ -213,22 +224,24 @@ def _features(directory: Path, latents: Mapping[int, pd.DataFrame]) -> dict[int,
     """Layer -> reported features."""
     path = directory / FEATURES_FILE
     table = read_table(path)
-    _require(path, table, NUMBERS, ("layer", "feature_number", "rank"), ("flags", "confirmed", *LABEL_COLUMNS))
+    _require_columns(
+        path, table, NUMBER_COLUMNS, ("layer", "feature_number", "rank"), ("flags", "confirmed", *LABEL_COLUMNS)
+    )
     top = {layer: table[table["layer"] == layer].drop(columns="layer").reset_index(drop=True) for layer in latents}
-    known = all(set(own["feature_number"]) <= set(latents[layer]["feature_number"]) for layer, own in top.items())
-    if not known or table.duplicated(["layer", "feature_number"]).any() or sum(map(len, top.values())) < len(table):
-        raise damaged(path, f"it does not fit the layers and latents that {RECORD_FILE} speaks of")
+    all_known = all(set(own["feature_number"]) <= set(latents[layer]["feature_number"]) for layer, own in top.items())
+    if not all_known or table.duplicated(["layer", "feature_number"]).any() or sum(map(len, top.values())) < len(table):
+        raise damaged(path, f"its features do not match the layers and latents of {RECORD_FILE}")
     return top
 
 
-def _require(
-    path: Path, table: pd.DataFrame, numbers: Iterable[str], whole: Iterable[str], others: Iterable[str]
+def _require_columns(
+    path: Path, table: pd.DataFrame, numbers: Iterable[str], integers: Iterable[str], others: Iterable[str]
 ) -> None:
-    """Check that the columns are there, and that those of numbers hold numbers."""
-    missing = sorted({*numbers, *whole, *others} - set(table.columns))
+    """Check that all columns exist, and that those of numbers and of integers hold such."""
+    missing = sorted({*numbers, *integers, *others} - set(table.columns))
     if missing:
         raise damaged(path, f"no column {', '.join(missing[:3])}")
     wrong = [name for name in numbers if not pd.api.types.is_numeric_dtype(table[name])]
-    wrong += [name for name in whole if not pd.api.types.is_integer_dtype(table[name])]
+    wrong += [name for name in integers if not pd.api.types.is_integer_dtype(table[name])]
     if wrong:
         raise damaged(path, f"no numbers in the column {', '.join(wrong[:3])}")

@@ -40,8 +40,9 @@ MEASURES = (
     "discovery_auroc",
     "flags",
 )
-"""Columns after the five that readers of the original reports rely on."""
+"""Columns of measures, in this order after the columns that identify a feature."""
 DOMAIN_COLUMNS = ("domain_activation", "domain_firing_rate", "domain_density", "domain_max_activation")
+"""Columns whose names in the files begin with the name of the domain."""
 
 
 @dataclass(frozen=True)
@@ -54,10 +55,13 @@ class Tables:
     latents: dict[int, pd.DataFrame]
     """Layer -> every latent."""
     consolidated: pd.DataFrame
+    """Reported features of all layers, best first."""
     layers: pd.DataFrame
+    """One row per layer, best first."""
     best: pd.DataFrame
+    """The first rows of `consolidated` that reach `min_specialization`."""
     below_threshold: int
-    """Reported features whose specialization is below the threshold of `best`."""
+    """Number of reported features whose specialization is below `min_specialization`."""
 
 
 def build_tables(
@@ -66,44 +70,46 @@ def build_tables(
     latents: Mapping[int, pd.DataFrame],
     facts: Mapping[int, LayerFacts],
 ) -> Tables:
-    """Arrange ranked features into the tables that are published.
+    """Arrange ranked features into the tables of the result.
 
     Args:
-        config: names the domain, and says how layers are compared and what the file of the best features holds.
+        config: the name of the domain, how layers are compared, and the limits of the table of best features.
         top: layer -> reported features, in the columns of the ranking.
-        latents: layer -> every latent, likewise.
-        facts: layer -> what the layer comparison says besides the features.
+        latents: layer -> every latent, in the same columns.
+        facts: layer -> what the layer comparison shows besides the features.
     """
     domain = config.domain
-    features = {layer: _published(table, domain, ["rank"]) for layer, table in top.items()}
-    everything = {
-        layer: _published(table, domain, ["live", "selected"]).assign(layer=layer) for layer, table in latents.items()
+    features = {layer: _published_table(table, domain, ["rank"]) for layer, table in top.items()}
+    all_latents = {
+        layer: _published_table(table, domain, ["live", "selected"]).assign(layer=layer)
+        for layer, table in latents.items()
     }
-    comparable = "normalised_specialization" if config.compare_layers_by == "normalised" else "specialization"
-    consolidated = _consolidated(features, domain, comparable)
-    passed = consolidated[consolidated["specialization"] >= config.min_specialization]
-    layers = pd.DataFrame([_layer_row(layer, features[layer], everything[layer], facts[layer]) for layer in features])
-    layers = layers.sort_values([f"avg_{comparable}", "layer"], ascending=[False, True], ignore_index=True)
+    sort_column = "normalised_specialization" if config.compare_layers_by == "normalised" else "specialization"
+    consolidated = _consolidated(features, domain, sort_column)
+    above_threshold = consolidated[consolidated["specialization"] >= config.min_specialization]
+    layers = pd.DataFrame([_layer_row(layer, features[layer], all_latents[layer], facts[layer]) for layer in features])
+    layers = layers.sort_values([f"avg_{sort_column}", "layer"], ascending=[False, True], ignore_index=True)
     return Tables(
         domain=domain,
         features=features,
-        latents=everything,
+        latents=all_latents,
         consolidated=consolidated,
         layers=layers,
-        best=passed.head(config.top_features_n).reset_index(drop=True),
-        below_threshold=len(consolidated) - len(passed),
+        best=above_threshold.head(config.top_features_n).reset_index(drop=True),
+        below_threshold=len(consolidated) - len(above_threshold),
     )
 
 
-def _consolidated(features: Mapping[int, pd.DataFrame], domain: str, comparable: str) -> pd.DataFrame:
-    """The reported features of all layers, best first by a measure that is comparable between them."""
+def _consolidated(features: Mapping[int, pd.DataFrame], domain: str, sort_column: str) -> pd.DataFrame:
+    """The reported features of all layers, best first by a measure that can be compared between layers."""
     rows = pd.concat([table.assign(layer=layer) for layer, table in features.items()], ignore_index=True)
     lead = ["feature_number", f"{domain}_activation", "general_activation", "specialization", "rank", "layer"]
     rows = rows[[*lead, *(name for name in rows if name not in lead)]]
-    return rows.sort_values([comparable, "layer", "feature_number"], ascending=[False, True, True], ignore_index=True)
+    return rows.sort_values([sort_column, "layer", "feature_number"], ascending=[False, True, True], ignore_index=True)
 
 
-def _published(table: pd.DataFrame, domain: str, extra: list[str]) -> pd.DataFrame:
+def _published_table(table: pd.DataFrame, domain: str, extra: list[str]) -> pd.DataFrame:
+    """The columns of a ranking that are published, in their order and under their names in the files."""
     measures = [name for name in MEASURES if name in table]
     lead = ["feature_number", "domain_activation", "general_activation", "specialization"]
     labels = [name for name in LABEL_COLUMNS if name in table]
@@ -112,7 +118,7 @@ def _published(table: pd.DataFrame, domain: str, extra: list[str]) -> pd.DataFra
 
 
 def published_name(column: str, domain: str) -> str:
-    """Name of a column of the ranking in the files, where measures of the domain side carry the domain's name."""
+    """The name in the files of a column of the ranking: measures of the domain side carry the domain's name."""
     return column.replace("domain_", f"{domain}_") if column in DOMAIN_COLUMNS else column
 
 
@@ -151,7 +157,16 @@ def write_tables(
     examples: Mapping[int, Mapping[int, list[Example]]],
     settings: Mapping[str, object],
 ) -> None:
-    """Write every table file of a run below `directory`."""
+    """Write every table file of a run below `directory`.
+
+    Args:
+        tables: the tables of the run.
+        directory: an existing directory.
+        top_n: reported features per layer, part of file names.
+        top_features_n: rows of the table of best features, part of its file name.
+        examples: layer -> feature -> its example passages.
+        settings: the content of `config` in the JSON file of each layer.
+    """
     domain = tables.domain
     for layer, table in tables.features.items():
         folder = directory / f"layer_{layer}"
@@ -193,7 +208,7 @@ def _write_layer(
 
 
 def summary(tables: Tables) -> dict[str, object]:
-    """The summary that the brief names, best layer and best feature first."""
+    """The content of `<domain>_feature_summary.json`, best layer and best feature first."""
     domain, rows = tables.domain, tables.consolidated
     layer_rows = records(tables.layers)
     best_layer, best = layer_rows[0] if layer_rows else {}, records(rows.head(1))

@@ -1,7 +1,8 @@
-"""Does each SAE fit its layer? Compares how well it rebuilds its own hookpoint and the two neighbouring ones.
+"""Fit check: compare how well each SAE reconstructs its own hookpoint and the two neighbouring ones.
 
-FVU alone misses a neighbouring layer, because residual streams of adjacent blocks resemble each other. The share of the
-error that lies in its mean does not: it is near zero where the SAE was trained and grows as soon as the mean shifts.
+FVU alone does not detect an SAE of a neighbouring layer, because the residual streams of adjacent blocks are similar.
+The share of the squared error that is due to the mean error does: it is near zero where the SAE was trained and grows
+as soon as the mean activation shifts.
 """
 
 from collections.abc import Iterable, Mapping
@@ -21,56 +22,61 @@ from stratalens.saes.sae import Sae
 
 SINK_RATIO = 10.0
 """Positions whose norm exceeds this multiple of the layer's median norm are attention sinks."""
-MEAN_ERROR_FLOOR = 0.001
-"""Below this share of error in the mean the SAE fits, whatever its neighbours say."""
-MEAN_ERROR_RATIO = 1.5
-"""A neighbour fits clearly better when this many times less of the error lies in its mean and its FVU is no higher."""
+MIN_MEAN_ERROR_SHARE = 0.001
+"""With a share of the error in the mean up to this, the SAE fits, whatever the neighbouring hookpoints give."""
+MIN_MEAN_ERROR_RATIO = 1.5
+"""A neighbour fits clearly better if its share is lower by more than this factor and its FVU is not higher."""
 
 
 @dataclass(frozen=True)
 class HookpointFit:
-    """How well an SAE rebuilds one hookpoint."""
+    """How well an SAE reconstructs one hookpoint."""
 
     hookpoint: str
     fvu: float
     """Fraction of variance unexplained."""
     mean_error_share: float
-    """n |mean(x - x_hat)|^2 / total variance."""
+    """Squared error due to the mean error, as a fraction of variance: n |mean(x - x_hat)|^2 / sum |x - mean(x)|^2."""
     l0: float
     """Mean number of latents that fire on a position."""
 
 
 @dataclass(frozen=True)
 class FitCheck:
-    """The fit check of one layer, with what the pass over the calibration documents measured."""
+    """Result of the fit check of one layer: what was measured on the calibration documents, and the verdict."""
 
     layer: int
     median_norm: float
+    """Of the vectors at the SAE's hookpoint, special tokens and padding left out."""
     own: HookpointFit
+    """At the SAE's own hookpoint."""
     neighbours: tuple[HookpointFit, ...]
     problem: str
-    """Why the SAE does not seem to belong here; empty when it does."""
+    """Why the SAE does not seem to belong here; empty if it fits."""
 
 
 class _Sums(NamedTuple):
-    """Sums over the positions of one SAE on one hookpoint."""
+    """Sums over positions, for one SAE at one hookpoint."""
 
     positions: int
     fired: int
+    """Latents that fired."""
     squared_error: float
-    squared: float
+    squared_target: float
     error: Float[Tensor, "d_model"]
     target: Float[Tensor, "d_model"]
 
     @classmethod
-    def of(cls, target: Float[Tensor, "token d_model"], rebuilt: Float[Tensor, "token d_model"], fired: int) -> "_Sums":
-        exact = torch.float32 if target.device.type == "mps" else torch.float64
-        error, target = (target - rebuilt).to(exact), target.to(exact)
+    def of(
+        cls, target: Float[Tensor, "token d_model"], reconstruction: Float[Tensor, "token d_model"], fired: int
+    ) -> "_Sums":
+        sum_dtype = torch.float32 if target.device.type == "mps" else torch.float64
+        error, target = (target - reconstruction).to(sum_dtype), target.to(sum_dtype)
         squares = float(error.pow(2).sum()), float(target.pow(2).sum())
         return cls(len(target), fired, *squares, error.sum(0), target.sum(0))
 
     def fit(self, hookpoint: str) -> HookpointFit:
-        variance = self.squared - float(self.target.pow(2).sum()) / self.positions
+        variance = self.squared_target - float(self.target.pow(2).sum()) / self.positions
         return HookpointFit(
             hookpoint=hookpoint,
             fvu=self.squared_error / variance,
@@ -79,24 +85,32 @@ class _Sums(NamedTuple):
         )
 
 
-def _total(several: Iterable[_Sums]) -> _Sums:
+def _total(batch_sums: Iterable[_Sums]) -> _Sums:
+    """Add the sums of several batches."""
+
     def add(a: _Sums, b: _Sums) -> _Sums:
-        fired, squared_error, squared = a.fired + b.fired, a.squared_error + b.squared_error, a.squared + b.squared
-        return _Sums(a.positions + b.positions, fired, squared_error, squared, a.error + b.error, a.target + b.target)
+        return _Sums(
+            a.positions + b.positions,
+            a.fired + b.fired,
+            a.squared_error + b.squared_error,
+            a.squared_target + b.squared_target,
+            a.error + b.error,
+            a.target + b.target,
+        )
 
-    return reduce(add, several)
+    return reduce(add, batch_sums)
 
 
-class _Part(NamedTuple):
-    """What one batch says of one SAE at one hookpoint."""
+class _BatchMeasurement(NamedTuple):
+    """What one batch gives for one SAE at one hookpoint."""
 
     sums: _Sums
     norms: Float[Tensor, "position"]
-    """Of the countable positions."""
+    """Of the vectors at the countable positions, sinks included."""
 
 
 def neighbouring_hookpoints(hookpoint: str) -> tuple[str, ...]:
-    """The same place in the blocks below and above: `layers.3`, `layers.5` for `layers.4`."""
+    """The corresponding hookpoints in the blocks below and above: `layers.3` and `layers.5` for `layers.4`."""
     module = BlockModule.parse(hookpoint)
     assert module is not None, hookpoint
     return tuple(str(module._replace(number=n)) for n in (module.number - 1, module.number + 1) if n >= 0)
@@ -105,31 +119,34 @@ def neighbouring_hookpoints(hookpoint: str) -> tuple[str, ...]:
 def check_fit(
     model: nn.Module, saes: Mapping[int, Sae], batches: Iterable[TokenBatch], batch_tokens: int
 ) -> dict[int, FitCheck]:
-    """Read the calibration documents once: each layer's median norm, and how its SAE fits here and next to it.
+    """Measure, in one pass over the calibration documents, each layer's median norm and the fit of its SAE.
 
     Args:
         model: the decoder, with one block above the deepest hookpoint where the model has one.
         saes: layer -> SAE, on the model's device.
         batches: the calibration passages, on the model's device.
-        batch_tokens: tokens a batch.
+        batch_tokens: most tokens of a batch; a batch that does not fit into memory is halved.
+
+    Returns:
+        Layer -> the fit of its SAE at its own hookpoint and at the neighbouring ones.
 
     Raises:
         CapacityError: memory does not suffice for a single passage.
     """
     modules = dict(model.named_modules())
-    tried = {
-        layer: (sae.hookpoint, *(one for one in neighbouring_hookpoints(sae.hookpoint) if one in modules))
+    tested = {
+        layer: (sae.hookpoint, *(name for name in neighbouring_hookpoints(sae.hookpoint) if name in modules))
         for layer, sae in saes.items()
     }
     runner = BatchRunner(batch_tokens)
-    read_batch = partial(_read_batch, model, saes, tried)
-    parts = [part for batch in batches for part in runner.run(batch, read_batch)]
+    measure = partial(_measure_batch, model, saes, tested)
+    measured = [result for batch in batches for result in runner.run(batch, measure)]
     checks = {}
     for layer, sae in saes.items():
-        own, *others = (_total(part[layer, one].sums for part in parts).fit(one) for one in tried[layer])
+        own, *others = (_total(result[layer, name].sums for result in measured).fit(name) for name in tested[layer])
         checks[layer] = FitCheck(
             layer=layer,
-            median_norm=float(torch.cat([part[layer, sae.hookpoint].norms for part in parts]).median()),
+            median_norm=float(torch.cat([result[layer, sae.hookpoint].norms for result in measured]).median()),
             own=own,
             neighbours=tuple(others),
             problem=_problem(own, others),
@@ -137,45 +154,46 @@ def check_fit(
     return checks
 
 
-def _read_batch(
-    model: nn.Module, saes: Mapping[int, Sae], tried: Mapping[int, tuple[str, ...]], batch: TokenBatch
-) -> dict[tuple[int, str], _Part]:
-    """(Layer, hookpoint) -> what a batch says of the layer's SAE there."""
-    found: dict[tuple[int, str], _Part] = {}
+def _measure_batch(
+    model: nn.Module, saes: Mapping[int, Sae], tested: Mapping[int, tuple[str, ...]], batch: TokenBatch
+) -> dict[tuple[int, str], _BatchMeasurement]:
+    """(Layer, hookpoint) -> what a batch gives for the layer's SAE there."""
+    measured: dict[tuple[int, str], _BatchMeasurement] = {}
 
     def consumer(hookpoint: str, module_input: Tensor, module_output: Tensor) -> None:
         for layer, sae in saes.items():
-            if hookpoint in tried[layer]:
-                found[layer, hookpoint] = _read(sae, batch, module_input, module_output)
+            if hookpoint in tested[layer]:
+                measured[layer, hookpoint] = _measure(sae, batch, module_input, module_output)
 
-    everywhere = {hookpoint for several in tried.values() for hookpoint in several}
-    with hooked(model, {hookpoint: partial(consumer, hookpoint) for hookpoint in everywhere}):
+    hookpoints = {hookpoint for names in tested.values() for hookpoint in names}
+    with hooked(model, {hookpoint: partial(consumer, hookpoint) for hookpoint in hookpoints}):
         forward(model, batch.input_ids)
-    return found
+    return measured
 
 
-def _read(
+def _measure(
     sae: Sae,
     batch: TokenBatch,
     module_input: Float[Tensor, "batch seq d_model"],
     module_output: Float[Tensor, "batch seq d_model"],
-) -> _Part:
+) -> _BatchMeasurement:
     source = (module_input if sae.reads_input else module_output).to(batch.countable.device)
-    length = torch.linalg.vector_norm(source, dim=-1, dtype=torch.float32)
-    countable = length[batch.countable]
-    keep = batch.countable & (length <= SINK_RATIO * countable.median())
+    norms = torch.linalg.vector_norm(source, dim=-1, dtype=torch.float32)
+    countable_norms = norms[batch.countable]
+    keep = batch.countable & (norms <= SINK_RATIO * countable_norms.median())
     x = source[keep]
     latents = sae.encode(x)
     target = module_output.to(keep.device)[keep].float()
-    return _Part(_Sums.of(target, sae.decode(latents, x), int((latents.values > 0).sum())), countable)
+    return _BatchMeasurement(_Sums.of(target, sae.decode(latents, x), int((latents.values > 0).sum())), countable_norms)
 
 
 def _problem(own: HookpointFit, others: list[HookpointFit]) -> str:
+    """Why an SAE does not seem to belong to its hookpoint; empty if it fits."""
     better = [
         other
         for other in others
-        if own.mean_error_share > MEAN_ERROR_FLOOR
-        and own.mean_error_share > MEAN_ERROR_RATIO * other.mean_error_share
+        if own.mean_error_share > MIN_MEAN_ERROR_SHARE
+        and own.mean_error_share > MIN_MEAN_ERROR_RATIO * other.mean_error_share
         and other.fvu <= own.fvu
     ]
     if better:
@@ -190,10 +208,10 @@ def _problem(own: HookpointFit, others: list[HookpointFit]) -> str:
 
 
 def require_fit(checks: Mapping[int, FitCheck]) -> None:
-    """Refuse SAEs that do not belong where they are used.
+    """Raise an error if an SAE does not fit the layer it is used at.
 
     Raises:
-        MismatchError: naming the first such layer and the likely cause.
+        MismatchError: names the first such layer and the likely cause.
     """
     for check in checks.values():
         if check.problem:
@@ -204,7 +222,7 @@ def require_fit(checks: Mapping[int, FitCheck]) -> None:
 
 
 def describe_check(check: FitCheck) -> str:
-    """One line: how well an SAE fits."""
+    """One line: how well an SAE fits its hookpoint, with the share of error in the mean at the neighbours."""
     others = ", ".join(f"{fit.hookpoint} {fit.mean_error_share:.4f}" for fit in check.neighbours)
     verdict = "fits" if not check.problem else f"DOES NOT FIT: {check.problem}"
     return (

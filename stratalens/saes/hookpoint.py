@@ -1,4 +1,4 @@
-"""Where an SAE reads the model, and which positions count there."""
+"""Read the vectors at the hookpoint of an SAE, and decide which positions count."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -13,12 +13,12 @@ from stratalens.saes.sae import Sae
 
 @dataclass(frozen=True)
 class LayerProbe:
-    """What is read at one layer."""
+    """The SAE of a layer, and the norm above which positions of its hookpoint are left out."""
 
     layer: int
     sae: Sae
     norm_limit: float
-    """Positions whose hookpoint norm exceeds this are sinks and never count."""
+    """Positions where the vector's norm exceeds this are attention sinks and never count."""
 
     def read(
         self,
@@ -26,17 +26,24 @@ class LayerProbe:
         module_input: Float[Tensor, "batch seq d_model"],
         module_output: Float[Tensor, "batch seq d_model"],
     ) -> "HookpointBatch":
-        """What the SAE reads at its module, and which positions of it count."""
+        """Pick the vectors that the SAE reads, and the positions that count.
+
+        Args:
+            batch: the passages, with the positions that are countable in any layer.
+            module_input: input of the SAE's module, which a transcoder reads.
+            module_output: output of the SAE's module, which any other SAE reads.
+        """
         hidden = module_input if self.sae.reads_input else module_output
-        hidden = hidden.to(batch.countable.device)  # elsewhere only when the model is spread over several GPUs
+        hidden = hidden.to(batch.countable.device)  # differs only if the model is spread over several GPUs
         norms = torch.linalg.vector_norm(hidden, dim=-1, dtype=torch.float32)
         return HookpointBatch(hidden, norms, batch.countable & (norms <= self.norm_limit))
 
 
 class HookpointBatch(NamedTuple):
-    """A hookpoint's vectors in one batch."""
+    """The vectors at a hookpoint in one batch."""
 
     hidden: Float[Tensor, "batch seq d_model"]
     norms: Float[Tensor, "batch seq"]
+    """Euclidean norm of each vector."""
     keep: Bool[Tensor, "batch seq"]
     """Positions that count."""

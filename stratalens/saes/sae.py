@@ -1,4 +1,4 @@
-"""Sparse autoencoders in evaluation: residual stream in, sparse latents out, as the SAE's own library encodes."""
+"""Sparse autoencoders: encode residual-stream vectors into sparse latents as the SAE's own library does, and decode."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,22 +10,24 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import embedding_bag, linear
 
-DENSE_ELEMENTS = 64_000_000
-"""At most this many dense pre-activations exist at once; wider inputs are encoded in pieces."""
+MAX_DENSE_ELEMENTS = 64_000_000
+"""At most this many dense pre-activations are in memory at once; larger inputs are encoded in pieces."""
 
 
 class SparseLatents(NamedTuple):
-    """The latents that may fire on each token. A value of 0 means that the slot did not fire."""
+    """The activations of the latents that may fire on each token, k slots per token."""
 
     values: Float[Tensor, "token slot"]
+    """Activation of the latent in each slot; 0 if it does not fire."""
     indices: Int[Tensor, "token slot"]
+    """Latent in each slot."""
 
 
 @contextmanager
 def _bfloat16_products() -> Iterator[None]:
-    """Let float32 products use bfloat16 (cpu) or TF32 (cuda) units, with float32 sums.
+    """While open, allow float32 matrix products to use bfloat16 (cpu) or TF32 (cuda) units, with float32 sums.
 
-    Both formats hold every bfloat16 number, so nothing is lost where both factors are bfloat16 numbers.
+    Both formats represent every bfloat16 number exactly, so products of two bfloat16 numbers lose no precision.
     """
     cpu = torch.backends.mkldnn.matmul  # pyright: ignore[reportAttributeAccessIssue]
     cuda = torch.backends.cuda.matmul
@@ -39,14 +41,18 @@ def _bfloat16_products() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class SaeFile:
-    """A checkpoint on disk whose weights are loaded only while a layer is worked on."""
+    """A checkpoint on disk, described by its configuration; its weights are read only when `load` is called."""
 
     hookpoint: str
+    """Module name relative to the base model, such as `layers.16`."""
     activation: str
+    """`topk` or `groupmax`."""
     k: int
+    """Most latents that fire on one token."""
     num_latents: int
     d_model: int
     reads_input: bool
+    """True for a transcoder: see `Sae.reads_input`."""
     digest: str
     """SHA-256 of the weight file."""
     load: "Callable[[], Sae]"
@@ -61,7 +67,7 @@ class SaeFile:
 class Sae:
     """A TopK or groupmax sparse autoencoder or transcoder; `b_dec` is folded into the encoder bias in float64.
 
-    Activations keep the scale of the SAE's own library.
+    Activations have the scale of the SAE's own library.
     """
 
     hookpoint: str
@@ -70,7 +76,7 @@ class Sae:
     k: int
     """Most latents that fire on one token."""
     reads_input: bool
-    """True for a transcoder: it reads the module's input and rebuilds the module's output."""
+    """True for a transcoder: it reads the module's input and reconstructs the module's output."""
     digest: str
     """SHA-256 of the weight file."""
     encoder_weight: Float[Tensor, "latent d_model"]
@@ -79,7 +85,7 @@ class Sae:
     decoder_bias: Float[Tensor, "d_model"]
     skip_weight: Float[Tensor, "d_model d_model"] | None
     bfloat16_weights: bool
-    """True when bfloat16 holds the encoder weights exactly: then products with bfloat16 input lose nothing in it."""
+    """True if bfloat16 represents the encoder weights exactly; products with bfloat16 input then lose no precision."""
 
     @property
     def d_model(self) -> int:
@@ -92,7 +98,7 @@ class Sae:
         return self.encoder_weight.shape[0]
 
     def to(self, device: torch.device) -> "Sae":
-        """The same SAE on another device."""
+        """Copy the SAE with its tensors on another device."""
         tensors = {f.name: value.to(device) for f in fields(self) if isinstance(value := getattr(self, f.name), Tensor)}
         return replace(self, **tensors)
 
@@ -101,8 +107,8 @@ class Sae:
         return self.decoder_weight.norm(dim=1)
 
     def encode(self, x: Float[Tensor, "token d_model"]) -> SparseLatents:
-        """Latent activations of residual-stream vectors, in float32 whatever the input's type."""
-        pieces = [self._encode(piece) for piece in x.split(max(1, DENSE_ELEMENTS // self.num_latents))]
+        """Encode residual-stream vectors into latent activations, in float32 whatever the type of the input."""
+        pieces = [self._encode(piece) for piece in x.split(max(1, MAX_DENSE_ELEMENTS // self.num_latents))]
         if len(pieces) == 1:
             return pieces[0]
         return SparseLatents(torch.cat([p.values for p in pieces]), torch.cat([p.indices for p in pieces]))
@@ -113,15 +119,22 @@ class Sae:
                 pre = linear(x.float(), self.encoder_weight, self.encoder_bias)
         else:
             pre = linear(x.float(), self.encoder_weight, self.encoder_bias)
-        if self.activation == "topk":  # ReLU keeps the order, so it may as well come after the selection
+        if self.activation == "topk":  # ReLU keeps the order, so it may come after the selection
             values, indices = pre.topk(self.k, dim=-1, sorted=False)
             return SparseLatents(values.relu_(), indices)
-        values, within = pre.unflatten(-1, (self.k, -1)).max(dim=-1)
-        firsts = torch.arange(0, self.num_latents, self.num_latents // self.k, device=x.device)
-        return SparseLatents(values.relu_(), within + firsts)
+        values, index_in_group = pre.unflatten(-1, (self.k, -1)).max(dim=-1)
+        group_starts = torch.arange(0, self.num_latents, self.num_latents // self.k, device=x.device)
+        return SparseLatents(values.relu_(), index_in_group + group_starts)
 
     def decode(self, latents: SparseLatents, x: Float[Tensor, "token d_model"]) -> Float[Tensor, "token d_model"]:
-        """Rebuild the hookpoint from latents (and from the input itself where there is a skip connection)."""
-        rebuilt = embedding_bag(latents.indices, self.decoder_weight, per_sample_weights=latents.values, mode="sum")
-        rebuilt = rebuilt + self.decoder_bias
-        return rebuilt if self.skip_weight is None else rebuilt + x.float() @ self.skip_weight.T
+        """Reconstruct the hookpoint's vectors in float32 from latents, and from the input if the SAE has a skip weight.
+
+        Args:
+            latents: the latents of each token.
+            x: the vectors that were encoded.
+        """
+        reconstruction = embedding_bag(
+            latents.indices, self.decoder_weight, per_sample_weights=latents.values, mode="sum"
+        )
+        reconstruction = reconstruction + self.decoder_bias
+        return reconstruction if self.skip_weight is None else reconstruction + x.float() @ self.skip_weight.T

@@ -16,7 +16,7 @@ from stratalens.cli.main import main
 
 @pytest.fixture
 def refused(capsys, tiny_arguments) -> Callable[..., str]:
-    """The line that a run of the tiny model is refused with after these changes."""
+    """Runs the tiny model with changed options and returns the error message of one line."""
     return lambda options, *extra: refusal(with_options(tiny_arguments, options) + list(extra), capsys)
 
 
@@ -38,7 +38,7 @@ TEXTS = {
     "an empty file": (
         "a.jsonl",
         b"",
-        "0 usable documents on the domain side (0 rows read); at least 3 a side are needed",
+        "0 usable documents on the domain side (0 rows read); at least 3 per side are needed",
     ),
     "too few documents": (
         "a.jsonl",
@@ -48,22 +48,22 @@ TEXTS = {
     "jsonl without the text column": (
         "a.jsonl",
         b'{"body": "x"}',
-        "a.jsonl:1: no column `text` (found: body); name the",
+        "a.jsonl:1: no column `text` (found: body); give the",
     ),
     "csv without it": (
         "a.csv",
         b"id,body\n1,x\n",
-        "a.csv: no column `text` (found: id, body); name the text with --text_col",
+        "a.csv: no column `text` (found: id, body); give the text column with --text_col",
     ),
     "tsv without it": (
         "a.tsv",
         b"id\tbody\n1\tx\n",
-        "a.tsv: no column `text` (found: id, body); name the text with --text_c",
+        "a.tsv: no column `text` (found: id, body); give the text column with --text_c",
     ),
     "parquet without it": (
         "a.parquet",
         parquet(body=["x"]),
-        "no column `text` (found: body); name the text with --text_colu",
+        "no column `text` (found: body); give the text column with --text_colu",
     ),
     "undecodable txt": ("a.txt", b"good\n\xff\xfe bad\n", "a.txt:2: not UTF-8 text; convert it"),
     "undecodable csv": (
@@ -86,7 +86,7 @@ TEXTS = {
         parquet(text=[1.5]),
         "a.parquet: the text column holds float, not text",
     ),
-    "an empty csv": ("a.csv", b"", "a.csv: not a readable CSV file (No columns"),
+    "an empty csv": ("a.csv", b"", "a.csv: not a readable CSV file (no columns"),
     "csv with an open quote": ("a.csv", b'text\n"never closed\n' + b"x\n" * 9, "a.csv: not a readable CSV file"),
     "truncated gz": (
         "a.jsonl.gz",
@@ -102,11 +102,11 @@ TEXTS = {
 
 
 @pytest.mark.parametrize("case", TEXTS)
-def test_text_that_cannot_be_used_is_refused_with_its_place_and_remedy(refused, documented, tmp_path, case):
-    name, content, telling = TEXTS[case]
+def test_text_that_cannot_be_used_is_refused_with_its_path_and_remedy(refused, documented, tmp_path, case):
+    name, content, expected = TEXTS[case]
     (tmp_path / name).write_bytes(content)
     line = refused({"domain_data": str(tmp_path / name)})
-    assert telling in line
+    assert expected in line
     documented("Texts", case, line)
 
 
@@ -200,9 +200,9 @@ OPTIONS: dict[str, tuple[Options, str]] = {
 
 @pytest.mark.parametrize("case", OPTIONS)
 def test_an_option_that_cannot_be_used_is_refused_by_its_name_and_value(refused, documented, case):
-    options, telling = OPTIONS[case]
+    options, expected = OPTIONS[case]
     line = refused(options)
-    assert telling in line
+    assert expected in line
     documented("Commands and options", case, line)
 
 
@@ -212,8 +212,8 @@ def test_an_unknown_domain_without_texts_is_refused_with_the_built_in_ones(refus
     line = capsys.readouterr().err
     documented("Commands and options", "an unknown domain without texts", line)
     assert line == (
-        "stratalens: unknown domain `cooking`; built in are financial, medical, legal, any other needs its texts: "
-        "--domain_data PATH...\n"
+        "stratalens: unknown domain `cooking`; built in are financial, medical, legal; for any other, give its texts "
+        "with --domain_data PATH...\n"
     )
     assert not (tmp_path / "out").exists()
 
@@ -227,9 +227,9 @@ def test_an_unknown_domain_without_texts_is_refused_with_the_built_in_ones(refus
         ("--no-quiet", "--quiet"),
     ],
 )
-def test_a_flag_given_twice_is_refused_in_whatever_spelling(refused, documented, words):
+def test_a_flag_given_twice_is_refused_in_either_spelling(refused, documented, words):
     line = refused({}, *words)
-    assert "is given more than once; give it once (several values go behind one flag)" in line
+    assert "is given more than once; give it once (several values can follow one flag)" in line
     if words[0] == "--top_n":
         documented("Commands and options", "a flag given twice", line)
 
@@ -250,18 +250,18 @@ CONFIGS = {
     "a value out of range": ("top_n: 0", "top_n: input should be greater than or equal to 1 (got 0)"),
     "a value of another type": ("domain: 5", "domain: input should be a valid string (got 5)"),
     "a truth value for a layer": ("layers: [true]", "layers: "),
-    "no options but a list": ("- top_n\n- 5", "run.yaml: expected options such as `top_n: 20`, one a line"),
-    "nothing": ("", "run.yaml: expected options such as `top_n: 20`, one a line"),
+    "no options but a list": ("- top_n\n- 5", "run.yaml: expected options such as `top_n: 20`, one per line"),
+    "nothing": ("", "run.yaml: expected options such as `top_n: 20`, one per line"),
 }
 
 
 @pytest.mark.parametrize("case", CONFIGS)
 def test_a_configuration_file_that_cannot_be_used_is_refused(refused, documented, tmp_path, case):
-    content, telling = CONFIGS[case]
+    content, expected = CONFIGS[case]
     path = tmp_path / "run.yaml"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     line = refused({"config": str(path)})
-    assert telling in line
+    assert expected in line
     documented("Configuration files", case, line)
 
 
@@ -271,7 +271,9 @@ def test_model_and_saes_are_accepted_only_as_a_pair(capsys, documented, tmp_path
     assert main(["analyze", *tiny_arguments[:at], *tiny_arguments[at + 2 :]]) == 2
     line = capsys.readouterr().err
     documented("Commands and options", f"{given} alone", line)
-    assert line == (f"stratalens: {given} was given without {missing}; the embedded default is used only as a pair\n")
+    assert line == (
+        f"stratalens: {given} was given without {missing}; give both, or neither to use the embedded pair\n"
+    )
     assert not (tmp_path / "out").exists()
 
 
@@ -285,9 +287,9 @@ def test_bad_documents_among_good_ones_are_only_counted(capsys, tmp_path, tiny_a
         stream.write(rows(shared, "   "))
     options: Options = {"domain_data": str(paths[0]), "general_data": str(paths[1])}
     assert main(["analyze", *with_options(tiny_arguments, options)]) == 0
-    assert "1 texts stand on both sides and were dropped from both" in capsys.readouterr().err
+    assert "1 texts are on both sides and were dropped from both" in capsys.readouterr().err
     record = json.loads((output_of(tiny_arguments) / "run.json").read_text())
     names = ("rows", "empty", "too_short", "duplicates", "on_both_sides", "kept_rows", "documents")
     assert [record["corpus"]["financial"][name] for name in names] == [29, 2, 1, 1, 1, 24, 24]
     assert [record["corpus"]["general"][name] for name in names] == [26, 1, 0, 0, 1, 24, 24]
-    assert any("stand on both sides" in warning for warning in record["warnings"])
+    assert any("are on both sides" in warning for warning in record["warnings"])

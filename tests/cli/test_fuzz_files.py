@@ -1,4 +1,4 @@
-"""Whatever stands in a user's own file, a value or a named error comes out: no traceback, no hang, no foreign code."""
+"""Any content of a file of the user gives a value or a named error: no traceback, no hang, no foreign code."""
 
 import csv
 import json
@@ -19,7 +19,7 @@ from stratalens.config.layer_numbers import parse_layers
 from stratalens.config.options import RANK_METRICS, RunConfig
 from stratalens.config.validation import make_config
 from stratalens.labels.concepts.lexicon import read_lexicon
-from stratalens.labels.prompts import NAMES, SAMPLE, Prompts
+from stratalens.labels.prompts import SAMPLE_VALUES, TEMPLATE_NAMES, Prompts
 from stratalens.ranking.feature_list import read_feature_list
 from stratalens.saes.formats.sparsify import load_sae
 
@@ -49,18 +49,18 @@ BOMBS: dict[str, tuple[str, str]] = {
         "a: &a [x, x]\nb: &b [*a, *a]\nlayers: [*b, *b]\n",
         "run.yaml: line 2: `*a` repeats another value; write the value itself",
     ),
-    "a list nested without end": ("layers: " + "[" * 100_000, "more than 32 lists and tables inside one another"),
+    "a list nested without end": ("layers: " + "[" * 100_000, "lists and tables are nested more than 32 deep"),
     "a Python object": ("domain: !!python/object/apply:os.system [ls]\n", "`tag:yaml.org,2002:python/object/apply:os"),
-    "a tag of YAML's own": ("top_n: !!int ''\n", "`tag:yaml.org,2002:int` is a tag; only plain values are taken"),
+    "a tag of YAML's own": ("top_n: !!int ''\n", "`tag:yaml.org,2002:int` is a tag; only plain values are accepted"),
     "a key given twice": ("top_n: 5\ntop_n: 6\n", "run.yaml: line 2: `top_n` is given twice"),
     "a key in two spellings": ("top_n: 5\ntop-n: 6\n", "run.yaml: `top_n` is given twice, once with a hyphen"),
     "a number of thousands of digits": (f"top_n: 0x{'f' * 9000}\n", "top_n: "),
     "a decimal of thousands of digits": (f"top_n: {'9' * 9000}\n", "run.yaml: not valid YAML or JSON ("),
     "a date that is none": ("domain: 2024-13-45\n", "run.yaml: not valid YAML or JSON ("),
     "a specialization that is no number": ("min_specialization: .nan\n", "min_specialization: input should be a fin"),
-    "a key that is a number": ("5: 6\n", "run.yaml: expected options such as `top_n: 20`, one a line"),
+    "a key that is a number": ("5: 6\n", "run.yaml: expected options such as `top_n: 20`, one per line"),
     "a table for a value": ("top_n: {a: 1}\n", "top_n: input should be a valid integer (got {'a': 1})"),
-    "a zero byte in a path": ('domain_data: ["a\\0b"]\n', "a path or an address holds a zero byte"),
+    "a zero byte in a path": ('domain_data: ["a\\0b"]\n', "a path or an address contains a zero byte"),
     "UTF-16": ("top_n: 5\n".encode("utf-16").decode("latin1"), "run.yaml: cannot be read: not UTF-8 text"),
 }
 
@@ -143,8 +143,8 @@ def test_a_long_range_of_layers_is_read_at_once(refused, documented):
 
 LISTS: dict[str, tuple[bytes, str]] = {
     "a list that is not UTF-8": (b"\xff\xfe16 163", "cannot be read: not UTF-8 text"),
-    "a list of nothing": (b"# mine\n", "it names no feature; write lines such as `16 163`"),
-    "a feature named twice": (b"2 7\n2 7\n", "line 2: feature 7 of layer 2 is named twice"),
+    "a list of nothing": (b"# mine\n", "no feature in this file; write lines such as `16 163`"),
+    "a feature named twice": (b"2 7\n2 7\n", "line 2: feature 7 of layer 2 is listed twice"),
     "a negative feature": (b"2 -7\n", "line 1: expected a layer and a latent, such as `16 163`"),
     "a feature number beyond all SAEs": (b"2 99999999\n", "line 1: expected a layer and a latent"),
     "a cell of megabytes": (b"layer,feature_number\n" + b"2," + b"7" * 200_000, "line 2: not a line of a CSV file ("),
@@ -167,8 +167,8 @@ def test_a_feature_list_that_cannot_be_used_is_refused_with_its_line(refused, do
 def test_every_list_of_pairs_is_read(tmp_path, pairs, as_table):
     lines = [f"{layer},{latent}" if as_table else f"{layer} {latent}" for layer, latent in pairs]
     (tmp_path / "list").write_text("\n".join([*(["layer,feature_number"] if as_table else []), *lines]))
-    found = read_feature_list(str(tmp_path / "list"))
-    assert {(layer, latent) for layer, latents in found.items() for latent in latents} == pairs
+    listed = read_feature_list(str(tmp_path / "list"))
+    assert {(layer, latent) for layer, latents in listed.items() for latent in latents} == pairs
 
 
 @fuzzed
@@ -183,7 +183,7 @@ def test_any_bytes_as_a_feature_list_are_features_or_a_named_error(tmp_path, con
 def test_every_list_of_concepts_is_read(tmp_path, concepts):
     entries = [{"concept": name, "group": "g", "terms": terms} for name, terms in concepts]
     (tmp_path / "lexicon").write_text(json.dumps(entries))
-    assert [(one.name, list(one.terms)) for one in read_lexicon(tmp_path / "lexicon")] == concepts
+    assert [(concept.name, list(concept.terms)) for concept in read_lexicon(tmp_path / "lexicon")] == concepts
 
 
 @fuzzed
@@ -196,10 +196,10 @@ def test_any_bytes_as_a_lexicon_are_concepts_or_a_named_error(tmp_path, content)
 LEXICONS: dict[str, tuple[str, str]] = {
     "a lexicon that is no YAML": ("- concept: [", "lexicon.yaml: not valid YAML or JSON ("),
     "a lexicon that is no list": ("concept: Goals", "lexicon.yaml: expected a list of concepts, each with `concept`"),
-    "a concept without terms": ("- concept: Goals", "lexicon.yaml: entry 1 is no concept; expected `concept: NAME`"),
-    "a lexicon nested without end": ("[" * 100_000, "more than 32 lists and tables inside one another"),
+    "a concept without terms": ("- concept: Goals", "lexicon.yaml: entry 1 is not a concept; expected `concept: NAME`"),
+    "a lexicon nested without end": ("[" * 100_000, "lists and tables are nested more than 32 deep"),
     "a lexicon that repeats values": ("- &a {concept: A, terms: [b]}\n- *a\n", "line 2: `*a` repeats another value"),
-    "a lexicon with a Python object": ("- !!python/name:os.system {}\n", "is a tag; only plain values are taken"),
+    "a lexicon with a Python object": ("- !!python/name:os.system {}\n", "is a tag; only plain values are accepted"),
 }
 
 
@@ -254,7 +254,7 @@ def test_a_template_sees_nothing_of_python_and_no_other_file(tmp_path, template)
     (tmp_path / "label.jinja").write_text(template.replace("MARK", str(tmp_path / "mark")))
     error = named_error(lambda: Prompts(str(tmp_path)))
     if error is None:
-        filled = Prompts(str(tmp_path)).messages("label", SAMPLE)[1]["content"]
+        filled = Prompts(str(tmp_path)).messages("label", SAMPLE_VALUES)[1]["content"]
         assert not {"root:", "class", "module", "context"} & set(filled.replace(".", " ").split()), filled
     assert not (tmp_path / "mark").exists()
 
@@ -263,11 +263,11 @@ def test_a_template_sees_nothing_of_python_and_no_other_file(tmp_path, template)
 @given(st.text(alphabet="a bc.é{{ label }}<>&", max_size=20).map(lambda text: text.replace("{", "").replace("}", "")))
 def test_every_text_without_braces_is_a_prompt_as_it_stands(tmp_path, text):
     (tmp_path / "label.jinja").write_text(text + "{{ most_words }}", encoding="utf-8")
-    assert Prompts(str(tmp_path)).messages("label", SAMPLE)[1]["content"] == f"{text}8".strip()
+    assert Prompts(str(tmp_path)).messages("label", SAMPLE_VALUES)[1]["content"] == f"{text}8".strip()
 
 
 @fuzzed
-@given(st.text(alphabet="{}%|().[]'\"~+*-/ labelexamplesforif01\n", max_size=40), st.sampled_from(NAMES))
+@given(st.text(alphabet="{}%|().[]'\"~+*-/ labelexamplesforif01\n", max_size=40), st.sampled_from(TEMPLATE_NAMES))
 def test_any_text_as_a_template_is_a_prompt_or_a_named_error(tmp_path, text, name):
     for path in tmp_path.glob("*.jinja"):
         path.unlink()
@@ -300,8 +300,8 @@ def test_any_damage_to_the_weights_of_an_sae_loads_or_is_a_named_error(tmp_path,
     folder = write_sae(tmp_path / "layers.0")
     whole = (folder / "sae.safetensors").read_bytes()
     raw = bytearray(whole)
-    for place, bit in flips:
-        raw[place % len(raw)] ^= 1 << bit
+    for position, bit in flips:
+        raw[position % len(raw)] ^= 1 << bit
     (folder / "sae.safetensors").write_bytes(raw[:length])
     error = named_error(lambda: load_sae(folder, "layers.0"))
     assert length is None or length >= len(raw) or error is not None

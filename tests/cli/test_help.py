@@ -1,4 +1,4 @@
-"""Help that people can read: options in groups, one plain placeholder each, each default once."""
+"""Help texts: options in groups, one plain placeholder each, each default once."""
 
 import re
 import subprocess
@@ -11,12 +11,12 @@ from stratalens.cli.arguments import GROUPS
 from stratalens.cli.main import EXAMPLES, main
 from stratalens.config.options import LabelConfig, RankConfig, ReportConfig, RunConfig
 
-ORDER_OF_WORK = ["analyze", "show", "rank", "label", "report"]
+ORDER_OF_USE = ["analyze", "show", "rank", "label", "report"]
 COMMANDS = {"analyze": RunConfig, "rank": RankConfig, "label": LabelConfig, "report": ReportConfig}
 
 
 def printed(capsys, *words: str) -> str:
-    """What the command line prints for these words, which it takes."""
+    """Run a command that must succeed and return what it prints."""
     try:
         code = main(list(words))
     except SystemExit as stop:
@@ -45,19 +45,19 @@ def test_help_has_groups_in_order_an_example_and_plain_placeholders(capsys, comm
         assert re.search(rf"^[│ ] *--{name}\b", text, re.MULTILINE)
 
 
-def test_each_default_is_said_once(capsys):
+def test_each_default_is_stated_once(capsys):
     described = re.split(r"^[│ ] *--(?=[a-z_]+ )", printed(capsys, "analyze", "--help"), flags=re.MULTILINE)[1:]
     assert {text.split()[0] for text in described} == {*RunConfig.model_fields, "config"}
     assert sum("default" in text.lower() for text in described) > 20
     assert all(text.lower().count("default") <= 1 for text in described)
 
 
-def test_the_list_of_commands_is_in_the_order_of_work_and_ends_with_what_to_type(capsys):
+def test_the_list_of_commands_is_in_the_order_of_use_and_ends_with_the_first_command_to_run(capsys):
     lines = printed(capsys, "--help").rstrip().splitlines()
     listed = [line.split()[0] for line in lines if re.match(r"  [a-z]+  ", line)]
-    assert listed == ORDER_OF_WORK
+    assert listed == ORDER_OF_USE
     assert lines[-1].strip() == "stratalens analyze --output_dir results"
-    assert list(EXAMPLES) == sorted(EXAMPLES, key=ORDER_OF_WORK.index)
+    assert list(EXAMPLES) == sorted(EXAMPLES, key=ORDER_OF_USE.index)
 
 
 def test_help_of_show_has_an_example(capsys):
@@ -67,7 +67,7 @@ def test_help_of_show_has_an_example(capsys):
 @pytest.mark.serial
 @pytest.mark.parametrize("words", [["--help"], ["analyze", "--help"]])
 def test_help_takes_less_than_half_a_second(words):
-    """The fastest of five: other work on the machine only ever adds."""
+    """The fastest of five, because other work on the machine can only slow a call down."""
     command = [sys.executable, "-m", "stratalens", *words]
     seconds = []
     for _ in range(5):

@@ -1,4 +1,4 @@
-"""The menu runs the four analyses that the brief names, and no other answer does harm."""
+"""The menu runs its four analyses, and any other answer runs nothing."""
 
 import io
 import subprocess
@@ -19,13 +19,13 @@ def answered(answers: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("answers", ["q\n", "Q\n", "quit\n", "exit\n", " q \n", "", "4\n\n", "4\n"])
-def test_quitting_and_the_end_of_input_end_well_and_run_nothing(tmp_path, answers):
+def test_quitting_and_the_end_of_input_exit_with_0_and_run_nothing(tmp_path, answers):
     done = answered(answers, tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_menu_shows_each_choice_with_its_layers_and_place():
+def test_the_menu_shows_each_choice_with_its_layers_and_output_directory():
     done = subprocess.run(
         [sys.executable, "run_financial_analysis.py"], input="q\n", capture_output=True, text=True, cwd=ROOT, timeout=60
     )
@@ -74,7 +74,7 @@ def started(monkeypatch) -> list[list[str]]:
     return calls
 
 
-BRIEF = {
+EXPECTED = {
     "1": (["4", "10", "16", "22", "28"], "complete_financial_analysis"),
     "2": (["16", "22"], "fast_financial_analysis"),
     "3": (["16"], "single_layer_analysis"),
@@ -82,11 +82,11 @@ BRIEF = {
 }
 
 
-@pytest.mark.parametrize("choice", BRIEF)
-def test_each_choice_starts_the_analysis_of_the_brief(monkeypatch, started, choice):
+@pytest.mark.parametrize("choice", EXPECTED)
+def test_each_choice_starts_its_analysis(monkeypatch, started, choice):
     monkeypatch.setattr("sys.stdin", io.StringIO(f"{choice}\n4 10-12, 16\n"))
     assert menu.main() == 0
-    layers, output_dir = BRIEF[choice]
+    layers, output_dir = EXPECTED[choice]
     numbers = ["--top_n", "30", "--top_features_n", "50"]
     assert started == [["analyze", "--layers", *layers, *numbers, "--output_dir", output_dir]]
 

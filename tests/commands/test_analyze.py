@@ -1,4 +1,4 @@
-"""The command line, on the tiny model and on the real default: every file and promised column, numbers that agree."""
+"""The command line, on the tiny and the embedded model: every file, every documented column, numbers that agree."""
 
 import csv
 import json
@@ -19,8 +19,8 @@ from stratalens.cli.main import main
 
 TINY = "tiny"
 EMBEDDED = pytest.param("embedded", marks=pytest.mark.real)
-ROW = ["feature_number", "financial_activation", "general_activation", "specialization", "rank"]
-MORE = [
+FIRST_COLUMNS = ["feature_number", "financial_activation", "general_activation", "specialization", "rank"]
+OTHER_COLUMNS = [
     *(
         "specialization_low",
         "specialization_high",
@@ -44,9 +44,9 @@ def read_json(path: Path):
 
 
 class Run(NamedTuple):
-    """A finished run of the command line, and what it was asked for."""
+    """A finished run of the command line, and what it should contain."""
 
-    place: Path
+    directory: Path
     layers: tuple[int, ...]
     top_n: int
     latents: int
@@ -60,15 +60,15 @@ def run(request) -> Run:
     return Run(request.getfixturevalue("embedded_run"), (4, 10, 16, 22, 28), 30, 2304, 300)
 
 
-def test_layer_files_carry_the_promised_columns(run):
+def test_layer_files_have_the_documented_columns(run):
     for layer in run.layers:
-        layer_files_carry_the_promised_columns(run.place / f"layer_{layer}", run)
+        layer_files_have_the_documented_columns(run.directory / f"layer_{layer}", run)
 
 
-def layer_files_carry_the_promised_columns(folder: Path, run: Run) -> None:
+def layer_files_have_the_documented_columns(folder: Path, run: Run) -> None:
     table = pd.read_csv(folder / f"top_{run.top_n}_features_analysis.csv")
-    assert list(table.columns[:5]) == ROW
-    assert set(MORE) <= set(table.columns)
+    assert list(table.columns[:5]) == FIRST_COLUMNS
+    assert set(OTHER_COLUMNS) <= set(table.columns)
     assert list(table["rank"]) == list(range(1, run.top_n + 1))
     assert table["specialization"].is_monotonic_decreasing
     assert np.allclose(table["financial_activation"] - table["general_activation"], table["specialization"], atol=1e-6)
@@ -92,7 +92,7 @@ def layer_files_carry_the_promised_columns(folder: Path, run: Run) -> None:
 
 
 def test_numbers_in_csv_are_plain_decimals_but_for_small_probabilities(run):
-    for path in run.place.rglob("*.csv"):
+    for path in run.directory.rglob("*.csv"):
         with path.open(newline="", encoding="utf-8") as stream:
             for row in csv.DictReader(stream):
                 words = {"label", "flags", "confirmed", "label_source", "label_judge", "label_note"}
@@ -104,11 +104,11 @@ def test_numbers_in_csv_are_plain_decimals_but_for_small_probabilities(run):
 
 
 def test_files_across_layers_agree(run):
-    consolidated = pd.read_csv(run.place / "consolidated_top_features_all_layers.csv")
-    assert list(consolidated.columns[:6]) == [*ROW, "layer"]
+    consolidated = pd.read_csv(run.directory / "consolidated_top_features_all_layers.csv")
+    assert list(consolidated.columns[:6]) == [*FIRST_COLUMNS, "layer"]
     assert len(consolidated) == run.top_n * len(run.layers)
     assert consolidated["normalised_specialization"].is_monotonic_decreasing
-    report = pd.read_csv(run.place / "layer_comparison_report.csv")
+    report = pd.read_csv(run.directory / "layer_comparison_report.csv")
     assert list(report.columns[:8]) == [
         *("layer", "total_features", "avg_specialization", "max_specialization", "min_specialization"),
         *("std_specialization", "top_feature", "top_specialization"),
@@ -118,10 +118,10 @@ def test_files_across_layers_agree(run):
         own = consolidated[consolidated["layer"] == row.layer]["specialization"]
         assert np.isclose(own.mean(), row.avg_specialization)
         assert np.isclose(own.max(), row.top_specialization)
-    best = pd.read_csv(run.place / "top_50_financial_features.csv")
+    best = pd.read_csv(run.directory / "top_50_financial_features.csv")
     assert len(best) == min(50, int((consolidated["specialization"] >= 0.1).sum()))
     assert (best["specialization"] >= 0.1).all()
-    summary = read_json(run.place / "financial_feature_summary.json")
+    summary = read_json(run.directory / "financial_feature_summary.json")
     head = summary["analysis_summary"]
     assert head["total_features_analyzed"] == len(consolidated)
     assert head["layers_analyzed"] == list(run.layers)
@@ -133,8 +133,8 @@ def test_files_across_layers_agree(run):
 
 def test_reported_features_come_from_confirmation_and_lie_in_the_table_of_all(run):
     for layer in run.layers:
-        everything = pd.read_parquet(run.place / f"layer_{layer}" / "all_features.parquet")
-        top = pd.read_csv(run.place / f"layer_{layer}" / f"top_{run.top_n}_features_analysis.csv")
+        everything = pd.read_parquet(run.directory / f"layer_{layer}" / "all_features.parquet")
+        top = pd.read_csv(run.directory / f"layer_{layer}" / f"top_{run.top_n}_features_analysis.csv")
         chosen = everything[everything["selected"]].set_index("feature_number")
         assert set(chosen.index) == set(top["feature_number"])
         best = everything[everything["live"]].nlargest(run.top_n, "discovery_specialization")["feature_number"]
@@ -143,19 +143,19 @@ def test_reported_features_come_from_confirmation_and_lie_in_the_table_of_all(ru
         assert np.allclose(same, top["specialization"], rtol=1e-6)
 
 
-def test_record_says_how_to_run_it_again_and_what_it_took(run):
-    record = read_json(run.place / "run.json")
+def test_the_record_holds_versions_time_memory_and_files(run):
+    record = read_json(run.directory / "run.json")
     for key in ("tokens", "documents", "harvest_seconds", "tokens_per_second", "peak_memory_bytes", "versions"):
         assert record[key], key
     assert record["documents"] == run.documents
     assert list(record["self_check"]) == [str(layer) for layer in run.layers]
     assert set(record["files"]) == {
-        str(path.relative_to(run.place)) for path in run.place.rglob("*") if path.is_file()
+        str(path.relative_to(run.directory)) for path in run.directory.rglob("*") if path.is_file()
     } - {"run.json"}
 
 
-def test_the_overview_is_a_picture_of_paper_size(run):
-    data = (run.place / "financial_feature_analysis.png").read_bytes()
+def test_the_overview_is_large_enough_to_print(run):
+    data = (run.directory / "financial_feature_analysis.png").read_bytes()
     width, height = struct.unpack(">II", data[16:24])
     assert data[:8] == b"\x89PNG\r\n\x1a\n"
     assert width >= 2000
@@ -190,7 +190,7 @@ def test_python_call_returns_tables_and_keeps_unknown_files(tiny_arguments, tmp_
     assert not list(output.glob(".unfinished-*"))
 
 
-def test_few_documents_leave_confirmed_empty_and_say_so(tiny_arguments, capsys):
+def test_few_documents_leave_confirmed_empty_with_a_warning(tiny_arguments, capsys):
     assert main(["analyze", *tiny_arguments, "--max_documents", "8"]) == 0
     output = Path(tiny_arguments[tiny_arguments.index("--output_dir") + 1])
     table = pd.read_csv(output / "layer_0" / "top_30_features_analysis.csv")
@@ -207,13 +207,13 @@ def test_a_threshold_that_nothing_reaches_leaves_a_header(tiny_arguments, capsys
 
 def test_a_dry_run_estimates_and_writes_nothing(tiny_arguments, capsys):
     assert main(["analyze", *tiny_arguments, "--dry_run"]) == 0
-    said = capsys.readouterr().out
-    assert "Memory: about " in said
-    assert "nothing was analysed or written" in said
+    printed = capsys.readouterr().out
+    assert "Memory: about " in printed
+    assert "nothing was analysed or written" in printed
     assert not Path(tiny_arguments[tiny_arguments.index("--output_dir") + 1]).exists()
 
 
-def test_the_brief_scripts_take_its_flags(tiny_arguments, tmp_path):
+def test_the_script_at_the_root_takes_the_flags_of_analyze(tiny_arguments, tmp_path):
     import subprocess
     import sys
 

@@ -15,8 +15,8 @@ from finished_result import (
     label,
     labels,
     refused,
-    resting_on,
     sentences,
+    with_sources,
 )
 from tiny import TINY_LATENTS
 
@@ -30,7 +30,7 @@ TABLES = (".csv", ".parquet", ".json", ".npz")
 
 @pytest.mark.figures
 def test_labelling_again_gives_the_same_tables_without_the_model(result, sources, arguments):
-    resting_on(result, sources, arguments)
+    with_sources(result, sources, arguments)
     shutil.rmtree(sources)
     before = contents(result)
     assert label(result) == 0
@@ -52,12 +52,12 @@ def test_a_users_lexicon_labels_by_its_own_concepts(result, tmp_path):
 
 
 def test_a_list_in_analyze_is_reported_exactly(arguments, tmp_path):
-    place = analysed(arguments, tmp_path / "out", "--features", feature_file(tmp_path, (2, 9), (2, 3), (2, 40)))
-    assert features(place)[["layer", "feature_number"]].to_numpy().tolist() != []
-    assert {(row.layer, row.feature_number) for row in features(place).itertuples()} == {(2, 9), (2, 3), (2, 40)}
-    assert not (place / "layer_0").exists()
-    written = json.loads((place / "layer_2" / "evidence.json").read_text())["features"]
-    assert {one["feature_number"] for one in written} == {9, 3, 40}
+    directory = analysed(arguments, tmp_path / "out", "--features", feature_file(tmp_path, (2, 9), (2, 3), (2, 40)))
+    assert features(directory)[["layer", "feature_number"]].to_numpy().tolist() != []
+    assert {(row.layer, row.feature_number) for row in features(directory).itertuples()} == {(2, 9), (2, 3), (2, 40)}
+    assert not (directory / "layer_0").exists()
+    written = json.loads((directory / "layer_2" / "evidence.json").read_text())["features"]
+    assert {feature["feature_number"] for feature in written} == {9, 3, 40}
 
 
 def test_a_list_in_label_adds_features_and_the_others_keep_their_labels(result, tmp_path):
@@ -80,72 +80,72 @@ def test_a_list_in_label_adds_features_and_the_others_keep_their_labels(result, 
 def test_without_examples_no_sentence_of_the_corpus_is_in_any_file(
     finished, finished_without_examples, sources, tmp_path
 ):
-    place = Path(shutil.copytree(finished_without_examples, tmp_path / "bare"))
+    directory = Path(shutil.copytree(finished_without_examples, tmp_path / "bare"))
     runs = sentences(sources)
     for _ in range(2):
-        said = all_text(place)
-        assert sorted(run for run in runs if run in said) == []
-        assert not (place / EVIDENCE_FOLDER).exists()
-        assert label(place, "--no_examples") == 0
-    told = all_text(finished)
-    assert sum(run in told for run in runs) > 0.9 * len(runs), "a result with examples holds them"
+        text = all_text(directory)
+        assert sorted(run for run in runs if run in text) == []
+        assert not (directory / EVIDENCE_FOLDER).exists()
+        assert label(directory, "--no_examples") == 0
+    with_examples = all_text(finished)
+    assert sum(run in with_examples for run in runs) > 0.9 * len(runs), "a result with examples holds them"
 
 
 def test_a_result_without_examples_can_be_labelled_with_them(finished_without_examples, finished, tmp_path):
-    place = Path(shutil.copytree(finished_without_examples, tmp_path / "bare"))
-    assert label(place) == 0
-    assert set(labels(place, 0)) == set(labels(finished, 0))
-    assert (place / EVIDENCE_FOLDER).is_dir()
+    directory = Path(shutil.copytree(finished_without_examples, tmp_path / "bare"))
+    assert label(directory) == 0
+    assert set(labels(directory, 0)) == set(labels(finished, 0))
+    assert (directory / EVIDENCE_FOLDER).is_dir()
 
 
-def test_taking_the_examples_out_of_a_result_leaves_none(result, sources):
+def test_labelling_without_examples_removes_them_from_a_result(result, sources):
     assert label(result, "--no_examples") == 0
-    said = all_text(result)
-    assert sorted(run for run in sentences(sources) if run in said) == []
+    text = all_text(result)
+    assert sorted(run for run in sentences(sources) if run in text) == []
 
 
 @pytest.mark.parametrize(("name", "what"), [("domain.jsonl", "text"), ("model/config.json", "model")])
 def test_a_changed_source_is_refused_where_it_is_needed(
     finished_without_examples, sources, arguments, tmp_path, capsys, name, what
 ):
-    place = Path(shutil.copytree(finished_without_examples, tmp_path / "bare"))
-    resting_on(place, sources, arguments)
-    before = contents(place)
+    directory = Path(shutil.copytree(finished_without_examples, tmp_path / "bare"))
+    with_sources(directory, sources, arguments)
+    before = contents(directory)
     path = sources / name
     whole = path.read_text()
     path.write_text(whole.replace("loan", "lawn") if what == "text" else whole + "\n")
-    line = refused(capsys, "label", str(place), "--quiet")
+    line = refused(capsys, "label", str(directory), "--quiet")
     assert line.endswith(f"its {what} has changed since; run the analysis again")
-    assert contents(place) == before
+    assert contents(directory) == before
 
 
 def test_show_prints_a_reported_feature_with_its_evidence(result, capsys):
     row = features(result).query("layer == 2").iloc[0]
     capsys.readouterr()
     assert main(["show", str(result), "2", str(row["feature_number"])]) == 0
-    said = capsys.readouterr().out
-    assert f"Feature {row['feature_number']} of layer 2: {row['label']}" in said
-    assert f"Rank {row['rank']} of 5 reported financial features" in said
+    text = capsys.readouterr().out
+    assert f"Feature {row['feature_number']} of layer 2: {row['label']}" in text
+    assert f"Rank {row['rank']} of 5 reported financial features" in text
     for part in ("Label by evidence", "AUROC of documents", "Tokens with most activation", "Promotes next", "[["):
-        assert part in said
-    assert f"{row['specialization']:.4g}" in said
+        assert part in text
+    assert f"{row['specialization']:.4g}" in text
 
 
 def test_show_prints_a_feature_that_is_not_reported(result, capsys):
     other = next(number for number in range(TINY_LATENTS) if number not in labels(result, 2))
     capsys.readouterr()
     assert main(["show", str(result), "2", str(other)]) == 0
-    said = capsys.readouterr().out
-    assert f"Feature {other} of layer 2, not among the 5 reported ones" in said
-    assert "--features FILE" in said
-    assert "AUROC of documents" in said
-    assert "Strongest passages" not in said
+    text = capsys.readouterr().out
+    assert f"Feature {other} of layer 2, not among the 5 reported ones" in text
+    assert "--features FILE" in text
+    assert "AUROC of documents" in text
+    assert "Strongest passages" not in text
 
 
 def test_show_of_a_result_without_examples_shows_none(finished_without_examples, sources, capsys):
     number = next(iter(labels(finished_without_examples, 0)))
     capsys.readouterr()
     assert main(["show", str(finished_without_examples), "0", str(number)]) == 0
-    said = capsys.readouterr().out
-    assert "Tokens with most activation" in said
-    assert not any(run in said for run in sentences(sources))
+    text = capsys.readouterr().out
+    assert "Tokens with most activation" in text
+    assert not any(run in text for run in sentences(sources))

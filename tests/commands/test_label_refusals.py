@@ -1,4 +1,4 @@
-"""What `label` and `show` refuse, and labelling models that fail, by the command line on the tiny model."""
+"""Mistakes that `label` and `show` refuse, and labelling models that fail, on the tiny model."""
 
 import json
 import re
@@ -27,7 +27,7 @@ KEY = "sk-very-secret-0123456789"
 
 
 def answers(text: str, rating: int = 5):
-    """Answers every question for a label with one text, and rates every passage alike."""
+    """Answers every request for a label with the same text and gives every passage the same rating."""
 
     def step(request: Request) -> None:
         question = request.body["messages"][-1]["content"]
@@ -72,12 +72,12 @@ def answers(text: str, rating: int = 5):
         ),
         (
             ["label", "OUT", "--features", "1 0"],
-            "--features names layer 1; analysed are 0 2",
+            "--features names layer 1; the analysed layers are 0 2",
             "Feature lists, lexicons and prompts: a list that names another layer",
         ),
         (
             ["label", "OUT", "--features", "0 64"],
-            "--features names feature 64 of layer 0, which has 64",
+            "--features names feature 64 of layer 0, which has features 0 to 63",
             "Feature lists, lexicons and prompts: a list that names no such feature",
         ),
         (
@@ -159,19 +159,19 @@ def test_a_server_that_answers_garbage_leaves_the_labels_of_the_evidence_with_a_
     assert rows["label_note"].str.contains("labelled by evidence: .*no label in the answer").all()
 
 
-def test_labels_of_a_server_are_taken_scored_and_asked_for_once(result, capsys):
+def test_labels_of_a_server_are_used_scored_and_requested_once(result, capsys):
     with MisbehavingServer(answers("loans and banks")) as server:
         assert label(result, "--labeling_endpoint", server.url) == 0
-        asked = server.requests
-        assert asked >= len(features(result))
+        requests = server.requests
+        assert requests >= len(features(result))
         rows = features(result)
         assert (rows["label"] == "Loans and banks").all()
         assert rows["label_source"].str.contains("stub").all()
         scored = rows[rows["detection_auroc"].notna()]
-        assert (scored["detection_auroc"] == 0.5).all(), "one rating for all tells nothing apart"
+        assert (scored["detection_auroc"] == 0.5).all(), "equal ratings cannot tell passages apart"
         tables = {name: raw for name, raw in contents(result).items() if name != "run.json"}
         assert label(result, "--labeling_endpoint", server.url) == 0
-        assert server.requests == asked, "the second run asks nothing"
+        assert server.requests == requests, "the second run sends nothing"
         again = {name: raw for name, raw in contents(result).items() if name != "run.json"}
         assert again == tables
 
@@ -184,7 +184,7 @@ def test_labels_of_a_server_without_examples_are_made_without_a_sentence(result,
     assert [run for run in sentences(sources) if run in sent] == []
 
 
-def test_only_listed_features_are_asked_about(result, tmp_path):
+def test_requests_are_sent_for_listed_features_only(result, tmp_path):
     listed = next(iter(labels(result, 2)))
     before = labels(result, 2)
     with MisbehavingServer(answers("loans and banks")) as server:
@@ -216,7 +216,7 @@ def test_nobody_listening_is_refused_before_anything_is_read(
 
 
 @pytest.mark.parametrize("variable", KEY_VARIABLES)
-def test_a_key_is_sent_to_the_server_and_stands_in_no_file_and_no_output(
+def test_a_key_is_sent_to_the_server_and_appears_in_no_file_and_no_output(
     result, arguments, tmp_path, capsys, monkeypatch, variable
 ):
     monkeypatch.setenv(variable, KEY)
@@ -228,18 +228,18 @@ def test_a_key_is_sent_to_the_server_and_stands_in_no_file_and_no_output(
         assert server.requests > 0
     with MisbehavingServer(ok("x"), models=error(401, f"wrong key {KEY}")) as server:
         assert main(["label", str(result), "--labeling_endpoint", server.url]) == 2
-    said = capsys.readouterr()
-    assert "label" in said.out + said.err
-    for text in (said.out, said.err, all_text(result), all_text(tmp_path / "cache")):
+    printed = capsys.readouterr()
+    assert "label" in printed.out + printed.err
+    for text in (printed.out, printed.err, all_text(result), all_text(tmp_path / "cache")):
         assert KEY not in text
         assert KEY[3:] not in text
 
 
-def test_an_analysis_labelled_by_a_server_says_what_was_asked(arguments, tmp_path, capsys):
+def test_an_analysis_labelled_by_a_server_reports_its_requests(arguments, tmp_path, capsys):
     options = [*arguments[:-1], str(tmp_path / "out")]
     with MisbehavingServer(answers("loans and banks")) as server:
         assert main(["analyze", *options, "--labeling_endpoint", server.url]) == 0
-        said = capsys.readouterr()
-        assert f"sentences of the corpus will be sent to {server.url}" in " ".join(said.err.split())
-        assert f"{server.requests:,} requests (0 failed)" in " ".join(said.out.split())
+        printed = capsys.readouterr()
+        assert f"sentences of the corpus will be sent to {server.url}" in " ".join(printed.err.split())
+        assert f"{server.requests:,} requests (0 failed)" in " ".join(printed.out.split())
     assert set(labels(tmp_path / "out", 0).values()) == {"Loans and banks"}

@@ -10,7 +10,7 @@ from finished_result import (
     analysed,
     contents,
     label,
-    resting_on,
+    with_sources,
 )
 from refusal import with_options
 
@@ -24,9 +24,9 @@ TABLE = "consolidated_top_features_all_layers.csv"
 
 
 @pytest.fixture
-def alone(result, sources, arguments) -> Path:
-    """A result whose model and text are away."""
-    resting_on(result, sources, arguments)
+def without_sources(result, sources, arguments) -> Path:
+    """A result whose model and text were deleted."""
+    with_sources(result, sources, arguments)
     shutil.rmtree(sources)
     return result
 
@@ -36,17 +36,17 @@ def rank(result: Path, *more: str) -> int:
 
 
 def measures(result: Path) -> pd.DataFrame:
-    """The consolidated table without what labels say."""
+    """The consolidated table without the columns about labels."""
     table = pd.read_csv(result / TABLE)
-    own = [name for name in table if name not in LABELS and not str(name).startswith(("detection", "fuzzing"))]
-    return table.loc[:, own]
+    columns = [name for name in table if name not in LABELS and not str(name).startswith(("detection", "fuzzing"))]
+    return table.loc[:, columns]
 
 
 @pytest.mark.figures
-def test_without_options_nothing_changes(alone):
-    before = contents(alone)
-    assert rank(alone) == 0
-    after = contents(alone)
+def test_without_options_nothing_changes(without_sources):
+    before = contents(without_sources)
+    assert rank(without_sources) == 0
+    after = contents(without_sources)
     assert set(after) == set(before)
     assert [name for name in before if after[name] != before[name] and name != "run.json"] == []
 
@@ -65,29 +65,31 @@ def test_the_tables_are_those_of_a_new_analysis(result, arguments, tmp_path, opt
     assert rank(result, *options) == 0
     given = {name.removeprefix("--"): value for name, value in zip(options[::2], options[1::2], strict=True)}
     fresh = analysed(with_options(arguments, given), tmp_path / "fresh")
-    near = {"rtol": 1e-4, "atol": 1e-6}  # the module's own run had more threads
+    near = {"rtol": 1e-4, "atol": 1e-6}  # the run of the fixture had more threads
     pd.testing.assert_frame_equal(measures(result), measures(fresh), **near)
     reports = (pd.read_csv(one / "layer_comparison_report.csv") for one in (result, fresh))
     pd.testing.assert_frame_equal(*reports, **near)
 
 
-def test_thresholds_of_the_best_file(alone):
-    assert rank(alone, "--min_specialization", "0.9", "--top_features_n", "4") == 0
-    best = pd.read_csv(alone / "top_4_financial_features.csv")
-    everything = pd.read_csv(alone / TABLE)
+def test_thresholds_of_the_file_of_the_best_features(without_sources):
+    assert rank(without_sources, "--min_specialization", "0.9", "--top_features_n", "4") == 0
+    best = pd.read_csv(without_sources / "top_4_financial_features.csv")
+    everything = pd.read_csv(without_sources / TABLE)
     assert len(best) == min(4, int((everything["specialization"] >= 0.9).sum()))
     assert (best["specialization"] >= 0.9).all()
-    assert not (alone / "top_50_financial_features.csv").exists()
+    assert not (without_sources / "top_50_financial_features.csv").exists()
 
 
 def test_features_keep_their_labels_and_new_ones_wait_for_label(result, capsys):
     before = pd.read_parquet(result / "features.parquet").set_index(["layer", "feature_number"])["label"]
     assert main(["rank", str(result), "--top_n", "9"]) == 0
-    said = capsys.readouterr().err
+    printed = capsys.readouterr().err
     after = pd.read_parquet(result / "features.parquet").set_index(["layer", "feature_number"])["label"]
     new = after.index.difference(before.index)
     assert len(new) == 8
-    assert f"8 features were not reported before: `stratalens label {result}` labels them" in said.replace("\n", "")
+    assert f"8 features were not reported before; run `stratalens label {result}` to label them" in printed.replace(
+        "\n", ""
+    )
     assert (after[new] == UNLABELLED).all()
     assert after[before.index].equals(before)
     assert label(result) == 0
@@ -129,7 +131,7 @@ def test_a_damaged_harvest_is_refused_by_name_and_the_result_stays(result, capsy
     assert contents(result) == before
 
 
-def test_no_result_is_no_place_to_rank(tmp_path, capsys):
+def test_a_directory_without_a_result_is_refused(tmp_path, capsys):
     assert rank(tmp_path / "nothing") == 2
     assert "no finished result here" in capsys.readouterr().err
     assert not (tmp_path / "nothing").exists()

@@ -1,4 +1,4 @@
-"""What the machine refuses, or a person ends, is told in one line with its exit code, and leaves no half result."""
+"""Errors of the operating system and interruptions end in one line and an exit code, without a partial result."""
 
 import errno
 import io
@@ -24,23 +24,27 @@ OUTPUT = "Output, disk and cache"
 
 @pytest.fixture(autouse=True)
 def few_threads(monkeypatch) -> Iterator[None]:
-    """One thread here and in programs started from here: more only wait for each other."""
+    """One thread here and in programs started from here; more would only wait for each other."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     with one_thread():
         yield
 
 
-BOUND = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-dac_override,-dac_read_search"]
-"""Starts a program as a superuser whom permissions bind."""
+AS_BOUND_USER = [
+    "setpriv",
+    "--bounding-set=-dac_override,-dac_read_search",
+    "--inh-caps=-dac_override,-dac_read_search",
+]
+"""Starts a program as a superuser without the right to ignore file permissions."""
 
 
 @pytest.fixture
 def bound_by_permissions(tmp_path, error_book) -> Iterator[Callable[..., list[str]]]:
-    """Runs command lines, all in one process, as a user whom permissions bind; gives their lines."""
+    """Runs commands, all in one process, as a user bound by file permissions; returns their error messages."""
     is_root = os.geteuid() == 0
     if is_root and shutil.which("setpriv") is None:
         error_book.impossible |= {key for key in error_book.page if "may not be" in key[1]}
-        pytest.skip("the superuser may read everything, and setpriv is not there to bind one")
+        pytest.skip("the superuser may read everything, and setpriv is not installed to change that")
 
     def lines(*commands: Sequence[str]) -> list[str]:
         program = (
@@ -48,7 +52,7 @@ def bound_by_permissions(tmp_path, error_book) -> Iterator[Callable[..., list[st
             f"print([main(words) for words in {[list(words) for words in commands]!r}])"
         )
         done = subprocess.run(
-            [*(BOUND if is_root else []), sys.executable, "-c", program],
+            [*(AS_BOUND_USER if is_root else []), sys.executable, "-c", program],
             capture_output=True,
             text=True,
             timeout=300,
@@ -63,7 +67,7 @@ def bound_by_permissions(tmp_path, error_book) -> Iterator[Callable[..., list[st
         path.chmod(0o755)
 
 
-def test_what_may_not_be_read_or_written_is_told_by_name(bound_by_permissions, documented, tmp_path, tiny_arguments):
+def test_paths_that_may_not_be_read_or_written_are_named(bound_by_permissions, documented, tmp_path, tiny_arguments):
     locked = tmp_path / "locked"
     (locked / "inside").mkdir(parents=True)
     for name in ("a.jsonl", "run.yaml", "list.txt", "run.json"):
@@ -107,22 +111,24 @@ def test_what_may_not_be_read_or_written_is_told_by_name(bound_by_permissions, d
 @pytest.fixture
 def tiny_disk(tmp_path, error_book) -> Iterator[Path]:
     """A file system of 300 kB."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(place)], capture_output=True)
+    mount_point = tmp_path / "disk"
+    mount_point.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(mount_point)], capture_output=True
+    )
     if mounted.returncode != 0:
         for case in ("a full disk", "a full disk for the cache"):
             error_book.impossible.add((OUTPUT, case))
         pytest.skip("only the superuser can mount a small disk to fill")
-    yield place
-    subprocess.run(["umount", str(place)], check=True)
+    yield mount_point
+    subprocess.run(["umount", str(mount_point)], check=True)
 
 
-def test_a_full_disk_is_told_and_no_result_stays_on_it(tiny_disk, capsys, monkeypatch, documented, tiny_arguments):
+def test_a_full_disk_is_reported_and_no_result_stays_on_it(tiny_disk, capsys, monkeypatch, documented, tiny_arguments):
     (tiny_disk / "mine.txt").write_text("mine")
     arguments = with_options(tiny_arguments, {"output_dir": str(tiny_disk / "out")})
     line = refusal(arguments, capsys, leaves_shards=True)
-    assert "the disk is full; make room and run the same command again, or choose another --output_dir" in line
+    assert "the disk is full; free some space and run the same command again, or choose another --output_dir" in line
     documented(OUTPUT, "a full disk", line)
     monkeypatch.setenv("STRATALENS_CACHE", str(tiny_disk / "cache"))
     line = refusal(["--output_dir", str(tiny_disk / "other")], capsys)
@@ -135,25 +141,25 @@ def test_a_full_disk_is_told_and_no_result_stays_on_it(tiny_disk, capsys, monkey
 @pytest.mark.real
 @pytest.mark.serial
 def test_ctrl_c_ends_a_run_with_one_line_within_two_seconds(documented, tiny_arguments):
-    place = output_of(tiny_arguments)
+    output = output_of(tiny_arguments)
     started = subprocess.Popen(
         [*PROGRAM, "analyze", "--quiet", *tiny_arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    while not place.exists() and started.poll() is None:
+    while not output.exists() and started.poll() is None:
         time.sleep(0.02)
     time.sleep(1)
     moment = time.perf_counter()
     started.send_signal(signal.SIGINT)
-    out, said = started.communicate(timeout=120)
+    out, err = started.communicate(timeout=120)
     assert time.perf_counter() - moment < 2
     assert (started.returncode, out) == (130, "")
-    assert len(said.splitlines()) == 1, said
-    assert not (place / "run.json").exists()
-    documented("Interruptions", "Ctrl-C during a run (exit code 130)", said)
+    assert len(err.splitlines()) == 1, err
+    assert not (output / "run.json").exists()
+    documented("Interruptions", "Ctrl-C during a run (exit code 130)", err)
 
 
 @pytest.mark.parametrize("words", [["--help"], ["analyze", "--help"], ["show", "--help"]])
-def test_a_reader_that_has_enough_is_no_mistake(words):
+def test_a_closed_pipe_is_not_an_error(words):
     reading, writing = os.pipe()
     os.close(reading)
     done = subprocess.run([*PROGRAM, *words], stdout=writing, stderr=subprocess.PIPE, text=True, timeout=60)
@@ -161,14 +167,14 @@ def test_a_reader_that_has_enough_is_no_mistake(words):
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_a_terminal_that_knows_only_ascii_and_texts_whose_names_are_no_text_do_not_end_a_run(
+def test_a_terminal_that_knows_only_ascii_and_file_names_that_are_not_utf_8_do_not_end_a_run(
     monkeypatch, tmp_path, tiny_arguments, small_texts
 ):
     (tmp_path / "texts").mkdir()
     name = os.fsencode(tmp_path) + b"/texts/caf\xe9.jsonl"
     shutil.copy(small_texts[0], name)
-    place = tmp_path / "Ergebnisse für 😀"
-    words = with_options(tiny_arguments, {"output_dir": str(place), "domain_data": str(tmp_path / "texts")})
+    output = tmp_path / "Ergebnisse für 😀"
+    words = with_options(tiny_arguments, {"output_dir": str(output), "domain_data": str(tmp_path / "texts")})
     monkeypatch.setattr(sys, "argv", ["stratalens", "analyze", *words])
     shown = io.BytesIO()
     for stream in ("stdout", "stderr"):
@@ -177,7 +183,7 @@ def test_a_terminal_that_knows_only_ascii_and_texts_whose_names_are_no_text_do_n
         entry_point()
     assert stop.value.code == 0
     assert f"{tmp_path}/Ergebnisse f\\xfcr \\U0001f600".encode() in shown.getvalue()
-    record = json.loads((place / "run.json").read_text())
+    record = json.loads((output / "run.json").read_text())
     assert [os.fsencode(path) for path in record["corpus"]["files"]["financial"]] == [name]
 
 
@@ -187,7 +193,7 @@ def test_a_name_that_is_not_utf_8_is_refused(capsys, documented, tmp_path, tiny_
     documented("Commands and options", "a name that is not UTF-8", line)
 
 
-def test_an_error_of_the_system_that_nothing_foresaw_is_one_line_and_a_bug_is_not(monkeypatch, capsys):
+def test_an_unexpected_error_of_the_operating_system_is_one_line_and_a_bug_is_not(monkeypatch, capsys):
     from stratalens.cli import main as cli
 
     def fail(error: BaseException) -> None:
@@ -200,7 +206,7 @@ def test_an_error_of_the_system_that_nothing_foresaw_is_one_line_and_a_bug_is_no
     assert cli.main([]) == 2
     assert capsys.readouterr().err == (
         "stratalens: /mnt/data.txt: operating system error: input/output error; "
-        "mend that and run the same command again\n"
+        "fix this and run the same command again\n"
     )
     fail(MemoryError())
     assert cli.main([]) == 2

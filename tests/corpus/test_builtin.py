@@ -8,7 +8,7 @@ import pytest
 from stratalens.corpus.builtin import text_file
 
 PASSAGES = {"financial": 150, "general": 150, "medical": 75, "legal": 75}
-LEAST_TOPICS = {"financial": 12, "general": 12, "medical": 8, "legal": 8}
+MIN_TOPICS = {"financial": 12, "general": 12, "medical": 8, "legal": 8}
 
 
 def rows(name: str) -> list[dict[str, str]]:
@@ -20,7 +20,7 @@ def test_number_length_and_variety(name):
     passages = rows(name)
     assert len(passages) == PASSAGES[name]
     assert all(60 <= len(passage["text"].split()) <= 100 for passage in passages)
-    assert len({passage["topic"] for passage in passages}) >= LEAST_TOPICS[name]
+    assert len({passage["topic"] for passage in passages}) >= MIN_TOPICS[name]
     assert len({passage["id"] for passage in passages}) == len(passages)
 
 

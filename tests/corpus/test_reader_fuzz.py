@@ -1,4 +1,4 @@
-"""Whatever bytes stand in a file, its reader gives rows of proper text or one line of complaint, soon."""
+"""Whatever bytes a file holds, its reader soon returns rows of valid text or raises a one-line error."""
 
 import csv
 import gzip
@@ -58,11 +58,11 @@ JSON_VALUES = st.recursive(
 
 
 def outcome(name: str, content: bytes, unit: str = "auto") -> list[Row] | str:
-    """The rows of a file, or the complaint about it."""
+    """The rows of a file, or the message of the error."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / name
         path.write_bytes(content)
-        found = _rows_or_complaint(path, unit)
+        found = _rows_or_message(path, unit)
     if isinstance(found, str):
         assert name in found
         return found
@@ -73,7 +73,7 @@ def outcome(name: str, content: bytes, unit: str = "auto") -> list[Row] | str:
     return found
 
 
-def _rows_or_complaint(path: Path, unit: str) -> list[Row] | str:
+def _rows_or_message(path: Path, unit: str) -> list[Row] | str:
     try:
         return [row for file in find_files([path], unit) for row in read_rows(file, "text")]
     except CorpusError as error:
@@ -121,8 +121,8 @@ def damaged(draw: st.DrawFn, content: bytes) -> bytes:
         length = draw(st.integers(1, 60))
         match draw(st.sampled_from(["flip", "cut", "double", "overwrite", "end"])):
             case "flip":
-                for place in range(at, min(at + 1, len(changed))):
-                    changed[place] ^= 1 << draw(st.integers(0, 7))
+                for position in range(at, min(at + 1, len(changed))):
+                    changed[position] ^= 1 << draw(st.integers(0, 7))
             case "cut":
                 del changed[at : at + length]
             case "double":

@@ -75,7 +75,7 @@ def write_csv(path: Path, texts: Iterator[str]) -> None:
     with _opened(path) as stream:
         stream.write("id,text\n")
         for text in texts:
-            cell = text[: readers.LONGEST_FIELD // 2].replace('"', '""')
+            cell = text[: readers.MAX_CSV_FIELD_CHARACTERS // 2].replace('"', '""')
             stream.write(f'{text[0]},"{cell}"\n')
 
 
@@ -120,7 +120,7 @@ def test_the_peak_grows_by_no_more_than_copies_of_one_document(tmp_path, kind):
     command = [sys.executable, "-c", MEASURE, *map(str, paths), kind.unit]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     small, longest, large = map(int, done.stdout.split())
-    assert longest > 0.99 * (readers.LONGEST_FIELD // 2 if "csv" in kind.name else CHARACTERS)
+    assert longest > 0.99 * (readers.MAX_CSV_FIELD_CHARACTERS // 2 if "csv" in kind.name else CHARACTERS)
     grown = large - small
     print(f"{kind.name}: {grown / 1e6:.0f} MB for documents of {longest / 1e6:.0f} MB")
     assert grown <= kind.copies * longest + kind.allowance
@@ -143,17 +143,15 @@ def test_a_thousand_documents_take_no_more_than_ten(tmp_path):
 
 @pytest.mark.parametrize("quote", ['"', ""], ids=["an open quote", "a line without end"])
 def test_a_cell_beyond_the_bound_is_refused_with_what_to_do(tmp_path, monkeypatch, quote):
-    monkeypatch.setattr(readers, "LONGEST_FIELD", 1000)
+    monkeypatch.setattr(readers, "MAX_CSV_FIELD_CHARACTERS", 1000)
     lines = f"{quote}never closed" + (" word\n" if quote else " word") * 500
     (tmp_path / "a.csv").write_text("text\nx\n" + lines)
-    with pytest.raises(
-        CorpusError, match=r"a\.csv.*close its quote, or keep texts as long as that in jsonl or parquet"
-    ):
+    with pytest.raises(CorpusError, match=r"a\.csv.*close its quote, or store such long texts as jsonl or parquet"):
         list(read_rows(find_files([tmp_path / "a.csv"])[0], "text"))
 
 
 def test_a_cell_within_the_bound_is_read_whole_in_one_line_or_many(tmp_path, monkeypatch):
-    monkeypatch.setattr(readers, "LONGEST_FIELD", 1000)
+    monkeypatch.setattr(readers, "MAX_CSV_FIELD_CHARACTERS", 1000)
     texts = ["word " * 190 + "end", "word\n" * 190 + "end"]
     (tmp_path / "a.csv").write_text("text\n" + "".join(f'"{text}"\n' for text in texts))
     assert [row.text for row in read_rows(find_files([tmp_path / "a.csv"])[0], "text")] == texts

@@ -14,7 +14,7 @@ from refusal import output_of, refusal, with_options
 from text_files import FILES, ROWS, TEXTS, jsonl
 
 from stratalens.cli.main import main
-from stratalens.corpus import remote as places
+from stratalens.corpus import remote
 from stratalens.corpus.readers import read_rows
 from stratalens.corpus.rows import Row
 from stratalens.corpus.text_files import find_files
@@ -127,7 +127,7 @@ def test_what_is_missing_or_refused_says_so_with_a_remedy(server, documented):
     assert "no .txt, .md" in problem(server.url("none/"))
     for path in ("private/a.jsonl", "forbidden/a.jsonl"):
         assert "access was refused (40" in problem(server.url(path))
-        assert "give credentials as" in problem(server.url(path))
+        assert "give credentials the way" in problem(server.url(path))
     documented(REMOTE, "an address where nothing is", problem(server.url("none.jsonl")))
     documented(REMOTE, "access refused", problem(server.url("forbidden/a.jsonl")))
     wrong = problem(server.url("private/a.jsonl", user="reader:wrong-word@"))
@@ -154,7 +154,7 @@ def test_a_transfer_that_breaks_is_an_error_and_not_a_shorter_corpus(name, range
 
 
 def test_a_server_that_falls_silent_is_given_up(monkeypatch):
-    monkeypatch.setattr(places, "SILENCE_SECONDS", 0.3)
+    monkeypatch.setattr(remote, "READ_TIMEOUT_SECONDS", 0.3)
     with file_server(SERVED) as server:
         assert "cannot be read" in problem(server.url("silent/a.jsonl"))
 
@@ -170,21 +170,21 @@ def test_a_service_whose_package_is_missing_is_refused_with_the_command_that_ins
 
 
 def test_credentials_in_an_s3_address_are_refused_with_where_they_go():
-    told = problem("s3://AKIAKEY:my-secret@bucket/a.jsonl")
-    assert "AWS_SECRET_ACCESS_KEY" in told
-    assert "my-secret" not in told
-    assert "AKIAKEY" not in told
+    line = problem("s3://AKIAKEY:my-secret@bucket/a.jsonl")
+    assert "AWS_SECRET_ACCESS_KEY" in line
+    assert "my-secret" not in line
+    assert "AKIAKEY" not in line
 
 
 @pytest.mark.parametrize(
     "given", ["foo://x/y.txt", "https://", "http://[::1/x.txt", "://x", "memory://", "http://h:x@/y.txt", "ftp://:0/x"]
 )
 def test_what_is_no_address_is_refused_on_one_line(given):
-    assert problem(given).startswith(places.redacted(given))
+    assert problem(given).startswith(remote.redacted(given))
 
 
 def test_an_address_from_a_record_is_refused_because_its_credentials_are_not_there():
-    assert "give the whole address" in problem("https://***@host/a.jsonl?sig=***")
+    assert "give the complete address" in problem("https://***@host/a.jsonl?sig=***")
 
 
 class _Faulty(fsspec.AbstractFileSystem):
@@ -227,7 +227,7 @@ def test_errors_of_a_service_of_whatever_kind_are_one_line_without_secrets():
     assert "access was refused (Unable to locate credentials)" in problem("faulty://b/credentials.jsonl")
 
 
-def test_a_run_on_addresses_tells_their_secrets_to_nobody(server, tiny_arguments, small_texts, capsys):
+def test_a_run_on_addresses_reveals_none_of_their_secrets(server, tiny_arguments, small_texts, capsys):
     domain, general = (path.read_bytes() for path in small_texts)
     with file_server({"private/domain.jsonl": domain, "general.jsonl": general}) as host:
         options = {
@@ -239,8 +239,8 @@ def test_a_run_on_addresses_tells_their_secrets_to_nobody(server, tiny_arguments
         assert host.url("private/domain.jsonl", user="***@") in said.err + said.out
         secrets = [QUOTED_PASSWORD, PASSWORD, USER + ":", "5ec7e7"]
         written = [path for path in output_of(tiny_arguments).rglob("*") if path.is_file()]
-        for place, content in [("said", (said.err + said.out).encode()), *((p, p.read_bytes()) for p in written)]:
-            assert not [secret for secret in secrets if secret.encode() in content], place
+        for source, content in [("said", (said.err + said.out).encode()), *((p, p.read_bytes()) for p in written)]:
+            assert not [secret for secret in secrets if secret.encode() in content], source
         record = json.loads((output_of(tiny_arguments) / "run.json").read_text())
         assert record["settings"]["domain_data"] == [host.url("private/domain.jsonl", user="***@")]
         assert record["corpus"]["files"]["general"] == [host.url("general.jsonl?X-Amz-Signature=***&v=***#***")]
@@ -248,15 +248,15 @@ def test_a_run_on_addresses_tells_their_secrets_to_nobody(server, tiny_arguments
         for name in ("--domain_data", "--general_data"):
             del again[again.index(name) : again.index(name) + 2]
         again[again.index("--output_dir") + 1] += "-again"
-        assert "give the whole address" in refusal(again, capsys)
+        assert "give the complete address" in refusal(again, capsys)
 
 
 def test_a_mistake_in_an_address_is_refused_by_the_command_line_on_one_line(server, tiny_arguments, capsys):
-    told = refusal(with_options(tiny_arguments, {"domain_data": server.url("none.jsonl?key=my-secret")}), capsys)
-    assert told.endswith("none.jsonl?key=***: no such file, directory or glob")
+    line = refusal(with_options(tiny_arguments, {"domain_data": server.url("none.jsonl?key=my-secret")}), capsys)
+    assert line.endswith("none.jsonl?key=***: no such file, directory or glob")
 
 
-def test_what_stands_at_an_address_is_named_with_its_line(memory):
+def test_an_error_in_a_remote_file_names_address_and_line(memory):
     fsspec.filesystem("memory").pipe_file("/shelf/bad.jsonl", b'{"text": "x"}\n{"text": 7}\n')
     assert problem(memory + "bad.jsonl") == "memory:///shelf/bad.jsonl:2: the text column holds int, not text"
 

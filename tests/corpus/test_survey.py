@@ -18,15 +18,15 @@ Texts = list[str | dict[str, object]]
 
 def corpus_of(folder: Path, domain: Texts, general: Texts, files: int = 1) -> Corpus:
     """A corpus whose sides are cut into so many files."""
-    places = []
+    folders = []
     for side, given in (("domain", domain), ("general", general)):
-        place = folder / f"{side}-{len(list(folder.iterdir()))}"
-        place.mkdir(parents=True)
+        side_folder = folder / f"{side}-{len(list(folder.iterdir()))}"
+        side_folder.mkdir(parents=True)
         for number in range(files):
             rows = [row if isinstance(row, dict) else {"text": row} for row in given[number::files]]
-            (place / f"{number}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-        places.append(place)
-    return Corpus.find(places[:1], places[1:], "auto", "text")
+            (side_folder / f"{number}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        folders.append(side_folder)
+    return Corpus.find(folders[:1], folders[1:], "auto", "text")
 
 
 def surveyed(corpus: Corpus, max_documents: int | None = None, seed: int = 0) -> Survey:
@@ -44,7 +44,7 @@ def populations(found: Survey, corpus: Corpus) -> dict[str, int]:
 DOMAIN, GENERAL = numbered("domain", 60), numbered("general", 70)
 
 
-def test_a_text_that_stands_there_several_times_counts_once(tmp_path):
+def test_a_text_that_occurs_several_times_counts_once(tmp_path):
     corpus = corpus_of(tmp_path, [*DOMAIN, *DOMAIN[:5], DOMAIN[0]], GENERAL, files=3)
     found = surveyed(corpus)
     assert found.counts[0].documents == found.counts[0].kept_rows == 60
@@ -52,7 +52,7 @@ def test_a_text_that_stands_there_several_times_counts_once(tmp_path):
     assert Counter(row.text for row in found.select(corpus)) == Counter([*DOMAIN, *GENERAL])
 
 
-def test_a_text_that_stands_there_under_two_ids_counts_once_in_one_population(tmp_path):
+def test_a_text_that_occurs_under_two_ids_counts_once_in_one_population(tmp_path):
     twice: Texts = [{"id": id_, "text": "the same words"} for id_ in "ab"]
     one = corpus_of(tmp_path, [*twice, *DOMAIN], GENERAL)
     other = corpus_of(tmp_path, [*DOMAIN, *twice[::-1]], GENERAL)
@@ -79,12 +79,12 @@ def test_passages_of_one_document_stay_in_one_population(tmp_path):
     corpus = corpus_of(tmp_path, rows, GENERAL, files=4)
     found = surveyed(corpus)
     assert (found.counts[0].documents, found.counts[0].kept_rows) == (60, 180)
-    places: dict[str, set[int]] = {}
+    populations_of: dict[str, set[int]] = {}
     for row in found.select(corpus):
         if row.text.startswith("part"):
-            places.setdefault(row.text.split()[-1], set()).add(row.population)
-    assert {len(place) for place in places.values()} == {1}
-    assert set.union(*places.values()) == {population(Side.DOMAIN, half) for half in Half}
+            populations_of.setdefault(row.text.split()[-1], set()).add(row.population)
+    assert {len(found_in) for found_in in populations_of.values()} == {1}
+    assert set.union(*populations_of.values()) == {population(Side.DOMAIN, half) for half in Half}
 
 
 def test_equal_ids_on_the_two_sides_are_different_documents(tmp_path):
@@ -113,7 +113,7 @@ def test_the_split_is_about_even_and_another_seed_splits_otherwise(tmp_path):
     corpus = corpus_of(tmp_path, numbered("domain", 400), GENERAL)
     first, again, other = (populations(surveyed(corpus, seed=seed), corpus) for seed in (0, 0, 1))
     assert first == again
-    assert 150 < sum(place == population(Side.DOMAIN, Half.CONFIRMATION) for place in first.values()) < 250
+    assert 150 < sum(number == population(Side.DOMAIN, Half.CONFIRMATION) for number in first.values()) < 250
     moved = sum(first[text] != other[text] for text in first)
     assert 150 < moved < 320
 

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stratalens.corpus.words import (
-    LONGEST_SEGMENT,
-    Kind,
+    MAX_SEGMENT_UNITS,
+    UnitKind,
     Words,
     phrase_stems,
     stem,
@@ -16,7 +16,7 @@ from stratalens.corpus.words import (
 
 def units(text: str) -> list[tuple[str, str]]:
     words = Words.of([text])
-    return [(Kind(kind).name.lower(), unit) for kind, unit in zip(words.kind, words.texts, strict=True)]
+    return [(UnitKind(kind).name.lower(), unit) for kind, unit in zip(words.kind, words.texts, strict=True)]
 
 
 def joins(text: str) -> list[str]:
@@ -79,8 +79,8 @@ def test_a_sentence_ends_at_its_mark_and_not_inside_a_number():
 
 
 def test_long_sentences_are_cut():
-    words = Words.of(["word " * (2 * LONGEST_SEGMENT + 1)])
-    assert np.bincount(words.segment).tolist() == [LONGEST_SEGMENT, LONGEST_SEGMENT, 1]
+    words = Words.of(["word " * (2 * MAX_SEGMENT_UNITS + 1)])
+    assert np.bincount(words.segment).tolist() == [MAX_SEGMENT_UNITS, MAX_SEGMENT_UNITS, 1]
 
 
 def test_stems_unite_the_forms_of_a_word():

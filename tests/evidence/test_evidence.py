@@ -1,4 +1,4 @@
-"""The second pass equals encoding every token by itself, for the features asked for and for no others."""
+"""The second pass equals encoding every token by itself, for the given features only."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ TEXTS = [
     "Short words only.",
     "<|pad|>The heron waited in the reeds while 😀 the sparrow sang.\n\nIts nest was made of twigs, and of hair.",
 ]
-ASKED = {0: [63, 5, 17, 40, 2], 2: [0, 31]}
+FEATURES = {0: [63, 5, 17, 40, 2], 2: [0, 31]}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -45,10 +45,10 @@ class Setting:
     passages: list[Passage]
     special_ids: frozenset[int]
     naive: dict[int, np.ndarray]
-    """Layer -> `[token, latent]`, nothing left out."""
+    """Layer -> `[token, latent]`, without exception."""
     norms: dict[int, np.ndarray]
 
-    def read(self, features=ASKED, probes=None, batch_tokens=64, **options) -> Evidence:
+    def read(self, features=FEATURES, probes=None, batch_tokens=64, **options) -> Evidence:
         options = {"special_ids": self.special_ids, "batch_tokens": batch_tokens} | options
         return read_evidence(self.model, [probes or self.probes], features, self.passages, **options)
 
@@ -70,9 +70,9 @@ def setting(tiny_model, tokenizer, tmp_path_factory) -> Setting:
     passages = []
     for number, text in enumerate(TEXTS):
         (span,) = cutter.spans(text)
-        place = PassageLocation(hash64(text), 0, len(text))
+        location = PassageLocation(hash64(text), 0, len(text))
         passages.append(
-            Passage(place, number, number % POPULATIONS, text, cutter.sequence(span), cutter.token_offsets(span))
+            Passage(location, number, number % POPULATIONS, text, cutter.sequence(span), cutter.token_offsets(span))
         )
     probes, naive, norms = [], {}, {}
     for layer in LAYERS:
@@ -109,21 +109,21 @@ def test_evidence_is_the_block_output_encoded_token_by_token(setting, batch_toke
     evidence = setting.read(batch_tokens=batch_tokens)
     counts = setting.counts()
     assert 0 < counts.sum() < len(counts)
-    for layer, features in ASKED.items():
+    for layer, features in FEATURES.items():
         expected = np.where(counts[:, None], setting.naive[layer][:, features], 0)
         assert expected.any(0).sum() > 1, "features that fire are among the cases"
         assert np.allclose(dense(evidence, layer), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_only_the_features_asked_for_have_columns_in_the_order_asked(setting):
+def test_only_the_given_features_have_columns_in_the_given_order(setting):
     evidence = setting.read()
-    assert {layer: one.features.tolist() for layer, one in evidence.layers.items()} == ASKED
-    swapped = setting.read({0: ASKED[0][::-1], 2: [31]})
+    assert {layer: one.features.tolist() for layer, one in evidence.layers.items()} == FEATURES
+    swapped = setting.read({0: FEATURES[0][::-1], 2: [31]})
     assert np.array_equal(dense(swapped, 0), dense(evidence, 0)[:, ::-1])
     assert np.array_equal(dense(swapped, 2), dense(evidence, 2)[:, [1]])
 
 
-def test_first_positions_special_tokens_and_sinks_are_nothing(setting):
+def test_first_positions_special_tokens_and_sinks_have_no_activation(setting):
     everything = {layer: list(range(TINY_LATENTS)) for layer in LAYERS}
     evidence = setting.read(everything)
     counts = setting.counts()
@@ -139,11 +139,11 @@ def test_first_positions_special_tokens_and_sinks_are_nothing(setting):
     assert np.allclose(limited[kept], dense(evidence, 0)[kept])
 
 
-def test_progress_tells_every_passage_and_token_once(setting):
-    heard = []
-    setting.read(on_batch=lambda passages, tokens: heard.append((passages, tokens)))
-    assert len(heard) > 1
-    assert np.array(heard).sum(0).tolist() == [len(TEXTS), sum(len(one.token_ids) for one in setting.passages)]
+def test_progress_counts_every_passage_and_token_once(setting):
+    calls = []
+    setting.read(on_batch=lambda passages, tokens: calls.append((passages, tokens)))
+    assert len(calls) > 1
+    assert np.array(calls).sum(0).tolist() == [len(TEXTS), sum(len(one.token_ids) for one in setting.passages)]
 
 
 def test_a_layer_without_reported_features_has_no_columns(setting):
@@ -152,13 +152,13 @@ def test_a_layer_without_reported_features_has_no_columns(setting):
     assert evidence.maxima(0).shape == evidence.means(0).shape == (len(TEXTS), 0)
 
 
-def test_evidence_survives_being_written(setting, tmp_path):
+def test_loaded_evidence_equals_what_was_written(setting, tmp_path):
     evidence = setting.read()
     evidence.write(tmp_path / "evidence")
     loaded = Evidence.load(tmp_path / "evidence", LAYERS)
-    assert [one.place for one in loaded.passages] == [one.place for one in evidence.passages]
+    assert [one.location for one in loaded.passages] == [one.location for one in evidence.passages]
     for layer in LAYERS:
-        assert loaded.layers[layer].features.tolist() == ASKED[layer]
+        assert loaded.layers[layer].features.tolist() == FEATURES[layer]
         assert np.array_equal(dense(loaded, layer), dense(evidence, layer))
         assert loaded.layers[layer].activations.dtype == np.float32
 

@@ -6,9 +6,9 @@ from planted import LAYER, around, at_random, on_words, passage, planted_evidenc
 
 from stratalens.corpus.populations import POPULATIONS, Half, Side
 from stratalens.evidence.examples import (
-    NEAR_MISSES,
+    NEAR_MISSES_PER_HALF,
     QUANTILES,
-    TOP,
+    TOP_PER_POPULATION,
     ExampleChoice,
     choose_examples,
     layer_examples,
@@ -32,7 +32,7 @@ def test_the_strongest_passages_of_every_population_come_first(column):
     values = MAXIMA[:, column]
     for p in range(POPULATIONS):
         own = [at for at, one in enumerate(PASSAGES) if one.population == p and values[at] > 0]
-        best = sorted(own, key=lambda at: -values[at])[:TOP]
+        best = sorted(own, key=lambda at: -values[at])[:TOP_PER_POPULATION]
         found = [one for one in shown(column) if one.kind == "top" and PASSAGES[one.passage].population == p]
         assert [one.passage for one in found] == best
         assert [one.activation for one in found] == [values[at] for at in best]
@@ -62,9 +62,9 @@ def test_a_side_with_few_firing_passages_has_no_sampled_ones():
     assert Side.DOMAIN not in sides
 
 
-def test_near_misses_are_silent_domain_passages_like_the_strongest_of_each_half():
+def test_near_misses_are_domain_passages_without_activation_from_each_half():
     found = [one for one in shown(0) if one.kind == "near_miss"]
-    assert [[PASSAGES[one.passage].half for one in found].count(half) for half in Half] == [NEAR_MISSES] * 2
+    assert [[PASSAGES[one.passage].half for one in found].count(half) for half in Half] == [NEAR_MISSES_PER_HALF] * 2
     for one in found:
         assert PASSAGES[one.passage].side == Side.DOMAIN
         assert MAXIMA[one.passage, 0] == one.activation == 0
@@ -79,10 +79,10 @@ def test_a_near_miss_shares_the_words_of_the_strongest():
     found = choose_examples(passages, maxima, {half: PassageSet(passages, half) for half in Half})
     misses = [texts[one.passage] for one in found if one.kind == "near_miss"]
     assert misses[0] == "The firm was late."
-    assert len(misses) == NEAR_MISSES
+    assert len(misses) == NEAR_MISSES_PER_HALF
 
 
-def test_a_feature_that_never_fires_has_nothing_to_show():
+def test_a_feature_that_never_fires_has_no_examples():
     assert shown(3) == []
     assert layer_examples(EVIDENCE, LAYER, SETS)[3] == []
 

@@ -55,7 +55,7 @@ def test_logits_of_a_llama_are_its_norm_and_unembedding_by_hand(tiny_model, tmp_
     assert torch.allclose(head.logits(directions(5)), expected, atol=1e-5)
 
 
-def test_the_bias_of_a_layer_norm_is_taken_off(tmp_path):
+def test_the_bias_of_a_layer_norm_is_subtracted(tmp_path):
     torch.manual_seed(0)
     model = GPT2LMHeadModel(
         GPT2Config(
@@ -91,10 +91,10 @@ def test_the_length_of_a_direction_does_not_matter_and_its_sign_does():
 
 def test_the_baseline_is_mean_and_deviation_over_the_directions():
     head, rows = random_head(), directions(300)
-    usual = baseline(head, rows)
+    base = baseline(head, rows)
     logits = head.logits(rows)
-    assert torch.allclose(usual.mean, logits.mean(0), atol=1e-5)
-    assert torch.allclose(usual.deviation, logits.std(0, correction=0), atol=1e-5)
+    assert torch.allclose(base.mean, logits.mean(0), atol=1e-5)
+    assert torch.allclose(base.deviation, logits.std(0, correction=0), atol=1e-5)
 
 
 def test_tokens_shown_stand_out_most_on_either_side():
@@ -120,9 +120,9 @@ def test_a_direction_that_points_at_a_token_promotes_it_and_its_opposite_suppres
     with torch.no_grad():
         target = next(head.unembedding.parameters())[42].clone()
     rows = torch.cat([target[None], -target[None], directions(300)])
-    towards, away = feature_lenses(head, rows, [0, 1], lambda ids: str(ids[0]))
-    assert towards.promoted[0].token == "42"
-    assert away.suppressed[0].token == "42"
+    aligned, opposite = feature_lenses(head, rows, [0, 1], lambda ids: str(ids[0]))
+    assert aligned.promoted[0].token == "42"
+    assert opposite.suppressed[0].token == "42"
 
 
 def test_every_layer_gets_lenses_with_text_tokens(tiny_model, tokenizer):
@@ -136,7 +136,7 @@ def test_every_layer_gets_lenses_with_text_tokens(tiny_model, tokenizer):
     assert {one.token for one in found[0][0].promoted} <= vocabulary
 
 
-def test_a_head_of_another_shape_is_said_to_be_unknown(tiny_model, monkeypatch):
+def test_a_model_with_an_unknown_final_norm_has_no_lens(tiny_model, monkeypatch):
     monkeypatch.setattr("stratalens.evidence.logit_lens.FINAL_NORMS", ("no_such_norm",))
     source = source_of(tiny_model)
     assert load_head(source, CPU, torch.float32) is None

@@ -1,4 +1,4 @@
-"""Passages for evidence: which ones are wanted goes by hashes and strength, and reading finds exactly these."""
+"""Passages for evidence: chosen by hashes and by activation, and read exactly as chosen."""
 
 import json
 from pathlib import Path
@@ -17,8 +17,8 @@ from stratalens.corpus.populations import (
 )
 from stratalens.corpus.survey import Survey
 from stratalens.evidence.passages import (
-    SPANS_TRIED,
-    STRONGEST_KEPT,
+    CANDIDATE_SPANS,
+    STRONGEST_PER_HALF,
     Passage,
     PassageLocation,
     load_passages,
@@ -69,7 +69,7 @@ def read(cutter, tmp_path_factory) -> tuple[Corpus, Survey]:
     return corpus, surveyed(corpus, cutter)
 
 
-def wanted_places(corpus: Corpus, found: Survey, cutter: PassageCutter) -> dict[PassageLocation, str]:
+def wanted_locations(corpus: Corpus, found: Survey, cutter: PassageCutter) -> dict[PassageLocation, str]:
     """The text of the last and one other passage of every fifth text."""
     wanted = {}
     for row in list(found.select(corpus))[::5]:
@@ -80,7 +80,7 @@ def wanted_places(corpus: Corpus, found: Survey, cutter: PassageCutter) -> dict[
 
 
 def as_tuple(one: Passage) -> tuple:
-    return (one.place, one.document, one.population, one.text, one.token_ids.tolist(), one.offsets.tolist())
+    return (one.location, one.document, one.population, one.text, one.token_ids.tolist(), one.offsets.tolist())
 
 
 def test_the_sample_takes_one_text_a_document_from_every_population(read):
@@ -107,27 +107,27 @@ def test_few_documents_give_several_texts_each(read):
 
 def test_sample_and_passages_do_not_depend_on_the_order_of_the_corpus(read, cutter, tmp_path):
     corpus, found = read
-    places = set(wanted_places(corpus, found, cutter))
+    locations = set(wanted_locations(corpus, found, cutter))
     other = write_corpus(tmp_path, order=1)
     again = surveyed(other, cutter)
     sampled = sample_texts(found, 0, texts=9)
     assert sample_texts(again, 0, texts=9) == sampled
-    passages = read_passages(corpus, found, cutter, places, sampled)
-    assert list(map(as_tuple, read_passages(other, again, cutter, places, sampled))) == list(map(as_tuple, passages))
-    assert len({one.place for one in passages}) == len(passages)
+    passages = read_passages(corpus, found, cutter, locations, sampled)
+    assert list(map(as_tuple, read_passages(other, again, cutter, locations, sampled))) == list(map(as_tuple, passages))
+    assert len({one.location for one in passages}) == len(passages)
 
 
 def test_exactly_the_wanted_passages_are_read(read, cutter):
     corpus, found = read
-    wanted = wanted_places(corpus, found, cutter)
-    assert any(place.start > 0 for place in wanted)
+    wanted = wanted_locations(corpus, found, cutter)
+    assert any(location.start > 0 for location in wanted)
     passages = read_passages(corpus, found, cutter, set(wanted), frozenset())
-    assert {one.place: one.text for one in passages} == wanted
+    assert {one.location: one.text for one in passages} == wanted
     membership = dict(zip(found.content.tolist(), found.membership.tolist(), strict=True))
     document = dict(zip(found.content.tolist(), found.document.tolist(), strict=True))
     for one in passages:
-        assert one.population == membership[one.place.content]
-        assert one.document == document[one.place.content]
+        assert one.population == membership[one.location.content]
+        assert one.document == document[one.location.content]
         assert one.population == population(one.side, one.half)
         assert (type(one.side), type(one.half)) == (Side, Half)
     assert read_passages(corpus, found, cutter, set(), frozenset()) == []
@@ -137,22 +137,22 @@ def test_of_a_sampled_text_one_of_its_first_passages_is_read_beside_the_wanted_o
     corpus, found = read
     sampled = sample_texts(found, 0)
     alone = read_passages(corpus, found, cutter, set(), sampled)
-    assert sorted(one.place.content for one in alone) == sorted(sampled)
+    assert sorted(one.location.content for one in alone) == sorted(sampled)
     texts = {row.content: row.text for row in found.select(corpus)}
-    first = {one.place.content: cutter.first_spans(texts[one.place.content], SPANS_TRIED) for one in alone}
-    chosen = [[span.start for span in first[one.place.content]].index(one.place.start) for one in alone]
+    first = {one.location.content: cutter.first_spans(texts[one.location.content], CANDIDATE_SPANS) for one in alone}
+    chosen = [[span.start for span in first[one.location.content]].index(one.location.start) for one in alone]
     assert len(set(chosen)) > 2, "not always the same one"
-    wanted = set(wanted_places(corpus, found, cutter))
+    wanted = set(wanted_locations(corpus, found, cutter))
     both = read_passages(corpus, found, cutter, wanted, sampled)
-    assert {one.place for one in both} == {one.place for one in alone} | wanted
-    assert len(both) == len({one.place for one in both})
+    assert {one.location for one in both} == {one.location for one in alone} | wanted
+    assert len(both) == len({one.location for one in both})
 
 
-def test_offsets_rebuild_the_text_token_by_token(read, cutter):
+def test_offsets_reconstruct_the_text_token_by_token(read, cutter):
     corpus, found = read
     smiling = next(row for row in found.select(corpus) if "😀" in row.text)
-    places = {PassageLocation(smiling.content, span.start, span.end) for span in cutter.spans(smiling.text)}
-    passages = read_passages(corpus, found, cutter, places, sample_texts(found, 0))
+    locations = {PassageLocation(smiling.content, span.start, span.end) for span in cutter.spans(smiling.text)}
+    passages = read_passages(corpus, found, cutter, locations, sample_texts(found, 0))
     split_characters = 0
     for one in passages:
         assert len(one.offsets) == len(one.token_ids)
@@ -164,30 +164,32 @@ def test_offsets_rebuild_the_text_token_by_token(read, cutter):
     assert split_characters > 0, "a character of several tokens is among the cases"
 
 
-def test_passages_survive_being_written(read, cutter, tmp_path):
+def test_loaded_passages_equal_those_written(read, cutter, tmp_path):
     corpus, found = read
     passages = read_passages(corpus, found, cutter, set(), sample_texts(found, 0))
     write_passages(passages, tmp_path / "passages.parquet")
     loaded = load_passages(tmp_path / "passages.parquet")
     assert list(map(as_tuple, loaded)) == list(map(as_tuple, passages))
     for one in loaded:
-        assert one.place in {one.place}
+        assert isinstance(hash(one.location), int)
         assert one.token_ids.dtype == one.offsets.dtype == np.int64
-    assert max(one.place.content for one in passages) > 2**63, "hashes that need all 64 bits are among the cases"
+    assert max(one.location.content for one in passages) > 2**63, "hashes that need all 64 bits are among the cases"
 
 
-def test_no_passages_survive_being_written(tmp_path):
+def test_an_empty_list_of_passages_can_be_written_and_loaded(tmp_path):
     write_passages([], tmp_path / "passages.parquet")
     assert load_passages(tmp_path / "passages.parquet") == []
 
 
-def test_the_strongest_passages_are_the_first_slots_of_each_population():
+def test_the_strongest_passages_are_the_first_examples_of_each_population():
     examples = TopExamples.of(passage_values(150, 0), pointers(150, 0))
     expected = {
         PassageLocation(int(examples.content[row]), int(examples.start[row]), int(examples.end[row]))
         for f in (0, 3)
         for p in range(POPULATIONS)
-        for row in np.flatnonzero((examples.population == p) & (examples.latent == f))[: STRONGEST_KEPT[Side(p // 2)]]
+        for row in np.flatnonzero((examples.population == p) & (examples.latent == f))[
+            : STRONGEST_PER_HALF[Side(p // 2)]
+        ]
     }
     assert strongest_passages(examples, [0, 3]) == expected
     assert strongest_passages(examples, [3]) < expected

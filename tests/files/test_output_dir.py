@@ -1,4 +1,4 @@
-"""One run at a time works in a directory; results take their places together, whenever the work is cut off."""
+"""One run at a time works in a directory, and its result is published completely or not at all, even after a kill."""
 
 import json
 import subprocess
@@ -20,18 +20,18 @@ from stratalens.files.output_dir import (
 
 
 class Killed(BaseException):
-    """Stands for a process that ends at once."""
+    """A process that ends at once."""
 
 
-class MishapError(Exception):
-    """Stands for anything that goes wrong during a run."""
+class RunFailedError(Exception):
+    """Anything that goes wrong during a run."""
 
 
-def stopped(directory: Path, work: Callable[[WorkDirectories], object] = lambda _place: None) -> None:
+def stopped(directory: Path, work: Callable[[WorkDirectories], object] = lambda _work: None) -> None:
     """Do some work in a directory that then goes wrong."""
-    with working_in(directory) as place:
-        work(place)
-        raise MishapError
+    with working_in(directory) as directories:
+        work(directories)
+        raise RunFailedError
 
 
 def write(folder: Path, files: dict[str, str], kept: tuple[str, ...] = ()) -> None:
@@ -42,11 +42,11 @@ def write(folder: Path, files: dict[str, str], kept: tuple[str, ...] = ()) -> No
 
 
 def publish(directory: Path, files: dict[str, str], kept: tuple[str, ...] = ()) -> None:
-    with working_in(directory) as place:
-        write(place.staging, files, kept)
+    with working_in(directory) as work:
+        write(work.staging, files, kept)
 
 
-def found(directory: Path) -> dict[str, str]:
+def files_in(directory: Path) -> dict[str, str]:
     return {str(p.relative_to(directory)): p.read_text() for p in directory.rglob("*") if p.is_file()}
 
 
@@ -66,23 +66,23 @@ def directory(tmp_path) -> Path:
 
 def test_a_new_result_replaces_the_earlier_files_but_those_it_names_and_the_users_own(directory):
     publish(directory, NEW, kept=("harvest/l.state",))
-    assert found(directory) == EXPECTED
+    assert files_in(directory) == EXPECTED
     assert not (directory / "layer_1").exists()
 
 
 def test_after_an_error_the_earlier_result_is_unchanged(directory):
-    before = found(directory)
-    with pytest.raises(MishapError):
-        stopped(directory, lambda place: write(place.staging, NEW))
-    assert found(directory) == before
+    before = files_in(directory)
+    with pytest.raises(RunFailedError):
+        stopped(directory, lambda work: write(work.staging, NEW))
+    assert files_in(directory) == before
 
 
 @contextmanager
-def dying_at(step: int, monkeypatch) -> Iterator[None]:
-    """Let the process end at the n-th change of the file system while results take their places."""
+def killed_at(step: int, monkeypatch) -> Iterator[None]:
+    """Kill the process before its n-th change of the file system while results are published."""
     left = step
 
-    def dies(change: Callable) -> Callable:
+    def killing(change: Callable) -> Callable:
         def changed(*arguments, **options):
             nonlocal left
             if left == 0:
@@ -94,12 +94,12 @@ def dying_at(step: int, monkeypatch) -> Iterator[None]:
 
     with monkeypatch.context() as patch:
         for owner, name in ((Path, "unlink"), (Path, "replace"), (Path, "rmdir"), (Path, "rename")):
-            patch.setattr(owner, name, dies(getattr(owner, name)))
-        patch.setattr(output.shutil, "rmtree", dies(output.shutil.rmtree))
+            patch.setattr(owner, name, killing(getattr(owner, name)))
+        patch.setattr(output.shutil, "rmtree", killing(output.shutil.rmtree))
         yield
 
 
-def test_cut_off_at_any_step_a_directory_holds_the_old_result_or_the_next_command_completes_the_new_one(
+def test_after_a_kill_at_any_step_the_directory_holds_the_old_result_or_the_next_command_completes_the_new_one(
     tmp_path, monkeypatch
 ):
     outcomes = set()
@@ -107,27 +107,27 @@ def test_cut_off_at_any_step_a_directory_holds_the_old_result_or_the_next_comman
         directory = tmp_path / str(step)
         publish(directory, OLD)
         (directory / "mine.txt").write_text("mine")
-        before = found(directory)
+        before = files_in(directory)
 
-        def end(place: WorkDirectories) -> None:
-            write(place.staging, NEW, kept=("harvest/l.state",))
-            with dying_at(step, monkeypatch):  # noqa: B023
-                output._complete(place)
-                output._publish_complete(place.result)
+        def publish_and_die(work: WorkDirectories) -> None:
+            write(work.staging, NEW, kept=("harvest/l.state",))
+            with killed_at(step, monkeypatch):  # noqa: B023
+                output._mark_complete(work)
+                output._publish_complete(work.result)
 
-        with pytest.raises((Killed, MishapError)) as how:
-            stopped(directory, end)
-        if how.type is MishapError:
+        with pytest.raises((Killed, RunFailedError)) as how:
+            stopped(directory, publish_and_die)
+        if how.type is RunFailedError:
             break
-        with pytest.raises(MishapError):
+        with pytest.raises(RunFailedError):
             stopped(directory)
-        assert found(directory) in (before, EXPECTED), step
-        outcomes.add(found(directory) == EXPECTED)
+        assert files_in(directory) in (before, EXPECTED), step
+        outcomes.add(files_in(directory) == EXPECTED)
     assert len(list(tmp_path.iterdir())) > len(OLD) + len(NEW), "every step was tried"
     assert outcomes == {True, False}
 
 
-def test_a_second_run_in_the_same_directory_is_told_of_the_first(tmp_path, documented):
+def test_a_second_run_in_the_same_directory_is_refused_and_names_the_first(tmp_path, documented):
     code = "import sys; from pathlib import Path; from stratalens.files.output_dir import working_in\n"
     code += "with working_in(Path(sys.argv[1])): print('working', flush=True); sys.stdin.read()"
     directory = tmp_path / "out"
@@ -144,10 +144,10 @@ def test_a_second_run_in_the_same_directory_is_told_of_the_first(tmp_path, docum
     first.kill()
     first.communicate()
     publish(directory, NEW)
-    assert set(found(directory)) == {*NEW, RECORD_FILE}
+    assert set(files_in(directory)) == {*NEW, RECORD_FILE}
 
 
-def test_names_in_a_record_never_lead_out_of_the_directory(tmp_path):
+def test_names_in_a_record_never_point_outside_the_directory(tmp_path):
     outside = tmp_path / "outside.txt"
     outside.write_text("kept")
     directory = tmp_path / "out"
@@ -158,8 +158,8 @@ def test_names_in_a_record_never_lead_out_of_the_directory(tmp_path):
     assert (directory / "a.csv").read_text() == "new a"
 
 
-def test_a_directory_that_was_made_for_nothing_is_removed_again(tmp_path):
-    with pytest.raises(MishapError):
+def test_a_directory_that_was_created_for_a_failed_run_is_removed_again(tmp_path):
+    with pytest.raises(RunFailedError):
         stopped(tmp_path / "a" / "b")
     assert not (tmp_path / "a").exists()
 
@@ -167,21 +167,21 @@ def test_a_directory_that_was_made_for_nothing_is_removed_again(tmp_path):
 def test_shards_stay_when_a_run_is_stopped_and_go_when_it_ends(tmp_path):
     directory = tmp_path / "out"
 
-    def read(place: WorkDirectories) -> None:
-        place.shards.mkdir()
-        (place.shards / "one.state").write_text("read")
+    def read(work: WorkDirectories) -> None:
+        work.shards.mkdir()
+        (work.shards / "one.state").write_text("read")
 
-    with pytest.raises(MishapError):
+    with pytest.raises(RunFailedError):
         stopped(directory, read)
-    assert found(directory) == {f"{WORK_FOLDER}/shards/one.state": "read"}
-    with working_in(directory) as place:
-        assert (place.shards / "one.state").read_text() == "read"
-        write(place.staging, NEW)
-    assert set(found(directory)) == {*NEW, RECORD_FILE}
+    assert files_in(directory) == {f"{WORK_FOLDER}/shards/one.state": "read"}
+    with working_in(directory) as work:
+        assert (work.shards / "one.state").read_text() == "read"
+        write(work.staging, NEW)
+    assert set(files_in(directory)) == {*NEW, RECORD_FILE}
 
 
-def test_a_place_that_is_no_directory_is_refused(tmp_path):
+def test_a_path_that_is_not_a_directory_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
-    for place in (tmp_path / "file", tmp_path / "file" / "below"):
+    for path in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(OutputError, match=r"cannot be written: .*; choose another --output_dir"):
-            stopped(place)
+            stopped(path)

@@ -1,4 +1,4 @@
-"""What is printed of an address tells where it points and nothing that opens it."""
+"""A printed address shows where it points but none of its credentials."""
 
 import pytest
 from hypothesis import given
@@ -43,7 +43,7 @@ SECRET = st.text("abcXYZ019:/?#@%+=&;.~_- ", max_size=12).map(lambda text: f"5ec
 
 
 @given(SECRET)
-def test_no_password_of_whatever_characters_is_shown(secret):
+def test_no_password_is_shown_whatever_its_characters(secret):
     assert "5ec7e7" not in redacted(f"https://user:{secret}@host/x.jsonl")
 
 
@@ -52,13 +52,13 @@ def test_no_value_of_a_query_is_shown(secret):
     assert "5ec7e7" not in redacted(f"https://host/x.jsonl?first=1&sig={secret}&last={secret}#{secret}")
 
 
-def test_settings_are_masked_in_whatever_option_an_address_stands():
+def test_an_address_is_masked_in_every_option():
     values = {"domain_data": ["https://u:p@h/x", "local.txt"], "labeling_endpoint": "http://u:p@h/v1", "top_n": 3}
     shown = {"domain_data": ["https://***@h/x", "local.txt"], "labeling_endpoint": "http://***@h/v1", "top_n": 3}
     assert redacted_settings({**values, "labeling_model": None}) == {**shown, "labeling_model": None}
 
 
-def test_an_error_text_loses_the_secrets_of_its_address_however_it_quotes_them():
+def test_an_error_text_loses_the_secrets_of_its_address_however_they_are_quoted():
     location = "https://user:pass%2Fword@host/x?sig=a%2Bbc"
     text = 'bucket "user:pass/word" of pass%2Fword, a+bc, a%2Bbc and https://other/?key=1234'
     assert without_secrets(text, location) == 'bucket "***" of ***, ***, *** and https://other/?key=***'

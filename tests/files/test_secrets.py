@@ -1,4 +1,4 @@
-"""Keys and tokens of the environment are sent where they belong and stand nowhere else."""
+"""Keys and tokens from the environment are sent to their own service and appear nowhere else."""
 
 import json
 from pathlib import Path
@@ -22,10 +22,10 @@ SECRETS = {
 
 
 def chatty(request: Request) -> None:
-    """Answers every question for a label, and now and then fails with all that it was sent."""
-    heard = dict(request.handler.headers)
+    """Answers requests for a label, and sometimes fails with an error that repeats everything it received."""
+    headers = dict(request.handler.headers)
     if len(json.dumps(request.body)) % 3 == 0:
-        return request.answer(400, {"error": {"message": f"cannot: {heard}"}})
+        return request.answer(400, {"error": {"message": f"cannot: {headers}"}})
     request.answer(200, completion(json.dumps({"label": "loans and banks", "ratings": [5]})))
 
 
@@ -38,9 +38,9 @@ def test_a_whole_run_leaves_no_secret_in_files_cache_or_output(monkeypatch, capf
         assert main(["analyze", *tiny_arguments, *more, "--top_n", "4", "--labeling_endpoint", server.url]) == 0
         sent = json.dumps(server.bodies)
         assert set(server.keys) == {f"Bearer {SECRETS['STRATALENS_API_KEY']}"}
-    said = capfd.readouterr()
-    places = [output_of(tiny_arguments), tmp_path / "cache"]
-    texts = [said.out, said.err, sent, *(all_text(place) for place in places), *raw_bytes(places)]
+    printed = capfd.readouterr()
+    directories = [output_of(tiny_arguments), tmp_path / "cache"]
+    texts = [printed.out, printed.err, sent, *(all_text(path) for path in directories), *raw_bytes(directories)]
     assert len(texts) > 20
     for secret in SECRETS.values():
         for text in texts:
@@ -48,17 +48,22 @@ def test_a_whole_run_leaves_no_secret_in_files_cache_or_output(monkeypatch, capf
             assert secret[3:] not in text
 
 
-def raw_bytes(places: list[Path]) -> list[str]:
-    return [path.read_bytes().decode("latin1") for place in places for path in place.rglob("*") if path.is_file()]
+def raw_bytes(directories: list[Path]) -> list[str]:
+    return [
+        path.read_bytes().decode("latin1")
+        for directory in directories
+        for path in directory.rglob("*")
+        if path.is_file()
+    ]
 
 
 @pytest.mark.parametrize("character", ["é", "\x01", " "])
 def test_a_token_that_cannot_be_sent_is_not_repeated(monkeypatch, documented, character):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setenv("HF_TOKEN", f"hf_AbCd{character}EfGhIjKlMn")
-    with pytest.raises(ModelError) as told, hub_errors("someone/model", ModelError):
+    with pytest.raises(ModelError) as error, hub_errors("someone/model", ModelError):
         HfApi(endpoint="http://127.0.0.1:9").model_info("someone/model")
-    assert "EfGhIjKlMn" not in str(told.value)
+    assert "EfGhIjKlMn" not in str(error.value)
     if character == "é":
-        assert "the Hub token holds a character that no token has" in str(told.value)
-        documented("The Hub", "a token that cannot be sent", str(told.value))
+        assert "the Hub token contains an invalid character" in str(error.value)
+        documented("The Hub", "a token that cannot be sent", str(error.value))

@@ -1,4 +1,4 @@
-"""What an earlier run has read is used again exactly where nothing changed, and never mixed with anything else."""
+"""States of an earlier run are reused exactly where nothing changed, and never mixed with those of another run."""
 
 import json
 import re
@@ -20,32 +20,32 @@ from stratalens.harvest.shard_reader import ShardReader
 from stratalens.harvest.workers import LocalWorker
 
 LAYERS = (0, 2)
-LEAST_CHARACTERS = 600
-"""Of a shard, so that small texts are cut into several."""
+MIN_SHARD_CHARACTERS = 600
+"""Small, so that small texts are cut into several shards."""
 
 
 @pytest.fixture(autouse=True)
 def _small_shards(monkeypatch) -> Iterator[None]:
-    monkeypatch.setattr(shards_module, "LEAST_CHARACTERS", LEAST_CHARACTERS)
+    monkeypatch.setattr(shards_module, "MIN_SHARD_CHARACTERS", MIN_SHARD_CHARACTERS)
     with one_thread():
         yield
 
 
-class Power:
-    """Goes out after some shards; counts what was read before."""
+class ReadCounter:
+    """Counts the shards that are read, and stops the run after some of them."""
 
-    class Cut(BaseException):
-        """Stands for a process that ends at once."""
+    class Stopped(BaseException):
+        """Raised in place of a process that is killed."""
 
     def __init__(self, monkeypatch, shards: int | None = None):
         self.read: list[tuple[int, int]] = []
-        whole = ShardReader.read
+        read_shard = ShardReader.read
 
         def read(reader, shard, layers):
             if len(self.read) == shards:
-                raise Power.Cut
+                raise ReadCounter.Stopped
             self.read.append((shard.number, len(layers)))
-            return whole(reader, shard, layers)
+            return read_shard(reader, shard, layers)
 
         monkeypatch.setattr(ShardReader, "read", read)
 
@@ -66,59 +66,59 @@ def output(tmp_path) -> Path:
 
 @pytest.fixture(scope="module")
 def whole(tiny_model, tiny_saes, small_texts, tmp_path_factory) -> Path:
-    """Result of a run that nothing stopped."""
-    place = tmp_path_factory.mktemp("whole") / "out"
+    """Result of a run that was not stopped."""
+    directory = tmp_path_factory.mktemp("whole") / "out"
     with pytest.MonkeyPatch.context() as patch, one_thread():
-        patch.setattr(shards_module, "LEAST_CHARACTERS", LEAST_CHARACTERS)
+        patch.setattr(shards_module, "MIN_SHARD_CHARACTERS", MIN_SHARD_CHARACTERS)
         draw_no_figures(patch)
-        assert analyze(tiny_run_arguments(tiny_model, tiny_saes, small_texts, place), "--quiet") == 0
-    return place
+        assert analyze(tiny_run_arguments(tiny_model, tiny_saes, small_texts, directory), "--quiet") == 0
+    return directory
 
 
 @pytest.fixture
 def finished(whole, output) -> Path:
-    """The same in the place where a test runs, to run again."""
+    """A copy of that result in the output directory of a test, to run again."""
     return Path(shutil.copytree(whole, output))
 
 
-def files_of_a_run(arguments: list[str], place: Path, *more: str) -> dict[str, bytes]:
-    assert analyze(with_options(arguments, {"output_dir": str(place)}), "--quiet", *more) == 0
-    return contents(place)
+def files_of_a_run(arguments: list[str], directory: Path, *more: str) -> dict[str, bytes]:
+    assert analyze(with_options(arguments, {"output_dir": str(directory)}), "--quiet", *more) == 0
+    return contents(directory)
 
 
 def stopped_after(shards: int, arguments: list[str], monkeypatch, *more: str) -> None:
     with monkeypatch.context() as patch:
-        Power(patch, shards)
-        with pytest.raises(Power.Cut):
+        ReadCounter(patch, shards)
+        with pytest.raises(ReadCounter.Stopped):
             analyze(arguments, "--quiet", *more)
 
 
-def test_a_stopped_run_reads_only_what_is_missing_and_ends_in_the_same_bytes(
+def test_a_stopped_run_continues_with_what_is_missing_and_gives_the_same_bytes(
     tiny_arguments, output, whole, monkeypatch, capsys
 ):
     stopped_after(2, tiny_arguments, monkeypatch)
     assert len(list((output / WORK_FOLDER / "shards").rglob("*.state"))) == 2 * len(LAYERS)
-    power = Power(monkeypatch)
+    counter = ReadCounter(monkeypatch)
     assert analyze(tiny_arguments) == 0
-    assert power.read == [(number, 2) for number in range(2, len(power.read) + 2)]
-    total = len(power.read) + 2
+    assert counter.read == [(number, 2) for number in range(2, len(counter.read) + 2)]
+    total = len(counter.read) + 2
     assert total > 3
-    assert f"2 of {total} shards were there from an earlier run that was stopped" in capsys.readouterr().out
+    assert f"Reusing 2 of {total} shards from an earlier run that was stopped" in capsys.readouterr().out
     assert contents(output) == contents(whole)
 
 
-def test_a_run_stopped_after_its_reading_reads_nothing_again(tiny_arguments, output, whole, monkeypatch):
-    def out(*_arguments, **_options):
-        raise Power.Cut
+def test_a_run_stopped_after_the_harvest_reads_nothing_again(tiny_arguments, output, whole, monkeypatch):
+    def stop(*_arguments, **_options):
+        raise ReadCounter.Stopped
 
     with monkeypatch.context() as patch:
-        patch.setattr("stratalens.commands.analyze.collect_evidence", out)
-        with pytest.raises(Power.Cut):
+        patch.setattr("stratalens.commands.analyze.collect_evidence", stop)
+        with pytest.raises(ReadCounter.Stopped):
             analyze(tiny_arguments, "--quiet")
     with monkeypatch.context() as patch:
-        power = Power(patch)
+        counter = ReadCounter(patch)
         assert analyze(tiny_arguments, "--quiet") == 0
-        assert power.read == []
+        assert counter.read == []
     assert contents(output) == contents(whole)
 
 
@@ -127,12 +127,12 @@ def test_a_finished_result_is_not_read_again_and_other_thresholds_change_the_tab
 ):
     before = contents(finished)
     with monkeypatch.context() as patch:
-        power = Power(patch)
+        counter = ReadCounter(patch)
         assert analyze(tiny_arguments) == 0
-        assert "the harvest of layers 0 2 is used again" in capsys.readouterr().out
+        assert "reusing the harvest of layers 0 2" in capsys.readouterr().out
         assert contents(finished) == before
         assert analyze(tiny_arguments, "--rank_by", "auroc") == 0
-        assert power.read == []
+        assert counter.read == []
     assert contents(finished) != before
     assert contents(finished) == files_of_a_run(tiny_arguments, tmp_path / "elsewhere", "--rank_by", "auroc")
 
@@ -151,12 +151,12 @@ def test_a_damaged_shard_is_named_and_read_again(tiny_arguments, output, whole, 
             "swapped": states[1].read_bytes(),
         }[damage]
     )
-    power = Power(monkeypatch)
+    counter = ReadCounter(monkeypatch)
     assert analyze(tiny_arguments) == 0
-    said = capsys.readouterr().out.replace("\n", "")
-    assert "of layer 2 was damaged on disk, reading it again" in said
-    assert states[0].name in said
-    assert sorted(layers for _, layers in power.read)[0] == 1, "of that shard, the other layer was sound"
+    printed = capsys.readouterr().out.replace("\n", "")
+    assert "of layer 2 was damaged on disk, reading it again" in printed
+    assert states[0].name in printed
+    assert sorted(layers for _, layers in counter.read)[0] == 1, "of that shard, the other layer was sound"
     assert contents(output) == contents(whole)
 
 
@@ -164,10 +164,10 @@ def test_a_damaged_harvest_is_named_and_read_again(tiny_arguments, finished, mon
     before = contents(finished)
     path = finished / "harvest" / "layer_2.state"
     path.write_bytes(path.read_bytes()[:-1])
-    power = Power(monkeypatch)
+    counter = ReadCounter(monkeypatch)
     assert analyze(tiny_arguments) == 0
-    assert "The harvest of layers 2 here was damaged: reading them anew" in capsys.readouterr().out
-    assert {layers for _, layers in power.read} == {1}
+    assert "The harvest of layers 2 in this directory is damaged; reading it again" in capsys.readouterr().out
+    assert {layers for _, layers in counter.read} == {1}
     assert contents(finished) == before
 
 
@@ -215,56 +215,56 @@ CHANGES = {
 
 
 @pytest.mark.parametrize(("change", "name"), CHANGES.values(), ids=CHANGES)
-def test_what_changed_is_noticed_by_name_and_never_mixed_with_what_was_read_before(
+def test_a_change_is_reported_by_name_and_nothing_read_before_it_is_reused(
     tiny_arguments, tmp_path, output, whole, monkeypatch, capsys, change, name
 ):
     changed = change(tiny_arguments, tmp_path)
     fresh = files_of_a_run(changed, tmp_path / "fresh")
     shutil.copytree(whole, output)
     assert analyze(changed) == 0
-    assert f"another {name}" in told(capsys, r"here was read with (.*?): reading")
+    assert f"another {name}" in reported_differences(capsys, r"in this directory was read with (.*?); reading")
     assert contents(output) == fresh
     shutil.rmtree(output)
     stopped_after(3, tiny_arguments, monkeypatch)
     assert analyze(changed) == 0
-    assert f"another {name}" in told(capsys, r"stopped here had (.*?): of its shards")
+    assert f"another {name}" in reported_differences(capsys, r"stopped in this directory had (.*?); only its shards")
     assert contents(output) == fresh
 
 
-def told(capsys, line: str) -> list[str]:
-    """The differences that a run tells in such a line."""
-    said = capsys.readouterr().out.replace("\n", " ")
-    found = re.search(line, said)
-    assert found is not None, said
-    return found[1].split(", ")
+def reported_differences(capsys, pattern: str) -> list[str]:
+    """The differences that a run reports in the line of this pattern."""
+    printed = capsys.readouterr().out.replace("\n", " ")
+    match = re.search(pattern, printed)
+    assert match is not None, printed
+    return match[1].split(", ")
 
 
 def test_of_a_changed_text_only_the_changed_shards_are_read(tiny_arguments, tmp_path, output, monkeypatch):
     stopped_after(3, tiny_arguments, monkeypatch)
-    power = Power(monkeypatch)
+    counter = ReadCounter(monkeypatch)
     assert analyze(change_text(tiny_arguments, tmp_path), "--quiet") == 0
-    assert 0 in [number for number, _ in power.read]
+    assert 0 in [number for number, _ in counter.read]
 
 
-def test_refresh_reads_everything_anew(tiny_arguments, output, monkeypatch):
+def test_refresh_reads_everything_again(tiny_arguments, output, monkeypatch):
     stopped_after(2, tiny_arguments, monkeypatch)
-    power = Power(monkeypatch)
+    counter = ReadCounter(monkeypatch)
     assert analyze(tiny_arguments, "--quiet", "--harvest", "refresh") == 0
-    everything = list(power.read)
+    everything = list(counter.read)
     assert [number for number, _ in everything] == list(range(len(everything)))
     assert analyze(tiny_arguments, "--quiet", "--harvest", "refresh") == 0
-    assert power.read == everything * 2
+    assert counter.read == everything * 2
 
 
-def test_a_further_layer_is_read_alone(tiny_arguments, output, whole, monkeypatch):
+def test_only_an_additional_layer_is_read(tiny_arguments, output, whole, monkeypatch):
     assert analyze(tiny_arguments, "--quiet", "--layers", "2") == 0
-    power = Power(monkeypatch)
+    counter = ReadCounter(monkeypatch)
     assert analyze(tiny_arguments, "--quiet") == 0
-    assert {layers for _, layers in power.read} == {1}
+    assert {layers for _, layers in counter.read} == {1}
     assert contents(output) == contents(whole)
 
 
-def test_shards_may_come_back_in_any_order(tiny_arguments, output, whole, monkeypatch):
+def test_workers_may_return_shards_in_any_order(tiny_arguments, output, whole, monkeypatch):
     class Backwards(LocalWorker):
         def read(self, layers, tasks):
             yield from reversed(list(super().read(layers, tasks)))

@@ -1,4 +1,4 @@
-"""A run that is killed at any moment goes on where it was and ends in the same bytes as one that was left alone."""
+"""A run that is killed at any moment continues where it was, and gives the same bytes as an uninterrupted run."""
 
 import random
 import shutil
@@ -21,12 +21,10 @@ def uninterrupted(embedded_model, tmp_path_factory) -> tuple[Path, float]:
 
 
 @pytest.mark.parametrize("part", [0, 1, 2])
-def test_a_run_killed_at_a_random_moment_and_started_again_ends_as_one_that_was_left_alone(
-    uninterrupted, tmp_path, part
-):
+def test_a_run_killed_at_a_random_moment_and_started_again_gives_the_same_result(uninterrupted, tmp_path, part):
     finished, seconds = uninterrupted
     seed = time.time_ns()
-    moment = seconds * (part + random.Random(seed).random()) / 3  # one in each third, so that all stages are met
+    moment = seconds * (part + random.Random(seed).random()) / 3  # one in each third, so that all stages are covered
     output = tmp_path / "out"
     while not run_and_kill(output, moment) or (output / "run.json").exists():  # done by then: try an earlier moment
         shutil.rmtree(output)
@@ -38,7 +36,7 @@ def test_a_run_killed_at_a_random_moment_and_started_again_ends_as_one_that_was_
 
 
 @pytest.mark.parametrize("part", [0, 1, 2])
-def test_ctrl_c_ends_a_run_within_two_seconds_with_one_line_that_says_how_to_go_on(uninterrupted, tmp_path, part):
+def test_ctrl_c_ends_a_run_within_two_seconds_with_one_line_that_says_how_to_continue(uninterrupted, tmp_path, part):
     _, seconds = uninterrupted
     seed = time.time_ns()
     moment = 1 + seconds * (part + random.Random(seed).random()) / 4
@@ -48,10 +46,10 @@ def test_ctrl_c_ends_a_run_within_two_seconds_with_one_line_that_says_how_to_go_
     print(f"seed {seed}: interrupted after {moment:.2f} of {seconds:.2f} s")
     process.send_signal(signal.SIGINT)
     sent = time.perf_counter()
-    _, said = process.communicate(timeout=60)
+    _, printed = process.communicate(timeout=60)
     assert time.perf_counter() - sent < 2
     assert process.returncode == 130
-    assert said.splitlines() == [
+    assert printed.splitlines() == [
         "Interrupted; run the same command again to continue with what was read and labelled so far"
     ]
 

@@ -1,4 +1,4 @@
-"""Memory: told before it is taken, kept within a limit by several passes, and given up in halves when it runs out."""
+"""Memory: estimated before a run, kept within a limit by several passes; batches are halved when it runs out."""
 
 import json
 import re
@@ -33,10 +33,10 @@ def allow(more):
     hard = resource.getrlimit(resource.RLIMIT_AS)[1]
     resource.setrlimit(resource.RLIMIT_AS, (hard if more is None else virtual + more * 1_000_000, hard))
 
-def limited(*given, read=run.read_corpus):
+def limited(*arguments, read=run.read_corpus):
     allow(int(sys.argv[2]))
     try:
-        return read(*given)
+        return read(*arguments)
     finally:
         allow(None)
 
@@ -57,7 +57,7 @@ def contents(output: Path) -> dict[str, bytes]:
 
 
 def limited_run(stage: str, megabytes: int, output: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    """A run of the embedded model in a process that may take only so much more at one stage, or from the start."""
+    """Run the embedded model in a process whose further memory is limited, for one stage or from the start."""
     options = ["--layers", "4", "--max_documents", "60", "--threads", "1", "--output_dir", str(output), *more]
     command = [sys.executable, "-c", LIMITED, stage, str(megabytes), "analyze", *options]
     return subprocess.run(command, capture_output=True, text=True, check=False)
@@ -66,7 +66,7 @@ def limited_run(stage: str, megabytes: int, output: Path, *more: str) -> subproc
 @pytest.mark.serial
 @linux
 @pytest.mark.usefixtures("embedded_model")
-def test_a_batch_that_the_host_cannot_hold_is_halved_until_it_fits_and_the_tables_are_the_same(tmp_path):
+def test_a_batch_that_does_not_fit_into_memory_is_halved_and_the_tables_are_the_same(tmp_path):
     large, small = tmp_path / "large", tmp_path / "small"
     done = limited_run("reading", 250, large, "--batch_tokens", "65536")
     assert done.returncode == 0, done.stderr
@@ -84,7 +84,7 @@ def test_a_batch_that_the_host_cannot_hold_is_halved_until_it_fits_and_the_table
 @pytest.mark.serial
 @linux
 @pytest.mark.usefixtures("embedded_model")
-def test_a_machine_that_cannot_hold_the_model_is_told_what_would_help(tmp_path, documented):
+def test_without_memory_for_the_model_the_message_says_what_helps(tmp_path, documented):
     done = limited_run("everything", 60, tmp_path / "out")
     assert done.returncode == 2, done.stderr
     assert len(done.stderr.splitlines()) == 1
@@ -129,13 +129,13 @@ def test_every_passage_is_read_once_however_often_a_batch_is_halved(problem, len
     assert runner.batch_tokens == 10**6 or runner.batch_tokens <= whole.input_ids.numel() // 2
 
 
-def test_a_single_passage_that_does_not_fit_ends_the_run_with_what_would_help(documented):
+def test_for_a_single_passage_that_does_not_fit_the_message_says_what_helps(documented):
     with pytest.raises(CapacityError, match=r"a single passage of 30 tokens.*--load_in 8bit") as error:
         list(BatchRunner(100).run(batch([30, 20]), failing_above(10, MemoryError)))
     documented("Memory and workers", "a passage that does not fit", str(error.value))
 
 
-def test_an_error_that_has_nothing_to_do_with_memory_is_not_swallowed():
+def test_an_error_that_is_not_about_memory_is_raised():
     def attempt(_batch: TokenBatch) -> None:
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
@@ -145,7 +145,7 @@ def test_an_error_that_has_nothing_to_do_with_memory_is_not_swallowed():
 
 
 @given(st.dictionaries(st.integers(0, 50), st.integers(1, 100), min_size=1), st.integers(0, 200), st.integers(1, 500))
-def test_passes_hold_every_layer_once_the_deepest_first_and_what_fits(layers, fixed, limit):
+def test_passes_contain_every_layer_once_the_deepest_first_and_fit_into_memory(layers, fixed, limit):
     estimate = MemoryEstimate(process=0, model=fixed, batch=0, layers=layers, on_device=True)
     passes = plan_passes(estimate, limit)
     assert sorted(layer for group in passes for layer in group) == sorted(layers)
@@ -159,26 +159,26 @@ def test_passes_hold_every_layer_once_the_deepest_first_and_what_fits(layers, fi
 def test_several_passes_give_the_bytes_of_one(tiny_arguments, tmp_path, capsys):
     with one_thread():
         assert main(["analyze", *tiny_arguments]) == 0
-        assert "the text is read" not in capsys.readouterr().out
+        assert "reading the text" not in capsys.readouterr().out
         several = with_options(tiny_arguments, {"output_dir": str(tmp_path / "several"), "memory_gb": "0.001"})
         assert main(["analyze", *several]) == 0
-    said = capsys.readouterr()
-    assert "The layers do not fit together, so the text is read 2 times: 2; 0" in said.out
-    assert "one layer alone may not fit" in said.err
+    printed = capsys.readouterr()
+    assert "The layers do not fit into memory together; reading the text 2 times: 2; 0" in printed.out
+    assert "one layer alone may not fit" in printed.err
     assert contents(tmp_path / "several") == contents(tmp_path / "out")
 
 
 @pytest.mark.serial
 @pytest.mark.usefixtures("embedded_model")
 @pytest.mark.parametrize("more", [("--layers", "4"), ("--layers", "4", "28", "--batch_tokens", "16384")])
-def test_the_estimate_is_near_what_is_measured(tmp_path, more):
+def test_the_estimate_is_near_the_measured_memory(tmp_path, more):
     command = [sys.executable, "-m", "stratalens", "analyze", "--max_documents", "60", "--output_dir", str(tmp_path)]
-    said = subprocess.run([*command, *more], capture_output=True, text=True, check=True).stdout
-    found = re.search(r"Memory: about ([\d.]+) GB", said)
-    assert found is not None, said
+    printed = subprocess.run([*command, *more], capture_output=True, text=True, check=True).stdout
+    match = re.search(r"Memory: about ([\d.]+) GB", printed)
+    assert match is not None, printed
     measured = json.loads((tmp_path / "run.json").read_text())["peak_memory_bytes"] / 1e9
-    print(f"told {found[1]} GB, measured {measured:.2f} GB")
-    assert 0.75 < float(found[1]) / measured < 1.33
+    print(f"estimated {match[1]} GB, measured {measured:.2f} GB")
+    assert 0.75 < float(match[1]) / measured < 1.33
 
 
 @pytest.fixture(scope="module")
@@ -190,7 +190,7 @@ def plain(embedded_model, tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize("load_in", ["8bit", "4bit"])
-def test_a_quantised_model_finds_much_the_same(tmp_path, load_in, plain):
+def test_a_quantised_model_gives_similar_aurocs(tmp_path, load_in, plain):
     output = tmp_path / "out"
     assert main(["analyze", *SMALL, "--load_in", load_in, "--output_dir", str(output)]) == 0
     quantised, exact = (

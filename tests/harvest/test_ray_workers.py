@@ -80,7 +80,7 @@ def test_a_worker_that_finds_another_model_by_the_same_name_is_refused(tiny_argu
     monkeypatch.setattr(inputs, "find_model", lambda *given: find(*given)._replace(digest="of the driver's model"))
     arguments = with_options(tiny_arguments, {"threads": "1", "workers": "ray"})
     line = refusal(arguments, capsys)
-    assert "a worker finds another model or other SAEs under that name; copy the same" in line
+    assert "a worker found a different model or different SAEs under this name; copy the same files" in line
     documented("Memory and workers", "another model on a worker's machine", line)
 
 
@@ -88,5 +88,5 @@ def test_a_worker_that_finds_another_model_by_the_same_name_is_refused(tiny_argu
 def test_a_worker_that_does_not_fit_the_cluster_is_refused(tiny_arguments, capsys, documented):
     arguments = with_options(tiny_arguments, {"threads": "3", "workers": "ray"})
     line = refusal(arguments, capsys)
-    assert "a worker takes 3 CPUs, the cluster has 2; give fewer --threads" in line
+    assert "a worker needs 3 CPUs, the cluster has 2; use fewer --threads" in line
     documented("Memory and workers", "a cluster with fewer CPUs than a worker takes", line)

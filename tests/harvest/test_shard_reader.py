@@ -72,7 +72,7 @@ def _one_thread() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Setting:
-    """Everything a harvest takes, and what it should give."""
+    """Everything that a harvest needs, and what it should give."""
 
     model_directory: Path
     tokenizer: object
@@ -81,8 +81,8 @@ class Setting:
     token_classes: torch.Tensor
     rows: list[DocumentRow]
     probes: list[LayerProbe]
-    places: dict[int, naive.Place]
-    passages: dict[int, list[naive.Passage]]
+    hooked_saes: dict[int, naive.HookedSae]
+    passages: dict[int, list[naive.EncodedPassage]]
 
     def reader(self, batch_tokens: int = 1024, **callbacks) -> ShardReader:
         probes = {probe.layer: probe for probe in self.probes}
@@ -92,7 +92,7 @@ class Setting:
         return list(cut_shards(self.rows if rows is None else rows, characters))
 
     def harvest(self, shards: list[Shard] | None = None, batch_tokens: int = 1024) -> "Harvest":
-        """The states of all shards, folded, as a reading folds them."""
+        """The states of all shards, merged as in a run."""
         reader = self.reader(batch_tokens)
         states = [reader.read(shard, LAYERS) for shard in (self.cut() if shards is None else shards)]
         return {layer: fold(state[layer] for state in states) for layer in LAYERS}
@@ -109,14 +109,14 @@ def setting(tiny_model, tokenizer, tmp_path_factory) -> Setting:
     }
     rows = document_rows()
     readings = naive.read(tiny_model, tokenizer, rows, LENGTH, ([], []))
-    places, passages = {}, {}
+    hooked_saes, passages = {}, {}
     for layer, folder in folders.items():
-        anything = naive.Place(folder, layer if layer == 1 else layer + 1, np.inf)
+        anything = naive.HookedSae(folder, layer if layer == 1 else layer + 1, np.inf)
         norms = np.sort(
             np.concatenate([np.linalg.norm(one.hidden, axis=1) for one in naive.encode(readings, anything)])
         )
-        places[layer] = replace(anything, norm_limit=float(norms[-SINKS - 1 :][:2].mean()))
-        passages[layer] = naive.encode(readings, places[layer])
+        hooked_saes[layer] = replace(anything, norm_limit=float(norms[-SINKS - 1 :][:2].mean()))
+        passages[layer] = naive.encode(readings, hooked_saes[layer])
     return Setting(
         model_directory=tiny_model,
         tokenizer=tokenizer,
@@ -124,8 +124,8 @@ def setting(tiny_model, tokenizer, tmp_path_factory) -> Setting:
         cutter=PassageCutter(tokenizer, LENGTH),
         token_classes=torch.from_numpy(vocabulary_classes(tokenizer)),
         rows=rows,
-        probes=[LayerProbe(n, load_sae(folders[n], f"layers.{n}"), places[n].norm_limit) for n in LAYERS],
-        places=places,
+        probes=[LayerProbe(n, load_sae(folders[n], f"layers.{n}"), hooked_saes[n].norm_limit) for n in LAYERS],
+        hooked_saes=hooked_saes,
         passages=passages,
     )
 
@@ -140,7 +140,7 @@ def documents(one: Harvest, layer: int) -> DocumentMatrix:
 
 
 def statistics(one: Harvest, layer: int) -> FeatureStats:
-    return one[layer].stats.over(np.arange(TINY_LATENTS))
+    return one[layer].stats.for_latents(np.arange(TINY_LATENTS))
 
 
 def assert_same_statistics(got: FeatureStats, expected: Mapping[str, np.ndarray]) -> None:
@@ -159,7 +159,7 @@ def assert_same_statistics(got: FeatureStats, expected: Mapping[str, np.ndarray]
 
 
 def assert_same(a: Harvest, b: Harvest) -> None:
-    """Counts and places are equal, sums of floats within rounding."""
+    """Counts and locations are equal, sums of floats within rounding."""
     for layer in LAYERS:
         assert_same_statistics(statistics(a, layer), vars(statistics(b, layer)))
         assert_same_examples(a[layer].examples, b[layer].examples)
@@ -167,11 +167,11 @@ def assert_same(a: Harvest, b: Harvest) -> None:
 
 
 TIE = 1e-4
-"""Activations this close may change places by rounding: passages that begin alike are alike up to there."""
+"""Rounding may swap activations this close: passages with the same beginning have the same activations there."""
 
 
 def assert_same_examples(a: TopExamples, b: TopExamples) -> None:
-    """The same values; and the same passages, save among those that tie with the weakest one kept."""
+    """The same values; and the same passages, except among those that tie with the weakest one kept."""
     assert np.array_equal(a.cell, b.cell)
     np.testing.assert_allclose(a.value, b.value, rtol=TIE, atol=TIE)
     for cell in np.unique(a.cell):
@@ -216,8 +216,8 @@ def test_examples_equal_those_of_a_naive_search(setting, reference, layer):
             values = {one[1:]: one[0] for one in expected}
             found = rows_of(examples, rows)
             assert len({one[:3] for one in found}) == len(found)
-            for *place, value in found:
-                assert values[tuple(place)] == pytest.approx(value, rel=TIE, abs=TIE)
+            for *location, value in found:
+                assert values[tuple(location)] == pytest.approx(value, rel=TIE, abs=TIE)
 
 
 @pytest.mark.parametrize("layer", LAYERS)
@@ -227,14 +227,14 @@ def test_document_values_equal_naive_means_over_the_passages_of_each_sampled_doc
     assert len(sampled) < len({row.document for row in setting.rows})
     assert matrix.document.tolist() == sampled
     dense = matrix.values.toarray()
-    for place, document in enumerate(sampled):
+    for index, document in enumerate(sampled):
         own = [one for one in setting.passages[layer] if one.row.document == document]
-        assert matrix.population[place] == own[0].row.population
-        assert matrix.passages[place] == len(own)
-        assert matrix.positions[place] == sum(len(one.countable) for one in own)
-        np.testing.assert_allclose(dense[place], np.mean([one.mean for one in own], 0), rtol=1e-4, atol=1e-4)
+        assert matrix.population[index] == own[0].row.population
+        assert matrix.passages[index] == len(own)
+        assert matrix.positions[index] == sum(len(one.countable) for one in own)
+        np.testing.assert_allclose(dense[index], np.mean([one.mean for one in own], 0), rtol=1e-4, atol=1e-4)
         residual = np.mean([one.mean_hidden for one in own], 0)
-        np.testing.assert_allclose(matrix.residual[place], residual, rtol=1e-3, atol=1e-5)
+        np.testing.assert_allclose(matrix.residual[index], residual, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize("batch_tokens", [1, 100])
@@ -264,7 +264,7 @@ def test_small_chunks_equal_one_chunk(setting, reference, monkeypatch, chunk_tok
 
 
 def test_a_document_of_many_passages_over_many_shards_is_one_row_with_the_mean_of_its_passages(setting, monkeypatch):
-    monkeypatch.setattr(tokens_module, "PIECE_CHARACTERS", 150)
+    monkeypatch.setattr(tokens_module, "MAX_PIECE_CHARACTERS", 150)
     row = setting.rows[LONG]
     shards = setting.cut([row], characters=100)
     own = [one for one in setting.passages[0] if one.row is row]
@@ -276,12 +276,12 @@ def test_a_document_of_many_passages_over_many_shards_is_one_row_with_the_mean_o
     assert matrix.passages.tolist() == [cut[0].stats.passages.sum()]
     assert cut[0].stats.passages.sum() >= len(own)
     assert len(cut[0].documents.document) == len(shards)
-    joined = cut[0].stats.over(np.arange(TINY_LATENTS)).mean_sum.sum(0) / cut[0].stats.passages.sum()
+    joined = cut[0].stats.for_latents(np.arange(TINY_LATENTS)).mean_sum.sum(0) / cut[0].stats.passages.sum()
     np.testing.assert_allclose(matrix.values.toarray()[0], joined, rtol=1e-4, atol=1e-4)
 
 
-def test_shards_hold_every_character_once_and_count_each_row_where_it_ends(setting, monkeypatch):
-    monkeypatch.setattr(tokens_module, "PIECE_CHARACTERS", 150)
+def test_shards_contain_every_character_once_and_count_each_row_where_it_ends(setting, monkeypatch):
+    monkeypatch.setattr(tokens_module, "MAX_PIECE_CHARACTERS", 150)
     shards = setting.cut(characters=400)
     assert len(shards) > 5
     assert [shard.number for shard in shards] == list(range(len(shards)))
@@ -295,12 +295,12 @@ def test_shards_hold_every_character_once_and_count_each_row_where_it_ends(setti
     assert all(sum(len(piece.text) for piece in shard.pieces) >= 400 for shard in shards[:-1])
 
 
-def test_chunks_hold_every_passage_once(setting):
+def test_chunks_contain_every_passage_once(setting):
     read = [tuple(sequence) for chunk in chunks(setting.cut()[0], setting.cutter) for sequence in chunk.sequences]
     assert read == [tuple(one.ids) for one in setting.passages[0]]
 
 
-def test_the_name_of_a_shard_follows_from_what_it_holds_and_from_nothing_else(setting):
+def test_the_digest_of_a_shard_depends_on_its_pieces_and_on_nothing_else(setting):
     shard = setting.cut()[0]
     same = Shard(7, tuple(piece._replace(text=piece.text) for piece in shard.pieces))
     assert same.digest() == shard.digest()
@@ -346,7 +346,7 @@ def test_nothing_fires_where_every_position_is_a_sink_and_passages_still_count(s
         assert documents(nothing, layer).values.nnz == 0
 
 
-def test_a_shard_without_a_single_passage_leaves_a_state_that_changes_nothing(setting, reference):
+def test_the_state_of_a_shard_without_passages_changes_nothing(setting, reference):
     first = setting.cut()[0]
     nothing = Shard(1, (first.pieces[0]._replace(text=" "),))
     states = [setting.reader().read(shard, LAYERS) for shard in (nothing, first, nothing)]
@@ -363,7 +363,7 @@ def test_special_tokens_around_and_inside_a_passage_never_count(setting):
     )
     framed = replace(setting, cutter=PassageCutter(tokenizer, LENGTH)).harvest()
     readings = naive.read(setting.model_directory, tokenizer, setting.rows, LENGTH, ([0], [1]))
-    read = naive.encode(readings, setting.places[0])
+    read = naive.encode(readings, setting.hooked_saes[0])
     expected = naive.statistics(read, tokenizer)
     tokens = sum(len(one.ids) for one in read)
     assert framed[0].stats.tokens.sum() == tokens
@@ -388,7 +388,7 @@ def test_a_layer_read_alone_has_the_same_state_as_one_read_among_others(setting,
         assert pack_state(alone[layer]) == pack_state(reference[layer])
 
 
-def test_a_state_comes_back_from_its_bytes_as_it_was(reference):
+def test_a_packed_state_unpacks_unchanged(reference):
     for layer in LAYERS:
         again = unpack_state(pack_state(reference[layer]))
         for part in ("stats", "examples", "documents"):

@@ -36,18 +36,18 @@ def of(seed: int, passages: int = 40) -> FeatureStats:
 
 
 def everywhere(stats: FeatureStats) -> FeatureStats:
-    return stats.over(np.arange(LATENTS))
+    return stats.for_latents(np.arange(LATENTS))
 
 
 def column(stats: FeatureStats, name: str) -> np.ndarray:
     """A field as a plain array."""
-    held = getattr(stats, name)
-    return held if isinstance(held, np.ndarray) else held.toarray().reshape(POPULATIONS, -1, HISTOGRAM_BINS)
+    values = getattr(stats, name)
+    return values if isinstance(values, np.ndarray) else values.toarray().reshape(POPULATIONS, -1, HISTOGRAM_BINS)
 
 
 def memory(stats: FeatureStats, name: str) -> np.ndarray:
-    held = getattr(stats, name)
-    return held if isinstance(held, np.ndarray) else held.data
+    values = getattr(stats, name)
+    return values if isinstance(values, np.ndarray) else values.data
 
 
 def assert_same(a: FeatureStats, b: FeatureStats, rtol: float = 0.0) -> None:
@@ -148,14 +148,14 @@ def test_merge_leaves_its_inputs_alone_and_shares_no_memory_with_them():
     assert_same(b, before[1])
 
 
-def test_histogram_sums_to_the_passages_fired_and_a_silent_latent_has_none():
+def test_histogram_sums_to_the_passages_fired_and_a_latent_that_never_fires_has_none():
     stats = everywhere(merge(of(0), of(1)))
     assert np.array_equal(column(stats, "histogram").sum(2), stats.passages_fired)
     assert stats.passages_fired[:, :-1].sum() > 0
     assert stats.passages_fired[:, -1].sum() == 0
 
 
-def test_histogram_bins_are_logarithmic_and_the_outer_ones_take_what_lies_beyond():
+def test_histogram_bins_are_logarithmic_and_the_outer_ones_include_values_beyond_them():
     edges = HISTOGRAM_LOW * 10 ** ((np.arange(HISTOGRAM_BINS) + 0.5) / HISTOGRAM_BINS_PER_DECADE)
     assert np.array_equal(histogram_bin(edges), np.arange(HISTOGRAM_BINS))
     outside = np.array([1e-30, HISTOGRAM_LOW / 100, HISTOGRAM_LOW * 1e30])
@@ -170,7 +170,7 @@ def test_every_population_is_counted_apart():
         assert np.delete(alone.mean_sum, population, 0).sum() == 0
 
 
-def test_latents_that_never_fired_take_no_room_and_merging_takes_those_of_both():
+def test_latents_that_never_fired_have_no_column_and_merging_keeps_those_of_both():
     values = passage_values(60, 5)
     first = pick(values, np.flatnonzero(np.bincount(values.passage[values.latent == 0], minlength=60) == 0))
     a, b = FeatureStats.of(first), of(6)

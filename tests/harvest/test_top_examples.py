@@ -50,7 +50,7 @@ def shards(values: PassageValues, where: PassagePointers, order: np.ndarray) -> 
 
 
 @pytest.mark.parametrize("values", [passage_values(PASSAGES, 0), tied_values()], ids=["distinct", "tied"])
-def test_kept_are_the_strongest_passages_in_falling_order_ties_by_hash_then_by_place(values):
+def test_kept_are_the_strongest_passages_in_falling_order_ties_by_hash_then_by_start(values):
     where = pointers(PASSAGES, 0)
     held = of(values, where)
     for population in range(POPULATIONS):
@@ -60,7 +60,7 @@ def test_kept_are_the_strongest_passages_in_falling_order_ties_by_hash_then_by_p
                 (-float(values.maximum[e]), int(where.content[p]), int(where.start[p]), int(where.end[p]))
                 for e, p in zip(mine, values.passage[mine], strict=True)
             )[:EXAMPLES_KEPT]
-            assert [(-value, *place) for value, *place in held_by(held, population, latent)] == expected
+            assert [(-value, *location) for value, *location in held_by(held, population, latent)] == expected
 
 
 def test_rows_go_by_population_and_latent():
@@ -72,10 +72,10 @@ def test_ties_and_full_slots_are_among_the_cases():
     values, where = tied_values(), pointers(PASSAGES, 0)
     held = of(values, where)
     ties = (np.diff(held.value) == 0) & (np.diff(held.latent) == 0) & (np.diff(held.population) == 0)
-    assert (ties & (held.content[1:] == held.content[:-1])).any(), "same text, another place"
+    assert (ties & (held.content[1:] == held.content[:-1])).any(), "same text, another start"
     assert (ties & (held.content[1:] != held.content[:-1])).any()
     fired = np.bincount(values.latent[values.population[values.passage] == 0], minlength=LATENTS)
-    assert fired.max() > EXAMPLES_KEPT, "some candidates are turned away"
+    assert fired.max() > EXAMPLES_KEPT, "some candidates are not kept"
 
 
 def test_a_latent_that_never_fired_has_no_example():
@@ -103,12 +103,12 @@ def test_merged_shards_in_any_order_equal_a_single_pass(seed):
     assert_same(reduce(merge, shards(values, where, order)), of(values, where))
 
 
-def test_examples_without_hope_make_no_difference_and_there_are_some():
+def test_dropping_examples_that_cannot_be_kept_changes_nothing():
     values, where = passage_values(4 * PASSAGES, 0), pointers(4 * PASSAGES, 0)
     held, later, *_ = shards(values, where, np.arange(4 * PASSAGES))
-    left = possible_entries(later, held)
-    assert 0 < len(left.value) < len(later.value)
-    assert_same(merge(held, left), merge(held, later))
+    remaining = possible_entries(later, held)
+    assert 0 < len(remaining.value) < len(later.value)
+    assert_same(merge(held, remaining), merge(held, later))
     assert_same(possible_entries(later, TopExamples.empty()), later)
 
 
@@ -135,7 +135,7 @@ def test_a_stronger_passage_pushes_out_the_weakest_one():
     one = pick(values, values.passage[[entry]])
     best = float(np.float32(before[0][0] + 1))
     new = one._replace(maximum=np.where(one.latent == 0, best, 0.001).astype(np.float32))
-    place = replace(pick_pointers(where, values.passage[[entry]]), content=np.array([1], np.uint64))
-    after = held_by(merge(held, of(new, place)), population, 0)
+    location = replace(pick_pointers(where, values.passage[[entry]]), content=np.array([1], np.uint64))
+    after = held_by(merge(held, of(new, location)), population, 0)
     assert [example[0] for example in after] == [best, *(example[0] for example in before[:-1])]
     assert after[0][1] == 1

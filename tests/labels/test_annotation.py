@@ -1,4 +1,4 @@
-"""Tokens, words, phrases and concepts of passages fit together."""
+"""Tokens, words, phrases and concepts of passages are aligned."""
 
 from collections import Counter
 from dataclasses import replace
@@ -49,7 +49,7 @@ def unit_at(units: Units, passage_number: int, character: int) -> int:
     return own
 
 
-def test_a_token_belongs_to_the_unit_in_which_its_last_visible_character_stands(tokenised):
+def test_a_token_belongs_to_the_unit_that_holds_its_last_visible_character(tokenised):
     units = split_units(tokenised)
     seen, several = Counter(), 0
     token = 0
@@ -78,34 +78,34 @@ def test_a_unit_has_the_strongest_activation_of_its_tokens():
         assert np.array_equal(values[unit], own.max(0))
 
 
-def phrase_places(*texts: str, longest: int = 3) -> dict[str, int]:
-    found = find_phrases(Words.of(texts), longest)
+def phrase_counts(*texts: str, max_words: int = 3) -> dict[str, int]:
+    found = find_phrases(Words.of(texts), max_words)
     counts = Counter(found.phrase.tolist())
     return {name: counts[number] for number, name in enumerate(found.names)}
 
 
 def test_phrases_recur_and_hold_no_function_word_at_their_ends():
     text = "The cost of capital rose. The cost of capital fell!"
-    assert phrase_places(text, "What is the Cost of Capital?") == {
+    assert phrase_counts(text, "What is the Cost of Capital?") == {
         "cost": 3,
         "capital": 3,
         "cost of capital": 3,
     }
-    assert phrase_places(text + " Cost of capital.") == {}, "one passage is not enough"
-    assert phrase_places(text, "unrelated") == {}, "two sentences are not enough"
-    assert set(phrase_places(text, "What is the Cost of Capital?", longest=1)) == {"cost", "capital"}
+    assert phrase_counts(text + " Cost of capital.") == {}, "one passage is not enough"
+    assert phrase_counts(text, "unrelated") == {}, "two sentences are not enough"
+    assert set(phrase_counts(text, "What is the Cost of Capital?", max_words=1)) == {"cost", "capital"}
 
 
 def test_phrases_end_at_marks_and_join_over_hyphens():
-    assert phrase_places("bond-yield", "bond yield. Bond yields")["bond yield"] == 3
-    assert set(phrase_places("bond, yield", "bond. Yield; bond/yield")) == {"bond", "yield"}
+    assert phrase_counts("bond-yield", "bond yield. Bond yields")["bond yield"] == 3
+    assert set(phrase_counts("bond, yield", "bond. Yield; bond/yield")) == {"bond", "yield"}
 
 
 @pytest.mark.parametrize(
     "phrase", ["interest rate", "treasury bill", "call option", "banking system", "fire insurance"]
 )
 def test_words_that_mean_something_are_no_function_words(phrase):
-    assert phrase in phrase_places(f"The {phrase}. A {phrase}", f"some {phrase}")
+    assert phrase in phrase_counts(f"The {phrase}. A {phrase}", f"some {phrase}")
 
 
 def test_a_phrase_is_named_as_most_often_written():
@@ -163,17 +163,17 @@ def test_sentences_units_and_passages_hold_their_concepts_and_phrases(annotated)
 
 
 def test_the_most_frequent_term_of_each_concept_is_left_out_of_holds_more(annotated):
-    assert named(annotated, annotated.holds_more) == [{"Rates"}, {"Bonds"}, set(), set(), {"Bonds"}, set()]
+    assert named(annotated, annotated.holds_other_terms) == [{"Rates"}, {"Bonds"}, set(), set(), {"Bonds"}, set()]
 
 
 def test_names_and_stems_are_those_of_the_text(annotated):
-    assert annotated.written("bond") == "bonds"
+    assert annotated.usual_spelling("bond") == "bonds"
     assert annotated.count_words(("bond",)).tolist() == [3, 0, 1]
     assert annotated.count_words(("bond", "yield")).tolist() == [4, 1, 1]
     assert annotated.phrase_name(annotated.concepts) == "bonds"
     assert annotated.phrase_stems(annotated.concepts) == ("bond",)
-    assert annotated.members(0) == {"interest": "interest", "rate": "rate", "yield": "yields"}
-    assert annotated.members(2) == {}
+    assert annotated.concept_spellings(0) == {"interest": "interest", "rate": "rate", "yield": "yields"}
+    assert annotated.concept_spellings(2) == {}
 
 
 def test_halves_and_sides_pick_passages():

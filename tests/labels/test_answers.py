@@ -1,4 +1,4 @@
-"""Answers of a language model are read strictly: what was asked for, or `UnusableAnswer` and nothing else."""
+"""Answers of a language model are parsed strictly: the requested form, or `UnusableAnswer` and no other error."""
 
 import json
 
@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stratalens.labels.answers import (
-    MOST_CHARACTERS,
-    MOST_WORDS,
+    MAX_LABEL_CHARACTERS,
+    MAX_LABEL_WORDS,
     UnusableAnswer,
     parse_label,
     parse_ratings,
@@ -28,7 +28,7 @@ from stratalens.labels.answers import (
         ('The label is: "interest rates"', "Interest rates"),
         ('{"label": "Zürich, 東京 & Co."}', "Zürich, 東京 & Co"),
         ('{"label": "{curly} words"}', "{curly} words"),
-        ('{"label": "' + "word " * MOST_WORDS + '"}', " ".join(["Word"] + ["word"] * (MOST_WORDS - 1))),
+        ('{"label": "' + "word " * MAX_LABEL_WORDS + '"}', " ".join(["Word"] + ["word"] * (MAX_LABEL_WORDS - 1))),
         ('{"label": "the word \\"the\\""}', 'The word "the"'),
     ],
 )
@@ -50,9 +50,9 @@ def test_a_label_is_read(answer, label):
         ('{"label": null}', "no text"),
         ('{"label": 7}', "no text"),
         ('{"label": " .*\\" "}', "empty"),
-        ('{"label": "' + "word " * (MOST_WORDS + 1) + '"}', "longer than 8 words"),
+        ('{"label": "' + "word " * (MAX_LABEL_WORDS + 1) + '"}', "longer than 8 words"),
         ("word " * 1000, "longer than 8 words"),
-        ("x" * (MOST_CHARACTERS + 1), "longer than 8 words"),
+        ("x" * (MAX_LABEL_CHARACTERS + 1), "longer than 8 words"),
         ("I'm sorry, I cannot do that", "the answer is no label"),
         ("As an AI I have no label", "the answer is no label"),
         ('{"label": "Bonds \\u0007"}', "the answer is no label"),
@@ -61,7 +61,7 @@ def test_a_label_is_read(answer, label):
         ('{"a":' * 5000, "no label"),
     ],
 )
-def test_what_is_no_label_is_unusable_and_says_why(answer, reason):
+def test_an_answer_without_a_valid_label_is_unusable_and_says_why(answer, reason):
     with pytest.raises(UnusableAnswer, match=reason):
         parse_label(answer)
 
@@ -104,7 +104,7 @@ def test_ratings_are_read(answer):
         ('{"ratings": [0, 10, ' + "9" * 6000 + "]}", "no ratings"),
     ],
 )
-def test_what_are_no_ratings_is_unusable_and_says_why(answer, reason):
+def test_an_answer_without_valid_ratings_is_unusable_and_says_why(answer, reason):
     with pytest.raises(UnusableAnswer, match=reason):
         parse_ratings(answer, 3)
 
@@ -119,12 +119,12 @@ answers = st.lists(pieces | json_values.map(json.dumps), max_size=6).map("".join
 
 
 @given(answers)
-def test_whatever_a_model_answers_it_is_a_short_label_or_unusable(answer):
+def test_any_answer_gives_a_short_label_or_is_unusable(answer):
     try:
         label = parse_label(answer)
     except UnusableAnswer:
         return
-    assert 1 <= len(label.split()) <= MOST_WORDS
+    assert 1 <= len(label.split()) <= MAX_LABEL_WORDS
     assert label.isprintable()
     assert label == " ".join(label.split())
     assert any(ch.isalnum() for ch in label)
@@ -132,7 +132,7 @@ def test_whatever_a_model_answers_it_is_a_short_label_or_unusable(answer):
 
 
 @given(answers, st.integers(1, 4))
-def test_whatever_a_model_answers_it_is_so_many_ratings_or_unusable(answer, count):
+def test_any_answer_gives_the_expected_number_of_ratings_or_is_unusable(answer, count):
     try:
         ratings = parse_ratings(answer, count)
     except UnusableAnswer:

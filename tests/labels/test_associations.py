@@ -5,7 +5,7 @@ import pytest
 from scipy import sparse, stats
 from sklearn.metrics import roc_auc_score
 
-from stratalens.labels.concepts.associations import mass, preference
+from stratalens.labels.concepts.associations import activation_shares, preference
 
 SEGMENTS, CANDIDATES, FEATURES = 120, 7, 4
 
@@ -65,7 +65,7 @@ def test_shares_of_activation_agree_with_a_loop():
     covers[:, 3] = 0
     _, activation = random_case(1)
     units = np.flatnonzero(rng.random(SEGMENTS) < 0.5)
-    found = mass(sparse.csr_array(covers), activation.astype(np.float32), units)
+    found = activation_shares(sparse.csr_array(covers), activation.astype(np.float32), units)
     for c in range(CANDIDATES):
         own = [u for u in units if covers[u, c]]
         assert found.base[c] == pytest.approx(len(own) / len(units))
@@ -82,7 +82,7 @@ def test_all_units_of_a_form_that_takes_all_activation_have_all_of_it():
     covers = np.zeros((10, 2))
     covers[:2, 0] = 1
     activation = covers[:, :1] * 3.0
-    found = mass(sparse.csr_array(covers), activation, np.arange(10))
+    found = activation_shares(sparse.csr_array(covers), activation, np.arange(10))
     assert found.share[:, 0].tolist() == [1, 0]
     assert found.fires[:, 0].tolist() == [1, 0]
     assert found.lift[0, 0] == pytest.approx(1 / 0.203)

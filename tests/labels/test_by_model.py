@@ -1,4 +1,4 @@
-"""Labels by a language model over a whole layer: what it is asked, its scores, and what is left when it fails."""
+"""Labels by a language model for a whole layer: its prompts, its scores, and the labels used when it fails."""
 
 import json
 import re
@@ -12,8 +12,8 @@ from stratalens.corpus.populations import Half
 from stratalens.errors import LabelingError
 from stratalens.evidence.examples import layer_examples
 from stratalens.files.hashing import hash64
-from stratalens.labels.by_evidence import evidence_labels_of, score_by_terms
-from stratalens.labels.by_model import POSITIVES, LayerPromptInput, label_by_model
+from stratalens.labels.by_evidence import label_layer_by_evidence, score_by_terms
+from stratalens.labels.by_model import MAX_POSITIVES_FOR_MODEL, LayerPromptInput, label_by_model
 from stratalens.labels.concepts.lexicon import load_lexicon
 from stratalens.labels.feature_label import AnnotatedEvidence, FeatureLabel, LayerLabels
 from stratalens.labels.judge import LanguageJudge
@@ -25,7 +25,7 @@ WORDS = ("dividend", "mortgage", "crude", "barrel")
 
 
 def knowing(question: str) -> str:
-    """Answers as one who knows: the label is the marked word, and a passage fires where it holds the label's word."""
+    """Answers correctly: the label is the marked word, and a passage fires where it holds the label's word."""
     kind = kind_of(question)
     if kind == "label":
         marked = re.findall(r"<<(\w+)>>", question)
@@ -55,7 +55,7 @@ def text(tmp_path_factory) -> AnnotatedEvidence:
 
 @pytest.fixture(scope="module")
 def by_evidence(text) -> tuple[LayerLabels, list[FeatureLabel]]:
-    found = evidence_labels_of(text, LAYER, np.zeros(len(WORDS), bool))
+    found = label_layer_by_evidence(text, LAYER, np.zeros(len(WORDS), bool))
     return found, score_by_terms(text, LAYER, found.labels)
 
 
@@ -64,26 +64,33 @@ def labelled(
 ) -> list[FeatureLabel]:
     assert isinstance(model, ChatModel)
     labels, scored = by_evidence
-    examples = layer_examples(text.evidence, LAYER, text.sets)
-    told = LayerPromptInput(examples, [[word] for word in WORDS], [["next"] for _ in WORDS])
+    examples = layer_examples(text.evidence, LAYER, text.passage_sets)
+    prompt_inputs = LayerPromptInput(examples, [[word] for word in WORDS], [["next"] for _ in WORDS])
     judge = LanguageJudge(model, Prompts())
     return label_by_model(
-        text, {LAYER: told}, {LAYER: labels}, {LAYER: scored}, judge, NoProgress(), show_text=show_text, **options
+        text,
+        {LAYER: prompt_inputs},
+        {LAYER: labels},
+        {LAYER: scored},
+        judge,
+        NoProgress(),
+        show_text=show_text,
+        **options,
     )[LAYER]
 
 
-def test_one_who_knows_the_answer_scores_1(text, by_evidence):
+def test_a_model_that_knows_the_answer_scores_1(text, by_evidence):
     rows = labelled(text, by_evidence, Script(knowing))
     assert [row.label for row in rows] == [word.capitalize() for word in WORDS]
     for row in rows:
         assert (row.label_source, row.label_judge, row.label_note) == ("script", "script", None)
         assert (row.detection_auroc, row.detection_balanced_accuracy, row.fuzzing_auroc) == (1, 1, 1)
-        assert row.detection_examples <= 2 * POSITIVES
+        assert row.detection_examples <= 2 * MAX_POSITIVES_FOR_MODEL
         assert row.control_auroc is not None
         assert row.control_auroc < 0.8
 
 
-def test_one_who_guesses_scores_about_a_half(text, by_evidence):
+def test_a_model_that_guesses_scores_about_a_half(text, by_evidence):
     rows = labelled(text, by_evidence, Script(guessing))
     for name in ("detection_auroc", "control_auroc", "fuzzing_auroc"):
         values = [getattr(row, name) for row in rows]
@@ -111,7 +118,7 @@ def test_prompts_come_in_order_labels_first_and_show_discovery_text_only(text, b
         assert held(question, other) == 0
 
 
-def test_no_passage_is_sent_where_text_is_not_to_be_shown(text, by_evidence):
+def test_no_passage_is_sent_without_show_text(text, by_evidence):
     model = Script(lambda question: '{"label": "Dividend news"}')
     rows = labelled(text, by_evidence, model, show_text=False)
     assert {kind_of(question) for question in model.questions} == {"label_tokens"}
@@ -181,7 +188,7 @@ def test_only_the_features_asked_for_are_labelled(text, by_evidence):
 
 
 @pytest.mark.parametrize("concurrency", [1, 3])
-def test_so_many_requests_are_under_way_and_no_more(text, by_evidence, concurrency):
+def test_no_more_requests_than_the_concurrency_are_in_progress(text, by_evidence, concurrency):
     model = Script(knowing, concurrency, seconds=0.01)
     rows = labelled(text, by_evidence, model)
     assert model.most_at_once == concurrency
@@ -190,27 +197,27 @@ def test_so_many_requests_are_under_way_and_no_more(text, by_evidence, concurren
 
 def test_a_feature_of_general_text_is_shown_with_general_passages(text, by_evidence):
     evidence = planted_evidence(PASSAGES, [on_words("heron")])
-    examples = layer_examples(evidence, LAYER, text.sets)[0]
+    examples = layer_examples(evidence, LAYER, text.passage_sets)[0]
     model = Script(lambda _question: '{"label": "Birds"}')
     labels = LayerLabels(by_evidence[0].labels[:1], by_evidence[0].support[:1])
-    told = LayerPromptInput([examples], [["heron"]], [[]])
-    other, scored = AnnotatedEvidence(evidence, text.annotated, text.sets), [FeatureLabel("x", "evidence")]
+    prompt_inputs = LayerPromptInput([examples], [["heron"]], [[]])
+    other, scored = AnnotatedEvidence(evidence, text.annotated, text.passage_sets), [FeatureLabel("x", "evidence")]
     judge = LanguageJudge(model, Prompts())
-    label_by_model(other, {LAYER: told}, {LAYER: labels}, {LAYER: scored}, judge, NoProgress(), show_text=True)
+    label_by_model(other, {LAYER: prompt_inputs}, {LAYER: labels}, {LAYER: scored}, judge, NoProgress(), show_text=True)
     assert "<<heron>>" in model.questions[0]
 
 
-def test_the_context_of_a_feature_is_shown_with_marks_and_its_silence_without(text, by_evidence):
+def test_the_prompt_shows_firing_passages_with_marks_and_near_misses_without(text, by_evidence):
     evidence = planted_evidence(PASSAGES, [around("dividend", "payout")])
-    other = AnnotatedEvidence(evidence, text.annotated, text.sets)
-    examples = layer_examples(evidence, LAYER, other.sets)[0]
+    other = AnnotatedEvidence(evidence, text.annotated, text.passage_sets)
+    examples = layer_examples(evidence, LAYER, other.passage_sets)[0]
     misses = [one.text for one in examples if one.choice.kind == "near_miss" and one.half == Half.DISCOVERY]
     model = Script(lambda _question: '{"label": "Payouts"}')
     labels = LayerLabels(by_evidence[0].labels[:1], by_evidence[0].support[:1])
-    told = LayerPromptInput([examples], [["rose"]], [[]])
+    prompt_inputs = LayerPromptInput([examples], [["rose"]], [[]])
     scored = [FeatureLabel("x", "evidence")]
     judge = LanguageJudge(model, Prompts())
-    label_by_model(other, {LAYER: told}, {LAYER: labels}, {LAYER: scored}, judge, NoProgress(), show_text=True)
+    label_by_model(other, {LAYER: prompt_inputs}, {LAYER: labels}, {LAYER: scored}, judge, NoProgress(), show_text=True)
     question = model.questions[0]
     assert re.search(r'^1\. peak 10\.0: ".*<<.*>>.*"$', question, re.MULTILINE)
     listed = [json.loads(line[2:]) for line in question.splitlines() if line.startswith('- "')]

@@ -1,4 +1,4 @@
-"""Answers kept on disk: asked once, never half a file; and many asked at once, in order."""
+"""Answers stored on disk: requested once, never half a file; and concurrent requests, with results in order."""
 
 import os
 import signal
@@ -47,7 +47,7 @@ def test_a_second_run_asks_nothing_and_a_different_question_is_asked(tmp_path):
         assert (second.name, second.concurrency) == (EndpointModel(server.url, "stub").name, 8)
 
 
-def test_a_torn_altered_or_misplaced_file_is_asked_again(tmp_path):
+def test_the_answer_of_a_torn_altered_or_misplaced_file_is_requested_again(tmp_path):
     with MisbehavingServer(ok("one")) as server:
         model = cached(server, tmp_path)
         model.reply(ASK, max_tokens=5)
@@ -122,16 +122,16 @@ def test_an_interrupted_write_leaves_nothing(tmp_path, monkeypatch):
     assert not files(tmp_path)
 
 
-def test_a_store_that_cannot_be_written_is_said(tmp_path):
+def test_a_directory_that_cannot_be_written_is_reported(tmp_path):
     (tmp_path / "file").write_text("")
     with (
         MisbehavingServer(ok("fine")) as server,
-        pytest.raises(OutputError, match=r"cannot be stored \(.*\); make room"),
+        pytest.raises(OutputError, match=r"cannot be stored \(.*\); free some space"),
     ):
         cached(server, tmp_path / "file").reply(ASK, max_tokens=5)
 
 
-def test_results_come_in_order_and_only_so_many_at_once(tmp_path):
+def test_results_are_in_order_and_concurrency_is_limited(tmp_path):
     with MisbehavingServer(ok("fine", seconds=0.05)) as server:
         model = cached(server, tmp_path)
         delays = [0.2, 0.0, 0.1, 0.0, 0.0, 0.0]
@@ -171,7 +171,7 @@ def test_what_has_not_started_is_dropped_when_the_consumer_stops(stop):
             results.throw(KeyboardInterrupt)
     else:
         results.close()
-    if stop is KeyboardInterrupt:  # nobody waits then
+    if stop is KeyboardInterrupt:  # running calls are not waited for then
         time.sleep(0.05)
     assert len(finished) == len(started) - (stop is LabelingError)
     submitted = next(taken)

@@ -11,17 +11,17 @@ from stratalens.evidence.similarity import PassageSet
 from stratalens.labels.by_evidence import score_by_terms
 from stratalens.labels.concepts.lexicon import load_lexicon
 from stratalens.labels.detection import (
-    LEAST_POSITIVES,
-    POSITIVES,
+    MAX_POSITIVES,
+    MIN_POSITIVES,
     DetectionTask,
     Label,
     detect_by_terms,
     detection_task,
     rate_by_terms,
-    score,
+    score_ratings,
 )
 from stratalens.labels.evidence_labels import UNCLEAR
-from stratalens.labels.feature_label import AnnotatedEvidence, control_of
+from stratalens.labels.feature_label import AnnotatedEvidence, choose_controls
 
 PASSAGES = written_passages(100)
 PLANTS = [around("dividend", "payout"), at_random(0, 0.02), around("heron", "sparrow"), on_words("the"), on_words("no")]
@@ -35,7 +35,7 @@ def text(tmp_path_factory) -> AnnotatedEvidence:
 
 
 def task_of(
-    text: AnnotatedEvidence, column: int, half: Half = Half.CONFIRMATION, most: int = POSITIVES
+    text: AnnotatedEvidence, column: int, half: Half = Half.CONFIRMATION, most: int = MAX_POSITIVES
 ) -> DetectionTask:
     task = text.tasks(LAYER, half, most)[column]
     assert task is not None
@@ -52,7 +52,7 @@ def test_a_task_holds_firing_and_silent_passages_of_one_half_and_no_document_twi
     assert {PASSAGES[at].half for at in task.passage} == {half}
     documents = [PASSAGES[at].document for at in task.passage]
     assert len(set(documents)) == len(documents)
-    assert LEAST_POSITIVES <= task.fires.sum() <= POSITIVES
+    assert MIN_POSITIVES <= task.fires.sum() <= MAX_POSITIVES
     assert task.fires.sum() == (~task.fires).sum()
 
 
@@ -70,15 +70,15 @@ def test_half_of_the_negatives_are_near_misses_of_the_positives_side(text, colum
     assert not (task.near_miss & task.fires).any()
     positive_side = {PASSAGES[at].side for at in task.passage[task.fires]}
     assert {PASSAGES[at].side for at in task.passage[task.near_miss]} == positive_side
-    own = text.sets[Half.CONFIRMATION]
-    place = {number: at for at, number in enumerate(own.numbers.tolist())}
-    similarity = own.similarity(np.array([place[at] for at in task.passage[task.fires].tolist()]))
-    near = [similarity[place[at]] for at in task.passage[task.near_miss].tolist()]
-    drawn = [similarity[place[at]] for at in task.passage[~task.fires & ~task.near_miss].tolist()]
+    own = text.passage_sets[Half.CONFIRMATION]
+    position = {number: at for at, number in enumerate(own.numbers.tolist())}
+    similarity = own.similarity(np.array([position[at] for at in task.passage[task.fires].tolist()]))
+    near = [similarity[position[at]] for at in task.passage[task.near_miss].tolist()]
+    drawn = [similarity[position[at]] for at in task.passage[~task.fires & ~task.near_miss].tolist()]
     assert np.mean(near) > np.mean(drawn)
 
 
-def test_a_document_of_many_passages_stands_in_a_task_once():
+def test_a_document_of_many_passages_is_in_a_task_once():
     passages = [
         passage(f"Dividend {n} of firm {n % 9}." if n % 2 else f"Nothing {n}.", Side.DOMAIN, Half.DISCOVERY, n % 18)
         for n in range(90)
@@ -98,7 +98,7 @@ def test_a_feature_that_fires_nearly_everywhere_is_compared_with_where_it_fires_
     assert means[task.passage[~task.fires]].max() <= np.quantile(means, 0.25) < means[task.passage[task.fires]].min()
 
 
-@pytest.mark.parametrize("firing", [0, LEAST_POSITIVES - 1])
+@pytest.mark.parametrize("firing", [0, MIN_POSITIVES - 1])
 def test_too_few_passages_give_no_task(firing):
     passages = [
         passage(f"A dividend {n}" if n < firing else f"Nothing {n}", Side.DOMAIN, Half.DISCOVERY) for n in range(30)
@@ -125,7 +125,7 @@ def test_scores_agree_with_scikit_learn(seed):
     rng = np.random.default_rng(seed)
     fires = np.arange(40) < 18
     ratings = np.round(rng.random(40) * 4 + fires, 0)
-    found = score(ratings, DetectionTask(np.arange(40), fires, np.zeros(40, bool)), 2.0)
+    found = score_ratings(ratings, DetectionTask(np.arange(40), fires, np.zeros(40, bool)), 2.0)
     assert found.auroc == pytest.approx(roc_auc_score(fires, ratings))
     assert found.balanced_accuracy == pytest.approx(balanced_accuracy_score(fires, ratings > 2))
     assert (found.positives, found.negatives) == (18, 22)
@@ -151,12 +151,12 @@ def test_the_label_of_the_right_terms_beats_one_of_wrong_terms(text):
     assert detect_by_terms(text.annotated, right, task).auroc > 0.95
     assert detect_by_terms(text.annotated, wrong, task).auroc <= 0.5
     evidence = planted_evidence(PASSAGES, [at_random(seed, 0.02) for seed in range(20)])
-    tasks = [detection_task(text.sets[Half.CONFIRMATION], column) for column in evidence.means(LAYER).T]
+    tasks = [detection_task(text.passage_sets[Half.CONFIRMATION], column) for column in evidence.means(LAYER).T]
     chance = [detect_by_terms(text.annotated, right, task).auroc for task in tasks if task is not None]
     assert np.mean(chance) == pytest.approx(0.5, abs=0.04)
 
 
-def test_scored_labels_stand_beside_the_label_of_another_feature(text):
+def test_a_scored_label_has_the_score_of_another_features_label(text):
     labels = [
         Label("Payouts", (), ("dividend", "payout")),
         Label("Oil", (), ("crude",)),
@@ -164,7 +164,7 @@ def test_scored_labels_stand_beside_the_label_of_another_feature(text):
     ]
     labels += [Label(UNCLEAR, ()), Label("Negation", (), ("no",))]
     scored = score_by_terms(text, LAYER, labels)
-    controls = control_of([label.text for label in labels], LAYER, text.evidence.layers[LAYER].features.tolist())
+    controls = choose_controls([label.text for label in labels], LAYER, text.evidence.layers[LAYER].features.tolist())
     first = scored[0]
     assert (first.label, first.label_source, first.label_judge) == ("Payouts", "evidence", "terms")
     floor = detect_by_terms(text.annotated, labels[controls[0]], task_of(text, 0)).auroc
@@ -180,11 +180,11 @@ def test_scored_labels_stand_beside_the_label_of_another_feature(text):
 
 def test_the_control_is_another_features_different_label():
     labels = ["A", "B", "A", UNCLEAR, "C"]
-    controls = control_of(labels, 3, [10, 20, 30, 40, 50])
+    controls = choose_controls(labels, 3, [10, 20, 30, 40, 50])
     assert set(controls) == set(range(5))
     for column, other in controls.items():
         assert labels[other] not in (labels[column], UNCLEAR)
-    assert control_of(labels, 3, [10, 20, 30, 40, 50]) == controls
-    assert set(control_of(["A", "A", UNCLEAR], 3, [1, 2, 3])) == {2}, "no other label: no control"
-    varied = {control_of(["A", "B", "C", "D"], layer, [1, 2, 3, 4])[0] for layer in range(20)}
+    assert choose_controls(labels, 3, [10, 20, 30, 40, 50]) == controls
+    assert set(choose_controls(["A", "A", UNCLEAR], 3, [1, 2, 3])) == {2}, "no other label: no control"
+    varied = {choose_controls(["A", "B", "C", "D"], layer, [1, 2, 3, 4])[0] for layer in range(20)}
     assert varied == {1, 2, 3}

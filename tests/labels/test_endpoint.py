@@ -1,4 +1,4 @@
-"""A labelling model behind an address: real answers from a real server, and every way a server can fail."""
+"""A labelling model on a server: answers from a real server, and the ways in which a server can fail."""
 
 import logging
 import re
@@ -21,7 +21,7 @@ from chat_servers import (
 )
 
 from stratalens.errors import LabelingError
-from stratalens.labels.llm.chat import NoReply, without_thoughts
+from stratalens.labels.llm.chat import NoReply, remove_reasoning
 from stratalens.labels.llm.client import MAX_BODY_BYTES
 from stratalens.labels.llm.endpoint import EndpointModel
 
@@ -37,7 +37,7 @@ def no_keys(monkeypatch):
 
 
 def reply_of(*steps, schema=None, **options):
-    """What one call against a script comes to, with the server, to see what it was sent."""
+    """The outcome of one call to a scripted server, and the server, which records what it was sent."""
     with MisbehavingServer(*steps) as server:
         model = EndpointModel(server.url, "stub", **options)
         try:
@@ -86,7 +86,7 @@ def test_a_request_says_what_it_should_and_the_reply_what_it_took():
     ],
     ids=["429", "500", "half an answer"],
 )
-def test_what_passes_is_tried_again(first, requests):
+def test_temporary_failures_are_retried(first, requests):
     started = time.monotonic()
     answer, server = reply_of(first, ok("fine"))
     assert answer.text == "fine"
@@ -150,8 +150,8 @@ def test_a_long_answer_comes_back_whole_and_a_cut_one_is_marked():
 def test_a_model_that_cannot_be_used_is_a_labeling_error(documented, step, says):
     problem, _ = reply_of(step, api_key=KEY)
     case = {"401": "a key that the server refuses", "402": "an account without credit", "404": "no such model there"}
-    if told := re.search(r"\((401|402|404)\)", str(problem)):
-        documented("Labelling models", case[told[1]], str(problem))
+    if status := re.search(r"\((401|402|404)\)", str(problem)):
+        documented("Labelling models", case[status[1]], str(problem))
     assert isinstance(problem, LabelingError)
     assert re.search(says, str(problem))
     with MisbehavingServer(step, models=unlisted) as server, pytest.raises(LabelingError, match=says) as caught:
@@ -168,7 +168,7 @@ def test_a_model_that_cannot_be_used_is_a_labeling_error(documented, step, says)
     ],
 )
 @pytest.mark.parametrize("name", [None, "stub"])
-def test_a_list_of_models_that_fails_is_a_labeling_error(documented, models, says, name):
+def test_a_failed_list_of_models_is_a_labeling_error(documented, models, says, name):
     with MisbehavingServer(hang, models=models) as server, pytest.raises(LabelingError, match=says) as caught:
         EndpointModel(server.url, name, api_key=KEY, timeout_seconds=0.3).check()
     assert KEY not in str(caught.value)
@@ -177,7 +177,7 @@ def test_a_list_of_models_that_fails_is_a_labeling_error(documented, models, say
         documented("Labelling models", case, str(caught.value))
 
 
-def test_a_model_that_is_silent_or_refuses_is_found_out_before_the_run():
+def test_a_model_that_does_not_answer_is_reported_before_the_run():
     with MisbehavingServer(hang, models=unlisted) as server:
         model = EndpointModel(server.url, "stub", timeout_seconds=0.3)
         with pytest.raises(LabelingError, match=r"stub gives no answer \(no answer within .* see the server's log"):
@@ -189,7 +189,7 @@ def test_a_model_that_is_silent_or_refuses_is_found_out_before_the_run():
         EndpointModel(server.url, "stub", api_key=KEY).check()
 
 
-def test_without_a_key_the_server_is_said_to_ask_for_one(documented):
+def test_a_server_that_requires_a_key_is_reported(documented):
     said = str(reply_of(error(401, "no key"))[0])
     assert "asks for a key (401)" in said
     documented("Labelling models", "a server that asks for a key", said)
@@ -201,16 +201,16 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def test_where_nobody_listens_is_found_out_before_the_run(monkeypatch):
+def test_an_address_without_a_server_is_reported_before_the_run(monkeypatch):
     address = f"http://127.0.0.1:{free_port()}"
-    monkeypatch.setattr("stratalens.labels.llm.client.MAX_RETRIES", 1)  # else ten seconds are spent on hope
+    monkeypatch.setattr("stratalens.labels.llm.client.MAX_RETRIES", 1)  # else the retries take ten seconds
     model = EndpointModel(address, "stub", api_key=KEY)
     for first in (model.check, lambda: model.reply(ASK, max_tokens=5)):
         with pytest.raises(LabelingError, match=rf"{address}: no connection \(.*refused.*start the server"):
             first()
 
 
-def test_a_server_that_goes_away_costs_only_its_answers():
+def test_a_server_that_stops_answering_fails_only_single_requests():
     with MisbehavingServer(ok("fine")) as server:
         model = EndpointModel(server.url, "stub", timeout_seconds=0.3)
         model.check()
@@ -224,9 +224,9 @@ def test_a_server_that_goes_away_costs_only_its_answers():
 )
 def test_a_model_must_be_named_where_none_is_listed(documented, models):
     with MisbehavingServer(ok("fine"), models=models) as server:
-        with pytest.raises(LabelingError, match="name one with --labeling_model") as told:
+        with pytest.raises(LabelingError, match="name one with --labeling_model") as caught:
             EndpointModel(server.url).check()
-        documented("Labelling models", "a server that lists no model, none named", str(told.value))
+        documented("Labelling models", "a server that lists no model, none named", str(caught.value))
         EndpointModel(server.url, "unlisted").check()
         assert server.requests == 1
 
@@ -241,10 +241,10 @@ def test_the_only_model_is_taken_and_among_several_one_must_be_named(documented)
         MisbehavingServer(ok("fine"), models=list("abcdefg")) as server,
         pytest.raises(
             LabelingError, match=r"7 models \(a, b, c, d, e, \.\.\.\); choose one with --labeling_model NAME"
-        ) as told,
+        ) as caught,
     ):
         EndpointModel(server.url).check()
-    documented("Labelling models", "a server of several models, none named", str(told.value))
+    documented("Labelling models", "a server of several models, none named", str(caught.value))
 
 
 @pytest.mark.parametrize(
@@ -309,7 +309,7 @@ def test_many_threads_share_a_model():
         ("https://host/api/v1/chat/completions", "https://host/api/v1"),
     ],
 )
-def test_addresses_as_people_write_them(given, sent_to):
+def test_an_address_is_completed(given, sent_to):
     model = EndpointModel(given, "m")
     assert repr(model) == f"EndpointModel('{sent_to}', model='m')"
     assert model.address == sent_to.split("/v1")[0].removesuffix("/api")
@@ -326,7 +326,7 @@ def test_an_address_with_a_secret_is_refused_without_repeating_it(given):
 
 
 @pytest.mark.parametrize("given", ["localhost:8000", "ftp://host", "http://", "http://host:port", "", "http://[::1"])
-def test_what_is_no_address_is_refused(given):
+def test_a_malformed_address_is_refused(given):
     with pytest.raises(LabelingError, match="not an address; write one such as http"):
         EndpointModel(given)
 
@@ -355,11 +355,11 @@ def test_a_malformed_key_is_refused_without_repeating_it(documented):
     documented("Labelling models", "a key that cannot be sent", str(caught.value))
 
 
-def test_without_the_package_the_remedy_is_named(monkeypatch, documented):
+def test_a_missing_package_is_reported_with_the_command_to_install_it(monkeypatch, documented):
     monkeypatch.setitem(sys.modules, "openai", None)
-    with pytest.raises(LabelingError, match=r'pip install "stratalens\[openai\]"') as told:
+    with pytest.raises(LabelingError, match=r'pip install "stratalens\[openai\]"') as caught:
         EndpointModel("http://localhost")
-    documented("Labelling models", "the package openai is missing", str(told.value))
+    documented("Labelling models", "the package openai is missing", str(caught.value))
 
 
 @pytest.mark.parametrize(
@@ -372,5 +372,5 @@ def test_without_the_package_the_remedy_is_named(monkeypatch, documented):
         ("<think>a</think>the tag <think>", "the tag <think>"),
     ],
 )
-def test_thoughts_are_left_out(text, answer):
-    assert without_thoughts(text) == answer
+def test_reasoning_is_removed(text, answer):
+    assert remove_reasoning(text) == answer

@@ -1,4 +1,4 @@
-"""Labels from evidence: what is planted is named, chance is not, and confirmation text has no say."""
+"""Labels from evidence: planted features are named, random ones are not, and confirmation text has no influence."""
 
 from dataclasses import replace
 
@@ -10,15 +10,15 @@ from scipy import sparse
 from stratalens.corpus.populations import Half, Side
 from stratalens.evidence.evidence import Evidence, LayerEvidence
 from stratalens.evidence.passages import Passage
-from stratalens.labels.by_evidence import evidence_labels_of
+from stratalens.labels.by_evidence import label_layer_by_evidence
 from stratalens.labels.concepts.annotation import unit_activations
 from stratalens.labels.concepts.lexicon import Lexicon, load_lexicon
 from stratalens.labels.evidence_labels import (
     EARLY,
-    MOST_WORDS,
+    MAX_LABEL_WORDS,
     UNCLEAR,
     associate,
-    choose,
+    choose_label,
 )
 from stratalens.labels.feature_label import AnnotatedEvidence, LayerLabels
 
@@ -37,7 +37,7 @@ def passages() -> list[Passage]:
 
 def labels_of(passages: list[Passage], plants: list[Plant], lexicon: Lexicon) -> LayerLabels:
     text = AnnotatedEvidence.of(planted_evidence(passages, plants), lexicon)
-    return evidence_labels_of(text, LAYER, np.zeros(len(plants), bool))
+    return label_layer_by_evidence(text, LAYER, np.zeros(len(plants), bool))
 
 
 PLANTED = {
@@ -120,7 +120,7 @@ def test_a_label_has_at_most_eight_words_and_says_no_word_twice(passages, lexico
         for plant in [*PLANTED.values(), *TERMS.values(), *CONTEXTS.values()]
     ]
     texts = [label.text for label in labels_of(passages, mixed, lexicon).labels]
-    assert max(len(text.split()) for text in texts) <= MOST_WORDS
+    assert max(len(text.split()) for text in texts) <= MAX_LABEL_WORDS
     assert len(set(texts)) > 6
     for text in texts:
         words = [word.strip(',:"').lower() for word in text.split()]
@@ -129,7 +129,7 @@ def test_a_label_has_at_most_eight_words_and_says_no_word_twice(passages, lexico
 
 def test_an_early_feature_is_said_to_be_early(passages, lexicon):
     text = AnnotatedEvidence.of(planted_evidence(passages, [on_words("meeting")]), lexicon)
-    (label,) = evidence_labels_of(text, LAYER, np.array([True])).labels
+    (label,) = label_layer_by_evidence(text, LAYER, np.array([True])).labels
     assert (label.text, label.has_terms) == (EARLY, False)
 
 
@@ -163,7 +163,9 @@ def confirmation_labels(passages, lexicon, text_of) -> tuple[LayerLabels, LayerL
     evidence = planted_evidence(passages, plants)
     other = with_new_confirmation(evidence, text_of, 7)
     early = np.zeros(len(plants), bool)
-    before, after = (evidence_labels_of(AnnotatedEvidence.of(one, lexicon), LAYER, early) for one in (evidence, other))
+    before, after = (
+        label_layer_by_evidence(AnnotatedEvidence.of(one, lexicon), LAYER, early) for one in (evidence, other)
+    )
     return before, after
 
 
@@ -193,9 +195,9 @@ def test_a_label_that_does_not_tell_discovery_passages_apart_is_not_given(passag
     found = associate(text.annotated, unit_activations(text.evidence.layers[LAYER], text.annotated.units))
     task = text.tasks(LAYER, Half.DISCOVERY)[0]
     assert task is not None
-    assert choose(text.annotated, found, 0, task, early=False).text != UNCLEAR
+    assert choose_label(text.annotated, found, 0, task, early=False).text != UNCLEAR
     turned = task._replace(fires=~task.fires)
-    assert choose(text.annotated, found, 0, turned, early=False).text == UNCLEAR
+    assert choose_label(text.annotated, found, 0, turned, early=False).text == UNCLEAR
 
 
 def test_with_words_only_no_phrase_of_two_words_is_known(passages, lexicon):
@@ -203,7 +205,7 @@ def test_with_words_only_no_phrase_of_two_words_is_known(passages, lexicon):
     text = AnnotatedEvidence.of(evidence, lexicon, words_only=True)
     assert text.annotated.phrases.names
     assert all(" " not in name for name in text.annotated.phrases.names)
-    found = evidence_labels_of(text, LAYER, np.zeros(3, bool))
+    found = label_layer_by_evidence(text, LAYER, np.zeros(3, bool))
     assert [label.text.split(":")[0] for label in found.labels] == list(CONTEXTS)
 
 

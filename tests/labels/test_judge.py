@@ -1,4 +1,4 @@
-"""What a labelling model is asked of one feature, and what its answers are worth."""
+"""The questions to a labelling model about one feature, and its answers as labels or ratings."""
 
 import json
 import re
@@ -11,7 +11,7 @@ from scripted_model import LISTED, Script, kind_of, label_in, rated
 from stratalens.corpus.populations import Half, Side
 from stratalens.labels.answers import UnusableAnswer
 from stratalens.labels.judge import (
-    PASSAGE_TOKENS,
+    MAX_PASSAGE_TOKENS,
     LabelEvidence,
     LanguageJudge,
     TokenText,
@@ -20,11 +20,11 @@ from stratalens.labels.prompts import Prompts
 
 
 def test_an_answer_unusable_for_some_passages_leaves_the_others_rated():
-    def moody(question: str) -> str:
+    def unreliable(question: str) -> str:
         return "no" if "spoilt" in question or kind_of(question) == "repair" else rated(question, lambda _: 3)
 
     texts = [TokenText([f"text {n}"], np.ones(1)) for n in range(14)]
-    judge = LanguageJudge(Script(moody), Prompts())
+    judge = LanguageJudge(Script(unreliable), Prompts())
     texts[6] = TokenText(["spoilt"], np.ones(1))
     ratings = judge.detect("Label", texts)
     assert np.isnan(ratings).tolist() == [5 <= n < 10 for n in range(14)]
@@ -50,7 +50,7 @@ def test_a_long_passage_is_sent_around_its_peak():
     activations = np.zeros(1000)
     activations[700] = 1
     window = TokenText([f" {n}" for n in range(1000)], activations).window()
-    assert len(window.tokens) == PASSAGE_TOKENS
+    assert len(window.tokens) == MAX_PASSAGE_TOKENS
     assert window.tokens[int(window.activations.argmax())] == " 700"
     short = TokenText(["a"], np.ones(1))
     assert short.window() == short
@@ -66,7 +66,7 @@ def test_hostile_passages_do_not_change_what_is_asked():
     assert label_in(model.questions[0]) == " ".join(hostile.split())
 
 
-def test_a_useless_answer_is_asked_for_once_more():
+def test_after_an_unusable_answer_the_model_is_asked_once_more():
     def late(question: str) -> str:
         return '{"label": "Better"}' if kind_of(question) == "repair" else "first\ntry"
 

@@ -1,4 +1,4 @@
-"""Concepts are found wherever their terms stand, and only there; files of a user's own are checked."""
+"""Concepts are found wherever their terms occur, and only there; the user's own files are checked."""
 
 from collections import Counter
 from pathlib import Path
@@ -11,11 +11,11 @@ from stratalens.corpus.words import Words, phrase_stems
 from stratalens.errors import ConfigError
 from stratalens.labels.concepts.lexicon import (
     COMMON,
-    COVERED_SHARE,
-    FORMS_ALONE,
-    FORMS_BY_WORDS,
+    FORMS_SHOWN_ALONE,
+    FORMS_SHOWN_WITH_WORDS,
     GRAMMAR,
-    LONGEST_TERM,
+    MAX_COVERED_SHARE,
+    MAX_TERM_WORDS,
     SURFACE,
     SURFACE_FORMS,
     Concept,
@@ -104,7 +104,7 @@ FORMS = {
 }
 
 
-def test_each_form_is_found_where_it_stands():
+def test_each_form_is_found_where_it_occurs():
     text = "Sales rose 5% to £1,000; rates (mid-year) — “is this us”: Why/no? Oslo, news!."
     lexicon = Lexicon([Concept(name, SURFACE, (), specific=False) for name in SURFACE_FORMS])
     by_name: dict[str, list[str]] = {name: [] for name in SURFACE_FORMS}
@@ -121,9 +121,9 @@ def test_forms_and_terms_have_numbers_of_their_own():
 
 
 def test_every_form_is_shown_in_one_way():
-    assert set(SURFACE_FORMS) > FORMS_ALONE
-    assert set(SURFACE_FORMS) > FORMS_BY_WORDS
-    assert not FORMS_ALONE & FORMS_BY_WORDS
+    assert set(SURFACE_FORMS) > FORMS_SHOWN_ALONE
+    assert set(SURFACE_FORMS) > FORMS_SHOWN_WITH_WORDS
+    assert not FORMS_SHOWN_ALONE & FORMS_SHOWN_WITH_WORDS
 
 
 @pytest.mark.parametrize("name", [*BUILT_IN_DOMAINS, COMMON])
@@ -133,7 +133,7 @@ def test_shipped_files_name_each_concept_once_with_terms_of_one_to_six_words(nam
     assert not repeated
     for one in concepts:
         assert one.terms, one.name
-        assert all(1 <= len(phrase_stems(term)) <= LONGEST_TERM for term in one.terms), one.name
+        assert all(1 <= len(phrase_stems(term)) <= MAX_TERM_WORDS for term in one.terms), one.name
         assert len(one.name.split()) <= 8, one.name
 
 
@@ -165,7 +165,7 @@ SPORTS = (
 
 
 @pytest.mark.parametrize("domain", ["sports", "financial"])
-def test_a_users_file_stands_in_place_of_the_built_in_ones(tmp_path, domain):
+def test_a_users_file_replaces_the_built_in_ones(tmp_path, domain):
     lexicon = load_lexicon(domain, [write(tmp_path, SPORTS)])
     assert [one for one in lexicon.concepts if one.specific] == [
         Concept("Goals", "Football", ("goal", "penalty kick", "442"), specific=True),
@@ -185,7 +185,7 @@ def test_ordinary_concepts_that_the_domain_mostly_covers_are_left_out_but_gramma
     common = read_lexicon(lexicon_file(COMMON))
     topic = next(one for one in common if one.group != GRAMMAR and len(one.terms) >= 5)
     grammar = next(one for one in common if one.group == GRAMMAR and len(one.terms) >= 2)
-    need = int(COVERED_SHARE * len(topic.terms)) + 1
+    need = int(MAX_COVERED_SHARE * len(topic.terms)) + 1
 
     def names(terms: tuple[str, ...]) -> set[str]:
         lines = "".join(f"    - {term!r}\n" for term in terms)
@@ -196,7 +196,7 @@ def test_ordinary_concepts_that_the_domain_mostly_covers_are_left_out_but_gramma
     assert grammar.name in names(grammar.terms)
 
 
-SHAPE = r"entry 1 is no concept; expected `concept: NAME` and `terms: \[TERM, ...\]`, each term of 1 to 6 words"
+SHAPE = r"entry 1 is not a concept; expected `concept: NAME` and `terms: \[TERM, ...\]`, each term of 1 to 6 words"
 
 
 @pytest.mark.parametrize(
@@ -206,7 +206,7 @@ SHAPE = r"entry 1 is no concept; expected `concept: NAME` and `terms: \[TERM, ..
         ("[]", "expected a list of concepts"),
         ("concept: Goals", "expected a list of concepts"),
         ("- concept: [", "not valid YAML"),
-        ("- !!python/object:os.system {}", "is a tag; only plain values are taken"),
+        ("- !!python/object:os.system {}", "is a tag; only plain values are accepted"),
         ("\x00", "not valid YAML"),
         ("- Goals", SHAPE),
         ("- terms: [goal]", SHAPE),
@@ -222,7 +222,7 @@ SHAPE = r"entry 1 is no concept; expected `concept: NAME` and `terms: \[TERM, ..
         ("- concept: Goals\n  terms: [2024-13-45]", "not valid YAML"),
     ],
 )
-def test_a_file_that_is_no_lexicon_is_refused_with_the_remedy(tmp_path, text, message):
+def test_a_file_that_is_not_a_lexicon_is_refused_with_what_is_expected(tmp_path, text, message):
     name = write(tmp_path, text)
     with pytest.raises(ConfigError, match=message) as caught:
         load_lexicon("sports", [name])
@@ -230,8 +230,8 @@ def test_a_file_that_is_no_lexicon_is_refused_with_the_remedy(tmp_path, text, me
     assert "\n" not in str(caught.value)
 
 
-def test_the_entry_at_fault_is_named(tmp_path):
-    with pytest.raises(ConfigError, match="entry 3 is no concept"):
+def test_the_faulty_entry_is_named(tmp_path):
+    with pytest.raises(ConfigError, match="entry 3 is not a concept"):
         load_lexicon("sports", [write(tmp_path, SPORTS + "- concept: Bad\n")])
 
 

@@ -1,4 +1,4 @@
-"""A labelling model run here: the embedded one, for a few tokens."""
+"""A labelling model that runs on this machine: the embedded one, for a few tokens."""
 
 import json
 import shutil
@@ -80,7 +80,7 @@ def test_sampling_settings_of_the_model_change_nothing_and_warn_of_nothing(tiny_
     assert capfd.readouterr().err == ""
 
 
-def test_memory_running_out_costs_one_answer(model, monkeypatch):
+def test_running_out_of_memory_fails_only_one_request(model, monkeypatch):
     model.check()
 
     def fail(*_inputs, **_options):
@@ -94,9 +94,9 @@ def test_memory_running_out_costs_one_answer(model, monkeypatch):
 
 
 def test_a_model_that_is_not_there_is_a_labeling_error(tmp_path, documented):
-    with pytest.raises(LabelingError, match="no such directory, and not a Hub id") as told:
+    with pytest.raises(LabelingError, match="no such directory, and not a Hub id") as caught:
         LocalModel(str(tmp_path / "missing")).check()
-    documented("Labelling models", "no such directory", str(told.value))
+    documented("Labelling models", "no such directory", str(caught.value))
     with pytest.raises(LabelingError, match="no usable Hugging Face model here"):
         LocalModel(str(tmp_path)).check()
 
@@ -111,7 +111,7 @@ def test_code_that_comes_with_a_model_is_not_run(tmp_path, documented, tiny_mode
     (copy / "config.json").write_text(json.dumps(settings))
     (copy / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Evil: pass\n")
     save_file({"weight": torch.zeros(1)}, copy / "model.safetensors")
-    with pytest.raises(LabelingError, match="which is never run here; name another model") as told:
+    with pytest.raises(LabelingError, match="which is never run here; name another model") as caught:
         LocalModel(str(copy)).check()
-    documented("Labelling models", "a model that needs code of its own", str(told.value))
+    documented("Labelling models", "a model that needs code of its own", str(caught.value))
     assert not (tmp_path / "ran").exists()

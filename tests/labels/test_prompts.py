@@ -1,4 +1,4 @@
-"""Prompts: templates of the user's own, and text of the corpus that can never speak for itself."""
+"""Prompts: the user's own templates, and corpus text that cannot act as instructions."""
 
 import json
 import re
@@ -58,9 +58,9 @@ def test_a_users_template_replaces_the_built_in_one_of_its_name_only(tmp_path):
 
 def test_a_directory_without_templates_is_refused(tmp_path):
     (tmp_path / "notes.txt").write_text("")
-    for place in (tmp_path, tmp_path / "none", tmp_path / "notes.txt"):
+    for path in (tmp_path, tmp_path / "none", tmp_path / "notes.txt"):
         with pytest.raises(ConfigError, match=r"no prompt templates here; expected .* any of detection.jinja, fuzzing"):
-            Prompts(str(place))
+            Prompts(str(path))
 
 
 @pytest.mark.parametrize("text", [b"{% for %}", b"{{ label", b"caf\xe9"], ids=["syntax", "open", "latin"])
@@ -111,7 +111,7 @@ def test_hostile_text_stays_inside_its_string_in_every_prompt(text):
         assert any(inside in string for string in strings)
 
 
-def test_marks_stand_around_runs_of_tokens():
+def test_marks_surround_runs_of_tokens():
     text = TokenText([" The", " rate", " rise", ".", " Up"], np.array([0.1, 1.0, 0.6, 0.0, 0.5]))
     assert json.loads(text.marked(text.fires())) == "The <<rate rise>>. <<Up>>"
     assert json.loads(text.marked(np.zeros(5, bool))) == "The rate rise. Up"

@@ -62,7 +62,7 @@ def test_the_detailed_file_quotes_what_fires_the_feature(embedded_run):
     assert set(expected) < set(detailed)
 
 
-def test_show_tells_everything_of_a_feature(embedded_run, features, capsys):
+def test_show_prints_everything_about_a_feature(embedded_run, features, capsys):
     row = features[features["layer"] == 16].iloc[0]
     assert main(["show", str(embedded_run), "16", str(row["feature_number"])]) == 0
     said = capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""Any config of a model is a model that runs or one line: no traceback, no hang, no code."""
+"""Any model config leads to a model that runs or to a one-line error: no traceback, no hang, no code run."""
 
 import json
 import re
@@ -86,10 +86,10 @@ CONFIGS: dict[str, tuple[dict[str, object], str]] = {
 
 @pytest.mark.parametrize("case", CONFIGS)
 def test_a_model_whose_config_does_not_fit_is_refused(capsys, documented, tiny_arguments, model, case):
-    entries, telling = CONFIGS[case]
+    entries, expected = CONFIGS[case]
     changed(model, **entries)
     line = refusal(with_options(tiny_arguments, {"base_model": str(model)}), capsys)
-    assert telling in line
+    assert expected in line
     documented("Base models", case, line)
 
 

@@ -1,4 +1,4 @@
-"""What the hooks hand on, what a truncated model computes, and that nothing stays behind."""
+"""What the hooks pass on, what a truncated model computes, and that no hook is left behind."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
 from stratalens.errors import ModelError
-from stratalens.models.hooks import cut, forward, hooked
+from stratalens.models.hooks import drop_blocks_above, forward, hooked
 from stratalens.models.loading import choose_dtype, load_model
 
 CPU = torch.device("cpu")
@@ -32,7 +32,7 @@ def hooks_left(model: nn.Module) -> int:
     return sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.modules())
 
 
-def test_hook_hands_on_block_output_which_is_the_next_hidden_state_and_not_that_of_its_own_index(tiny_model):
+def test_hook_passes_on_block_output_which_is_the_next_hidden_state_and_not_that_of_its_own_index(tiny_model):
     taken = capture(tiny(tiny_model), IDS, *(f"layers.{n}" for n in range(TINY_BLOCKS)))
     whole = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
     with torch.inference_mode():
@@ -49,7 +49,7 @@ def test_hook_hands_on_block_output_which_is_the_next_hidden_state_and_not_that_
         torch.testing.assert_close(whole.model.norm(last), hidden[-1])
 
 
-def test_hook_on_a_part_of_a_block_hands_on_that_parts_input_and_output(tiny_model):
+def test_hook_on_a_part_of_a_block_passes_on_that_parts_input_and_output(tiny_model):
     model = tiny(tiny_model)
     source, result = capture(model, IDS, "layers.1.mlp")["layers.1.mlp"]
     torch.testing.assert_close(model.get_submodule("layers.1.mlp")(source), result)
@@ -108,10 +108,12 @@ def test_right_padding_without_a_mask_changes_nothing_at_real_positions(tiny_mod
 
 
 @pytest.mark.parametrize(("hookpoint", "kept"), [("layers.0", 1), ("layers.2", 3), ("layers.1.mlp", 2)])
-def test_cut_drops_the_blocks_above_a_hookpoint_and_leaves_those_below_as_they_were(tiny_model, hookpoint, kept):
+def test_drop_blocks_above_removes_the_blocks_above_a_hookpoint_and_leaves_those_below_as_they_were(
+    tiny_model, hookpoint, kept
+):
     model = tiny(tiny_model)
     before = capture(model, IDS, hookpoint)[hookpoint][1]
-    cut(model, hookpoint)
+    drop_blocks_above(model, hookpoint)
     blocks = model.get_submodule("layers")
     assert isinstance(blocks, nn.ModuleList)
     assert len(blocks) == kept

@@ -1,4 +1,4 @@
-"""Code that comes with a model runs only when it is asked for by name, and nothing ever asks at the terminal."""
+"""Code that comes with a model runs only if an option allows it, and the user is never prompted at the terminal."""
 
 import json
 import pickle
@@ -41,7 +41,7 @@ def mark(tmp_path) -> Path:
 def model_with_code(tmp_path, tiny_model, mark, monkeypatch) -> Path:
     """The tiny model as one of a kind of its own, whose classes come with it."""
     monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
-    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("the terminal was asked"))
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("the user was prompted"))
     monkeypatch.setattr(sys, "path", list(sys.path))
     model = Path(shutil.copytree(tiny_model, tmp_path / "model"))
     config = json.loads((model / "config.json").read_text())
@@ -60,7 +60,7 @@ def test_a_model_that_needs_its_own_code_is_refused_with_the_option(
     assert not mark.exists()
 
 
-def test_the_code_runs_when_it_is_asked_for_by_name(tiny_arguments, model_with_code, mark):
+def test_the_code_runs_when_the_option_allows_it(tiny_arguments, model_with_code, mark):
     words = [*with_options(tiny_arguments, {"base_model": str(model_with_code)}), "--quiet", "--trust_remote_code"]
     assert main(["analyze", *words, "--dry_run"]) == 0
     assert main(["analyze", *words]) == 0

@@ -33,14 +33,14 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 def cached(cache: Path, repository: str, content: Path, commit: str = COMMIT) -> None:
     """Put a folder into a Hub cache as the Hub's own client lays it out: blobs, links to them, and a reference."""
-    place = cache / f"models--{repository.replace('/', '--')}"
-    (place / "refs").mkdir(parents=True)
-    (place / "refs" / "main").write_text(commit)
-    (place / "blobs").mkdir()
+    repository_cache = cache / f"models--{repository.replace('/', '--')}"
+    (repository_cache / "refs").mkdir(parents=True)
+    (repository_cache / "refs" / "main").write_text(commit)
+    (repository_cache / "blobs").mkdir()
     for path in sorted(path for path in content.rglob("*") if path.is_file()):
-        blob = place / "blobs" / hashlib.sha256(path.read_bytes()).hexdigest()
+        blob = repository_cache / "blobs" / hashlib.sha256(path.read_bytes()).hexdigest()
         shutil.copy(path, blob)
-        link = place / "snapshots" / commit / path.relative_to(content)
+        link = repository_cache / "snapshots" / commit / path.relative_to(content)
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(os.path.relpath(blob, link.parent))
 
@@ -61,7 +61,7 @@ print(json.dumps(answers))
 
 
 class Answer(NamedTuple):
-    """What one command came to."""
+    """Exit code, standard error and output directory of one command."""
 
     code: int
     said: str
@@ -93,13 +93,13 @@ def offline(tmp_path_factory, tiny_model, tiny_saes, small_texts) -> Mapping[str
         with_options(tiny_run_arguments(tiny_model, tiny_saes, small_texts, outputs[name]), given)
         for name, given in options.items()
     ]
-    place = {"HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(root / "hub")}
+    environment = {"HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(root / "hub")}
     done = subprocess.run(
         [sys.executable, "-c", RUN_ALL, json.dumps(commands)],
         capture_output=True,
         text=True,
         timeout=300,
-        env={**os.environ, **place},
+        env={**os.environ, **environment},
     )
     answers = json.loads(done.stdout)
     return {name: Answer(*answer, outputs[name]) for name, answer in zip(options, answers, strict=True)}
@@ -113,7 +113,7 @@ def test_hub_ids_are_found_in_the_cache_without_network(offline):
     assert {layer: sae["hookpoint"] for layer, sae in record["saes"].items()} == {"0": "layers.0", "2": "layers.2"}
 
 
-def test_only_the_layers_asked_for_need_to_be_in_the_cache(offline):
+def test_only_the_requested_layers_need_to_be_in_the_cache(offline):
     code, said, output = offline["one layer cached"]
     assert (code, said) == (0, "")
     assert list(json.loads((output / "run.json").read_text())["saes"]) == ["2"]
@@ -131,7 +131,7 @@ def test_a_hub_id_that_is_not_in_the_cache_names_the_network_when_there_is_none(
     assert not output.exists()
 
 
-def test_weights_that_are_not_in_the_cache_are_told_like_a_config_that_is_not(offline):
+def test_weights_that_are_not_in_the_cache_are_reported_like_a_config_that_is_not(offline):
     code, said, _ = offline["no weights"]
     assert code == 2
     assert len(said.splitlines()) == 1, said
@@ -180,14 +180,14 @@ def refusing_hub() -> Iterator[str]:
     server.server_close()
 
 
-def asked(address: str, name: str) -> None:
+def request_config(address: str, name: str) -> None:
     """Ask the Hub at an address, by its own client, for the config of a model."""
     with hub_errors(f"someone/{name}", ModelError):
         hf_raise_for_status(get_session().get(f"{address}/someone/{name}/resolve/main/config.json"))
 
 
-def asked_by_transformers(address: str, name: str) -> None:
-    """The same, when a library in between tells the refusal in words of its own."""
+def request_through_a_library(address: str, name: str) -> None:
+    """The same, when a library in between reports the refusal with an error of its own."""
     with hub_errors(f"someone/{name}", ModelError):
         try:
             hf_raise_for_status(get_session().get(f"{address}/someone/{name}/resolve/main/config.json"))
@@ -195,13 +195,13 @@ def asked_by_transformers(address: str, name: str) -> None:
             raise OSError("something is wrong") from error
 
 
-@pytest.mark.parametrize("ask", [asked, asked_by_transformers])
+@pytest.mark.parametrize("ask", [request_config, request_through_a_library])
 @pytest.mark.parametrize("case", REMEDIES)
-def test_each_refusal_of_the_hub_is_told_with_its_own_remedy(monkeypatch, documented, refusing_hub, case, ask):
+def test_each_refusal_of_the_hub_is_reported_with_its_own_remedy(monkeypatch, documented, refusing_hub, case, ask):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    with pytest.raises(ModelError) as told:
+    with pytest.raises(ModelError) as caught:
         ask(refusing_hub, case)
-    line = str(told.value)
+    line = str(caught.value)
     assert line.startswith(f"someone/{case}")
     assert REMEDIES[case] in line
     documented("The Hub", WRONG_WITH[case], line)
@@ -212,7 +212,7 @@ def test_the_network_is_named_when_the_connection_fails(monkeypatch):
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         with pytest.raises(ModelError, match="the Hub cannot be reached; check the network"):
-            asked(f"http://127.0.0.1:{unused.getsockname()[1]}", "model")
+            request_config(f"http://127.0.0.1:{unused.getsockname()[1]}", "model")
 
 
 def test_the_network_is_named_when_a_file_is_not_in_the_cache(tmp_path):
@@ -225,13 +225,13 @@ def test_a_run_that_the_hub_refuses_ends_in_the_line_with_the_remedy(tmp_path, t
     cases = [("base_model", case) for case in ("gated", "missing", "other-revision")]
     cases += [("sae_model", case) for case in ("gated", "missing")]
     commands = [with_options(tiny_arguments, {option: f"someone/{case}"}) for option, case in cases]
-    place = {"HF_ENDPOINT": refusing_hub, "HF_HUB_CACHE": str(tmp_path / "hub"), "NO_PROXY": "127.0.0.1"}
+    environment = {"HF_ENDPOINT": refusing_hub, "HF_HUB_CACHE": str(tmp_path / "hub"), "NO_PROXY": "127.0.0.1"}
     done = subprocess.run(
         [sys.executable, "-c", RUN_ALL, json.dumps(commands)],
         capture_output=True,
         text=True,
         timeout=300,
-        env={name: value for name, value in os.environ.items() if name != "HF_HUB_OFFLINE"} | place,
+        env={name: value for name, value in os.environ.items() if name != "HF_HUB_OFFLINE"} | environment,
     )
     for (_, case), (code, said) in zip(cases, json.loads(done.stdout), strict=True):
         assert (code, len(said.splitlines())) == (2, 1), said
@@ -277,7 +277,7 @@ def test_the_hookpoints_of_a_run_are_listed_by_their_names(tmp_path):
     assert sorted(hookpoints(tmp_path)) == names
 
 
-def test_half_a_checkpoint_is_listed_so_that_its_missing_half_is_told(tmp_path):
+def test_half_a_checkpoint_is_listed_so_that_its_missing_half_is_reported(tmp_path):
     for name, missing in (("layers.0", "cfg.json"), ("layers.1", "sae.safetensors")):
         (write_sae(tmp_path / name) / missing).unlink()
     assert sorted(hookpoints(tmp_path)) == ["layers.0", "layers.1"]

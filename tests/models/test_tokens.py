@@ -97,7 +97,7 @@ def test_first_spans_are_the_first_of_all_spans(tokenizer):
 
 
 def test_a_text_cut_into_pieces_loses_no_character_and_claims_true_offsets(tokenizer, monkeypatch):
-    monkeypatch.setattr(tokens, "PIECE_CHARACTERS", 200)
+    monkeypatch.setattr(tokens, "MAX_PIECE_CHARACTERS", 200)
     for text in (PLAIN, "x" * 1_001, "word " * 300):
         spans = list(PassageCutter(tokenizer, 16, min_length=1).spans(text))
         decoded = [tokenizer.decode(span.token_ids, clean_up_tokenization_spaces=False) for span in spans]

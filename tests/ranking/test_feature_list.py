@@ -34,20 +34,20 @@ def test_a_list_is_read_in_its_order(tmp_path, text):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "it names no feature; write lines such as `16 163`"),
-        ("# nothing\n\n", "it names no feature"),
-        ("layer,feature_number\n", "it names no feature"),
+        ("", "no feature in this file; write lines such as `16 163`"),
+        ("# nothing\n\n", "no feature in this file"),
+        ("layer,feature_number\n", "no feature in this file"),
         ("16 163\n16\n", "line 2: expected a layer and a latent, such as `16 163`"),
         ("16 163 4\n", "line 1: expected a layer and a latent"),
         ("16 -3\n", "line 1: expected a layer and a latent"),
         ("16 1.5\n", "line 1: expected a layer and a latent"),
         ("16 ²\n", "line 1: expected a layer and a latent"),
         ("16 123456789\n", "line 1: expected a layer and a latent"),
-        ("\n# a\n16 163\n16 163\n", "line 4: feature 163 of layer 16 is named twice"),
+        ("\n# a\n16 163\n16 163\n", "line 4: feature 163 of layer 16 is listed twice"),
         ("layer,feature_number\n16\n", "line 2: expected a layer and a latent"),
         ("layer,feature_number\n16,x\n", "line 2: expected a layer and a latent"),
         ("layer,label\n16,x\n", "line 1: expected a layer and a latent"),
-        ("layer,feature_number\n\n16,1\n16,1\n", "line 4: feature 1 of layer 16 is named twice"),
+        ("layer,feature_number\n\n16,1\n16,1\n", "line 4: feature 1 of layer 16 is listed twice"),
     ],
 )
 def test_a_mistake_is_named_with_its_line(tmp_path, text, message):
@@ -64,7 +64,7 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path):
 
 def test_features_must_exist():
     require_latents({4: [0, 63], 16: [5]}, {4: 64, 16: 64})
-    with pytest.raises(ConfigError, match="--features names layer 5; analysed are 4 16"):
+    with pytest.raises(ConfigError, match="--features names layer 5; the analysed layers are 4 16"):
         require_latents({5: [0]}, {4: 64, 16: 64})
-    with pytest.raises(ConfigError, match="--features names feature 64 of layer 4, which has 64"):
+    with pytest.raises(ConfigError, match="--features names feature 64 of layer 4, which has features 0 to 63"):
         require_latents({4: [0, 64, 3]}, {4: 64, 16: 64})

@@ -24,7 +24,7 @@ OF_BOTH_HALVES = ("flags", "live", "selected", "discovery_specialization", "disc
 
 
 class Corpus:
-    """Random passage values: sparse, skewed, alike within a document; the latent `DEAD` never fires."""
+    """Random passage values: sparse, skewed, similar within a document; the latent `DEAD` never fires."""
 
     def __init__(self, seed: int, documents: int = 160):
         rng = np.random.default_rng(seed)
@@ -130,7 +130,7 @@ def test_without_held_back_documents_the_best_of_shuffled_labels_looks_better_th
         source = Corpus(1000 + seed, 120).layer_input()
         top, _ = ranked_alone(source, split=False, rank_by="auroc", top_n=1)
         above += bool(top["auroc_low"].iloc[0] > 0.5)
-    assert above > stats.binom.ppf(0.999, 30, 0.05), "so the control above has teeth"
+    assert above > stats.binom.ppf(0.999, 30, 0.05), "so the control above is able to fail"
 
 
 def test_published_estimates_of_a_latent_do_not_depend_on_the_discovery_documents():
@@ -215,7 +215,7 @@ def test_metrics_do_not_all_give_the_same_order():
     assert len(orders) >= 4
 
 
-def test_without_a_split_all_documents_serve_both_ends_and_nothing_is_confirmed():
+def test_without_a_split_all_documents_select_and_estimate_and_nothing_is_confirmed():
     corpus = planted(7)
     corpus.population = corpus.population // 2 * 2
     top, latents = ranked_alone(corpus.layer_input(), split=False)
@@ -260,7 +260,7 @@ def test_flags_name_the_class_of_token_that_holds_most_of_the_mass_on_domain_tex
     assert flags.to_dict() == {latent: expected.get(latent, "") for latent in range(LATENTS)}
 
 
-def test_several_flags_stand_side_by_side():
+def test_several_flags_are_joined():
     mass = np.ones((4, LATENTS, len(TOKEN_CLASSES)))
     mass[:2, 0, TokenClass.DIGITS] = 50
     early = np.full((4, LATENTS), 0.1)

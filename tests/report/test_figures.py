@@ -1,4 +1,4 @@
-"""Figures: what they show, that the same tables give the same bytes, and that no text or number stops them."""
+"""Figures: what they show, that the same tables give the same bytes, and that any text and number can be drawn."""
 
 import warnings
 import xml.etree.ElementTree as ElementTree
@@ -24,7 +24,7 @@ from stratalens.report.figures.drawing import (
     share_range,
 )
 from stratalens.report.figures.forest import draw_estimates, set_rows, shares
-from stratalens.report.figures.layer import MOST_FEATURES, layer_title, write_layer_figure
+from stratalens.report.figures.layer import MAX_FEATURES, layer_title, write_layer_figure
 from stratalens.report.figures.write import write_figures
 from stratalens.report.tables import Tables, build_tables
 
@@ -67,10 +67,10 @@ def features(count: int, labels: Sequence[object] = (), seed: int = 0) -> pd.Dat
             "auroc": area,
             "auroc_low": area - 0.03,
             "auroc_high": area + 0.02,
-            "confirmed": pd.array([place % 3 < 2 for place in range(count)], dtype="boolean"),
+            "confirmed": pd.array([row % 3 < 2 for row in range(count)], dtype="boolean"),
         }
     )
-    named = [labels[place % len(labels)] if labels else f"Concept {place}: word" for place in range(count)]
+    named = [labels[row % len(labels)] if labels else f"Concept {row}: word" for row in range(count)]
     return table.assign(label=pd.Series(named, dtype=object))
 
 
@@ -84,7 +84,7 @@ def tables(top: dict[int, pd.DataFrame], latents: int = 50, domain: str = "finan
 
 
 def written(content: Tables, directory: Path) -> list[Path]:
-    """All figures of a run, written without a warning."""
+    """All figures of a axis_range, written without a warning."""
     directory.mkdir()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -93,7 +93,7 @@ def written(content: Tables, directory: Path) -> list[Path]:
 
 
 def drawing(path: Path) -> ElementTree.Element:
-    """The root of an SVG file that is whole, and holds nothing that runs or that lies elsewhere."""
+    """The root of an SVG file, checked to be complete and to hold no code and no links to other files."""
     root = ElementTree.parse(path).getroot()
     assert root.tag == f"{SVG}svg"
     for element in root.iter():
@@ -139,7 +139,7 @@ def test_no_text_fails_warns_or_reaches_the_terminal(tmp_path, capfd):
 
 
 @pytest.mark.parametrize("label", ["$x^2$", "<b>&amp;</b>", r"\alpha$", "a_{b}"])
-def test_text_is_shown_as_text_a_glyph_a_character(tmp_path, label):
+def test_text_is_shown_as_text_one_glyph_per_character(tmp_path, label):
     counts = []
     for shown in ("", label):
         with paper_style():
@@ -148,7 +148,7 @@ def test_text_is_shown_as_text_a_glyph_a_character(tmp_path, label):
     assert counts[1] - counts[0] == len(label)
 
 
-def test_plain_text_is_one_line_without_what_steers_a_layout():
+def test_plain_text_is_one_line_without_layout_characters():
     assert plain(" a\n\tb\u2028c\u00a0d ") == "a b c d"
     assert plain("\u202eabc\u2066d\u00ad\ufeff") == "abcd"
     assert plain("a\x00\x1b\ud800\ufffe") == "a" + "\ufffd" * 4
@@ -156,7 +156,7 @@ def test_plain_text_is_one_line_without_what_steers_a_layout():
     assert [plain(other) for other in (None, np.nan, pd.NA, 3)] == [""] * 4
 
 
-def test_a_cut_label_fits_its_place_and_ends_with_a_whole_word_where_there_is_one():
+def test_a_cut_label_fits_and_ends_with_a_whole_word_where_there_is_one():
     with paper_style():
         figure = new_figure(1.0)
         assert fitted(figure, "Bond yields", 2.0) == "Bond yields"
@@ -185,7 +185,7 @@ def test_titles_say_layer_domain_and_how_many_are_confirmed():
     assert layer_title(3, features(30), "financial") == "Layer 3: 20 of 30 financial features confirmed"
     assert layer_title(3, features(1), "legal") == "Layer 3: 1 of 1 legal feature confirmed"
     assert layer_title(3, features(0), "legal") == "Layer 3: no legal features reported"
-    assert layer_title(3, features(90), "legal").endswith(f"; the first {MOST_FEATURES} are shown")
+    assert layer_title(3, features(90), "legal").endswith(f"; the first {MAX_FEATURES} are shown")
     untested = features(2).assign(confirmed=pd.array([pd.NA, pd.NA], dtype="boolean"))
     assert layer_title(3, untested, "legal") == "Layer 3: 2 legal features, without confirmation"
 
@@ -214,7 +214,7 @@ DEGENERATE = {
 
 
 @pytest.mark.parametrize("name", DEGENERATE)
-def test_no_number_stops_a_figure(tmp_path, name, capfd):
+def test_any_number_can_be_drawn(tmp_path, name, capfd):
     paths = written(tables(DEGENERATE[name], domain="d" * 64), tmp_path / "out")
     assert len(paths) == 2 + 2 * len(DEGENERATE[name])
     for path in paths[1::2]:
@@ -243,12 +243,12 @@ def test_without_latents_there_is_still_a_figure(tmp_path):
     ],
 )
 def test_shares_get_a_scale_that_holds_all_of_them_with_ticks_to_read(values, scale):
-    run = share_range(np.array([*values, np.nan, np.inf]))
+    axis_range = share_range(np.array([*values, np.nan, np.inf]))
     axes = new_figure(3.0).add_subplot()
-    assert run.scale == scale
-    assert all(run.low < value < run.high or value == 0 for value in values)
-    assert set_share_range(axes, "y", run) == ("" if scale == "linear" else f"{scale} scale")
-    shown = [tick for tick in axes.get_yticks() if run.low <= tick <= run.high]
+    assert axis_range.scale == scale
+    assert all(axis_range.low < value < axis_range.high or value == 0 for value in values)
+    assert set_share_range(axes, "y", axis_range) == ("" if scale == "linear" else f"{scale} scale")
+    shown = [tick for tick in axes.get_yticks() if axis_range.low <= tick <= axis_range.high]
     assert len(shown) >= 3
 
 

@@ -31,7 +31,7 @@ def test_small_probabilities_have_an_exponent(tmp_path, value, written):
     assert row == f"{written},{written},0.0000001,-0.0000001"
 
 
-def test_text_that_a_spreadsheet_would_run_is_defused_and_numbers_are_not(tmp_path):
+def test_formulas_in_text_are_escaped_and_numbers_are_not(tmp_path):
     texts = ["=1+1", "+cmd", "-2", "@sum", "\tx", "plain = text", ""]
     table = pd.DataFrame({"label": texts, "value": [-1.5] * len(texts), "sure": [True] * len(texts)})
     write_csv(table, tmp_path / "table.csv")

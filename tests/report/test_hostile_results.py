@@ -1,4 +1,4 @@
-"""A result that is damaged, or made to do harm, is refused by file: nothing outside of it is touched, no code runs."""
+"""A damaged or malicious result is refused with the file's name; nothing outside it is changed and no code runs."""
 
 import io
 import json
@@ -48,10 +48,10 @@ def first_feature(result: Path) -> list[str]:
     return [str(row["layer"]), str(row["feature_number"])]
 
 
-def places(value: Any, at: tuple = ()) -> list[tuple]:
+def json_paths(value: Any, at: tuple = ()) -> list[tuple]:
     """Paths to everything inside a JSON value."""
     inside = value.items() if isinstance(value, dict) else enumerate(value[:2]) if isinstance(value, list) else ()
-    return [at, *(place for key, inner in inside for place in places(inner, (*at, key)))]
+    return [at, *(path for key, inner in inside for path in json_paths(inner, (*at, key)))]
 
 
 def replaced(value: Any, at: tuple, new: object) -> Any:
@@ -62,7 +62,7 @@ def replaced(value: Any, at: tuple, new: object) -> Any:
     return copy
 
 
-def read_whole(result: Path) -> None:
+def read_everything(result: Path) -> None:
     """Read all that `label` and `show` take from a result."""
     saved = load_result(result)
     evidence = Evidence.load(result / "evidence", saved.findings.top)
@@ -76,11 +76,11 @@ def read_whole(result: Path) -> None:
 @pytest.mark.parametrize("name", ["run.json", "layer_0/evidence.json"])
 def test_any_value_in_a_record_or_in_evidence_is_read_or_refused(finished, result, name, data):
     record = json.loads((finished / name).read_text())
-    at = data.draw(st.sampled_from(places(record)))
+    at = data.draw(st.sampled_from(json_paths(record)))
     (result / name).write_text(json.dumps(replaced(record, at, data.draw(VALUES))))
-    error = named_error(lambda: read_whole(result))
+    error = named_error(lambda: read_everything(result))
     unchanged = (result / name).read_text() == json.dumps(record)
-    assert not unchanged or error is None, "as it was written it is read"
+    assert not unchanged or error is None, "an unchanged result must be readable"
 
 
 BINARY = ["features.parquet", "layer_0/all_features.parquet", f"evidence/{PASSAGES_FILE}", "evidence/layer_0.npz"]
@@ -89,16 +89,14 @@ BINARY = ["features.parquet", "layer_0/all_features.parquet", f"evidence/{PASSAG
 @fuzzed
 @given(st.lists(st.tuples(st.integers(0, 2**20), st.integers(0, 255)), max_size=8), st.none() | st.integers(0, 2**14))
 @pytest.mark.parametrize("name", BINARY)
-def test_any_damage_to_a_table_or_to_activations_is_refused_or_leaves_a_sound_one(
-    finished, result, name, changes, length
-):
+def test_any_damage_to_a_table_or_to_activations_is_refused_or_does_no_harm(finished, result, name, changes, length):
     raw = bytearray((finished / name).read_bytes())
-    for place, byte in changes:
-        raw[place % len(raw)] = byte
+    for position, byte in changes:
+        raw[position % len(raw)] = byte
     (result / name).write_bytes(raw[:length])
-    error = named_error(lambda: read_whole(result))
+    error = named_error(lambda: read_everything(result))
     unchanged = (result / name).read_bytes() == (finished / name).read_bytes()
-    assert not unchanged or error is None, "as it was written it is read"
+    assert not unchanged or error is None, "an unchanged result must be readable"
 
 
 def edited(path: Path, **columns: object) -> None:
@@ -120,7 +118,7 @@ def record_with(result: Path, at: tuple, value: object) -> None:
 
 
 class Payload:
-    """Makes a file when it is unpickled."""
+    """Creates a file when it is unpickled."""
 
     def __init__(self, mark: Path):
         self.mark = mark
@@ -130,7 +128,7 @@ class Payload:
 
 
 def pickled(path: Path) -> None:
-    """Put pickled arrays, and then a bare pickle, in the place of activations."""
+    """Replace activations by pickled arrays, and then by a bare pickle."""
     mark = path.parents[2] / "mark"
     with np.load(path) as archive:
         arrays = {name: archive[name] for name in archive.files}
@@ -160,12 +158,12 @@ def bare_array(path: Path) -> None:
 Damage = Callable[[Path], object]
 NPZ = "evidence/layer_0.npz"
 DAMAGED: dict[str, tuple[Damage, str]] = {
-    "a record that is no JSON, but YAML": (
+    "a record that is YAML, not JSON": (
         lambda out: (out / "run.json").write_text("settings: {}\nlayers: {}"),
         "run.json: damaged, missing or of another version",
     ),
     "a record that is a list": (lambda out: (out / "run.json").write_text("[]"), "run.json: expected options such as"),
-    "a record of nothing but settings": (
+    "a record that has only settings": (
         lambda out: (out / "run.json").write_text('{"settings": {}}'),
         "the result is of format none, this version of stratalens reads format 1",
     ),
@@ -173,11 +171,11 @@ DAMAGED: dict[str, tuple[Damage, str]] = {
         lambda out: record_with(out, ("settings", "top_n"), 0),
         "top_n: input should be greater than or equal to 1 (got 0)",
     ),
-    "a record whose domain escapes": (
+    "a record whose domain is a path": (
         lambda out: record_with(out, ("settings", "domain"), "../../x"),
         "domain: `../../x` cannot name files",
     ),
-    "a record whose layer escapes": (
+    "a record whose layer is a path": (
         lambda out: record_with(out, ("layers",), {"../../x": {}}),
         "run.json: damaged, missing or of another version",
     ),
@@ -186,17 +184,17 @@ DAMAGED: dict[str, tuple[Damage, str]] = {
         lambda out: without(out / "features.parquet", "auroc"),
         "features.parquet: damaged, missing or of another version (no column auroc)",
     ),
-    "features of another kind": (
+    "features with text in a column of numbers": (
         lambda out: edited(out / "features.parquet", auroc="high"),
         "features.parquet: damaged, missing or of another version (no numbers in the column auroc)",
     ),
-    "features that no latent has": (
+    "features that are not latents": (
         lambda out: edited(out / "features.parquet", feature_number=10**6),
-        "features.parquet: damaged, missing or of another version (it does not fit the layers and latents",
+        "features.parquet: damaged, missing or of another version (its features do not match the layers and latents",
     ),
     "latents out of order": (
         lambda out: edited(out / "layer_0/all_features.parquet", feature_number=3),
-        "all_features.parquet: damaged, missing or of another version (its rows are not one a latent, in order)",
+        "all_features.parquet: damaged, missing or of another version (its rows are not one per latent, in order)",
     ),
     "no table of latents": (
         lambda out: (out / "layer_0/all_features.parquet").unlink(),
@@ -210,7 +208,7 @@ DAMAGED: dict[str, tuple[Damage, str]] = {
         lambda out: without(out / "evidence" / PASSAGES_FILE, "token_ids"),
         "passages.parquet: damaged, missing or of another version",
     ),
-    "activations of tokens that there are not": (
+    "activations of tokens that do not exist": (
         lambda out: saved_arrays(out / NPZ, indices=np.full(len(np.load(out / NPZ)["indices"]), 2**30)),
         "layer_0.npz: damaged, missing or of another version",
     ),
@@ -220,23 +218,26 @@ DAMAGED: dict[str, tuple[Damage, str]] = {
     ),
     "negative activations": (
         lambda out: saved_arrays(out / NPZ, data=-np.load(out / NPZ)["data"]),
-        "layer_0.npz: damaged, missing or of another version (it holds what is no activation)",
+        "layer_0.npz: damaged, missing or of another version (it holds values that are not activations)",
     ),
     "pickled activations": (lambda out: pickled(out / NPZ), "layer_0.npz: damaged, missing or of another version"),
     "an array whose header does not end": (
         lambda out: endless_header(out / NPZ),
         "layer_0.npz: damaged, missing or of another version",
     ),
-    "an array for an archive": (lambda out: bare_array(out / NPZ), "layer_0.npz: damaged, missing or of another ver"),
+    "an array instead of an archive": (
+        lambda out: bare_array(out / NPZ),
+        "layer_0.npz: damaged, missing or of another ver",
+    ),
     "evidence without features": (
         lambda out: (out / "layer_0/evidence.json").write_text('{"features": [{}]}'),
         "evidence.json: damaged, missing or of another version",
     ),
     "evidence of other features": (
         lambda out: shutil.copy(out / "layer_2/evidence.json", out / "layer_0/evidence.json"),
-        "evidence.json: damaged, missing or of another version (nothing on feature",
+        "evidence.json: damaged, missing or of another version (no evidence on feature",
     ),
-    "evidence nested without end": (
+    "deeply nested evidence": (
         lambda out: (out / "layer_0/evidence.json").write_text("[" * 100_000),
         "evidence.json: damaged, missing or of another version",
     ),
@@ -244,12 +245,14 @@ DAMAGED: dict[str, tuple[Damage, str]] = {
 
 
 @pytest.mark.parametrize("case", DAMAGED)
-def test_a_result_that_is_not_as_a_run_writes_it_is_refused_by_file(result, documented, tmp_path, capsys, case):
-    damage, telling = DAMAGED[case]
+def test_a_result_that_is_not_as_a_run_writes_it_is_refused_with_the_name_of_the_file(
+    result, documented, tmp_path, capsys, case
+):
+    damage, message = DAMAGED[case]
     damage(result)
     before = contents(result)
     line = refused(capsys, "label", str(result), "--quiet")
-    assert telling in line
+    assert message in line
     assert contents(result) == before
     assert not (tmp_path / "mark").exists()
     documented("Finished results", case, line)
@@ -257,7 +260,7 @@ def test_a_result_that_is_not_as_a_run_writes_it_is_refused_by_file(result, docu
 
 @pytest.fixture
 def outside(tmp_path) -> Path:
-    """Files of the user's beside the result."""
+    """Files of the user that are not part of the result."""
     folder = tmp_path / "outside"
     for name in ("layer_0", "evidence"):
         (folder / name).mkdir(parents=True)
@@ -277,24 +280,24 @@ def test_names_in_a_record_reach_nothing_outside(result, outside):
         if main(["label", str(result), "--quiet"]) == 2:
             assert contents(result) == before_run
         assert contents(outside) == before
-    assert not (result / "link").exists(), "a link that a record names is taken away, not what it leads to"
+    assert not (result / "link").exists(), "a link that a record names is removed, not what it points to"
 
 
 @pytest.mark.parametrize("name", ["layer_0", "evidence"])
-def test_a_folder_of_the_result_that_leads_outside_is_refused_and_not_written(
+def test_a_folder_of_the_result_that_points_outside_is_refused_and_not_written(
     result, outside, documented, capsys, name
 ):
     shutil.move(result / name, outside / name / "moved")
     (result / name).symlink_to(outside / name / "moved")
     before, others = contents(outside), contents(result)
     line = refused(capsys, "label", str(result), "--quiet")
-    assert f"{name}: leads out of {result}; remove this link or choose another --output_dir" in line
+    assert f"{name}: points outside {result}; remove this link or choose another --output_dir" in line
     assert (contents(outside), contents(result)) == (before, others)
     if name == "layer_0":
         documented("Output, disk and cache", "a folder of the result that is a link to elsewhere", line)
 
 
-def test_a_link_in_the_place_of_a_file_is_replaced_and_not_followed(result, outside):
+def test_a_link_instead_of_a_file_is_replaced_and_not_followed(result, outside):
     shutil.copy(result / "features.parquet", outside)
     (result / "features.parquet").unlink()
     (result / "features.parquet").symlink_to(outside / "features.parquet")
@@ -305,7 +308,7 @@ def test_a_link_in_the_place_of_a_file_is_replaced_and_not_followed(result, outs
     assert not (result / "features.parquet").is_symlink()
 
 
-def test_labels_of_a_record_cannot_steer_the_terminal(result, capsys):
+def test_labels_of_a_record_cannot_control_the_terminal(result, capsys):
     layer, feature = first_feature(result)
     edited(result / "features.parquet", label="[bold]\x1b[2Jx", label_note="[red]\x1b]0;title\x07")
     assert main(["show", str(result), layer, feature]) == 0
@@ -314,6 +317,6 @@ def test_labels_of_a_record_cannot_steer_the_terminal(result, capsys):
     assert "\x1b" not in said
 
 
-def test_a_sound_result_is_read_whole(finished):
-    read_whole(finished)
+def test_an_undamaged_result_is_read_completely(finished):
+    read_everything(finished)
     assert load_result(finished).findings.top.keys() == {0, 2}

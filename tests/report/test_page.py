@@ -1,4 +1,4 @@
-"""The page says what tables and harvest say, holds any text as text, and is written again without model and text."""
+"""The page shows what tables and harvest contain, treats any text as text, and can be rewritten without the model."""
 
 import json
 import math
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.usefixtures("own_environment")
 PAGE = "report.html"
 REPORT_SECONDS = 10
 TRIES = 3
-"""Of which the fastest counts, as the machine may have other work."""
+"""Only the fastest counts, as the machine may be busy."""
 HOSTILE = [
     "</script><script>alert(1)</script>",
     "<!--",
@@ -47,12 +47,12 @@ HOSTILE = [
 
 
 def data_of(page: str) -> dict:
-    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
-    assert found
-    return json.loads(found[1])
+    match = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
+    assert match
+    return json.loads(match[1])
 
 
-def test_data_in_a_script_element_is_data_whatever_it_holds():
+def test_data_in_a_script_element_cannot_end_the_script():
     text = script_json(HOSTILE)
     assert json.loads(text) == HOSTILE
     assert not set("<>&\u2028\u2029") & set(text)
@@ -77,8 +77,8 @@ def test_no_number_is_a_dash():
     assert significant(None) == significant(math.nan) == "–"
 
 
-def details_of(place: Path, layer: int) -> tuple[LayerDetails, pd.DataFrame, object]:
-    saved = load_result(place)
+def details_of(result: Path, layer: int) -> tuple[LayerDetails, pd.DataFrame, object]:
+    saved = load_result(result)
     top, state = saved.findings.top[layer], saved.harvest[layer].state()
     width = len(saved.findings.latents[layer])
     return layer_details(state, top, num_latents=width, split=saved.record["corpus"]["split"]), top, state
@@ -108,7 +108,7 @@ def test_the_interval_of_a_layers_average_is_welchs_of_the_documents_averages(fi
     assert (details.average_low, details.average_high) == pytest.approx((expected.low, expected.high), rel=1e-4)
 
 
-def test_neighbours_go_along_within_sides_and_not_merely_because_both_tell_the_sides_apart():
+def test_neighbours_correlate_within_sides_and_not_only_because_both_distinguish_the_sides():
     random = np.random.default_rng(0)
     side = np.arange(400) // 200
     shared, noise = random.normal(size=400), random.normal(size=(400, 3))
@@ -122,9 +122,9 @@ def test_neighbours_go_along_within_sides_and_not_merely_because_both_tell_the_s
 
 
 def planted(values: np.ndarray, side: np.ndarray) -> LayerDetails:
-    from stratalens.ranking.layer_details import _within_sides
+    from stratalens.ranking.layer_details import _standardise_within_sides
 
-    return LayerDetails([], 0.0, 0.0, np.arange(len(values), dtype=np.uint64), _within_sides(values, side))
+    return LayerDetails([], 0.0, 0.0, np.arange(len(values), dtype=np.uint64), _standardise_within_sides(values, side))
 
 
 def test_the_page_holds_every_reported_feature_as_the_tables_do(finished):
@@ -144,8 +144,8 @@ def test_examples_of_the_page_are_those_of_the_evidence(finished):
     for at, card in enumerate(data["cards"]):
         layer, number = data["features"]["layer"][at], data["features"]["feature_number"][at]
         one = next(one for one in evidence[layer]["features"] if one["feature_number"] == number)
-        for (kind, place, fired), stored in zip(card["examples"], one["examples"], strict=True):
-            side, half, tokens = data["passages"][place]
+        for (kind, passage, fired), stored in zip(card["examples"], one["examples"], strict=True):
+            side, half, tokens = data["passages"][passage]
             assert (kind, tokens) == (stored["kind"], stored["tokens"])
             assert (side, half) == (int(stored["side"] == "general"), int(stored["half"] == "confirmation"))
             values = np.zeros(len(tokens))
@@ -165,15 +165,15 @@ def test_without_examples_no_run_of_words_of_the_corpus_is_in_the_page(finished,
 
 
 class Addresses(HTMLParser):
-    """Collects what a browser would fetch."""
+    """Collects the addresses that a browser would fetch."""
 
     def __init__(self):
         super().__init__()
         self.found: list[str] = []
 
     def handle_starttag(self, tag, attrs):
-        given = dict(attrs)
-        self.found += [given[name] for name in ("src", "href", "srcset", "action", "data") if given.get(name)]
+        attributes = dict(attrs)
+        self.found += [attributes[name] for name in ("src", "href", "srcset", "action", "data") if attributes.get(name)]
 
 
 def test_the_page_points_to_nothing_outside_itself(finished):
@@ -183,7 +183,7 @@ def test_the_page_points_to_nothing_outside_itself(finished):
     assert [address for address in reader.found if not address.startswith(("#", "data:,"))] == []
 
 
-def test_report_writes_the_same_page_again_and_leaves_all_else_as_it_was(result):
+def test_report_writes_the_same_page_again_and_changes_nothing_else(result):
     before = contents(result)
     (result / PAGE).unlink()
     assert main(["report", str(result), "--quiet"]) == 0
@@ -194,12 +194,12 @@ def test_report_writes_the_same_page_again_and_leaves_all_else_as_it_was(result)
 
 def test_report_says_where_the_result_is_and_prints_its_tables(result, capsys):
     assert main(["report", str(result)]) == 0
-    said = capsys.readouterr().out
-    assert "Layers, best first" in said
-    assert str(result) in said
+    output = capsys.readouterr().out
+    assert "Layers, best first" in output
+    assert str(result) in output
 
 
-def test_report_refuses_a_place_without_a_result_and_other_words(tmp_path, result, capsys):
+def test_report_refuses_a_directory_without_a_result_and_other_options(tmp_path, result, capsys):
     assert "no finished result here" in refused(capsys, "report", str(tmp_path))
     assert "the result directory comes first" in refused(capsys, "report")
     assert "Unrecognized options" in refused(capsys, "report", str(result), "--top_n", "3")

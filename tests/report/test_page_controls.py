@@ -1,4 +1,4 @@
-"""The report of the real run, in a browser: what it shows is the result's, and each of its controls does its work."""
+"""The report of the real run, in a browser: it shows the result's numbers, and each of its controls works."""
 
 import json
 import re
@@ -23,7 +23,7 @@ COLUMNS = {
     "q": "q_value",
 }
 """Column of the page -> of the result."""
-BIGGEST_FILE = 8_000_000
+MAX_FILE_BYTES = 8_000_000
 
 
 @pytest.fixture(scope="module")
@@ -40,20 +40,20 @@ def opened(browser: Browser, embedded_run) -> ReportPage:
 
 @pytest.fixture
 def page(browser: Browser, opened) -> Iterator[ReportPage]:
-    """The report, opened once for all tests; nothing that a test does with it may trouble the console."""
+    """The report, opened once for all tests; no test may cause a message in the console."""
     opened.start_over()
     yield opened
     assert browser.console() == []
 
 
-def test_it_opens_from_disk_with_a_silent_console_and_asks_nothing_of_a_network(page, browser, embedded_run):
+def test_it_opens_from_disk_without_console_messages_or_network_requests(page, browser, embedded_run):
     page.open()
     assert browser.js("return document.body.dataset.charts") == "ready"
     assert browser.requests() == [(embedded_run / "report.html").resolve().as_uri()]
-    assert (embedded_run / "report.html").stat().st_size < BIGGEST_FILE
+    assert (embedded_run / "report.html").stat().st_size < MAX_FILE_BYTES
 
 
-def test_all_features_stand_in_the_order_of_the_result_with_its_numbers(page, features):
+def test_all_features_are_in_the_order_of_the_result_with_its_numbers(page, features):
     assert page.rows() == features.index.tolist()
     assert page.count() == Count(150, 150)
     assert page.cells("label") == features["label"].tolist()
@@ -67,21 +67,21 @@ def test_the_overview_names_the_best_layer_and_the_best_feature(page, browser, e
     rows = browser.texts("#layers-table tbody tr")
     assert [int(re.findall(r"\d+", row)[0]) for row in rows] == layers.tolist()
     assert len(browser.all("#checks-table tbody tr")) == len(layers)
-    said = browser.one("#headline").text
+    headline = browser.one("#headline").text
     for part in (f"layer {layers[0]}", features.index[0], features["label"].iloc[0]):
-        assert part in said
+        assert part in headline
     browser.click(browser.one("#settings summary"))
     assert "max_length" in browser.one("#settings").text
 
 
 def is_ordered(values: pd.Series, direction: str) -> bool:
-    """Whether values stand in a direction, with the missing ones last."""
+    """Whether values are sorted in a direction, with missing ones last."""
     present = values.dropna()
     if values.iloc[: len(present)].isna().any():
         return False
     if values.name == "label":
         present = present.str.casefold().str[0]
-    else:  # to the eight digits that the page and the files know
+    else:  # to the eight digits that the page and the files hold
         present = present.astype(float).map(lambda value: float(f"{value:.8g}"))
     return present.is_monotonic_increasing if direction == "ascending" else present.is_monotonic_decreasing
 
@@ -93,7 +93,7 @@ def test_a_column_orders_the_table_one_way_and_then_the_other(page, features):
         directions.append(page.sort(name))
         assert is_ordered(features.loc[page.rows(), column], directions[-1]), (name, directions)
         assert set(directions) == {"ascending", "descending"}, name
-        assert {other for other, told in page.directions().items() if told != "none"} == {name}
+        assert {other for other, direction in page.directions().items() if direction != "none"} == {name}
     assert sorted(page.rows()) == sorted(features.index)
 
 
@@ -124,7 +124,7 @@ def test_filters_show_exactly_the_features_that_pass(page, features):
 
 
 def example_texts(result: Path) -> dict[str, str]:
-    """Feature -> the passages shown for it, in small letters."""
+    """Feature -> its example passages, in lower case."""
     texts = {}
     for path in result.glob("layer_*/evidence.json"):
         content = json.loads(path.read_text())
@@ -135,12 +135,12 @@ def example_texts(result: Path) -> dict[str, str]:
 
 
 def word_of_few_examples(texts: dict[str, str], labels: pd.Series) -> str:
-    """The first word that examples of some features hold, but neither those of others nor any label."""
-    said = " ".join(labels).lower()
+    """The first word that is in examples of 2 to 20 features and in no label."""
+    in_labels = " ".join(labels).lower()
     for word in sorted(set(re.findall(r"[a-z]{7,}", " ".join(texts.values())))):
-        if word not in said and 2 <= sum(word in text for text in texts.values()) <= 20:
+        if word not in in_labels and 2 <= sum(word in text for text in texts.values()) <= 20:
             return word
-    raise AssertionError("every word of the examples is everywhere")
+    raise AssertionError("no word is in the examples of only a few features")
 
 
 def test_the_search_finds_words_of_labels_and_of_examples(page, embedded_run, features):
@@ -154,7 +154,7 @@ def test_the_search_finds_words_of_labels_and_of_examples(page, embedded_run, fe
     assert set(labelled) <= set(page.rows())
 
 
-def test_an_address_brings_filters_order_and_card_back(page, browser, features):
+def test_an_address_restores_filters_order_and_card(page, browser, features):
     assert page.fragment() == ""
     page.choose("layer", "22")
     page.choose("confirmed", "yes")
@@ -183,7 +183,7 @@ def test_an_address_that_makes_no_sense_shows_a_page_that_works(page, browser, f
         assert browser.console() == []
 
 
-def test_a_card_opens_by_click_and_tells_of_its_feature(page, browser, features):
+def test_a_click_opens_the_card_of_the_feature(page, browser, features):
     feature = features.index[3]
     page.open_card(feature)
     assert page.title() == title_of(features.loc[feature])
@@ -212,7 +212,7 @@ def test_examples_show_tokens_with_the_activations_of_the_evidence(page, browser
 
 
 def contains(passage: list, part: list) -> bool:
-    """Whether a passage holds these tokens with these activations, one after the other."""
+    """Whether a passage contains these tokens with these activations, in sequence."""
     width = len(part)
     return any(same(passage[at : at + width], part) for at in range(len(passage) - width + 1))
 
@@ -260,15 +260,15 @@ def test_the_back_button_closes_a_card(page, browser, features):
     browser.until(page.card_is_open, "the card does not come back")
 
 
-def test_a_token_under_the_pointer_tells_its_activation(page, browser, features):
+def test_a_token_under_the_pointer_shows_its_activation(page, browser, features):
     page.open_card(features.index[0])
     assert not browser.one("#tip").is_displayed()
     fires = next(one for one in browser.all("#card-examples .token") if float(one.get_attribute("data-activation")) > 0)
     browser.hover(fires)
     tip = browser.one("#tip")
     assert tip.is_displayed()
-    told = float(re.findall(r"[\d,.]+$", tip.text)[0].replace(",", ""))
-    assert told == pytest.approx(float(fires.get_attribute("data-activation")), rel=1e-3)
+    activation = float(re.findall(r"[\d,.]+$", tip.text)[0].replace(",", ""))
+    assert activation == pytest.approx(float(fires.get_attribute("data-activation")), rel=1e-3)
     browser.hover(browser.one("#card-title"))
     assert not tip.is_displayed()
 

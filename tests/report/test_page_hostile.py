@@ -1,4 +1,4 @@
-"""Whatever text, names and labels hold, the page shows it as text: nothing runs, breaks or is left out."""
+"""Whatever texts, names and labels contain, the page shows it as text: nothing runs, breaks or is missing."""
 
 import csv
 import json
@@ -21,7 +21,7 @@ from stratalens.cli.main import main
 pytestmark = pytest.mark.usefixtures("own_environment")
 
 RUN_ME = "window.pwned=1"
-NASTY = [
+HOSTILE_TEXTS = [
     f"<script>{RUN_ME};alert(1)</script>",
     f"</script><script>{RUN_ME}</script>",
     f"<img src=x onerror={RUN_ME}>",
@@ -38,17 +38,17 @@ NASTY = [
     "</style></title></textarea><svg onload=" + RUN_ME + ">",
 ]
 LONG_WORD = "Donaudampfschiff" * 6400
-"""100 kB without a place to break."""
+"""100 kB without a space."""
 FOREIGN = "img, script, b, iframe, object, embed, style, link, meta, form"
-"""Elements that no text may become."""
+"""Elements that no text may turn into."""
 
 
 def corpus(folder: Path, side: str) -> str:
-    """Documents that each hold something nasty among ordinary words, in a file whose place is nasty as well."""
+    """Documents that each contain hostile text among ordinary words, in a file whose path is hostile as well."""
     words = {"domain": "loan bank rate bond price", "general": "river stone bird cloud song"}[side]
     rows = [
-        {"id": f"{side}{i}{nasty}", "text": f"No. {i}: {words} {nasty} {words}"}
-        for i, nasty in enumerate([*NASTY, *NASTY, *([LONG_WORD] if side == "domain" else [])])
+        {"id": f"{side}{i}{text}", "text": f"No. {i}: {words} {text} {words}"}
+        for i, text in enumerate([*HOSTILE_TEXTS, *HOSTILE_TEXTS, *([LONG_WORD] if side == "domain" else [])])
     ]
     path = folder / "x<" / f"script><img src=x onerror={RUN_ME}>\"'`{{{{ 7*7 }}}}\n\u202e {side}.jsonl"
     path.parent.mkdir(exist_ok=True)
@@ -58,7 +58,7 @@ def corpus(folder: Path, side: str) -> str:
 
 @pytest.fixture(scope="module")
 def hostile(tiny_model, tiny_saes, tmp_path_factory) -> Path:
-    """The result of a run on nasty text from nasty places, with nasty labels."""
+    """The result of a run on hostile text at hostile paths, with hostile labels."""
     folder = tmp_path_factory.mktemp("hostile")
     model = shutil.copytree(tiny_model, folder / f"<img src=x onerror={RUN_ME}> model")
     output = folder / f"<b>{{{{ 7*7 }}}} '\"<img src=x onerror={RUN_ME}>"
@@ -70,8 +70,10 @@ def hostile(tiny_model, tiny_saes, tmp_path_factory) -> Path:
     with one_thread():
         assert main(command) == 0
     table = pd.read_parquet(output / "features.parquet")
-    labels = [f"{NASTY[at % len(NASTY)]} {at}" for at in range(len(table) - 1)]
-    table.assign(label=[LONG_WORD, *labels], label_note=NASTY[0]).to_parquet(output / "features.parquet", index=False)
+    labels = [f"{HOSTILE_TEXTS[at % len(HOSTILE_TEXTS)]} {at}" for at in range(len(table) - 1)]
+    table.assign(label=[LONG_WORD, *labels], label_note=HOSTILE_TEXTS[0]).to_parquet(
+        output / "features.parquet", index=False
+    )
     assert main(["report", str(output), "--quiet"]) == 0
     return output
 
@@ -86,7 +88,7 @@ def opened(browser: Browser, hostile) -> ReportPage:
 
 @pytest.fixture
 def page(browser: Browser, opened) -> Iterator[ReportPage]:
-    """The hostile report, opened once for all tests; whatever a test does with it, nothing of the text has run."""
+    """The hostile report, opened once for all tests; no test may make any of its text run as code."""
     opened.start_over()
     yield opened
     assert browser.js("return window.pwned") is None
@@ -101,7 +103,7 @@ def stored_examples(result: Path, layer: int, feature: int) -> list[str]:
 
 
 def shown_examples(browser: Browser) -> list[str]:
-    """Texts of the examples of the open card, every passage as a whole, marks of line ends taken out."""
+    """Texts of the examples of the open card, whole passages without the marks of line ends."""
     browser.js("document.querySelectorAll('#card-examples button').forEach(one => one.click())")
     return browser.js(
         """return [...document.querySelectorAll("#card-examples .example")].map(one => [...one.querySelectorAll(
@@ -109,7 +111,7 @@ def shown_examples(browser: Browser) -> list[str]:
     )
 
 
-def test_examples_show_nasty_text_letter_by_letter(page, browser, hostile):
+def test_examples_show_hostile_text_unchanged(page, browser, hostile):
     seen = ""
     for feature in reported(hostile).index[:12]:
         page.open_card(feature)
@@ -118,11 +120,11 @@ def test_examples_show_nasty_text_letter_by_letter(page, browser, hostile):
         assert browser.all(f"#card-examples :is({FOREIGN})") == []
         seen += "\n".join(texts)
         browser.press(Keys.ESCAPE)
-    assert [nasty for nasty in NASTY if nasty not in seen] == []
+    assert [text for text in HOSTILE_TEXTS if text not in seen] == []
     assert LONG_WORD[:500] in seen
 
 
-def test_nasty_labels_stand_in_table_card_and_headline_as_text(page, browser, hostile):
+def test_hostile_labels_are_text_in_table_card_and_headline(page, browser, hostile):
     features = reported(hostile)
     assert page.rows() == features.index.tolist()
     for cell, label in zip(page.cells("label"), features["label"], strict=True):
@@ -139,10 +141,10 @@ def test_nasty_labels_stand_in_table_card_and_headline_as_text(page, browser, ho
 
 def test_names_of_files_and_models_are_text_and_not_templates(page, browser, hostile):
     browser.js("document.querySelectorAll('details').forEach(one => { one.open = true; })")
-    said = browser.js("return document.querySelector('#settings').textContent")
+    text = browser.js("return document.querySelector('#settings').textContent")
     record = json.loads((hostile / "run.json").read_text())
     for name in (record["settings"]["base_model"], "{{ 7*7 }}", f"onerror={RUN_ME}"):
-        assert name in said
+        assert name in text
     assert browser.all(f"#overview :is({FOREIGN})") == []
     assert "<img" in browser.js("return document.title") or "<img" in browser.one("h1").text
 
@@ -160,7 +162,7 @@ def test_nothing_is_wider_than_the_window(page, browser, hostile, screen):
         assert browser.js(beyond) <= 0, feature
 
 
-def test_pointing_at_nasty_tokens_and_points_runs_nothing(page, browser, hostile):
+def test_pointing_at_hostile_tokens_and_points_runs_nothing(page, browser, hostile):
     browser.hover(browser.all("#chart-forest .trace:last-child .point")[0])
     browser.until(lambda: browser.texts("#chart-forest .hovertext"), "the point names nothing")
     assert browser.all(f".hoverlayer :is({FOREIGN})") == []
@@ -173,27 +175,27 @@ def test_pointing_at_nasty_tokens_and_points_runs_nothing(page, browser, hostile
         assert browser.all(f"#tip :is({FOREIGN})") == []
 
 
-def test_a_search_for_nasty_text_finds_it_and_stands_in_the_address(page, browser):
+def test_a_search_for_hostile_text_finds_it_and_is_kept_in_the_address(page, browser):
     search = """const field = document.querySelector("#search");
     field.value = arguments[0]; field.dispatchEvent(new Event("input", {bubbles: true}))"""
-    for query in (NASTY[0], NASTY[1], "👩‍👩‍👧‍👦", "שלום", "{{ 7*7 }}", "\\", ".*"):
+    for query in (HOSTILE_TEXTS[0], HOSTILE_TEXTS[1], "👩‍👩‍👧‍👦", "שלום", "{{ 7*7 }}", "\\", ".*"):
         browser.js(search, query)
         rows, fragment = page.rows(), page.fragment()
-        assert bool(rows) == (query in "".join(NASTY)), query
+        assert bool(rows) == (query in "".join(HOSTILE_TEXTS)), query
         page.start_over()
         page.go(fragment)
         assert page.rows() == rows, query
         assert browser.one("#search").get_property("value") == query
 
 
-def test_what_a_spreadsheet_would_run_is_defused_in_the_downloaded_table(page, browser, hostile):
+def test_formulas_are_escaped_in_the_downloaded_table(page, browser, hostile):
     browser.forget_downloads()
     browser.click(browser.one("#download-csv"))
     with browser.downloaded("features.csv").open(newline="", encoding="utf-8") as stream:
-        found = [row["label"] for row in csv.DictReader(stream)]
+        downloaded = [row["label"] for row in csv.DictReader(stream)]
     labels = reported(hostile)["label"]
     assert any(label.startswith("=") for label in labels)
-    assert found == [f"'{label}" if label[0] in "=+-@" else label for label in labels]
+    assert downloaded == [f"'{label}" if label[0] in "=+-@" else label for label in labels]
 
 
 def test_without_examples_the_page_holds_no_sentence_and_says_so(browser, finished_without_examples, sources):
@@ -202,6 +204,6 @@ def test_without_examples_the_page_holds_no_sentence_and_says_so(browser, finish
     opened.open_card(opened.drawn_rows()[0])
     assert browser.all("#card-examples .example") == []
     assert "without examples" in browser.one("#card").text
-    said = browser.js("return document.documentElement.textContent") + opened.path.read_text()
-    assert [run for run in sentences(sources) if run in said] == []
+    text = browser.js("return document.documentElement.textContent") + opened.path.read_text()
+    assert [run for run in sentences(sources) if run in text] == []
     assert browser.console() == []

@@ -1,4 +1,4 @@
-"""A model, an SAE or an output place that cannot be used is refused in one line that says why; nothing is written."""
+"""A model, SAE or output directory that cannot be used is refused in one line that says why; nothing is written."""
 
 import json
 import shutil
@@ -116,11 +116,11 @@ DAMAGED: dict[str, tuple[Damage, str]] = {
 
 
 @pytest.mark.parametrize("case", DAMAGED)
-def test_a_damaged_sae_is_refused_with_its_file_and_its_fault(refused, documented, tmp_path, case):
-    damage, telling = DAMAGED[case]
+def test_a_damaged_sae_is_refused_with_its_file_and_the_reason(refused, documented, tmp_path, case):
+    damage, expected = DAMAGED[case]
     damage(write_sae(tmp_path / "saes" / "layers.2"))
     line = refused(sae_model=str(tmp_path / "saes"))
-    assert telling in line
+    assert expected in line
     documented("SAE checkpoints", case, line)
 
 
@@ -135,7 +135,7 @@ def test_saes_outside_numbered_layers_are_refused_with_their_names(refused, docu
     write_sae(tmp_path / "saes" / "embed_tokens")
     line = refused(sae_model=str(tmp_path / "saes"))
     documented("SAE checkpoints", "SAEs outside numbered layers", line)
-    assert "none of its hookpoints lies in a numbered layer (found: embed_tokens)" in line
+    assert "none of its hookpoints is in a numbered layer (found: embed_tokens)" in line
 
 
 def test_saes_of_modules_that_the_model_lacks_are_refused_by_the_name_of_the_module(refused, documented, tmp_path):
@@ -150,7 +150,10 @@ def test_several_saes_of_one_layer_are_refused_with_the_choice(refused, document
         write_sae(tmp_path / "saes" / f"layers.2.{part}")
     line = refused(sae_model=str(tmp_path / "saes"))
     documented("SAE checkpoints", "several SAEs of one layer", line)
-    assert "layer 2 has several SAEs (layers.2.mlp, layers.2.self_attn); point --sae_model at a folder with one" in line
+    assert (
+        "layer 2 has several SAEs (layers.2.mlp, layers.2.self_attn); give --sae_model a folder with only one of them"
+        in line
+    )
 
 
 def test_a_file_in_place_of_a_directory_of_model_or_saes_is_refused(refused, documented, tmp_path):
@@ -185,17 +188,17 @@ MODELS: dict[str, tuple[Damage, str]] = {
 
 
 @pytest.mark.parametrize("case", MODELS)
-def test_an_incomplete_model_directory_is_refused_with_its_fault(refused, documented, tmp_path, tiny_model, case):
-    damage, telling = MODELS[case]
+def test_an_incomplete_model_directory_is_refused_with_the_reason(refused, documented, tmp_path, tiny_model, case):
+    damage, expected = MODELS[case]
     model = Path(shutil.copytree(tiny_model, tmp_path / "model"))
     damage(model)
     line = refused(base_model=str(model))
     documented("Base models", f"a model {case}", line)
     assert f"stratalens: {model}: " in line
-    assert telling in line
+    assert expected in line
 
 
-def test_an_output_place_below_a_file_is_refused_before_anything_is_read(refused, documented, tmp_path):
+def test_an_output_directory_below_a_file_is_refused_before_anything_is_read(refused, documented, tmp_path):
     (tmp_path / "file").write_text("mine")
     line = refused(output_dir=str(tmp_path / "file" / "out"), domain_data="/no/such.txt")
     assert "cannot be written: Not a directory; choose another --output_dir" in line
@@ -211,11 +214,11 @@ def test_a_file_in_the_place_of_the_output_directory_is_refused_and_kept(refused
     assert (tmp_path / "out").read_text() == "mine"
 
 
-def test_an_output_place_that_the_system_forbids_is_refused(refused):
+def test_an_output_directory_that_the_system_forbids_is_refused(refused):
     assert "/proc/xyz: cannot be written: " in refused(output_dir="/proc/xyz")
 
 
-def test_directories_made_on_the_way_to_the_output_are_taken_back_after_a_refusal(refused, tmp_path):
+def test_directories_made_on_the_way_to_the_output_are_removed_after_a_refusal(refused, tmp_path):
     refused(output_dir=str(tmp_path / "new" / "deeper" / "out"), domain_data="/no/such.txt")
     assert not (tmp_path / "new").exists()
 

@@ -1,4 +1,4 @@
-"""The self-check on the real model: each shipped SAE belongs to its own block and nowhere else."""
+"""The fit check on the real model: each shipped SAE belongs to its own block and nowhere else."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -61,7 +61,7 @@ def shipped(layer: int) -> Sae:
 
 @pytest.fixture(scope="module")
 def checks(whole_model, batches, tmp_path_factory) -> Mapping[int, FitCheck]:
-    """One reading of the texts for all: `layer` in its place, `layer + 30` one block above, `layer + 60` one below."""
+    """One pass over the texts: `layer` at its own block, `layer + 30` one block above, `layer + 60` one below."""
     saes = {}
     for layer in LAYERS:
         saes[layer] = shipped(layer)
@@ -132,20 +132,20 @@ def test_median_norm_is_that_of_the_countable_positions_of_the_block(checks, out
 @pytest.mark.parametrize(
     ("own", "other", "refused"),
     [
-        pytest.param((0.3, 0.03), (0.2, 0.005), True, id="fits_clearly_better_next_door"),
-        pytest.param((0.3, 0.006), (0.29, 0.005), False, id="fits_a_little_better_next_door"),
+        pytest.param((0.3, 0.03), (0.2, 0.005), True, id="fits_clearly_better_at_a_neighbour"),
+        pytest.param((0.3, 0.006), (0.29, 0.005), False, id="fits_a_little_better_at_a_neighbour"),
         pytest.param((0.3, 0.0008), (0.2, 0.0001), False, id="hardly_any_error_in_the_mean"),
-        pytest.param((0.3, 0.03), (0.4, 0.005), False, id="explains_less_next_door"),
+        pytest.param((0.3, 0.03), (0.4, 0.005), False, id="explains_less_at_a_neighbour"),
         pytest.param((1.2, 0.0001), (1.3, 0.0001), True, id="explains_nothing"),
         pytest.param((float("nan"), 0.0001), (1.3, 0.0001), True, id="not_a_number"),
     ],
 )
-def test_only_a_clearly_better_fit_next_door_or_none_at_all_is_a_problem(own, other, refused):
+def test_only_a_clearly_better_fit_at_a_neighbour_or_none_at_all_is_a_problem(own, other, refused):
     fits = [HookpointFit(f"layers.{n}", fvu, share, 32.0) for n, (fvu, share) in ((4, own), (5, other))]
     assert bool(_problem(fits[0], fits[1:])) == refused
 
 
-def test_neighbours_are_the_same_place_in_the_blocks_around():
+def test_neighbours_are_the_same_module_in_the_adjacent_blocks():
     assert neighbouring_hookpoints("layers.4") == ("layers.3", "layers.5")
     assert neighbouring_hookpoints("layers.0.mlp") == ("layers.1.mlp",)
 

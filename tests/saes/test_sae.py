@@ -198,7 +198,7 @@ def test_encoding_in_pieces_equals_encoding_whole(tmp_path, monkeypatch, activat
     random_coder(tmp_path, activation=activation)
     sae, x = load_sae(tmp_path, "layers.0"), inputs()
     whole = sae.encode(x)
-    monkeypatch.setattr(sae_module, "DENSE_ELEMENTS", elements)
+    monkeypatch.setattr(sae_module, "MAX_DENSE_ELEMENTS", elements)
     pieces = sae.encode(x)
     assert pieces.values.shape == whole.values.shape == (50, 8)
     torch.testing.assert_close(dense(pieces, 64), dense(whole, 64), rtol=1e-5, atol=1e-5)

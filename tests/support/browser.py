@@ -1,6 +1,6 @@
-"""A headless Chromium for tests of the report: started once a session, cut off from every network, telling all it did.
+"""A headless Chromium for tests of the report: started once, without any network, with a log of all its requests.
 
-Where there is no browser a test is skipped and says what to install; where the variable CI is `true` it fails instead.
+Without a browser the tests are skipped with a note on what to install; if the variable CI is `true` they fail.
 """
 
 import json
@@ -25,13 +25,13 @@ FLAGS = (
     *("--disable-background-networking", "--disable-component-update", "--disable-extensions", "--disable-sync"),
     *("--lang=en-US", "--host-resolver-rules=MAP * ~NOTFOUND"),
 )
-PATIENCE_SECONDS = 20
-NO_WORSE = ("moderate", "minor")
-"""Impacts of accessibility rules that are let pass."""
+MAX_WAIT_SECONDS = 20
+ACCEPTED_IMPACTS = ("moderate", "minor")
+"""Broken accessibility rules of these impacts are ignored."""
 
 
 class Screen(NamedTuple):
-    """CSS pixels of a window."""
+    """The size of a window in CSS pixels."""
 
     width: int
     height: int
@@ -49,7 +49,7 @@ class Browser:
         self.downloads = downloads
 
     def open(self, path: Path, fragment: str = "", screen: Screen = DESK) -> None:
-        """Open a page as somebody does who never saw it: nothing stored or downloaded, the system's theme light."""
+        """Open a page as if for the first time: nothing stored or downloaded, the system's theme light."""
         self.driver.get("about:blank")
         self._command("Storage.clearDataForOrigin", origin="file://", storageTypes="all")
         self.system_theme("light")
@@ -69,29 +69,29 @@ class Browser:
         )
 
     def system_theme(self, theme: str) -> None:
-        """Have the whole system `light` or `dark`; it wants no motion either way, so that no click misses its aim."""
-        wanted = {"prefers-color-scheme": theme, "prefers-reduced-motion": "reduce"}
-        features = [{"name": name, "value": value} for name, value in wanted.items()]
+        """Set the system's theme to `light` or `dark`, without animations, so that clicks hit their targets."""
+        preferences = {"prefers-color-scheme": theme, "prefers-reduced-motion": "reduce"}
+        features = [{"name": name, "value": value} for name, value in preferences.items()]
         self._command("Emulation.setEmulatedMedia", features=features)
 
     def on_paper(self, script: str) -> Any:
-        """Print, to a PDF that is thrown away; what a script returns of the page as it is laid out on paper."""
+        """Print to a PDF that is thrown away; returns the result of a script that runs in the layout for paper."""
         self.js(
             f"""window.paper = matchMedia("print");
-            paper.addEventListener("change", () => {{ paper.says = (() => {{ {script} }})(); }}, {{once: true}})"""
+            paper.addEventListener("change", () => {{ paper.result = (() => {{ {script} }})(); }}, {{once: true}})"""
         )
         self._command("Page.printToPDF")
-        return self.js("return window.paper.says")
+        return self.js("return window.paper.result")
 
     def _command(self, name: str, **parameters: object) -> Any:
         return self.driver.execute_cdp_cmd(name, parameters)
 
     def console(self) -> list[str]:
-        """Warnings and errors since the page was opened, or since they were last asked for."""
+        """Console warnings and errors since the page was opened, or since the last call."""
         return [entry["message"] for entry in self.driver.get_log("browser") if entry["level"] in ("WARNING", "SEVERE")]
 
     def requests(self) -> list[str]:
-        """Addresses outside of the page that it asked for, its own file among them."""
+        """Addresses that the page requested, including that of its own file."""
         messages = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
         sent = [one["params"]["request"]["url"] for one in messages if one["method"] == "Network.requestWillBeSent"]
         return [url for url in sent if not url.startswith(("data:", "blob:", "about:"))]
@@ -100,7 +100,7 @@ class Browser:
         return self.driver.execute_script(script, *arguments)
 
     def js_later(self, script: str, *arguments: object) -> Any:
-        """What a script hands to its last argument, a function."""
+        """The value that a script passes to its last argument, a callback."""
         return self.driver.execute_async_script(script, *arguments)
 
     def one(self, selector: str) -> WebElement:
@@ -110,7 +110,7 @@ class Browser:
         return self.driver.find_elements(By.CSS_SELECTOR, selector)
 
     def texts(self, selector: str) -> list[str]:
-        """Text of every such element, as the document holds it."""
+        """Text content of every element that matches."""
         return self.js("return [...document.querySelectorAll(arguments[0])].map(one => one.textContent)", selector)
 
     def press(self, *keys: str) -> None:
@@ -118,7 +118,7 @@ class Browser:
             ActionChains(self.driver, duration=0).send_keys(key).perform()
 
     def frames(self) -> None:
-        """Let the page be drawn, and hear of what was scrolled."""
+        """Wait until the page is drawn and its scroll events have been handled."""
         self.js_later("requestAnimationFrame(() => requestAnimationFrame(arguments[0]))")
 
     def hover(self, element: WebElement) -> None:
@@ -127,55 +127,55 @@ class Browser:
         ActionChains(self.driver, duration=0).move_to_element(element).perform()
 
     def click(self, element: WebElement) -> None:
-        """Click where the element is drawn, whatever lies there."""
+        """Click at the position of the element, even if something covers it."""
         self.hover(element)
         ActionChains(self.driver, duration=0).click().perform()
 
-    def until(self, true: Callable[[], object], what: str) -> None:
-        """Wait until something holds; `what` says what did not."""
-        WebDriverWait(self.driver, PATIENCE_SECONDS, poll_frequency=0.05).until(lambda _: true(), what)
+    def until(self, condition: Callable[[], object], message: str) -> None:
+        """Wait until a condition is true; the message says what failed."""
+        WebDriverWait(self.driver, MAX_WAIT_SECONDS, poll_frequency=0.05).until(lambda _: condition(), message)
 
     def forget_downloads(self) -> None:
         for path in self.downloads.iterdir():
             path.unlink()
 
     def downloaded(self, name: str) -> Path:
-        """A file that the page hands out, once it is whole."""
+        """The path of a file that the page offered for download, once it is complete."""
         path = self.downloads / name
-        end = time.monotonic() + PATIENCE_SECONDS
+        end = time.monotonic() + MAX_WAIT_SECONDS
         while not path.exists() and time.monotonic() < end:
             time.sleep(0.05)
         assert path.exists(), f"{name} was not downloaded, but {[one.name for one in self.downloads.iterdir()]}"
         return path
 
     def violations(self, *rules: str) -> list[str]:
-        """Accessibility rules of serious or critical impact that the page breaks, with the first places.
+        """Accessibility rules of serious or critical impact that the page breaks, each with the first elements.
 
         Args:
-            rules: those to check; all when none is named.
+            rules: ids of the rules to check; all rules if none is given.
         """
         if not self.js("return Boolean(window.axe)"):
             self.js(axe_source())
         options = {"resultTypes": ["violations"]} | ({"runOnly": list(rules)} if rules else {})
         run = """axe.run(document, arguments[0]).then(
             found => arguments[1](found.violations), error => arguments[1]([{id: String(error), nodes: []}]))"""
-        return [_told(one) for one in self.js_later(run, options) if one.get("impact") not in NO_WORSE]
+        return [_describe(one) for one in self.js_later(run, options) if one.get("impact") not in ACCEPTED_IMPACTS]
 
 
-def _told(violation: dict[str, Any]) -> str:
-    places = [f"{node['target']} {node['failureSummary']}" for node in violation["nodes"][:5]]
-    return f"{violation['id']}, {len(violation['nodes'])} places: {places}"
+def _describe(violation: dict[str, Any]) -> str:
+    elements = [f"{node['target']} {node['failureSummary']}" for node in violation["nodes"][:5]]
+    return f"{violation['id']}, {len(violation['nodes'])} elements: {elements}"
 
 
-def missing(what: str) -> NoReturn:
-    """Skip the test, or fail it on a machine that must have what is missing."""
+def missing(message: str) -> NoReturn:
+    """Skip the test, or fail it in CI, where the browser must be installed."""
     refuse = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
-    refuse(f"{what}; .ci/browser installs it on Debian")
+    refuse(f"{message}; .ci/browser installs it on Debian")
 
 
 def axe_source() -> str:
     if not AXE.exists():
-        missing("no rules of accessibility: npm install --no-save --prefix .venv axe-core")
+        missing("no accessibility rules: npm install --no-save --prefix .venv axe-core")
     return AXE.read_text(encoding="utf-8")
 
 
@@ -192,7 +192,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     driver = webdriver.Chrome(options, Service(control))
-    driver.set_script_timeout(PATIENCE_SECONDS)
+    driver.set_script_timeout(MAX_WAIT_SECONDS)
     try:
         yield Browser(driver, downloads)
     finally:

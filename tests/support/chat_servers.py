@@ -22,9 +22,9 @@ START_SECONDS = 120
 
 @contextmanager
 def served(model: Path, log: Path) -> Iterator[str]:
-    """Run `transformers serve` with a model on a free port of the loopback interface; hands out its base URL.
+    """Run `transformers serve` with a model on a free port of the loopback interface; yields its base URL.
 
-    The server names the model by its path, and takes no other name.
+    The server knows the model by its path and accepts no other name.
     """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -71,7 +71,7 @@ def transformers_serve(tmp_path_factory) -> Iterator[str]:
 
 
 class Request:
-    """One request under way, as a step sees it."""
+    """A request that a step has to answer."""
 
     def __init__(
         self,
@@ -83,7 +83,7 @@ class Request:
         self.handler, self.body, self.stopped, self.on_answer = handler, body, stopped, on_answer
 
     def answer(self, status: int, body: object, promised: int | None = None, **headers: str) -> None:
-        """Send a body; `promised` is a length that is not kept."""
+        """Send a body; `promised` is a false Content-Length."""
         raw = body if isinstance(body, bytes) else json.dumps(body).encode()
         self.handler.send_response(status)
         lengths = {"Content-Type": "application/json", "Content-Length": str(promised or len(raw))}
@@ -95,6 +95,7 @@ class Request:
 
 
 Step = Callable[[Request], None]
+"""Answers one request, or fails to."""
 
 
 def completion(text: str | None, finish_reason: str = "stop") -> dict:
@@ -135,7 +136,7 @@ def trickle(request: Request) -> None:
 
 
 def refuses(*fields: str, text: str = "well") -> Step:
-    """Refuse these fields by name, one at a time, a structured format by `response_format.type`; else answer."""
+    """Refuse requests with one of these fields, or of this `response_format.type`, by name; answer all others."""
 
     def step(request: Request) -> None:
         structured = request.body.get("response_format", {}).get("type")
@@ -151,9 +152,9 @@ unlisted = error(404, "no such path")
 
 
 class MisbehavingServer:
-    """A stub that follows a script, because a real server cannot be made to misbehave on demand.
+    """A stub that answers by a script, because a real server cannot be made to misbehave on demand.
 
-    Each chat request takes the next step; the last one repeats. A request for the models gets their list, or a step.
+    Each chat request takes the next step; the last step repeats. A request for the models gets their list, or a step.
     """
 
     def __init__(self, *steps: Step, models: Sequence[str] | Step = ("stub",)):
@@ -190,7 +191,7 @@ class MisbehavingServer:
             return self._steps.pop(0) if len(self._steps) > 1 else self._steps[0]
 
     def _answered(self) -> None:
-        """Counted before the answer is out: whoever has it may ask again at once."""
+        """Count the request as finished before its answer is sent, as the client may ask again at once."""
         with self._lock:
             self._in_flight -= 1
 

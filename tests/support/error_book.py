@@ -1,7 +1,7 @@
-"""docs/errors.md: the lines that the tests of refusals provoke, checked row by row, written by `make errors`.
+"""docs/errors.md: the error messages that tests provoke, checked row by row, written by `make errors`.
 
-A test hands each line to the fixture `documented`. Run as a program after both tiers, this file notices rows that no
-test provokes.
+A test passes each message to the fixture `documented`. Run as a program after both tiers of tests, this file reports
+rows that no test provokes.
 """
 
 import json
@@ -17,31 +17,31 @@ from shared import call_directory
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "errors.md"
 ROWS = ROOT / ".pytest_cache" / "d" / "error_rows"
-"""What the processes of a call leave for `main`."""
+"""Rows that the processes of a call of pytest store for `main`."""
 INTRODUCTION = """# What stratalens says when something is wrong
 
-A mistake ends a command with one line on standard error, `stratalens: ` and then what is wrong, and with exit code 2.
-The files of an earlier result stay as they were. The other exit codes: 0, the command did its work (or the reader of
-its output, such as `head`, had enough); 130, it was interrupted with Ctrl-C; 1, with a traceback: a bug, please report
-it.
+After a mistake, a command prints one line on standard error, `stratalens: ` and what is wrong, and exits with code 2.
+The files of an earlier result stay as they were. The other exit codes: 0, the command succeeded (or the program that
+reads its output, such as `head`, closed it); 130, it was interrupted with Ctrl-C; 1, with a traceback: a bug, please
+report it.
 
 The tests provoke every line below and check this page; `make errors` writes it. `DIR` stands for
-any directory, `MODEL` and `SAES` for those of a model and its SAEs, `…` for words of another library.
+any directory, `MODEL` and `SAES` for those of a model and its SAEs, `…` for the message of another library.
 """
 KINDS = {
-    "Commands and options": "What stands on the command line, or is given to `stratalens.analyze`.",
-    "Configuration files": "The YAML file, or the `run.json` of an earlier run, behind `--config`.",
-    "Texts": "Files behind `--domain_data` and `--general_data`.",
-    "Texts elsewhere": "Addresses and streamed datasets behind `--domain_data` and `--general_data`.",
-    "SAE checkpoints": "The folder behind `--sae_model`: `cfg.json` and `sae.safetensors` of every layer.",
-    "Base models": "The directory behind `--base_model`.",
+    "Commands and options": "Options on the command line, or arguments of `stratalens.analyze`.",
+    "Configuration files": "The YAML file, or the `run.json` of an earlier run, given with `--config`.",
+    "Texts": "Files given with `--domain_data` and `--general_data`.",
+    "Texts elsewhere": "Addresses and streamed datasets given with `--domain_data` and `--general_data`.",
+    "SAE checkpoints": "The folder given with `--sae_model`: `cfg.json` and `sae.safetensors` of every layer.",
+    "Base models": "The directory given with `--base_model`.",
     "The Hub": "Models and SAEs named by a Hub id.",
-    "Feature lists, lexicons and prompts": "Files behind `--features`, `--lexicon` and `--prompts`.",
-    "Labelling models": "What is behind `--labeling_model` and `--labeling_endpoint`.",
+    "Feature lists, lexicons and prompts": "Files given with `--features`, `--lexicon` and `--prompts`.",
+    "Labelling models": "Models and servers given with `--labeling_model` and `--labeling_endpoint`.",
     "Memory and workers": "What the machine, its GPU or the cluster cannot hold or do.",
     "Finished results": "The directory that `stratalens rank`, `label`, `report` and `show` read.",
     "Output, disk and cache": "Where results go, and what is kept between runs.",
-    "Interruptions": "A command that is ended from outside.",
+    "Interruptions": "Commands that are stopped from outside.",
 }
 HEADER = "| what is wrong | what stratalens says |\n|---|---|\n"
 LIBRARY_WORDS = (
@@ -59,7 +59,7 @@ LIBRARY_WORDS = (
     "no Ray cluster was found",
     "cannot be parsed",
 )
-"""Lines in which a library's own words stand in brackets."""
+"""Patterns of messages that quote another library in brackets."""
 Rows = dict[tuple[str, str], str]
 
 
@@ -68,14 +68,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 class ErrorBook:
-    """The rows that the tests of this process provoke, against those of the page."""
+    """The rows that the tests of this process provoke, and those of the page."""
 
     def __init__(self, page: Rows, writing: bool):
         self.page = page
         self.writing = writing
         self.provoked: Rows = {}
         self.impossible: set[tuple[str, str]] = set()
-        """What this machine cannot provoke; the test that says so is skipped with its reason."""
+        """Kinds and cases that this machine cannot provoke; their tests are skipped with the reason."""
 
     def add(self, kind: str, case: str, message: str) -> None:
         row = f"| {case} | {code(message)} |"
@@ -94,7 +94,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Leave the rows of this process for `main`, which looks at those of all calls and workers together."""
+    """Store the rows of this process for `main`, which combines those of all calls and workers."""
     book = session.config.stash[BOOK]
     if book.provoked or book.impossible:
         ROWS.mkdir(parents=True, exist_ok=True)
@@ -103,16 +103,16 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         (ROWS / f"{uuid.uuid4().hex}.json").write_text(json.dumps(rows), encoding="utf-8")
 
 
-def main(words: list[str]) -> int:
+def main(arguments: list[str]) -> int:
     """After both tiers of tests: check that each row of the page was provoked; with `--write`, write the page."""
-    page, found = read_page(), {}
+    page, provoked = read_page(), {}
     for path in ROWS.glob("*.json") if ROWS.is_dir() else ():
         for kind, case, row in json.loads(path.read_text(encoding="utf-8")):
-            found[kind, case] = row or found.get((kind, case)) or page.get((kind, case))
-    if words == ["--write"]:
-        PAGE.write_text(page_of({key: row for key, row in found.items() if row}), encoding="utf-8")
+            provoked[kind, case] = row or provoked.get((kind, case)) or page.get((kind, case))
+    if arguments == ["--write"]:
+        PAGE.write_text(page_text({key: row for key, row in provoked.items() if row}), encoding="utf-8")
         return 0
-    missing = [case for kind, case in page if (kind, case) not in found]
+    missing = [case for kind, case in page if (kind, case) not in provoked]
     if missing:
         print(f"docs/errors.md: no test provokes {missing}; run make errors", file=sys.stderr)
     return bool(missing)
@@ -128,18 +128,18 @@ def error_book(request: pytest.FixtureRequest) -> ErrorBook:
 
 @pytest.fixture
 def documented(error_book: ErrorBook, tmp_path_factory: pytest.TempPathFactory) -> Documented:
-    """Takes kind, case and line of a refusal, and checks that docs/errors.md has that row."""
+    """A function of kind, case and error line that checks that docs/errors.md has that row."""
 
     def take(kind: str, case: str, line: str) -> None:
-        error_book.add(kind, case, lasting(line, call_directory(tmp_path_factory)))
+        error_book.add(kind, case, stable_message(line, call_directory(tmp_path_factory)))
 
     return take
 
 
-def lasting(line: str, temporary: Path) -> str:
-    """The line without what changes from run to run and from version to version."""
+def stable_message(line: str, temporary: Path) -> str:
+    """The error line without the parts that change from run to run or from version to version."""
     base = re.escape(str(temporary))
-    places = {
+    replacements = {
         rf"{base}/tiny_model": "MODEL",
         rf"{base}/tiny saes": "SAES",
         rf"{base}/(popen-\w+/)?[^/\s:;)`]+": "DIR",
@@ -147,13 +147,13 @@ def lasting(line: str, temporary: Path) -> str:
         rf"({'|'.join(LIBRARY_WORDS)}) \(.*\)": r"\1 (…)",
     }
     text = line.strip().removeprefix("stratalens: ")
-    for pattern, short in places.items():
+    for pattern, short in replacements.items():
         text = re.sub(pattern, short, text)
     return text
 
 
 def code(text: str) -> str:
-    """Text as code in a cell of a table."""
+    """Markdown of a text as code in a cell of a table."""
     text = text.replace("|", "\\|")
     return f"`` {text} ``" if "`" in text else f"`{text}`"
 
@@ -169,7 +169,7 @@ def read_page() -> Rows:
     return rows
 
 
-def page_of(rows: Mapping[tuple[str, str], str]) -> str:
+def page_text(rows: Mapping[tuple[str, str], str]) -> str:
     sections = [INTRODUCTION, *(_section(kind, _of_kind(rows, kind)) for kind in KINDS)]
     return "\n".join(section for section in sections if section)
 

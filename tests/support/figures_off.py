@@ -1,4 +1,4 @@
-"""Static figures take longer than a tiny run: tests that do not look at them do without."""
+"""Switch static figures off in tests that do not check them, as they take longer than a tiny run."""
 
 from importlib import import_module
 

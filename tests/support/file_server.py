@@ -1,4 +1,4 @@
-"""A web server over a few files, with the habits and the faults of real ones."""
+"""A web server of a few files that can behave and fail like real ones."""
 
 import base64
 import re
@@ -30,9 +30,13 @@ def file_server(
 ) -> Iterator[FileServer]:
     """Serve files by their paths.
 
-    `private/...` wants user and password, `forbidden/...` refuses, `silent/...` never answers, that of a directory
-    lists what is below it. `ranges`: whether parts of a file are given. `cut_after`: bytes of an answer after which
-    the connection breaks.
+    `private/...` requires user and password, `forbidden/...` is refused, `silent/...` is not answered in time, and the
+    path of a directory lists what is below it.
+
+    Args:
+        files: path -> content.
+        ranges: whether requests for parts of a file are answered with that part.
+        cut_after: bytes of an answer after which the connection breaks.
     """
     requests: list[str] = []
 
@@ -64,12 +68,12 @@ def file_server(
                 self._send_file(files[path], with_body)
 
         def _send_file(self, content: bytes, with_body: bool) -> None:
-            asked = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", "")) if ranges else None
-            if asked is None:
+            requested = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", "")) if ranges else None
+            if requested is None:
                 return self._send(200, content, with_body)
-            part = content[int(asked[1]) : int(asked[2]) + 1]
-            end = int(asked[1]) + len(part) - 1
-            return self._send(206, part, with_body, f"bytes {asked[1]}-{end}/{len(content)}")
+            part = content[int(requested[1]) : int(requested[2]) + 1]
+            end = int(requested[1]) + len(part) - 1
+            return self._send(206, part, with_body, f"bytes {requested[1]}-{end}/{len(content)}")
 
         def _send(self, status: int, body: bytes, with_body: bool, content_range: str | None = None) -> None:
             self.send_response(status)

@@ -1,4 +1,4 @@
-"""A finished result of the tiny model, made once by the command line, and what tests do with copies of it."""
+"""A finished result of the tiny model, made once by the command line, and helpers for tests that use copies of it."""
 
 import json
 import shutil
@@ -20,7 +20,7 @@ TEXTS = ("domain.jsonl", "general.jsonl")
 
 @pytest.fixture
 def own_environment(monkeypatch, tmp_path) -> Iterator[None]:
-    """One thread, no key and no stored answers but a test's own."""
+    """One thread, no API keys, and an empty cache of answers for each test."""
     for name in KEY_VARIABLES:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("STRATALENS_CACHE", str(tmp_path / "cache"))
@@ -38,25 +38,25 @@ def arguments(tiny_model, tiny_saes, small_texts) -> list[str]:
     ]
 
 
-def analysed(arguments: list[str], place: Path, *more: str) -> Path:
+def analysed(arguments: list[str], directory: Path, *more: str) -> Path:
     with one_thread():
-        assert main(["analyze", "--quiet", *with_options(arguments, {"output_dir": str(place)}), *more]) == 0
-    return place
+        assert main(["analyze", "--quiet", *with_options(arguments, {"output_dir": str(directory)}), *more]) == 0
+    return directory
 
 
 @pytest.fixture(scope="session")
 def finished(arguments, tmp_path_factory) -> Path:
-    """With figures; not to be changed."""
-    made = made_once(tmp_path_factory, "finished", lambda place: analysed(arguments, place / "out") and None)
+    """A finished result; tests must not change it."""
+    made = made_once(tmp_path_factory, "finished", lambda directory: analysed(arguments, directory / "out") and None)
     return made / "out"
 
 
 @pytest.fixture(scope="session")
 def finished_without_examples(arguments, tmp_path_factory) -> Path:
-    """Not to be changed."""
+    """A finished result made with `--no_examples`; tests must not change it."""
 
-    def make(place: Path) -> None:
-        analysed(arguments, place / "out", "--no_examples")
+    def make(directory: Path) -> None:
+        analysed(arguments, directory / "out", "--no_examples")
 
     return made_once(tmp_path_factory, "bare", make) / "out"
 
@@ -69,7 +69,7 @@ def result(finished, tmp_path) -> Path:
 
 @pytest.fixture
 def sources(tiny_model, small_texts, tmp_path) -> Path:
-    """Copies of model and texts that a test may move away or change; see `resting_on`."""
+    """Copies of model and texts that a test may move or change; see `with_sources`."""
     root = tmp_path / "sources"
     shutil.copytree(tiny_model, root / "model")
     for path in small_texts:
@@ -77,44 +77,46 @@ def sources(tiny_model, small_texts, tmp_path) -> Path:
     return root
 
 
-def resting_on(result: Path, sources: Path, arguments: list[str]) -> Path:
-    """The result as if it had been made from these sources: every path in its files is changed."""
-    given = dict(zip(arguments[::2], arguments[1::2], strict=False))
-    moved = {given["--base_model"]: sources / "model"}
-    moved |= {given[f"--{Path(name).stem}_data"]: sources / name for name in TEXTS}
+def with_sources(result: Path, sources: Path, arguments: list[str]) -> Path:
+    """Change every path in the files of a result, as if it had been made from these sources."""
+    options = dict(zip(arguments[::2], arguments[1::2], strict=False))
+    moved = {options["--base_model"]: sources / "model"}
+    moved |= {options[f"--{Path(name).stem}_data"]: sources / name for name in TEXTS}
     for path in (path for path in result.rglob("*") if path.suffix in (".json", ".html")):
         text = path.read_text(encoding="utf-8")
-        for before, now in moved.items():
-            text = text.replace(before, str(now))
+        for before, after in moved.items():
+            text = text.replace(before, str(after))
         path.write_text(text, encoding="utf-8")
     return result
 
 
-def label(place: Path, *options: str) -> int:
-    return main(["label", str(place), "--quiet", *options])
+def label(directory: Path, *options: str) -> int:
+    return main(["label", str(directory), "--quiet", *options])
 
 
 def refused(capsys, *words: str) -> str:
-    """The line that a command is refused with."""
+    """The error line of a command that must be refused."""
     capsys.readouterr()
     assert main(list(words)) == 2
-    said = capsys.readouterr()
-    lines = said.err.splitlines()
-    assert (said.out, len(lines)) == ("", 1), said
+    output = capsys.readouterr()
+    lines = output.err.splitlines()
+    assert (output.out, len(lines)) == ("", 1), output
     assert lines[0].startswith("stratalens: ")
     return lines[0]
 
 
-def contents(place: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(place)): path.read_bytes() for path in sorted(place.rglob("*")) if path.is_file()}
+def contents(directory: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(directory)): path.read_bytes() for path in sorted(directory.rglob("*")) if path.is_file()
+    }
 
 
-def features(place: Path) -> pd.DataFrame:
-    return pd.read_parquet(place / "features.parquet")
+def features(directory: Path) -> pd.DataFrame:
+    return pd.read_parquet(directory / "features.parquet")
 
 
-def labels(place: Path, layer: int) -> dict[int, str]:
-    own = features(place).query("layer == @layer")
+def labels(directory: Path, layer: int) -> dict[int, str]:
+    own = features(directory).query("layer == @layer")
     return dict(zip(own["feature_number"], own["label"], strict=True))
 
 
@@ -125,7 +127,7 @@ def feature_file(folder: Path, *pairs: tuple[int, int]) -> str:
 
 
 def sentences(sources: Path) -> set[str]:
-    """Runs of three words of the corpus."""
+    """All sequences of three words in the corpus."""
     runs = set()
     for name in ("domain", "general"):
         for line in (sources / f"{name}.jsonl").read_text().splitlines():
@@ -134,10 +136,10 @@ def sentences(sources: Path) -> set[str]:
     return runs
 
 
-def all_text(place: Path) -> str:
-    """Everything that the files of a result say, those of binary tables included."""
+def all_text(directory: Path) -> str:
+    """The text of all files of a result, including that in binary tables."""
     parts = []
-    for path in sorted(path for path in place.rglob("*") if path.is_file()):
+    for path in sorted(path for path in directory.rglob("*") if path.is_file()):
         parts.append(path.read_bytes().decode("utf-8", "replace"))
         if path.suffix == ".parquet":
             parts.append(pd.read_parquet(path).to_csv())

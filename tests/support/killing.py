@@ -1,4 +1,4 @@
-"""Real runs of the command line that are killed at some moment and started again."""
+"""Real runs of the command line that are killed after some time and started again."""
 
 import os
 import signal
@@ -35,6 +35,6 @@ def run_and_kill(output: Path, seconds: float, number: signal.Signals = signal.S
 
 
 def contents(output: Path) -> dict[str, bytes]:
-    """Every file of a result but its record, which holds times."""
+    """Name -> content of every file of a result except its record, which contains times."""
     files = (path for path in output.rglob("*") if path.is_file() and path.name != "run.json")
     return {str(path.relative_to(output)): path.read_bytes() for path in files}

@@ -1,4 +1,4 @@
-"""The harvest by definition: one passage at a time, dense latents from sparsify, plain loops. For comparison only."""
+"""The harvest by definition, with dense latents from sparsify and plain loops, for comparison."""
 
 from collections import defaultdict
 from dataclasses import dataclass
@@ -17,8 +17,8 @@ from stratalens.models.token_classes import TOKEN_CLASSES, token_class
 
 
 @dataclass(frozen=True)
-class Place:
-    """A hookpoint: which entry of `hidden_states` its SAE reads, and the norm above which a position is a sink."""
+class HookedSae:
+    """An SAE, the entry of `hidden_states` that it reads, and the norm above which a position is an attention sink."""
 
     folder: Path
     hidden_state: int
@@ -26,8 +26,8 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Passage:
-    """One passage with the values of its kept positions at one place."""
+class EncodedPassage:
+    """One passage with the values of its kept positions at one hookpoint."""
 
     row: DocumentRow
     start: int
@@ -50,8 +50,8 @@ class Passage:
 
 
 @dataclass(frozen=True)
-class Reading:
-    """One passage as the model saw it."""
+class ReadPassage:
+    """One passage with the hidden states of the model."""
 
     row: DocumentRow
     start: int
@@ -66,39 +66,39 @@ class Reading:
 @torch.inference_mode()
 def read(
     model_directory: Path, tokenizer, rows: list[DocumentRow], length: int, frame: tuple[list[int], list[int]]
-) -> list[Reading]:
+) -> list[ReadPassage]:
     """Read all passages one by one; `frame` holds the special tokens before and after a passage."""
     model = AutoModelForCausalLM.from_pretrained(model_directory, dtype=torch.float32)
     special = set(tokenizer.all_special_ids)
-    room = length - len(frame[0]) - len(frame[1])
+    max_tokens = length - len(frame[0]) - len(frame[1])
     readings = []
     for row in rows:
         whole = tokenizer(row.text, add_special_tokens=False, return_offsets_mapping=True)
-        for first in range(0, len(whole["input_ids"]), room):
-            chunk = slice(first, first + room)
+        for first in range(0, len(whole["input_ids"]), max_tokens):
+            chunk = slice(first, first + max_tokens)
             if len(whole["input_ids"][chunk]) < 2:
                 continue
             ids = [*frame[0], *whole["input_ids"][chunk], *frame[1]]
             output = model(torch.tensor([ids]), output_hidden_states=True, logits_to_keep=1)
-            where = whole["offset_mapping"][chunk]
+            offsets = whole["offset_mapping"][chunk]
             countable = [i for i in range(1, len(ids)) if ids[i] not in special]
             hidden = [state[0] for state in output.hidden_states]
-            readings.append(Reading(row, where[0][0], where[-1][1], ids, countable, hidden))
+            readings.append(ReadPassage(row, offsets[0][0], offsets[-1][1], ids, countable, hidden))
     return readings
 
 
 @torch.inference_mode()
-def encode(readings: list[Reading], place: Place) -> list[Passage]:
-    """The kept positions of every passage, encoded by sparsify itself."""
-    coder = SparseCoder.load_from_disk(place.folder).float()
+def encode(readings: list[ReadPassage], sae: HookedSae) -> list[EncodedPassage]:
+    """Encode the kept positions of every passage with sparsify itself."""
+    coder = SparseCoder.load_from_disk(sae.folder).float()
     passages = []
     for one in readings:
-        hidden = one.hidden_states[place.hidden_state]
-        kept = [i for i in one.countable if float(hidden[i].norm()) <= place.norm_limit]
+        hidden = one.hidden_states[sae.hidden_state]
+        kept = [i for i in one.countable if float(hidden[i].norm()) <= sae.norm_limit]
         encoded = coder.encode(hidden[kept])
         dense = torch.zeros(len(kept), coder.num_latents).scatter_(1, encoded.top_indices, encoded.top_acts)
         passages.append(
-            Passage(
+            EncodedPassage(
                 row=one.row,
                 start=one.start,
                 end=one.end,
@@ -112,7 +112,7 @@ def encode(readings: list[Reading], place: Place) -> list[Passage]:
     return passages
 
 
-def statistics(passages: list[Passage], tokenizer) -> dict[str, np.ndarray]:
+def statistics(passages: list[EncodedPassage], tokenizer) -> dict[str, np.ndarray]:
     """Every field of FeatureStats, by name."""
     latents = passages[0].latents.shape[1]
     shapes = {"histogram": (latents, HISTOGRAM_BINS), "class_mass": (latents, len(TOKEN_CLASSES))}
@@ -136,7 +136,7 @@ def statistics(passages: list[Passage], tokenizer) -> dict[str, np.ndarray]:
     return dict(sums) | {"latents": np.arange(latents)}
 
 
-def _add_latent(sums: dict[str, np.ndarray], one: Passage, p: int, f: int) -> None:
+def _add_latent(sums: dict[str, np.ndarray], one: EncodedPassage, p: int, f: int) -> None:
     fired = one.latents[:, f] > 0
     sums["passages_fired"][p, f] += fired.any()
     sums["positions_fired"][p, f] += fired.sum()
@@ -152,10 +152,10 @@ def _add_latent(sums: dict[str, np.ndarray], one: Passage, p: int, f: int) -> No
 Example = tuple[float, int, int, int]
 
 
-def top_examples(passages: list[Passage], population: int, latent: int) -> list[Example]:
+def top_examples(passages: list[EncodedPassage], population: int, latent: int) -> list[Example]:
     """(value, content, start, end) of the passages that fire, strongest first."""
-    found = []
+    examples = []
     for one in passages:
         if one.row.population == population and (one.latents[:, latent] > 0).any():
-            found.append((float(one.latents[:, latent].max()), one.row.content, one.start, one.end))
-    return sorted(found, key=lambda example: (-example[0], *example[1:3]))
+            examples.append((float(one.latents[:, latent].max()), one.row.content, one.start, one.end))
+    return sorted(examples, key=lambda example: (-example[0], *example[1:3]))

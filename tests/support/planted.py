@@ -1,4 +1,4 @@
-"""Passages written by a test, with features planted in them: what a label should say is known beforehand."""
+"""Artificial passages with planted features, for which the right label is known beforehand."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -16,14 +16,14 @@ SPECIAL_ID = 0
 TOKEN = re.compile(r"\s?(?:\w+|[^\w\s])|\s+")
 
 Plant = Callable[[list[str]], Sequence[float] | np.ndarray]
-"""Activation of a feature on each token of a passage, of the tokens as written."""
+"""Tokens of a passage as text -> activation of the planted feature on each."""
 
 
 def passage(text: str, side: Side, half: Half, document: int | str | None = None) -> Passage:
-    """A passage whose tokens are its words and marks, behind one special token."""
+    """A passage whose tokens are its words and punctuation marks, after one special token."""
     spans = [match.span() for match in TOKEN.finditer(text)]
     return Passage(
-        place=PassageLocation(hash64(text), 0, len(text)),
+        location=PassageLocation(hash64(text), 0, len(text)),
         document=hash64("document", int(side), text if document is None else document),
         population=population(side, half),
         text=text,
@@ -33,7 +33,7 @@ def passage(text: str, side: Side, half: Half, document: int | str | None = None
 
 
 def planted_evidence(passages: Sequence[Passage], plants: Sequence[Plant]) -> Evidence:
-    """Evidence of one layer, feature 10 * n for the n-th plant."""
+    """Evidence of one layer, where feature 10 * n is the n-th plant."""
     columns = []
     for plant in plants:
         parts = []
@@ -55,7 +55,7 @@ def on_words(*words: str) -> Plant:
 
 
 def around(*words: str) -> Plant:
-    """Fires on every word of the sentences that hold one of some words, a little unevenly, and not on these."""
+    """Fires unevenly on the words of each sentence that holds one of some words, but not on these words themselves."""
 
     def plant(tokens: list[str]) -> list[float]:
         values, first = [0.0] * len(tokens), 0
@@ -73,7 +73,7 @@ def around(*words: str) -> Plant:
 
 
 def at_random(seed: int, share: float = 0.1) -> Plant:
-    """Fires here and there, whatever the text."""
+    """Fires on a random share of the tokens, whatever the text."""
 
     def plant(tokens: list[str]) -> np.ndarray:
         rng = np.random.default_rng(hash64(seed, *tokens))
@@ -116,8 +116,8 @@ LEXICON = """
 
 
 def written_passages(each: int = 40, seed: int = 0) -> list[Passage]:
-    """So many passages of every population, each of five sentences, two of them on one subject of its side."""
-    found = []
+    """`each` passages of every population, of five sentences each, two of them about one subject of its side."""
+    passages = []
     for side in Side:
         subjects = list(SUBJECTS[side].values())
         for half in Half:
@@ -126,6 +126,8 @@ def written_passages(each: int = 40, seed: int = 0) -> list[Passage]:
                 about = rng.choice(subjects[number % len(subjects)], 2, replace=False).tolist()
                 sentences = [*about, *rng.choice(FILLERS, 3, replace=False).tolist()]
                 rng.shuffle(sentences)
-                text = f"Note {number}{'ab'[half]}. " + " ".join(f"{one[0].upper()}{one[1:]}." for one in sentences)
-                found.append(passage(text, side, half))
-    return found
+                text = f"Note {number}{'ab'[half]}. " + " ".join(
+                    f"{sentence[0].upper()}{sentence[1:]}." for sentence in sentences
+                )
+                passages.append(passage(text, side, half))
+    return passages

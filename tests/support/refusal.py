@@ -1,4 +1,4 @@
-"""How a test drives the command line into a mistake of the user and reads the one line it ends in."""
+"""Run the command line with a user's mistake and read the one line of its error message."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +12,7 @@ Options = dict[str, str | list[str]]
 
 
 def with_options(arguments: list[str], options: Options) -> list[str]:
-    """The arguments with these options in place of their own."""
+    """The arguments with these options set or replaced."""
     changed = list(arguments)
     for name, value in options.items():
         if f"--{name}" in changed:
@@ -27,13 +27,13 @@ def output_of(arguments: list[str]) -> Path:
 
 
 def refusal(arguments: list[str], capsys: pytest.CaptureFixture[str], *, leaves_shards: bool = False) -> str:
-    """The line that a quiet `analyze` refuses the arguments with: exit code 2, nothing else said, nothing written."""
+    """The error line of a quiet `analyze` with these arguments; checks exit code 2, no other output, no files."""
     capsys.readouterr()
     code = main(["analyze", "--quiet", *arguments])
-    said = capsys.readouterr()
-    lines = said.err.splitlines()
+    output = capsys.readouterr()
+    lines = output.err.splitlines()
     assert code == 2
-    assert said.out == ""
+    assert output.out == ""
     assert len(lines) == 1, lines
     assert lines[0].startswith("stratalens: ")
     assert leaves_shards or not output_of(arguments).is_dir()
@@ -41,7 +41,7 @@ def refusal(arguments: list[str], capsys: pytest.CaptureFixture[str], *, leaves_
 
 
 def named_error(call: Callable[[], object]) -> StratalensError | None:
-    """The named error that a call ends in, if it does; any other error is a failure of the test."""
+    """The StratalensError that a call raises, or None; any other error fails the test."""
     try:
         call()
     except StratalensError as error:

@@ -1,4 +1,4 @@
-"""What a reader does with `report.html`, and what the page then shows."""
+"""Use `report.html` as a reader does, and read what the page then shows."""
 
 import re
 from pathlib import Path
@@ -13,7 +13,7 @@ ROWS = "#feature-table tbody tr"
 
 
 class Count(NamedTuple):
-    """What the page says of how much it shows."""
+    """How many features the page says that it shows."""
 
     shown: int
     reported: int
@@ -36,14 +36,14 @@ class ReportPage:
         self.browser.frames()
 
     def start_over(self) -> None:
-        """Have the opened page show everything again, in the order of the result, and no card."""
+        """Make the opened page show all features again, in the order of the result, without a card."""
         self.go("")
         assert self.fragment() == ""
         assert self.count().shown == self.count().reported
         assert not self.card_is_open()
 
     def drawn_rows(self) -> list[str]:
-        """Features of the rows that there are at the moment."""
+        """Features of the rows that exist at the moment."""
         return self.browser.js("return [...document.querySelectorAll(arguments[0])].map(r => r.dataset.feature)", ROWS)
 
     def rows(self) -> list[str]:
@@ -59,10 +59,10 @@ class ReportPage:
         return self.drawn_rows()
 
     def count(self) -> Count:
-        said = self.browser.one("#shown-count").text
-        found = re.fullmatch(r"([\d,]+) of ([\d,]+) features", said)
-        assert found, said
-        return Count(*(int(number.replace(",", "")) for number in found.groups()))
+        text = self.browser.one("#shown-count").text
+        match = re.fullmatch(r"([\d,]+) of ([\d,]+) features", text)
+        assert match, text
+        return Count(*(int(number.replace(",", "")) for number in match.groups()))
 
     def cells(self, column: str) -> list[str]:
         """What a column of the table shows."""
@@ -74,19 +74,19 @@ class ReportPage:
         )
 
     def sort(self, column: str) -> str:
-        """Press a column's head; the direction that the page then tells."""
+        """Click a column's head; returns the direction that the page then shows."""
         self.browser.click(self.browser.one(f"#feature-table [data-sort={column}]"))
         return self.directions()[column]
 
     def directions(self) -> dict[str, str]:
-        """Column -> the direction in which the table is ordered by it."""
+        """Column -> the direction in which the table is sorted by it."""
         return self.browser.js(
             """return Object.fromEntries([...document.querySelectorAll("#feature-table thead th[aria-sort]")].map(
                 head => [head.querySelector("[data-sort]").dataset.sort, head.getAttribute("aria-sort")]))"""
         )
 
     def choose(self, name: str, value: str) -> None:
-        """Choose in a list by keys, as a click of the driver on an option tells the page less than a person's."""
+        """Choose from a list by keyboard, as the driver's click on an option fires fewer events than a person's."""
         field = self.browser.one(f"#filter-{name}")
         values = self.browser.js("return [...arguments[0].options].map(option => option.value)", field)
         field.send_keys(Keys.HOME, *[Keys.ARROW_DOWN] * values.index(value))
@@ -101,13 +101,13 @@ class ReportPage:
 
     def open_card(self, feature: str) -> None:
         self.browser.click(self.link(feature))
-        self.browser.until(self.card_is_open, f"a click on the row of {feature} opens no card")
+        self.browser.until(self.card_is_open, f"a click on the row of {feature} does not open its card")
 
     def card_is_open(self) -> bool:
         return self.browser.js("return document.querySelector('#card').open")
 
     def title(self) -> str:
-        """Of the card."""
+        """The title of the card."""
         return self.browser.one("#card-title").text
 
     def focused(self) -> WebElement:
@@ -122,7 +122,7 @@ class ReportPage:
 
 
 def reported(result: Path) -> pd.DataFrame:
-    """The reported features of a result as its table across layers orders them, by names such as `16/163`."""
+    """The reported features of a result in the order of the table across layers, indexed by names such as `16/163`."""
     table = pd.read_parquet(result / "features.parquet").set_index(["layer", "feature_number"], drop=False)
     order = pd.read_csv(result / "consolidated_top_features_all_layers.csv", usecols=["layer", "feature_number"])
     table = table.loc[pd.MultiIndex.from_frame(order[["layer", "feature_number"]])]

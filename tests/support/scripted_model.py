@@ -1,4 +1,4 @@
-"""A stub of a labelling model that follows a script, since no small real one knows the answers."""
+"""A stub of a labelling model that answers by a script, as no small real model gives the right answers."""
 
 import json
 import re
@@ -13,7 +13,7 @@ LISTED = re.compile(r"^\d+\. (\".*\")$", re.MULTILINE)
 
 
 class Script:
-    """A stub of a `ChatModel`: it answers by a function of the last question, and remembers all that it was asked."""
+    """A stub of a `ChatModel`: it answers by a function of the last message, and records all that it was asked."""
 
     def __init__(self, answer: Answer, concurrency: int = 1, seconds: float = 0.0):
         self._answer, self.concurrency, self._seconds = answer, concurrency, seconds

@@ -1,4 +1,4 @@
-"""What several tests read is made once a call of pytest, and shared by its workers behind a file lock."""
+"""Directories that several tests read: made once per call of pytest, and shared by its workers behind a file lock."""
 
 import os
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from filelock import FileLock
 
 MADE = ".made"
 RUNS = "STRATALENS_TEST_RUNS"
-"""Environment variable: a directory for what several calls of pytest read, so that they make it once together."""
+"""Environment variable: a directory for what several calls of pytest read, so that it is made only once."""
 
 
 def call_directory(factory: pytest.TempPathFactory) -> Path:
@@ -21,12 +21,12 @@ def call_directory(factory: pytest.TempPathFactory) -> Path:
 def made_once(
     factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None], *, for_all_calls: bool = False
 ) -> Path:
-    """The directory of that name, which the first worker that asks fills; it must not be changed by a test."""
+    """The directory of that name, filled by the first worker that asks for it; tests must not change it."""
     shared = os.environ.get(RUNS) if for_all_calls else None
-    place = (call_directory(factory) if shared is None else Path(shared)) / name
-    with FileLock(place.with_name(f"{name}.lock")):
-        if not (place / MADE).exists():
-            place.mkdir()
-            make(place)
-            (place / MADE).touch()
-    return place
+    directory = (call_directory(factory) if shared is None else Path(shared)) / name
+    with FileLock(directory.with_name(f"{name}.lock")):
+        if not (directory / MADE).exists():
+            directory.mkdir()
+            make(directory)
+            (directory / MADE).touch()
+    return directory

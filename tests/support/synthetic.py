@@ -1,4 +1,4 @@
-"""Random passage values of one layer, without a model, and cutting them into shards."""
+"""Random passage values of one layer, made without a model, and ways to select some of them."""
 
 import numpy as np
 
@@ -12,7 +12,7 @@ WIDTH = 3
 
 
 def passage_values(passages: int, seed: int, latents: int = LATENTS) -> PassageValues:
-    """Sparse random values, of all populations; the last latent never fires."""
+    """Sparse random values of passages of all populations; the last latent never fires."""
     rng = np.random.default_rng(seed)
     fires = rng.random((passages, latents)) < 0.4
     fires[:, -1] = False
@@ -37,7 +37,7 @@ def passage_values(passages: int, seed: int, latents: int = LATENTS) -> PassageV
 
 
 def pointers(passages: int, seed: int) -> PassagePointers:
-    """Places in a corpus of few texts, so that several passages share one."""
+    """Pointers into a corpus of few texts, so that several passages share a text."""
     rng = np.random.default_rng(seed)
     start = rng.permutation(passages) * 100
     return PassagePointers(
@@ -49,23 +49,23 @@ def pointers(passages: int, seed: int) -> PassagePointers:
 
 def pick(values: PassageValues, passages: np.ndarray) -> PassageValues:
     """The values of some passages, in the order given."""
-    place = np.full(len(values.population), -1)
-    place[passages] = np.arange(len(passages))
-    entry = np.flatnonzero(place[values.passage] >= 0)
-    entry = entry[np.argsort(place[values.passage[entry]], kind="stable")]
+    position = np.full(len(values.population), -1)
+    position[passages] = np.arange(len(passages))
+    entry = np.flatnonzero(position[values.passage] >= 0)
+    entry = entry[np.argsort(position[values.passage[entry]], kind="stable")]
     by_passage = ("population", "countable_positions", "tokens", "kept_positions", "norm_sum", "residual_mean")
     by_entry = ("latent", "mean", "maximum", "positions_fired", "class_mass", "early_mass")
     return values._replace(
         **{name: getattr(values, name)[passages] for name in by_passage},
         **{name: getattr(values, name)[entry] for name in by_entry},
-        passage=place[values.passage[entry]],
+        passage=position[values.passage[entry]],
     )
 
 
-def pick_pointers(where: PassagePointers, passages: np.ndarray) -> PassagePointers:
-    """The places of some passages, in the order given."""
+def pick_pointers(all_pointers: PassagePointers, passages: np.ndarray) -> PassagePointers:
+    """The pointers of some passages, in the order given."""
     return PassagePointers(
-        content=where.content[passages],
-        start=where.start[passages],
-        end=where.end[passages],
+        content=all_pointers.content[passages],
+        start=all_pointers.start[passages],
+        end=all_pointers.end[passages],
     )

@@ -1,4 +1,4 @@
-"""The same few rows as every kind of file that is a table."""
+"""The same three rows as a file of every tabular kind."""
 
 import csv
 import io

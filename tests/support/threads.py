@@ -1,4 +1,4 @@
-"""One thread for small products: with several, each waits for the slowest, which on a busy machine takes minutes."""
+"""One thread for small matrix products: on a busy machine, several threads wait for each other, for minutes."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,6 +8,7 @@ import torch
 
 @contextmanager
 def one_thread() -> Iterator[None]:
+    """Let torch compute with one thread inside the block."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -1,4 +1,4 @@
-"""A tiny random Llama with a byte-level tokenizer of 300 tokens, and random SAEs for it: enough for laws and errors."""
+"""A tiny random Llama with a byte-level tokenizer of 300 tokens, and random SAEs for it: enough for most tests."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ TINY_K = 8
 TINY_VOCABULARY = 300
 SPECIAL_TOKENS = ("<|endoftext|>", "<|pad|>")
 MARKED_TOKEN = "<file_sep>"
-"""Special by its mark alone: the tokenizer gives it no role."""
+"""Special only by its flag: the tokenizer gives it no role."""
 MERGES = (
     "Ġ t",
     *("h e", "i n", "e r", "n d", "r e", "o n", "a n", "o r", "e s", "i s", "e n", "a t", "o u", "l l", "a r", "in g"),
@@ -26,7 +26,7 @@ CHAT = "{% for message in messages %}{{ message.role }}: {{ message.content }}\n
 
 
 def tiny_tokenizer() -> PreTrainedTokenizerFast:
-    """Every byte is a token; some pairs are merged, so that tokens of one and of several characters occur."""
+    """A tokenizer in which every byte is a token and some pairs are merged, so that tokens have one or more bytes."""
     pieces = [*SPECIAL_TOKENS, *sorted(pre_tokenizers.ByteLevel.alphabet())]
     pairs = [(left, right) for left, right in (merge.split(" ") for merge in MERGES)]
     pieces += [left + right for left, right in pairs]
@@ -99,7 +99,7 @@ def write_small_texts(folder: Path) -> None:
 
 
 def tiny_run_arguments(model: Path, saes: Path, texts: tuple[Path, Path], output: Path) -> list[str]:
-    """Arguments of a run that takes about a second; random SAEs fit nothing, as allowed here."""
+    """Arguments of a run that takes about a second; its random SAEs need `--allow_poor_fit`."""
     domain, general = map(str, texts)
     return [
         *("--base_model", str(model), "--sae_model", str(saes), "--domain_data", domain, "--general_data", general),

@@ -1,17 +1,17 @@
-// The card of one feature.
+// The card of one feature: a dialog with its statistics, evidence and examples.
 
 const BEFORE_PEAK = 28;
 const AFTER_PEAK = 20;
 const sideName = (side) => (side === 0 ? data.domain : "general");
 let openRow = null;
-let staysInPlace = false;
+let keepScrollOnClose = false;
 
-/** Open a card; `step`: the back button closes it again; `stays`: the page does not move to the row on closing. */
-function openCard(row, { step = true, stays = staysInPlace } = {}) {
+/** Open a card; `addHistory`: the back button closes it; `keepScroll`: closing it does not scroll to the row. */
+function openCard(row, { addHistory = true, keepScroll = keepScrollOnClose } = {}) {
   if (!row) return;
   openRow = row;
-  staysInPlace = stays;
-  change({ feature: row.id }, step);
+  keepScrollOnClose = keepScroll;
+  changeState({ feature: row.id }, { addHistory });
   byId("card-title").replaceChildren(`Layer ${row.layer}, feature ${row.feature_number}: `, el("bdi", {}, oneLine(row.label)));
   byId("card-body").replaceChildren(...cardParts(row));
   hideTip();
@@ -26,18 +26,18 @@ function openCard(row, { step = true, stays = staysInPlace } = {}) {
 function stepCard(by) {
   const at = shown.indexOf(openRow);
   const next = at < 0 ? shown[0] : shown[at + by];
-  if (next) openCard(next, { step: false });
+  if (next) openCard(next, { addHistory: false });
 }
 
-function closedCard() {
+function onCardClosed() {
   const row = openRow;
-  const stays = staysInPlace;
+  const keepScroll = keepScrollOnClose;
   openRow = null;
-  staysInPlace = false;
-  change({ feature: "" });
+  keepScrollOnClose = false;
+  changeState({ feature: "" });
   if (!row) return;
   while (drawnRows < shown.length && shown.indexOf(row) >= drawnRows) appendRows(BATCH);
-  document.querySelector(`tr[data-feature="${row.id}"] a`)?.focus({ preventScroll: stays });
+  document.querySelector(`tr[data-feature="${row.id}"] a`)?.focus({ preventScroll: keepScroll });
 }
 
 function cardParts(row) {
@@ -45,7 +45,7 @@ function cardParts(row) {
   return [
     summary(row),
     el("div", { className: "columns" }, statistics(row), histogram(row)),
-    card.examples ? words(row) : el("p", { className: "note" }, "Nothing was gathered on this feature yet: stratalens label RESULT_DIR does."),
+    card.examples ? words(row) : el("p", { className: "note" }, "There is no evidence on this feature yet: run stratalens label RESULT_DIR."),
     neighboursOf(row),
     ...(card.examples ? examples(row) : []),
   ].filter(Boolean);
@@ -53,11 +53,11 @@ function cardParts(row) {
 
 function summary(row) {
   const lines = [];
-  const sure = row.confirmed === true ? "Confirmed on held-out documents." : row.confirmed === false ? "Not confirmed on held-out documents." : "Not confirmed: there were too few documents to hold any back.";
-  lines.push(el("p", {}, el("strong", {}, sure), ` Place ${row.rank} in its layer, ${row.at + 1} of ${rows.length} across layers.`));
+  const confirmation = row.confirmed === true ? "Confirmed on held-out documents." : row.confirmed === false ? "Not confirmed on held-out documents." : "Not confirmed: there were too few documents to hold any out.";
+  lines.push(el("p", {}, el("strong", {}, confirmation), ` Rank ${row.rank} in its layer, ${row.at + 1} of ${rows.length} across layers.`));
   const source = row.label_source === "evidence" ? "Label from the evidence" : `Label by ${row.label_source}`;
   const scored = isNumber(row.detection_auroc)
-    ? `: tells which passages fire the feature with AUROC ${fixed(row.detection_auroc, 2)} (${between(row.detection_low, row.detection_high, (v) => fixed(v, 2))}) on ${row.detection_examples} passages it was not made from, judged by ${row.label_judge}; another feature's label reaches ${fixed(row.control_auroc, 2)}.`
+    ? `: predicts which passages fire the feature with AUROC ${fixed(row.detection_auroc, 2)} (${between(row.detection_low, row.detection_high, (v) => fixed(v, 2))}) on ${row.detection_examples} passages that were not used to make it, judged by ${row.label_judge}; the label of another feature reaches ${fixed(row.control_auroc, 2)}.`
     : ": not scored.";
   lines.push(el("p", { dir: "auto" }, source, scored, isNumber(row.fuzzing_auroc) ? ` Fuzzing AUROC ${fixed(row.fuzzing_auroc, 2)}.` : "", row.label_note ? ` ${oneLine(row.label_note, 400)}` : ""));
   if (row.flagList.length) lines.push(el("ul", { className: "flags" }, ...row.flagList.map((flag) => el("li", {}, el("strong", {}, flag.replaceAll("_", " ")), `: ${data.flags[flag] || flag}`))));
@@ -78,17 +78,17 @@ function statistics(row) {
     line("AUROC of documents", fixed(row.auroc), row.auroc, row.auroc_low, row.auroc_high, fixed),
     line("Hedges' g", significant(row.hedges_g), row.hedges_g),
     line(`${data.domain} share`, fixed(row.domain_share), row.domain_share),
-    line("q-value (p-value)", `${small(row.q_value)} (${small(row.p_value)})`, `${row.q_value} (${row.p_value})`),
+    line("q-value (p-value)", `${probability(row.q_value)} (${probability(row.p_value)})`, `${row.q_value} (${row.p_value})`),
     line(`Density on ${data.domain} tokens, %`, percent(row.domain_density), 100 * row.domain_density),
     line("Density on general tokens, %", percent(row.general_density), 100 * row.general_density),
-    line("Specialization, selection half", significant(row.discovery_specialization), row.discovery_specialization),
+    line("Specialization, discovery half", significant(row.discovery_specialization), row.discovery_specialization),
   ];
   return el("table", { id: "card-statistics" }, el("caption", {}, "Statistics"), el("thead", {}, head), el("tbody", {}, ...lines));
 }
 
 const SVG = { width: 460, height: 232, left: 44, right: 10, top: 10, bottom: 44 };
 
-/** Both sides' passages by mean activation, the domain's upwards and the general ones' downwards. */
+/** Histogram of passages by mean activation: domain passages upwards, general ones downwards. */
 function histogram(row) {
   const { low, binsPerDecade } = data.histogram;
   const sides = row.card.histogram.map(([silent, fired]) => {
@@ -97,35 +97,35 @@ function histogram(row) {
   });
   const used = sides[0].fired.map((_, at) => at).filter((at) => sides.some((side) => side.fired[at] > 0));
   const figure = el("figure", { id: "card-histogram" });
-  const says = sides.map((side, at) => `silent in ${percent(side.silent, 2)}% of ${side.total.toLocaleString("en")} ${sideName(at)} passages`).join(", ");
-  figure.append(el("figcaption", {}, "Passages by mean activation ", el("span", {}, says)));
+  const description = sides.map((side, at) => `silent in ${percent(side.silent, 2)}% of ${side.total.toLocaleString("en")} ${sideName(at)} passages`).join(", ");
+  figure.append(el("figcaption", {}, "Passages by mean activation ", el("span", {}, description)));
   if (!used.length) return figure;
   const first = Math.floor(used[0] / binsPerDecade) * binsPerDecade;
   const last = Math.ceil((used.at(-1) + 1) / binsPerDecade) * binsPerDecade;
-  const most = Math.max(...sides.flatMap((side) => side.fired));
+  const highestShare = Math.max(...sides.flatMap((side) => side.fired));
   const middle = SVG.top + (SVG.height - SVG.top - SVG.bottom) / 2;
-  const scale = (middle - SVG.top) / most;
+  const scale = (middle - SVG.top) / highestShare;
   const step = (SVG.width - SVG.left - SVG.right) / (last - first);
-  const svg = drawn("svg", { viewBox: `0 0 ${SVG.width} ${SVG.height}`, role: "img", "aria-label": `Histogram of passages by mean activation: ${says}` });
+  const svg = svgElement("svg", { viewBox: `0 0 ${SVG.width} ${SVG.height}`, role: "img", "aria-label": `Histogram of passages by mean activation: ${description}` });
   sides.forEach((side, at) => {
     for (let bin = first; bin < last; bin++) {
       const height = side.fired[bin] * scale;
       if (!height) continue;
       const from = low * 10 ** (bin / binsPerDecade);
-      const bar = drawn("rect", { class: at === 0 ? "domain" : "general", x: SVG.left + (bin - first) * step + 0.5, width: Math.max(1, step - 1), y: at === 0 ? middle - height : middle, height });
-      bar.append(drawn("title", {}, `${percent(side.fired[bin], 2)}% of ${sideName(at)} passages at ${significant(from, 2)} to ${significant(from * 10 ** (1 / binsPerDecade), 2)}`));
+      const bar = svgElement("rect", { class: at === 0 ? "domain" : "general", x: SVG.left + (bin - first) * step + 0.5, width: Math.max(1, step - 1), y: at === 0 ? middle - height : middle, height });
+      bar.append(svgElement("title", {}, `${percent(side.fired[bin], 2)}% of ${sideName(at)} passages at ${significant(from, 2)} to ${significant(from * 10 ** (1 / binsPerDecade), 2)}`));
       svg.append(bar);
     }
     const y = at === 0 ? SVG.top + 4 : 2 * middle - SVG.top;
-    svg.append(drawn("text", { x: SVG.left - 6, y: y + 4, "text-anchor": "end" }, `${percent(most, 2)}%`));
-    svg.append(drawn("text", { x: SVG.width - SVG.right, y: y + 4, "text-anchor": "end", class: `side ${at === 0 ? "domain" : "general"}` }, sideName(at)));
+    svg.append(svgElement("text", { x: SVG.left - 6, y: y + 4, "text-anchor": "end" }, `${percent(highestShare, 2)}%`));
+    svg.append(svgElement("text", { x: SVG.width - SVG.right, y: y + 4, "text-anchor": "end", class: `side ${at === 0 ? "domain" : "general"}` }, sideName(at)));
   });
-  svg.append(drawn("line", { x1: SVG.left, x2: SVG.width - SVG.right, y1: middle, y2: middle, class: "axis" }));
+  svg.append(svgElement("line", { x1: SVG.left, x2: SVG.width - SVG.right, y1: middle, y2: middle, class: "axis" }));
   for (let bin = first; bin <= last; bin += binsPerDecade) {
     const x = SVG.left + (bin - first) * step;
-    svg.append(drawn("text", { x, y: SVG.height - SVG.bottom + 20, "text-anchor": "middle" }, significant(low * 10 ** (bin / binsPerDecade), 1)));
+    svg.append(svgElement("text", { x, y: SVG.height - SVG.bottom + 20, "text-anchor": "middle" }, significant(low * 10 ** (bin / binsPerDecade), 1)));
   }
-  svg.append(drawn("text", { x: (SVG.left + SVG.width) / 2, y: SVG.height - 6, "text-anchor": "middle" }, "mean activation over the passage (logarithmic)"));
+  svg.append(svgElement("text", { x: (SVG.left + SVG.width) / 2, y: SVG.height - 6, "text-anchor": "middle" }, "mean activation over the passage (logarithmic)"));
   figure.append(svg);
   return figure;
 }
@@ -140,21 +140,21 @@ function words(row) {
   return el(
     "div",
     { className: "words" },
-    list("Fires on", tokens, firesOn, (value, background) => `${100 * value}% of its activation, ${100 * background}% of all tokens`, "tokens by share of its activation, and how many times their share of all tokens"),
+    list("Fires on", tokens, firesOn, (value, background) => `${100 * value}% of its activation, ${100 * background}% of all tokens`, "tokens by share of the feature's activation; ×: how many times their share of all tokens"),
     list("Concepts", concepts, (value) => fixed(value, 2), (value) => `lower bound of AUROC by sentence: ${value}`, "lower bound of AUROC by sentence"),
-    list("Phrases", phrases, (value) => fixed(value, 2), (value) => `lower bound of AUROC by sentence: ${value}`, "likewise"),
-    list("Promotes next", promoted, (value) => fixed(value, 2), logit, "tokens whose logit it raises most beside other latents, in standard deviations"),
-    list("Suppresses next", suppressed, (value) => fixed(value, 2), logit, "whose logit it lowers, likewise"),
+    list("Phrases", phrases, (value) => fixed(value, 2), (value) => `lower bound of AUROC by sentence: ${value}`, "lower bound of AUROC by sentence"),
+    list("Promotes next", promoted, (value) => fixed(value, 2), logit, "tokens whose logit it raises most compared with other latents, in standard deviations"),
+    list("Suppresses next", suppressed, (value) => fixed(value, 2), logit, "tokens whose logit it lowers most, in the same units"),
   );
 }
 
 function neighboursOf(row) {
   if (!row.card.neighbours.length) return null;
   const items = row.card.neighbours.map(([layer, feature, correlation]) => {
-    const other = rowOf.get(`${layer}/${feature}`);
+    const other = rowById.get(`${layer}/${feature}`);
     return el("li", {}, el("a", { href: addressOf({ ...state, feature: other.id }) }, `${other.id} `, el("bdi", {}, oneLine(other.label, 80))), ` r = ${fixed(correlation, 2)}`);
   });
-  const note = "the reported feature of each other layer whose document values go along best, within sides";
+  const note = "the reported feature of each other layer whose values per document correlate best, within each side";
   return el("section", { id: "card-neighbours" }, el("h3", {}, "In other layers", el("span", {}, note)), el("ul", {}, ...items));
 }
 
@@ -172,8 +172,8 @@ function examples(row) {
   return [el("div", { id: "card-examples" }, ...parts)];
 }
 
-function example([, place, fired], highest) {
-  const [, half, tokens] = data.passages[place];
+function example([, passage, fired], highest) {
+  const [, half, tokens] = data.passages[passage];
   const activations = new Map();
   for (let at = 0; at < fired.length; at += 2) activations.set(fired[at], fired[at + 1]);
   let peak = 0;
@@ -228,7 +228,7 @@ function startCard() {
   for (const kind of ["pointerover", "click"]) byId("card-body").addEventListener(kind, onToken);
   byId("card-body").addEventListener("pointerleave", hideTip);
   card.addEventListener("scroll", hideTip, { passive: true });
-  card.addEventListener("close", closedCard);
+  card.addEventListener("close", onCardClosed);
   card.addEventListener("click", (event) => event.target === card && card.close());
   byId("card-close").addEventListener("click", () => card.close());
   byId("card-next").addEventListener("click", () => stepCard(1));

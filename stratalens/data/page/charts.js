@@ -1,10 +1,11 @@
-// The charts. Plotly reads some tags in strings, so no string of the data reaches it unescaped.
+// The charts. Plotly interprets some HTML tags in strings, so strings of the data are escaped before it gets them.
 
+/** Share of norm, in percent, up to which the inverse hyperbolic sine scale is nearly linear. */
 const LINEAR_PERCENT = 0.1;
-const ACROSS = 10;
-const FOREST = 25;
-const tame = (text) => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
-const squeezed = (value) => Math.asinh(value / LINEAR_PERCENT);
+const ACROSS_RANKS = 10;
+const FOREST_FEATURES = 25;
+const escapeTags = (text) => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
+const asinhScaled = (value) => Math.asinh(value / LINEAR_PERCENT);
 const TICKS = [-30, -10, -3, -1, -0.3, -0.1, 0, 0.1, 0.3, 1, 3, 10, 30];
 const jitter = (at) => ((at * 0.618034) % 1) - 0.5;
 const narrow = () => innerWidth < 700;
@@ -26,7 +27,7 @@ function palette() {
 
 function hover(row) {
   return [
-    `<b>${row.id}</b> ${tame(oneLine(row.label, 70))}`,
+    `<b>${row.id}</b> ${escapeTags(oneLine(row.label, 70))}`,
     `share of norm ${percent(row.normalised_specialization)}% (${between(row.normalised_low, row.normalised_high, percent)})`,
     `AUROC ${fixed(row.auroc)}, ${row.confirmed === true ? "confirmed" : row.confirmed === false ? "not confirmed" : "not tested on held-out documents"}`,
   ].join("<br>");
@@ -62,13 +63,13 @@ const titled = (text) => ({ title: { text, standoff: 8 } });
 const legend = { showlegend: true, legend: { orientation: "h", yref: "container", y: 0, yanchor: "bottom", x: 0, font: { size: 11 } } };
 
 function layersChart(colours) {
-  const traces = data.layers.flatMap((layer, place) => {
+  const traces = data.layers.flatMap((layer, position) => {
     const own = ofLayer(layer);
-    const y = own.map((row) => squeezed(100 * row.normalised_specialization));
-    const box = { type: "box", y, x: own.map(() => place), boxpoints: false, width: 0.7, hoverinfo: "skip", line: { color: colours.faint, width: 1.2 }, fillcolor: "rgba(0,0,0,0)" };
-    return [box, points(own, own.map((_, at) => place + 0.5 * jitter(at)), y, { marker: marker(own, layer, colours) })];
+    const y = own.map((row) => asinhScaled(100 * row.normalised_specialization));
+    const box = { type: "box", y, x: own.map(() => position), boxpoints: false, width: 0.7, hoverinfo: "skip", line: { color: colours.faint, width: 1.2 }, fillcolor: "rgba(0,0,0,0)" };
+    return [box, points(own, own.map((_, at) => position + 0.5 * jitter(at)), y, { marker: marker(own, layer, colours) })];
   });
-  const ticks = { tickvals: TICKS.map(squeezed), ticktext: TICKS.map(String) };
+  const ticks = { tickvals: TICKS.map(asinhScaled), ticktext: TICKS.map(String) };
   const xaxis = { zeroline: false, tickvals: data.layers.map((_, at) => at), ticktext: data.layers.map(String), ...titled("layer") };
   return [traces, layout(colours, { xaxis, yaxis: { ...ticks, ...titled("share of norm, %") } })];
 }
@@ -78,11 +79,11 @@ function activationsChart(colours) {
   const positive = [...background.general, ...background.domain, ...rows.flatMap((row) => [row.general_activation, row.domain_activation])].filter((value) => value > 0);
   const floor = Math.max(1e-4, positive.length ? positive.sort((a, b) => a - b)[Math.floor(positive.length * 0.02)] : 1e-4);
   const top = Math.max(...positive, 1) * 1.3;
-  const raised = (values) => values.map((value) => Math.max(floor, value));
-  const others = { type: "scatter", mode: "markers", name: "other latents", x: raised(background.general), y: raised(background.domain), text: background.number.map((number, at) => `latent ${background.layer[at]}/${number}, not reported`), hoverinfo: "text", marker: { size: 3, color: colours.faint, opacity: 0.5 } };
+  const clipped = (values) => values.map((value) => Math.max(floor, value));
+  const others = { type: "scatter", mode: "markers", name: "other latents", x: clipped(background.general), y: clipped(background.domain), text: background.number.map((number, at) => `latent ${background.layer[at]}/${number}, not reported`), hoverinfo: "text", marker: { size: 3, color: colours.faint, opacity: 0.5 } };
   const own = data.layers.map((layer) => {
     const chosen = ofLayer(layer);
-    return points(chosen, raised(chosen.map((row) => row.general_activation)), raised(chosen.map((row) => row.domain_activation)), { name: `layer ${layer}`, marker: { ...marker(chosen, layer, colours), color: colours.colour(layer) } });
+    return points(chosen, clipped(chosen.map((row) => row.general_activation)), clipped(chosen.map((row) => row.domain_activation)), { name: `layer ${layer}`, marker: { ...marker(chosen, layer, colours), color: colours.colour(layer) } });
   });
   const equal = { type: "scatter", mode: "lines", x: [floor, top], y: [floor, top], line: { color: colours.faint, dash: "dash", width: 1 }, hoverinfo: "skip", showlegend: false };
   const range = [Math.log10(floor) - 0.1, Math.log10(top)];
@@ -91,19 +92,19 @@ function activationsChart(colours) {
 }
 
 function acrossChart(colours) {
-  const ranks = Array.from({ length: ACROSS }, (_, at) => at + 1);
+  const ranks = Array.from({ length: ACROSS_RANKS }, (_, at) => at + 1);
   const at = (layer, rank) => rows.find((row) => row.layer === layer && row.rank === rank);
   const grid = ranks.map((rank) => data.layers.map((layer) => at(layer, rank)));
   const each = (show) => grid.map((line) => line.map((row) => (row ? show(row) : null)));
-  const heat = { type: "heatmap", x: data.layers.map((layer) => `layer ${layer}`), y: ranks.map(String), z: each((row) => squeezed(100 * row.normalised_specialization)), customdata: each((row) => row.id), text: each((row) => String(row.feature_number)), hovertext: each(hover), hoverinfo: "text", texttemplate: "%{text}", showscale: !narrow(), xgap: 2, ygap: 2, colorscale: colours.scale.map((colour, place) => [place / (colours.scale.length - 1), colour]), colorbar: { thickness: 10, outlinewidth: 0, tickvals: TICKS.map(squeezed), ticktext: TICKS.map((tick) => `${tick}%`) } };
+  const heat = { type: "heatmap", x: data.layers.map((layer) => `layer ${layer}`), y: ranks.map(String), z: each((row) => asinhScaled(100 * row.normalised_specialization)), customdata: each((row) => row.id), text: each((row) => String(row.feature_number)), hovertext: each(hover), hoverinfo: "text", texttemplate: "%{text}", showscale: !narrow(), xgap: 2, ygap: 2, colorscale: colours.scale.map((colour, position) => [position / (colours.scale.length - 1), colour]), colorbar: { thickness: 10, outlinewidth: 0, tickvals: TICKS.map(asinhScaled), ticktext: TICKS.map((tick) => `${tick}%`) } };
   return [[heat], layout(colours, { yaxis: { autorange: "reversed", type: "category", ...titled("rank in its layer") }, xaxis: { type: "category" } })];
 }
 
 function densityChart(colours) {
   const { background } = data;
-  const raised = (value) => Math.max(1e-3, 100 * value);
-  const density = (row) => raised((row.domain_density + row.general_density) / 2);
-  const others = { type: "scatter", mode: "markers", name: "other latents", x: background.density.map(raised), y: background.auroc, text: background.number.map((number, at) => `latent ${background.layer[at]}/${number}, not reported`), hoverinfo: "text", marker: { size: 3, color: colours.faint, opacity: 0.5 } };
+  const clipped = (value) => Math.max(1e-3, 100 * value);
+  const density = (row) => clipped((row.domain_density + row.general_density) / 2);
+  const others = { type: "scatter", mode: "markers", name: "other latents", x: background.density.map(clipped), y: background.auroc, text: background.number.map((number, at) => `latent ${background.layer[at]}/${number}, not reported`), hoverinfo: "text", marker: { size: 3, color: colours.faint, opacity: 0.5 } };
   const own = data.layers.map((layer) => {
     const chosen = ofLayer(layer);
     return points(chosen, chosen.map(density), chosen.map((row) => row.auroc), { name: `layer ${layer}`, marker: marker(chosen, layer, colours) });
@@ -114,7 +115,7 @@ function densityChart(colours) {
 }
 
 function forestChart(colours) {
-  const best = rows.slice(0, FOREST);
+  const best = rows.slice(0, FOREST_FEATURES);
   const width = narrow() ? 0 : 48;
   const traces = data.layers.map((layer) => {
     const own = best.filter((row) => row.layer === layer);
@@ -122,7 +123,7 @@ function forestChart(colours) {
     const error = { type: "data", symmetric: false, array: own.map((row, at) => 100 * row.normalised_high - value[at]), arrayminus: own.map((row, at) => value[at] - 100 * row.normalised_low), color: colours.colour(layer), thickness: 2, width: 0 };
     return points(own, value, own.map((row) => best.indexOf(row)), { name: `layer ${layer}`, error_x: error, marker: marker(own, layer, colours) });
   });
-  const label = (row) => (width ? `${tame(oneLine(row.label, width))}  <b>${row.id}</b>` : row.id);
+  const label = (row) => (width ? `${escapeTags(oneLine(row.label, width))}  <b>${row.id}</b>` : row.id);
   const yaxis = { tickvals: best.map((_, at) => at), ticktext: best.map(label), range: [best.length - 0.5, -0.5], showgrid: false, zeroline: false };
   return [traces, layout(colours, { ...legend, yaxis, xaxis: { ...titled("share of the residual stream's norm, %"), zeroline: true } })];
 }
@@ -130,7 +131,7 @@ function forestChart(colours) {
 const CHARTS = { "chart-layers": layersChart, "chart-activations": activationsChart, "chart-across": acrossChart, "chart-density": densityChart, "chart-forest": forestChart };
 const CONFIG = { responsive: true, displaylogo: false, plotlyServerURL: "", modeBarButtonsToRemove: ["sendChartToCloud", "select2d", "lasso2d", "toImage", "zoomIn2d", "zoomOut2d"] };
 
-/** Draw all charts anew, as wide as their places or as many pixels as told. */
+/** Redraw all charts, as wide as their boxes or `width` pixels wide. */
 function drawCharts(width) {
   const colours = palette();
   return Promise.all(
@@ -145,10 +146,10 @@ async function startCharts() {
   try {
     await loadPlotly();
     await drawCharts();
-    for (const id of Object.keys(CHARTS)) byId(id).on("plotly_click", ({ points: [point] }) => openCard(rowOf.get(point.customdata), { stays: true }));
+    for (const id of Object.keys(CHARTS)) byId(id).on("plotly_click", ({ points: [point] }) => openCard(rowById.get(point.customdata), { keepScroll: true }));
     document.body.dataset.charts = "ready";
   } catch (error) {
     document.body.dataset.charts = "unavailable";
-    byId("charts-note").textContent = `This browser does not draw the charts (${error.message}); static figures stand beside this file.`;
+    byId("charts-note").textContent = `This browser cannot draw the charts (${error.message}); static figures are in the folder of this file.`;
   }
 }

@@ -1,30 +1,30 @@
-// Elements and numbers. Text enters the page as text alone: nothing here reads a string as HTML.
+// Make elements and format numbers. Strings enter the page only as text: nothing here parses a string as HTML.
 
 const byId = (id) => document.getElementById(id);
 
-/** An element with properties; children are elements or text. */
+/** Create an element with properties; children are elements or text. */
 function el(tag, properties = {}, ...children) {
-  const made = document.createElement(tag);
+  const element = document.createElement(tag);
   for (const [name, value] of Object.entries(properties)) {
     if (value === undefined || value === null) continue;
-    if (name.startsWith("data-") || name.startsWith("aria-") || name === "role" || name === "scope") made.setAttribute(name, value);
-    else made[name] = value;
+    if (name.startsWith("data-") || name.startsWith("aria-") || name === "role" || name === "scope") element.setAttribute(name, value);
+    else element[name] = value;
   }
-  made.append(...children.filter((child) => child !== null && child !== undefined));
-  return made;
+  element.append(...children.filter((child) => child !== null && child !== undefined));
+  return element;
 }
 
-/** An element of an SVG drawing. */
-function drawn(tag, attributes = {}, ...children) {
-  const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
-  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
-  made.append(...children);
-  return made;
+/** Create an element of an SVG drawing. */
+function svgElement(tag, attributes = {}, ...children) {
+  const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  element.append(...children);
+  return element;
 }
 
 const isNumber = (value) => typeof value === "number" && Number.isFinite(value);
 
-/** Plain decimals to so many significant digits; a dash for no number. */
+/** A decimal without exponent, to `digits` significant digits; a dash if it is no finite number. */
 function significant(value, digits = 3) {
   if (!isNumber(value)) return "–";
   if (value === 0) return "0";
@@ -36,11 +36,11 @@ function significant(value, digits = 3) {
 const fixed = (value, places = 3) => (isNumber(value) ? value.toFixed(places) : "–");
 const percent = (value, digits = 3) => (isNumber(value) ? significant(100 * value, digits) : "–");
 const between = (low, high, show) => (isNumber(low) && isNumber(high) ? `${show(low)} to ${show(high)}` : "–");
-const small = (value) => (!isNumber(value) ? "–" : value < 1e-300 ? "<1e-300" : value < 0.001 ? value.toExponential(1) : value.toFixed(3));
+const probability = (value) => (!isNumber(value) ? "–" : value < 1e-300 ? "<1e-300" : value < 0.001 ? value.toExponential(1) : value.toFixed(3));
 const yesNo = (value) => (value === true ? "yes" : value === false ? "no" : "–");
 
-/** Text as it stands on one line: white space shown, long words cut. */
-function oneLine(text, most = 200) {
+/** Text on one line: line ends and tabs as visible characters, cut after `maxLength` characters. */
+function oneLine(text, maxLength = 200) {
   const shown = text.replace(/\n/g, "↵").replace(/\t/g, "⇥");
-  return shown.length > most ? `${[...shown.slice(0, 2 * most)].slice(0, most).join("")}…` : shown;
+  return shown.length > maxLength ? `${[...shown.slice(0, 2 * maxLength)].slice(0, maxLength).join("")}…` : shown;
 }

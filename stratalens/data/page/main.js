@@ -1,4 +1,4 @@
-// Start: theme, address, table, card, charts.
+// Start the page: theme, table, filters, card, charts, and the view that the address asks for.
 
 const THEMES = ["light", "dark"];
 const PAPER_PIXELS = 660;
@@ -23,7 +23,7 @@ function startTheme() {
   showTheme();
 }
 
-/** Paper is white and narrow: what was drawn, not styled, is drawn anew for it, and again after it. */
+/** Paper is white and narrow, and charts do not follow style sheets: redraw them before and after printing. */
 function drawForPaper() {
   const chosen = document.documentElement.dataset.theme;
   const draw = (width) => document.body.dataset.charts === "ready" && drawCharts(width);
@@ -41,8 +41,8 @@ function followAddress() {
   readAddress();
   showFilters();
   drawTable();
-  const row = rowOf.get(state.feature);
-  if (row) openCard(row, { step: false });
+  const row = rowById.get(state.feature);
+  if (row) openCard(row, { addHistory: false });
   else if (byId("card").open) byId("card").close();
 }
 

@@ -1,64 +1,64 @@
-// What the page knows, which features are shown in which order, and how that stands in the address.
+// The data of the page, which features are shown in which order, and how that is kept in the page's address.
 
 const data = JSON.parse(byId("data").textContent);
-const names = Object.keys(data.features);
+const columnNames = Object.keys(data.features);
 const rows = (data.features.feature_number || []).map((_, at) => {
   const row = { at, card: data.cards[at] };
-  for (const name of names) row[name] = data.features[name][at];
+  for (const name of columnNames) row[name] = data.features[name][at];
   row.id = `${row.layer}/${row.feature_number}`;
   row.flagList = row.flags ? row.flags.split("; ") : [];
   row.passages = (row.card.examples || []).map((example) => example[1]);
   return row;
 });
-const rowOf = new Map(rows.map((row) => [row.id, row]));
+const rowById = new Map(rows.map((row) => [row.id, row]));
 const passageText = data.passages.map(([, , tokens]) => tokens.join("").toLowerCase());
 
 const DEFAULTS = { q: "", label: "", layer: "", flag: "", confirmed: "", sort: "", order: "", feature: "" };
 let state = { ...DEFAULTS };
 
 function readAddress() {
-  const given = new URLSearchParams(location.hash.slice(1));
+  const parameters = new URLSearchParams(location.hash.slice(1));
   state = { ...DEFAULTS };
-  for (const name of Object.keys(DEFAULTS)) if (given.has(name)) state[name] = given.get(name);
+  for (const name of Object.keys(DEFAULTS)) if (parameters.has(name)) state[name] = parameters.get(name);
 }
 
-/** The fragment of a state: what differs from the default. */
-function addressOf(wanted) {
-  const kept = Object.entries(wanted).filter(([name, value]) => value !== DEFAULTS[name]);
+/** The address fragment of a view: all that differs from the default. */
+function addressOf(view) {
+  const kept = Object.entries(view).filter(([name, value]) => value !== DEFAULTS[name]);
   return `#${new URLSearchParams(kept)}`;
 }
 
-/** Take a change over into the address; a step that the back button undoes where a card opens or closes. */
-function change(changes, step = false) {
+/** Change the state and the address; with `addHistory`, the back button undoes the change. */
+function changeState(changes, { addHistory = false } = {}) {
   state = { ...state, ...changes };
   const address = addressOf(state);
   if (address === location.hash || (address === "#" && !location.hash)) return;
-  if (step) history.pushState(null, "", address);
+  if (addHistory) history.pushState(null, "", address);
   else history.replaceState(null, "", address === "#" ? location.pathname + location.search : address);
 }
 
 /** The features that pass the filters, in the chosen order. */
-function shownRows() {
+function filteredRows() {
   const query = state.q.trim().toLowerCase();
   const label = state.label.trim().toLowerCase();
-  const holds = query && passageText.map((text) => text.includes(query));
+  const matches = query && passageText.map((text) => text.includes(query));
   const chosen = rows.filter(
     (row) =>
       (!state.layer || String(row.layer) === state.layer) &&
       (!state.flag || (state.flag === "none" ? !row.flagList.length : row.flagList.includes(state.flag))) &&
       (!state.confirmed || yesNo(row.confirmed) === state.confirmed) &&
       (!label || row.label.toLowerCase().includes(label)) &&
-      (!query || row.id === query || row.label.toLowerCase().includes(query) || row.passages.some((at) => holds[at])),
+      (!query || row.id === query || row.label.toLowerCase().includes(query) || row.passages.some((at) => matches[at])),
   );
   const column = COLUMNS.find((one) => one.name === state.sort);
   return column ? sorted(chosen, column, state.order === "up") : chosen;
 }
 
-/** Ordered by a column; features without a value stand last either way, equals keep the order of the result. */
-function sorted(chosen, column, rising) {
+/** Sort by a column; features without a value come last in both directions, equal ones keep the order of the result. */
+function sorted(chosen, column, ascending) {
   const key = (row) => column.key(row);
   const missing = (value) => value === null || value === undefined || value === "" || Number.isNaN(value);
-  const sign = rising ? 1 : -1;
+  const sign = ascending ? 1 : -1;
   const compare = new Intl.Collator("en", { numeric: true }).compare;
   const keyed = chosen.map((row) => [key(row), row]);
   keyed.sort(([a, one], [b, other]) => {

@@ -1,21 +1,22 @@
 // The table of features.
 
+/** Rows that are added to the table at a time, as the reader scrolls. */
 const BATCH = 100;
 const COLUMNS = [
   { name: "layer", title: "Layer", number: true, key: (row) => row.layer, show: (row) => row.layer },
   { name: "feature", title: "Feature", number: true, key: (row) => row.feature_number, show: (row) => row.feature_number },
-  { name: "rank", title: "Rank", hint: "Place in its layer", number: true, less: true, key: (row) => row.rank, show: (row) => row.rank },
+  { name: "rank", title: "Rank", hint: "Rank in its layer", number: true, less: true, key: (row) => row.rank, show: (row) => row.rank },
   { name: "label", title: "Label", key: (row) => row.label, show: (row) => oneLine(row.label) },
   { name: "normalised", title: "Share of norm, %", hint: "Specialization as a share of the residual stream's norm", number: true, key: (row) => row.normalised_specialization, full: (row) => 100 * row.normalised_specialization, show: (row) => percent(row.normalised_specialization) },
-  { name: "interval", title: "95% interval", hint: "Of the share of norm; ordered by its lower end", number: true, less: true, key: (row) => row.normalised_low, full: (row) => between(100 * row.normalised_low, 100 * row.normalised_high, String), show: (row) => between(row.normalised_low, row.normalised_high, percent) },
+  { name: "interval", title: "95% interval", hint: "Of the share of norm; sorted by its lower limit", number: true, less: true, key: (row) => row.normalised_low, full: (row) => between(100 * row.normalised_low, 100 * row.normalised_high, String), show: (row) => between(row.normalised_low, row.normalised_high, percent) },
   { name: "specialization", title: "Specialization", hint: `Mean activation on ${data.domain} text minus that on general text`, number: true, less: true, key: (row) => row.specialization, full: (row) => row.specialization, show: (row) => significant(row.specialization) },
   { name: "domain", title: `Act. ${data.domain}`, hint: `Mean activation on ${data.domain} text`, number: true, less: true, key: (row) => row.domain_activation, full: (row) => row.domain_activation, show: (row) => significant(row.domain_activation) },
   { name: "general", title: "Act. general", hint: "Mean activation on general text", number: true, less: true, key: (row) => row.general_activation, full: (row) => row.general_activation, show: (row) => significant(row.general_activation) },
-  { name: "auroc", title: "AUROC", hint: "Of telling a document's side by this feature", number: true, key: (row) => row.auroc, full: (row) => `${row.auroc}, 95% interval ${between(row.auroc_low, row.auroc_high, String)}`, show: (row) => fixed(row.auroc) },
+  { name: "auroc", title: "AUROC", hint: `How well this feature distinguishes ${data.domain} from general documents`, number: true, key: (row) => row.auroc, full: (row) => `${row.auroc}, 95% interval ${between(row.auroc_low, row.auroc_high, String)}`, show: (row) => fixed(row.auroc) },
   { name: "score", title: "Domain score", hint: `AUROC times the ${data.domain} share of its activation`, number: true, less: true, key: (row) => row.domain_score, full: (row) => row.domain_score, show: (row) => fixed(row.domain_score) },
-  { name: "q", title: "q-value", hint: "Benjamini-Hochberg over all reported features", number: true, less: true, key: (row) => row.q_value, full: (row) => row.q_value, show: (row) => small(row.q_value) },
-  { name: "confirmed", title: "Confirmed", hint: "On documents that had no part in the selection", key: (row) => yesNo(row.confirmed), show: (row) => yesNo(row.confirmed) },
-  { name: "detection", title: "Label AUROC", hint: "How well the label tells which passages fire the feature, on text it was not made from", number: true, less: true, key: (row) => row.detection_auroc, full: (row) => row.detection_auroc, show: (row) => fixed(row.detection_auroc, 2) },
+  { name: "q", title: "q-value", hint: "Benjamini-Hochberg over all reported features", number: true, less: true, key: (row) => row.q_value, full: (row) => row.q_value, show: (row) => probability(row.q_value) },
+  { name: "confirmed", title: "Confirmed", hint: "On documents that were not used to select the features", key: (row) => yesNo(row.confirmed), show: (row) => yesNo(row.confirmed) },
+  { name: "detection", title: "Label AUROC", hint: "How well the label predicts which passages fire the feature, on text that was not used to make it", number: true, less: true, key: (row) => row.detection_auroc, full: (row) => row.detection_auroc, show: (row) => fixed(row.detection_auroc, 2) },
   { name: "flags", title: "Flags", less: true, key: (row) => row.flags, show: (row) => row.flagList.map((flag) => flag.replaceAll("_", " ")).join(", ") },
 ];
 const classes = (column) => [column.number && "number", column.less && "less", column.name === "label" && "label"].filter(Boolean).join(" ");
@@ -29,7 +30,7 @@ function drawHead() {
     button.addEventListener("click", () => {
       const again = state.sort === column.name;
       const first = column.number && column.name !== "layer" && column.name !== "feature" && column.name !== "rank" && column.name !== "q" ? "" : "up";
-      change({ sort: column.name, order: again ? (state.order === "up" ? "" : "up") : first });
+      changeState({ sort: column.name, order: again ? (state.order === "up" ? "" : "up") : first });
       drawTable();
     });
     return el("th", { scope: "col", className: classes(column) }, button);
@@ -47,9 +48,9 @@ function tableRow(row) {
     } else cell.append(String(column.show(row)));
     return cell;
   });
-  const made = el("tr", { "data-feature": row.id }, ...cells);
-  if (row.confirmed === false) made.classList.add("unconfirmed");
-  return made;
+  const tr = el("tr", { "data-feature": row.id }, ...cells);
+  if (row.confirmed === false) tr.classList.add("unconfirmed");
+  return tr;
 }
 
 function appendRows(count) {
@@ -60,7 +61,7 @@ function appendRows(count) {
 }
 
 function drawTable() {
-  shown = shownRows();
+  shown = filteredRows();
   drawnRows = 0;
   byId("feature-table").tBodies[0].replaceChildren();
   appendRows(BATCH);
@@ -92,13 +93,13 @@ function fillFilters() {
   byId("filter-confirmed").disabled = !data.split;
   for (const [name, id] of Object.entries(FILTERS)) {
     byId(id).addEventListener("input", () => {
-      change({ [name]: byId(id).value });
+      changeState({ [name]: byId(id).value });
       drawTable();
     });
   }
   byId("filters").addEventListener("submit", (event) => event.preventDefault());
   byId("filters").addEventListener("reset", () => {
-    change(Object.fromEntries(Object.keys(FILTERS).map((name) => [name, ""])));
+    changeState(Object.fromEntries(Object.keys(FILTERS).map((name) => [name, ""])));
     setTimeout(drawTable);
   });
   byId("download-csv").addEventListener("click", downloadCsv);
@@ -108,20 +109,20 @@ function showFilters() {
   for (const [name, id] of Object.entries(FILTERS)) byId(id).value = state[name];
 }
 
-/** A cell as a spreadsheet reads it back: quoted where needed, and never run as a formula. */
+/** A value as a cell of a CSV file: quoted if needed, and never run as a formula by a spreadsheet. */
 function csvCell(value, name) {
   if (value === null || value === undefined) return "";
   if (/^[pq]_value$/.test(name) && value > 0 && value < 1e-4) return value.toExponential(2);
   if (typeof value === "number") return value.toLocaleString("en", { useGrouping: false, maximumSignificantDigits: 8 });
   if (typeof value !== "string") return String(value);
-  const defused = /^[=+\-@\t\r]/.test(value) ? `'${value}` : value;
-  return /[",\n\r]/.test(defused) ? `"${defused.replaceAll('"', '""')}"` : defused;
+  const safe = /^[=+\-@\t\r]/.test(value) ? `'${value}` : value;
+  return /[",\n\r]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
 }
 
 function downloadCsv() {
   const published = (name) => (/^domain_(activation|firing_rate|density|max_activation)$/.test(name) ? name.replace("domain", data.domain) : name);
-  const head = names.map((name) => csvCell(published(name))).join(",");
-  const lines = shown.map((row) => names.map((name) => csvCell(row[name], name)).join(","));
+  const head = columnNames.map((name) => csvCell(published(name))).join(",");
+  const lines = shown.map((row) => columnNames.map((name) => csvCell(row[name], name)).join(","));
   const text = [head, ...lines].join("\n");
   const address = URL.createObjectURL(new Blob([`${text}\n`], { type: "text/csv" }));
   el("a", { href: address, download: "features.csv" }).click();

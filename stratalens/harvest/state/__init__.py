@@ -1,1 +1,1 @@
-"""What a harvest keeps of one layer: bounded, mergeable, packed into bytes and back."""
+"""The state of one layer in a harvest: bounded in size, mergeable, and packed into bytes and back."""

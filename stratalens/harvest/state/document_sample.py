@@ -1,4 +1,4 @@
-"""The document sample: one layer's values of single documents, joined from the passages of many shards."""
+"""The document sample: one layer's values of single documents, which may extend over several shards."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -16,16 +16,20 @@ class SampledPassages(NamedTuple):
 
     document: UInt64[np.ndarray, "passage"]
     sampled: np.ndarray
+    """Boolean, `[passage]`."""
 
 
 @dataclass(frozen=True)
 class DocumentMatrix:
-    """One layer's value of each sampled document: the mean of m over its passages."""
+    """One layer's values of each sampled document: mean activations, averaged over its passages."""
 
     document: UInt64[np.ndarray, "document"]
+    """64-bit hash of each document, rising."""
     population: Int[np.ndarray, "document"]
     passages: Int[np.ndarray, "document"]
+    """Passages of each document."""
     positions: Int[np.ndarray, "document"]
+    """Countable positions of each document."""
     values: sparse.csc_array
     """`[document, latent]`"""
     residual: Float[np.ndarray, "document d_model"]
@@ -34,7 +38,10 @@ class DocumentMatrix:
 
 @dataclass(frozen=True)
 class DocumentSample:
-    """Sums of one layer over the passages of sampled documents; a document of several shards has a row in each."""
+    """Sums of one layer over the passages of sampled documents; a document has one row per shard that it is in.
+
+    The entries are a sparse table: one for each passage and latent that fires in it.
+    """
 
     document: UInt64[np.ndarray, "row"]
     population: Int[np.ndarray, "row"]
@@ -44,13 +51,14 @@ class DocumentSample:
     residual: Float[np.ndarray, "row d_model"]
     """Sum of the passages' mean hookpoint vectors, float32."""
     row: Int[np.ndarray, "entry"]
+    """Row of the entry's document."""
     latent: Int[np.ndarray, "entry"]
     mean: Float[np.ndarray, "entry"]
-    """m of one passage, float32."""
+    """Mean activation in one passage, float32."""
 
     @classmethod
     def of(cls, values: PassageValues, passages: SampledPassages) -> "DocumentSample":
-        """The sampled documents among a set of passages."""
+        """Sum the values of a set of passages by document, for the sampled documents."""
         chosen = np.flatnonzero(passages.sampled)
         documents, owner = np.unique(passages.document[chosen], return_inverse=True)
         row_of_passage = np.full(len(passages.document), -1, np.int64)
@@ -73,13 +81,17 @@ class DocumentSample:
         )
 
     def matrix(self, num_latents: int) -> DocumentMatrix:
-        """The documents, each in one row however many shards it stands in."""
+        """Join the rows of each document, and average over its passages.
+
+        Args:
+            num_latents: width of the SAE.
+        """
         documents, index = np.unique(self.document, return_inverse=True)
 
         def total(column: np.ndarray) -> np.ndarray:
-            out = np.zeros((len(documents), *column.shape[1:]), np.float64)
-            np.add.at(out, index, column)
-            return out
+            sums = np.zeros((len(documents), *column.shape[1:]), np.float64)
+            np.add.at(sums, index, column)
+            return sums
 
         passages = total(self.passages)
         population = np.zeros(len(documents), np.int64)
@@ -97,7 +109,7 @@ class DocumentSample:
 
 
 def join(parts: Sequence[DocumentSample]) -> DocumentSample:
-    """All parts, one after the other; at least one."""
+    """Concatenate parts, at least one; documents of several parts keep a row in each."""
     offsets = np.cumsum([0, *(len(part.document) for part in parts)])
     columns = {
         field.name: np.concatenate([getattr(part, field.name) for part in parts])

@@ -1,4 +1,4 @@
-"""What a reading leaves of one layer: bounded, folded in a fixed order, packed into bytes and back."""
+"""The state of one layer after some text: bounded in size, merged in a fixed order, packed into bytes and back."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ from stratalens.harvest.state.top_examples import TopExamples
 
 
 class LayerState(NamedTuple):
-    """What some passages leave of one layer."""
+    """Everything that is kept of one layer after reading some passages."""
 
     stats: FeatureStats
     examples: TopExamples
@@ -26,47 +26,50 @@ class LayerState(NamedTuple):
 
 
 HISTOGRAM_ARRAYS = ("data", "indices", "indptr")
+"""Arrays of a sparse matrix in CSR format, by the names that scipy gives them."""
 PARTS = {"stats": FeatureStats, "examples": TopExamples, "documents": DocumentSample}
-EXAMPLES_WAITING = 500_000
-"""Examples that may wait to be merged: merging costs as much as all that is held, so it is done seldom."""
+"""Field of `LayerState` -> its class."""
+MAX_UNMERGED_EXAMPLES = 500_000
+"""Examples collected before they are merged: each merge sorts all examples so far, so it is done rarely."""
 
 
 @dataclass
-class StateFolder:
-    """Takes states one by one, in their order, and yields all of them together."""
+class StateAccumulator:
+    """Merges states one by one, in a fixed order."""
 
     stats: FeatureStats = field(default_factory=FeatureStats.empty)
     examples: list[TopExamples] = field(default_factory=lambda: [TopExamples.empty()])
+    """The merged examples first, then those that are not merged yet."""
     documents: list[DocumentSample] = field(default_factory=list)
     batches_split: int = 0
 
     def add(self, state: LayerState) -> None:
-        """Take one more state."""
+        """Merge one more state."""
         self.stats = statistics.merge(self.stats, state.stats)
         self.examples.append(examples.possible_entries(state.examples, self.examples[0]))
         self.documents.append(state.documents)
         self.batches_split += state.batches_split
-        waiting = sum(len(one.value) for one in self.examples[1:])
-        if waiting > max(EXAMPLES_WAITING, len(self.examples[0].value)):
+        unmerged = sum(len(part.value) for part in self.examples[1:])
+        if unmerged > max(MAX_UNMERGED_EXAMPLES, len(self.examples[0].value)):
             self.examples = [examples.merge(*self.examples)]
 
     def result(self) -> LayerState:
-        """All that was taken; at least one state."""
+        """All states together, at least one."""
         return LayerState(
             self.stats, examples.merge(*self.examples), documents.join(self.documents), self.batches_split
         )
 
 
 def fold(states: Iterable[LayerState]) -> LayerState:
-    """All states together, in the order given; at least one. One state is held beside the result at a time."""
-    folding = StateFolder()
+    """Merge states, at least one, in the given order; only one state at a time is held besides the result."""
+    accumulator = StateAccumulator()
     for state in states:
-        folding.add(state)
-    return folding.result()
+        accumulator.add(state)
+    return accumulator.result()
 
 
 def pack_state(state: LayerState) -> bytes:
-    """A state as bytes, in the safetensors format."""
+    """Pack a state into bytes, in the safetensors format."""
     from safetensors.numpy import save
 
     arrays = {"batches_split": np.array([state.batches_split])}
@@ -78,14 +81,14 @@ def pack_state(state: LayerState) -> bytes:
 
 
 def unpack_state(packed: bytes) -> LayerState:
-    """The state that `pack_state` packed."""
+    """Restore a state from the bytes of `pack_state`."""
     from safetensors.numpy import load
 
     arrays: dict[str, Any] = load(packed)
-    counts = tuple(arrays.pop(f"histogram.{name}") for name in HISTOGRAM_ARRAYS)
-    arrays["stats.histogram"] = sparse.csr_array(counts, shape=(len(counts[2]) - 1, HISTOGRAM_BINS))
+    histogram = tuple(arrays.pop(f"histogram.{name}") for name in HISTOGRAM_ARRAYS)
+    arrays["stats.histogram"] = sparse.csr_array(histogram, shape=(len(histogram[2]) - 1, HISTOGRAM_BINS))
     split = int(arrays.pop("batches_split")[0])
-    own = {
+    columns = {
         part: {name.split(".")[1]: array for name, array in arrays.items() if name.startswith(part)} for part in PARTS
     }
-    return LayerState(**{part: kind(**own[part]) for part, kind in PARTS.items()}, batches_split=split)
+    return LayerState(**{part: kind(**columns[part]) for part, kind in PARTS.items()}, batches_split=split)

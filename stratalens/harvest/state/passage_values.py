@@ -1,4 +1,4 @@
-"""Values of single passages of one layer: what one batch leaves, and the columns of many."""
+"""Values of single passages of one layer, reduced from the activations of batches."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,47 +14,57 @@ from stratalens.models.token_classes import TOKEN_CLASSES
 from stratalens.saes.sae import SparseLatents
 
 EARLY_SHARE = 0.1
+"""The tokens of this first share of a passage count as early."""
 
 
 class PassageValues(NamedTuple):
-    """One layer's values of a set of passages: a sparse table with a row for each latent that fired in a passage."""
+    """One layer's values of a set of passages.
+
+    The entries are a sparse table: one for each passage and latent that fires in it.
+    """
 
     population: Int[np.ndarray, "passage"]
     tokens: Int[np.ndarray, "passage"]
     """Tokens fed to the model, special ones included."""
     countable_positions: Int[np.ndarray, "passage"]
-    """Positions before sinks are dropped."""
+    """Positions that count before sinks are dropped: neither first, nor special tokens."""
     kept_positions: Int[np.ndarray, "passage"]
+    """Countable positions that are no sinks."""
     norm_sum: Float[np.ndarray, "passage"]
     """Sum of hookpoint norms over kept positions."""
     residual_mean: Float[np.ndarray, "passage d_model"]
     """Mean hookpoint vector over kept positions."""
     passage: Int[np.ndarray, "entry"]
+    """Index of the entry's passage in the set."""
     latent: Int[np.ndarray, "entry"]
     mean: Float[np.ndarray, "entry"]
-    """m[p, f]: mean activation over the passage's kept positions."""
+    """Mean activation over the passage's kept positions, m[p, f]."""
     maximum: Float[np.ndarray, "entry"]
-    """x[p, f]: maximum over kept positions."""
+    """Maximum activation over kept positions, x[p, f]."""
     positions_fired: Int[np.ndarray, "entry"]
+    """Kept positions at which the latent fires."""
     class_mass: Float[np.ndarray, "entry token_class"]
-    """Activation summed by class of the token it fires on."""
+    """Activation summed by class of the token at which it occurs."""
     early_mass: Float[np.ndarray, "entry"]
     """Activation summed over the first tenth of the passage."""
 
 
-class Encoded(NamedTuple):
-    """What one batch leaves of one layer, still on the device."""
+class EncodedBatch(NamedTuple):
+    """One batch as encoded by one layer's SAE, still on the device."""
 
     keep: Bool[Tensor, "batch seq"]
+    """Whether a position is kept."""
     norm_sum: Float[Tensor, "batch"]
+    """Sum of hookpoint norms over kept positions."""
     residual_sum: Float[Tensor, "batch d_model"]
+    """Sum of hookpoint vectors over kept positions."""
     latents: SparseLatents
-    """Of the kept positions, row by row."""
+    """Latents at the kept positions, row by row."""
 
 
 @contextmanager
-def _fixed_order() -> Iterator[None]:
-    """Let sums on cuda add in a fixed order, so that the same batch gives the same bytes."""
+def _deterministic_sums() -> Iterator[None]:
+    """Make sums on cuda add in a fixed order, so that the same batch gives the same bytes."""
     before = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(torch.cuda.is_available() or before)
     try:
@@ -63,22 +73,32 @@ def _fixed_order() -> Iterator[None]:
         torch.use_deterministic_algorithms(before)
 
 
-def reduce(
-    encoded: Encoded, batch: TokenBatch, num_latents: int, token_classes: Int[Tensor, "vocabulary"]
+def reduce_batch(
+    encoded: EncodedBatch, batch: TokenBatch, num_latents: int, token_classes: Int[Tensor, "vocabulary"]
 ) -> dict[str, np.ndarray]:
-    """Columns of `PassageValues` from one batch; work and memory go by what fired, not by the width of the SAE."""
+    """Reduce one batch to columns of `PassageValues`; cost depends on how many latents fire, not on the SAE's width.
+
+    Args:
+        encoded: latents of the batch.
+        batch: its tokens.
+        num_latents: width of the SAE.
+        token_classes: class of each token id.
+
+    Returns:
+        The columns by name, without `population` and `tokens`; `batch_row` is the passage of each row of the batch.
+    """
     row, position = encoded.keep.nonzero(as_tuple=True)
-    values, slots = encoded.latents.values, encoded.latents.values > 0
-    token = slots.nonzero()[:, 0]
-    activation = values[slots]
-    keys, entry = torch.unique(row[token] * num_latents + encoded.latents.indices[slots], return_inverse=True)
+    values, fires = encoded.latents.values, encoded.latents.values > 0
+    token = fires.nonzero()[:, 0]
+    activation = values[fires]
+    keys, entry = torch.unique(row[token] * num_latents + encoded.latents.indices[fires], return_inverse=True)
     lengths = torch.from_numpy(batch.lengths).to(row.device)
     early = (position < EARLY_SHARE * lengths[row])[token]
-    kind = token_classes[batch.input_ids[row, position]][token]
+    token_class = token_classes[batch.input_ids[row, position]][token]
     size, classes, device = len(keys), len(TOKEN_CLASSES), row.device
-    with _fixed_order():
+    with _deterministic_sums():
         total = torch.zeros(size, device=device).scatter_add_(0, entry, activation)
-        mass = torch.zeros(size * classes, device=device).scatter_add_(0, entry * classes + kind, activation)
+        mass = torch.zeros(size * classes, device=device).scatter_add_(0, entry * classes + token_class, activation)
         early_mass = torch.zeros(size, device=device).scatter_add_(0, entry[early], activation[early])
     maximum = torch.zeros(size, device=device).scatter_reduce_(0, entry, activation, "amax")
     kept = encoded.keep.sum(1)

@@ -1,4 +1,4 @@
-"""Streaming statistics of one layer: bounded in size, merged by addition, one definition for all uses."""
+"""Streaming statistics of one layer: bounded in size, and merged by addition."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,12 +12,13 @@ from stratalens.harvest.state.passage_values import PassageValues
 from stratalens.models.token_classes import TOKEN_CLASSES
 
 HISTOGRAM_LOW = 1e-5
+"""Lower edge of the histogram; the first bin also takes all values below."""
 HISTOGRAM_BINS_PER_DECADE = 6
 HISTOGRAM_BINS = 60
 
 
 def histogram_bin(mean: Float[np.ndarray, "entry"]) -> Int[np.ndarray, "entry"]:
-    """Logarithmic bin of passage means; the outer bins take what lies beyond."""
+    """Logarithmic bin of each passage mean; the first and the last bin also take the values beyond them."""
     decades = np.log10(np.maximum(mean, 1e-30) / HISTOGRAM_LOW)
     return np.clip((decades * HISTOGRAM_BINS_PER_DECADE).astype(np.int64), 0, HISTOGRAM_BINS - 1)
 
@@ -26,11 +27,11 @@ def histogram_bin(mean: Float[np.ndarray, "entry"]) -> Int[np.ndarray, "entry"]:
 class FeatureStats:
     """Statistics of one layer by population and latent. Counts are int64, sums float64; means are derived late.
 
-    Only latents that fired take room, however wide the SAE.
+    Only latents that fired have columns, so memory does not grow with the width of the SAE.
     """
 
     latents: Int[np.ndarray, "latent"]
-    """Numbers of the latents that the columns stand for, rising."""
+    """The latent of each column, rising."""
     passages: Int[np.ndarray, "population"]
     tokens: Int[np.ndarray, "population"]
     """Tokens fed to the model, special ones included."""
@@ -38,23 +39,28 @@ class FeatureStats:
     positions: Int[np.ndarray, "population"]
     """Kept positions."""
     norm_sum: Float[np.ndarray, "population"]
+    """Sum of hookpoint norms over kept positions."""
     passages_fired: Int[np.ndarray, "population latent"]
+    """Passages in which the latent fires."""
     positions_fired: Int[np.ndarray, "population latent"]
+    """Kept positions at which the latent fires."""
     mean_sum: Float[np.ndarray, "population latent"]
-    """Sum of m over passages."""
+    """Sum of the passages' mean activations m."""
     mean_square_sum: Float[np.ndarray, "population latent"]
-    """Sum of m squared over passages."""
+    """Sum of the squares of m."""
     activation_sum: Float[np.ndarray, "population latent"]
     """Sum of activations over kept positions."""
     activation_max: Float[np.ndarray, "population latent"]
     histogram: sparse.csr_array
-    """`[population x latent, bin]`: passages by logarithmic bin of m, those with m = 0 left out; most are empty."""
+    """Passages with m > 0 by logarithmic bin of m, `[population x latent, bin]`; most bins are empty."""
     class_mass: Float[np.ndarray, "population latent token_class"]
+    """Sum of activations by class of the token."""
     early_mass: Float[np.ndarray, "population latent"]
+    """Sum of activations over the first tenth of each passage."""
 
     @classmethod
     def empty(cls) -> "FeatureStats":
-        """The identity of `merge`."""
+        """Statistics of no passages: merging them changes nothing."""
         counts, sums = np.zeros(POPULATIONS, np.int64), np.zeros(POPULATIONS)
         cell_counts, cell_sums = np.zeros((POPULATIONS, 0), np.int64), np.zeros((POPULATIONS, 0))
         return cls(
@@ -110,40 +116,44 @@ class FeatureStats:
             early_mass=by_cell(values.early_mass).astype(np.float64),
         )
 
-    def over(self, latents: Int[np.ndarray, "other_latent"]) -> "FeatureStats":
-        """The same statistics with a column for each of these latents, rising, among them all that fired."""
+    def for_latents(self, latents: Int[np.ndarray, "other_latent"]) -> "FeatureStats":
+        """The same statistics with one column for each of the given latents, zero for those that did not fire.
+
+        Args:
+            latents: in rising order; they include all latents of these statistics.
+        """
         if np.array_equal(latents, self.latents):
             return self
-        place = np.searchsorted(latents, self.latents)
-        wide: dict[str, np.ndarray] = {}
+        new_column = np.searchsorted(latents, self.latents)
+        widened: dict[str, np.ndarray] = {}
         for name in PER_LATENT:
-            held = getattr(self, name)
-            wide[name] = np.zeros((POPULATIONS, len(latents), *held.shape[2:]), held.dtype)
-            wide[name][:, place] = held
+            values = getattr(self, name)
+            widened[name] = np.zeros((POPULATIONS, len(latents), *values.shape[2:]), values.dtype)
+            widened[name][:, new_column] = values
         counts = self.histogram
-        row = (np.arange(POPULATIONS)[:, None] * len(latents) + place).reshape(-1)
-        filled = np.zeros(POPULATIONS * len(latents) + 1, np.int64)
-        filled[row + 1] = np.diff(counts.indptr)
-        parts = (counts.data, counts.indices, np.cumsum(filled))
-        histogram = sparse.csr_array(parts, shape=(POPULATIONS * len(latents), HISTOGRAM_BINS))
-        return replace(self, latents=latents, histogram=histogram, **wide)
+        row = (np.arange(POPULATIONS)[:, None] * len(latents) + new_column).reshape(-1)
+        row_sizes = np.zeros(POPULATIONS * len(latents) + 1, np.int64)
+        row_sizes[row + 1] = np.diff(counts.indptr)
+        csr_arrays = (counts.data, counts.indices, np.cumsum(row_sizes))
+        histogram = sparse.csr_array(csr_arrays, shape=(POPULATIONS * len(latents), HISTOGRAM_BINS))
+        return replace(self, latents=latents, histogram=histogram, **widened)
 
 
 PER_LATENT = tuple(name for name, array in vars(FeatureStats.empty()).items() if name != "histogram" and array.ndim > 1)
-"""Fields with a column for each latent."""
+"""Fields of `FeatureStats` with a column for each latent, but for the sparse histogram."""
 
 
 def _histogram(cell: np.ndarray, mean: np.ndarray, cells: int) -> sparse.csr_array:
-    place, counts = np.unique(cell * HISTOGRAM_BINS + histogram_bin(mean), return_counts=True)
-    row, column = np.divmod(place, HISTOGRAM_BINS)
+    bins, counts = np.unique(cell * HISTOGRAM_BINS + histogram_bin(mean), return_counts=True)
+    row, column = np.divmod(bins, HISTOGRAM_BINS)
     starts = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=cells))])
     return sparse.csr_array((counts.astype(np.int64), column, starts), shape=(cells, HISTOGRAM_BINS))
 
 
 def merge(a: FeatureStats, b: FeatureStats) -> FeatureStats:
-    """Statistics of both together; neither input changes. Fold shards in a fixed order: float sums do not associate."""
+    """Add two statistics without changing them. Merge shards in a fixed order: sums of floats depend on the order."""
     latents = a.latents if np.array_equal(a.latents, b.latents) else np.union1d(a.latents, b.latents)
-    a, b = a.over(latents), b.over(latents)
+    a, b = a.for_latents(latents), b.for_latents(latents)
     merged: dict[str, Any] = {name: getattr(a, name) + getattr(b, name) for name in vars(a) if name != "latents"}
     merged["activation_max"] = np.maximum(a.activation_max, b.activation_max)
     return FeatureStats(latents=latents.copy(), **merged)

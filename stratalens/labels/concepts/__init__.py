@@ -1,1 +1,1 @@
-"""Lexicons of concepts, and where their terms are in passages: all that a label without a language model may say."""
+"""Lexicons of concepts, and concepts and phrases found in passages: what labels without a language model consist of."""

@@ -1,4 +1,4 @@
-"""Passages as running words, with the concepts and phrases that stand in them: all that a label may speak of."""
+"""Passages split into words, numbers and marks, with the concepts and phrases in them that a label may use."""
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -10,41 +10,41 @@ from jaxtyping import Bool, Float, Int
 from scipy import sparse
 
 from stratalens.corpus import Half, Side
-from stratalens.corpus.words import FUNCTION_WORDS, Kind, Words
+from stratalens.corpus.words import FUNCTION_WORDS, UnitKind, Words
 from stratalens.evidence.evidence import LayerEvidence, first_tokens
 from stratalens.evidence.passages import Passage
 from stratalens.labels.concepts.lexicon import Lexicon, Matches
 
-LONGEST_PHRASE = 3
-PHRASE_SEGMENTS = 3
-"""A phrase counts when it stands in at least so many sentences, of at least two passages."""
+MAX_PHRASE_WORDS = 3
+MIN_PHRASE_SENTENCES = 3
+"""A phrase is used if it is in at least this many sentences, of at least two passages."""
 
 
 class Units(NamedTuple):
-    """The units of passages, and the unit that each token belongs to."""
+    """The units (words, numbers, marks) of passages, and the unit that each token belongs to."""
 
     words: Words
     of_token: Int[np.ndarray, "token"]
-    """-1 at special tokens and at white space."""
+    """Number of the unit; -1 for special tokens and white space."""
 
 
 def split_units(passages: Sequence[Passage]) -> Units:
-    """Units of all passages; a token belongs to the unit in which its last visible character stands."""
+    """Split all passages into units; a token belongs to the unit that holds its last visible character."""
     words = Words.of([passage.text for passage in passages])
     starts = first_tokens(passages)
     first_unit = np.searchsorted(words.passage, np.arange(len(passages) + 1))
     of_token = np.full(starts[-1], -1)
     for number, passage in enumerate(passages):
-        own = words.start[first_unit[number] : first_unit[number + 1]]
-        last = np.array([start + len(passage.text[start:end].rstrip()) - 1 for start, end in passage.offsets])
-        unit = np.searchsorted(own, last, side="right") - 1
-        visible = (last >= passage.offsets[:, 0]) & (unit >= 0)
+        unit_starts = words.start[first_unit[number] : first_unit[number + 1]]
+        last_visible = np.array([start + len(passage.text[start:end].rstrip()) - 1 for start, end in passage.offsets])
+        unit = np.searchsorted(unit_starts, last_visible, side="right") - 1
+        visible = (last_visible >= passage.offsets[:, 0]) & (unit >= 0)
         of_token[starts[number] : starts[number + 1]] = np.where(visible, unit + first_unit[number], -1)
     return Units(words, of_token)
 
 
 def unit_activations(evidence: LayerEvidence, units: Units) -> Float[np.ndarray, "unit feature"]:
-    """Activation of each feature on each unit: the maximum over its tokens."""
+    """Return the activation of each feature on each unit: the maximum over the tokens of the unit."""
     values = np.zeros((len(units.words.texts), len(evidence.features)), np.float32)
     for column in range(len(evidence.features)):
         token, activation = evidence.entries(column)
@@ -54,69 +54,72 @@ def unit_activations(evidence: LayerEvidence, units: Units) -> Float[np.ndarray,
 
 
 class Phrases(NamedTuple):
-    """Words and phrases that recur in the text, and where they stand."""
+    """Words and phrases that recur in passages, and where they occur; arrays have one entry per occurrence."""
 
     names: list[str]
-    """As most often written."""
+    """The most frequent spelling of each phrase."""
     stems: list[tuple[str, ...]]
     phrase: Int[np.ndarray, "occurrence"]
+    """Number of the phrase."""
     first: Int[np.ndarray, "occurrence"]
     """First unit of the occurrence."""
 
 
 def find_phrases(
-    words: Words, longest: int = LONGEST_PHRASE, counted: Bool[np.ndarray, "unit"] | None = None
+    words: Words, max_words: int = MAX_PHRASE_WORDS, counted: Bool[np.ndarray, "unit"] | None = None
 ) -> Phrases:
-    """Words and phrases of up to so many words, without function words at their ends, that recur.
+    """Find the words and phrases that recur and do not begin or end with a function word.
 
     Args:
-        words: where to look.
-        longest: words of a phrase, at most.
-        counted: units that decide which phrases there are and how they are written; None for all.
+        words: units of the passages.
+        max_words: limit on the words of a phrase.
+        counted: units that decide which phrases recur and how they are spelt; None for all.
     """
     counted = np.ones(len(words.texts), bool) if counted is None else counted
-    positions = [int(at) for at in np.flatnonzero(words.kind == Kind.WORD)]
-    places: dict[tuple[str, ...], list[int]] = defaultdict(list)
-    written: dict[tuple[str, ...], Counter[str]] = defaultdict(Counter)
-    for place, at in enumerate(positions):
-        if not _content(words.texts[at]):
+    positions = [int(unit) for unit in np.flatnonzero(words.kind == UnitKind.WORD)]
+    occurrences: dict[tuple[str, ...], list[int]] = defaultdict(list)
+    spellings: dict[tuple[str, ...], Counter[str]] = defaultdict(Counter)
+    for position, unit in enumerate(positions):
+        if not _is_content_word(words.texts[unit]):
             continue
-        for length in range(1, longest + 1):
-            run = positions[place : place + length]
+        for length in range(1, max_words + 1):
+            run = positions[position : position + length]
             if len(run) < length or not words.joined[run[1:]].all():
                 break
-            if not _content(words.texts[run[-1]]):
+            if not _is_content_word(words.texts[run[-1]]):
                 continue
             key = tuple(words.stems[unit] for unit in run)
-            places[key].append(at)
-            if counted[at]:
-                written[key][" ".join(words.texts[unit] for unit in run).lower()] += 1
-    kept = {key: found for key, found in places.items() if _recurs(words, [at for at in found if counted[at]])}
+            occurrences[key].append(unit)
+            if counted[unit]:
+                spellings[key][" ".join(words.texts[unit] for unit in run).lower()] += 1
+    kept = {
+        key: units for key, units in occurrences.items() if _recurs(words, [unit for unit in units if counted[unit]])
+    }
     return Phrases(
-        names=[_usual(written[key]) for key in kept],
+        names=[_most_frequent(spellings[key]) for key in kept],
         stems=list(kept),
-        phrase=np.repeat(np.arange(len(kept)), [len(found) for found in kept.values()]),
-        first=np.array([at for found in kept.values() for at in found], dtype=np.int64),
+        phrase=np.repeat(np.arange(len(kept)), [len(units) for units in kept.values()]),
+        first=np.array([unit for units in kept.values() for unit in units], dtype=np.int64),
     )
 
 
-def _usual(spellings: Counter[str]) -> str:
-    """The most frequent spelling; of several the longest, which says most."""
-    return max(spellings, key=lambda written: (spellings[written], len(written), written))
+def _most_frequent(spellings: Counter[str]) -> str:
+    """Return the most frequent spelling; of equally frequent ones the longest, which is the most informative."""
+    return max(spellings, key=lambda spelling: (spellings[spelling], len(spelling), spelling))
 
 
-def _recurs(words: Words, places: list[int]) -> bool:
-    return len(set(words.segment[places])) >= PHRASE_SEGMENTS and len(set(words.passage[places])) >= 2
+def _recurs(words: Words, units: list[int]) -> bool:
+    return len(set(words.segment[units])) >= MIN_PHRASE_SENTENCES and len(set(words.passage[units])) >= 2
 
 
-def _content(word: str) -> bool:
+def _is_content_word(word: str) -> bool:
     return len(word) > 1 and word.lower() not in FUNCTION_WORDS
 
 
-def presence(
+def presence_matrix(
     candidate: Int[np.ndarray, "occurrence"], segment: Int[np.ndarray, "occurrence"], candidates: int, segments: int
 ) -> sparse.csr_array:
-    """Whether each segment holds each candidate, `[segment, candidate]`, 0 or 1."""
+    """Return whether each segment holds each candidate, `[segment, candidate]`, as 0 or 1."""
     matrix = sparse.coo_array((np.ones(len(candidate)), (segment, candidate)), shape=(segments, candidates)).tocsr()
     matrix.data[:] = 1
     return matrix
@@ -124,7 +127,7 @@ def presence(
 
 @dataclass(frozen=True)
 class AnnotatedPassages:
-    """Passages as units, with everything in them that a label may speak of. Candidates are concepts, then phrases."""
+    """Passages split into units, with the candidates for labels in them, which are numbered: concepts, then phrases."""
 
     passages: Sequence[Passage]
     units: Units
@@ -133,25 +136,26 @@ class AnnotatedPassages:
     phrases: Phrases
     holds: sparse.csr_array
     """Whether each sentence holds each candidate, `[segment, candidate]`."""
-    holds_more: sparse.csr_array
-    """As `holds`, of concepts only, without each concept's most frequent term, `[segment, concept]`."""
+    holds_other_terms: sparse.csr_array
+    """As `holds`, for concepts only and without each concept's most frequent term, `[segment, concept]`."""
     covers: sparse.csr_array
-    """Whether each unit lies in a term of each concept, `[unit, concept]`."""
+    """Whether each unit is part of a term of each concept, `[unit, concept]`."""
     counts: sparse.csr_array
     """How often each passage holds each candidate, `[passage, candidate]`."""
     segment_passage: Int[np.ndarray, "segment"]
+    """Number of the passage that each sentence is in."""
     counted: Bool[np.ndarray, "unit"]
-    """Units of the discovery half, which alone decide what a label may say and how it is spelt."""
+    """Whether each unit is of the discovery half, which alone decides which phrases recur and how words are spelt."""
 
     @classmethod
     def of(
-        cls, passages: Sequence[Passage], lexicon: Lexicon, longest_phrase: int = LONGEST_PHRASE
+        cls, passages: Sequence[Passage], lexicon: Lexicon, max_phrase_words: int = MAX_PHRASE_WORDS
     ) -> "AnnotatedPassages":
-        """Split passages and find concepts, and phrases of at most so many words, in them."""
+        """Split passages into units, and find in them concepts, and phrases of at most `max_phrase_words` words."""
         units = split_units(passages)
         words = units.words
         counted = np.array([passage.half == Half.DISCOVERY for passage in passages], dtype=bool)[words.passage]
-        matches, phrases = lexicon.find(words), find_phrases(words, longest_phrase, counted)
+        matches, phrases = lexicon.find(words), find_phrases(words, max_phrase_words, counted)
         concepts = len(lexicon.concepts)
         candidates = concepts + len(phrases.names)
         candidate = np.concatenate([matches.concept, phrases.phrase + concepts])
@@ -159,7 +163,7 @@ class AnnotatedPassages:
         segments = int(words.segment.max(initial=-1)) + 1
         segment_passage = np.zeros(segments, np.int64)
         segment_passage[words.segment] = words.passage
-        other = ~_of_most_frequent_term(matches, counted[matches.first])
+        other_terms = ~_of_most_frequent_term(matches, counted[matches.first])
         lengths = matches.last - matches.first + 1
         inside = np.repeat(matches.first, lengths) + np.concatenate([np.arange(n) for n in lengths] or [lengths])
         shape = (len(passages), candidates)
@@ -170,9 +174,11 @@ class AnnotatedPassages:
             lexicon=lexicon,
             matches=matches,
             phrases=phrases,
-            holds=presence(candidate, words.segment[first], candidates, segments),
-            holds_more=presence(matches.concept[other], words.segment[matches.first[other]], concepts, segments),
-            covers=presence(np.repeat(matches.concept, lengths), inside, concepts, len(words.texts)),
+            holds=presence_matrix(candidate, words.segment[first], candidates, segments),
+            holds_other_terms=presence_matrix(
+                matches.concept[other_terms], words.segment[matches.first[other_terms]], concepts, segments
+            ),
+            covers=presence_matrix(np.repeat(matches.concept, lengths), inside, concepts, len(words.texts)),
             counts=counts.tocsr(),
             segment_passage=segment_passage,
             counted=counted,
@@ -180,61 +186,61 @@ class AnnotatedPassages:
 
     @property
     def concepts(self) -> int:
-        """Number of concepts; phrases come after them."""
+        """Number of concepts, which is the number of the first phrase among the candidates."""
         return len(self.lexicon.concepts)
 
     @property
     def lengths(self) -> Int[np.ndarray, "passage"]:
-        """Units of each passage."""
+        """Number of units of each passage."""
         return np.bincount(self.units.words.passage, minlength=len(self.passages))
 
     def count_words(self, stems: Sequence[str]) -> Float[np.ndarray, "passage"]:
-        """How often words of these stems stand in each passage."""
+        """Count the words with one of these stems in each passage."""
         words = self.units.words
         hit = np.array([own in stems for own in words.stems], dtype=np.float64)
         return np.bincount(words.passage, hit, len(self.passages))
 
     def phrase_stems(self, candidate: int) -> tuple[str, ...]:
-        """Stems of a candidate that is a phrase."""
+        """Return the stems of a candidate that is a phrase."""
         return self.phrases.stems[candidate - self.concepts]
 
     def phrase_name(self, candidate: int) -> str:
-        """A candidate that is a phrase, as most often written."""
+        """Return the most frequent spelling of a candidate that is a phrase."""
         return self.phrases.names[candidate - self.concepts]
 
-    def written(self, stem: str) -> str:
-        """The most frequent word of a stem in the discovery half."""
+    def usual_spelling(self, stem: str) -> str:
+        """Return the most frequent word with this stem in the discovery half."""
         words = self.units.words
-        at = [unit for unit in np.flatnonzero(self.counted) if words.stems[unit] == stem]
-        return _usual(Counter(words.texts[unit].lower() for unit in at))
+        units = [unit for unit in np.flatnonzero(self.counted) if words.stems[unit] == stem]
+        return _most_frequent(Counter(words.texts[unit].lower() for unit in units))
 
-    def members(self, concept: int) -> dict[str, str]:
-        """Stems of the units that lie in terms of a concept, each with its most frequent spelling there."""
+    def concept_spellings(self, concept: int) -> dict[str, str]:
+        """Return stem -> most frequent spelling, for the units in terms of a concept in the discovery half."""
         words = self.units.words
         spellings: dict[str, Counter[str]] = defaultdict(Counter)
         for unit in self.covers[:, [concept]].tocoo().row:
             if self.counted[unit]:
                 spellings[words.stems[unit]][words.texts[unit].lower()] += 1
-        return {stem: _usual(counts) for stem, counts in spellings.items()}
+        return {stem: _most_frequent(counts) for stem, counts in spellings.items()}
 
     def mean_by_segment(self, activation: Float[np.ndarray, "unit feature"]) -> Float[np.ndarray, "segment feature"]:
-        """Mean activation of the units of each sentence."""
+        """Return the mean activation over the units of each sentence."""
         segment = self.units.words.segment
         columns = [np.bincount(segment, column, len(self.segment_passage)) for column in activation.T]
         return np.stack(columns, axis=1) / np.bincount(segment, minlength=len(self.segment_passage))[:, None]
 
     def of_half(self, half: Half, side: Side | None = None) -> Bool[np.ndarray, "passage"]:
-        """Whether each passage belongs to a half, and to a side where one is named."""
+        """Return whether each passage belongs to the half and, if one is given, to the side."""
         return np.array([p.half == half and side in (None, p.side) for p in self.passages])
 
 
 def _of_most_frequent_term(matches: Matches, counted: Bool[np.ndarray, "match"]) -> Bool[np.ndarray, "match"]:
-    """Whether each match is by its concept's most frequent term, as far as matches are counted."""
+    """Return whether each match is of its concept's most frequent term, by the number of counted matches."""
     terms, index = np.unique(matches.term, return_inverse=True)
     counts = np.bincount(index, counted, len(terms))
     concept = np.zeros(len(terms), np.int64)
     concept[index] = matches.concept
     order = np.lexsort((terms, -counts, concept))
-    leads = np.zeros(len(terms), bool)
-    leads[order[np.diff(concept[order], prepend=-1) != 0]] = True
-    return leads[index]
+    is_most_frequent = np.zeros(len(terms), bool)
+    is_most_frequent[order[np.diff(concept[order], prepend=-1) != 0]] = True
+    return is_most_frequent[index]

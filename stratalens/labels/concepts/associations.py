@@ -1,4 +1,4 @@
-"""Which candidates (concepts, phrases) go with a feature: where its activation lies, which sentences it prefers."""
+"""Which candidates (concepts, phrases) go with a feature: by shares of its activation, and by preferred sentences."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -10,18 +10,25 @@ from scipy.stats import rankdata
 
 
 class Preference(NamedTuple):
-    """How far features prefer the sentences that hold a candidate, all `[candidate, feature]` but `segments`."""
+    """How strongly features prefer the sentences that hold a candidate, `[candidate, feature]` except `segments`."""
 
     auroc: Float[np.ndarray, "candidate feature"]
     """Probability that a sentence with the candidate has more activation than one without."""
     lower: Float[np.ndarray, "candidate feature"]
-    """Three standard errors of the rank-sum statistic below it: thousands of candidates are compared at once."""
+    """AUROC less three standard errors of the rank-sum statistic; three, as there are thousands of candidates."""
     segments: Int[np.ndarray, "candidate"]
-    """Sentences that hold the candidate."""
+    """Number of sentences that hold the candidate."""
 
 
 def preference(holds: sparse.csr_array, mean_activation: Float[np.ndarray, "segment feature"]) -> Preference:
-    """Compare sentences with and without each candidate by ranks (Mann-Whitney, normal approximation with ties)."""
+    """Compare the sentences with and without each candidate by ranks of mean activation.
+
+    The statistic is that of Mann and Whitney, its standard error that of the normal approximation with ties.
+
+    Args:
+        holds: whether each sentence holds each candidate, `[segment, candidate]`, 0 or 1.
+        mean_activation: of each feature over each sentence.
+    """
     ranks = rankdata(mean_activation, axis=0)
     count = len(mean_activation)
     inside = np.asarray(holds.sum(0)).ravel()
@@ -41,28 +48,35 @@ def _tie_term(ranks: np.ndarray) -> float:
 
 
 @dataclass(frozen=True)
-class Mass:
-    """Where activation lies, as shares of a feature's activation on the units given."""
+class ActivationShares:
+    """Shares of a feature's activation over some units, by candidate."""
 
     share: Float[np.ndarray, "candidate feature"]
+    """Share of the feature's activation on the units of the candidate."""
     base: Float[np.ndarray, "candidate"]
-    """Share of the units themselves."""
+    """Share of the units that are of the candidate."""
     fires: Float[np.ndarray, "candidate feature"]
     """Share of each candidate's units on which the feature fires."""
 
     @property
     def lift(self) -> Float[np.ndarray, "candidate feature"]:
-        """Share over base, the base raised a little so that rare candidates do not shine by chance."""
+        """Share divided by base plus 0.003, which keeps rare candidates from a high lift by chance."""
         return self.share / (self.base + 0.003)[:, None]
 
 
-def mass(
+def activation_shares(
     covers: sparse.csr_array, activation: Float[np.ndarray, "unit feature"], units: Int[np.ndarray, "chosen"]
-) -> Mass:
-    """Share of each feature's activation that lies on the units of each candidate, `covers[unit, candidate]`."""
+) -> ActivationShares:
+    """Measure the share of each feature's activation on the units of each candidate.
+
+    Args:
+        covers: whether each unit is of each candidate, `[unit, candidate]`, 0 or 1.
+        activation: of each feature on each unit.
+        units: numbers of the units to include.
+    """
     chosen = activation[units]
     total = np.maximum(chosen.sum(0, dtype=np.float64), 1e-12)
     covered = covers[units]
     counts = np.asarray(covered.sum(0)).ravel()
     fires = covered.T @ (chosen > 0).astype(np.float64) / np.maximum(counts, 1)[:, None]
-    return Mass(covered.T @ chosen / total, counts / max(1, len(units)), fires)
+    return ActivationShares(covered.T @ chosen / total, counts / max(1, len(units)), fires)

@@ -1,1 +1,1 @@
-"""Language models that label: a server, a model run here, a cache around either."""
+"""Language models that label: behind a server or run on this machine, and a cache of their answers."""

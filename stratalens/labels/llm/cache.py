@@ -1,4 +1,4 @@
-"""Answers kept on disk, so that a killed run resumes and a second one asks nothing; and asking many at once."""
+"""A cache on disk of a model's answers, so that a repeated run sends no request again; and concurrent requests."""
 
 import hashlib
 import json
@@ -19,24 +19,24 @@ from stratalens.labels.llm.chat import (
     Reply,
 )
 
-FORMAT = 1
-"""Part of every key: a new one makes all older files unread."""
-AHEAD = 4
-"""Results per worker that may wait for a slow one before them."""
+KEY_VERSION = 1
+"""Part of every key: after a change of this number older files are ignored."""
+MAX_PENDING_PER_WORKER = 4
+"""Items in progress or finished per worker while an earlier one is awaited."""
 
 Item = TypeVar("Item")
 Outcome = TypeVar("Outcome")
 
 
 class Usage(NamedTuple):
-    """What was asked so far; answers from the cache cost nothing and count only as `cached`."""
+    """Requests and tokens used so far; answers from the cache count only as `cached`."""
 
     requests: int = 0
-    """Asked of the model, answered or not."""
+    """Requests to the model, answered or not."""
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cached: int = 0
-    """Answers that needed no request: from disk, or from a request under way for another thread."""
+    """Answers without a request: from disk, or from a request of another thread that was in progress."""
     failed: int = 0
     """Requests that got no reply."""
 
@@ -44,66 +44,66 @@ class Usage(NamedTuple):
 class CachedModel:
     """A model whose replies are stored by model name, messages, `max_tokens` and schema. Failures are not stored.
 
-    A file that was torn or altered does not fit its own checksum; it is ignored and written anew. A process killed
-    while writing leaves at most a temporary file that nobody reads.
+    An incomplete or altered file does not match its checksum; it is ignored and replaced. A process killed while
+    writing leaves at most a temporary file that is never read.
 
     Args:
-        model: asked for what is not stored.
-        directory: of the store; made when first needed. May be shared between models and processes.
+        model: asked for replies that are not stored.
+        directory: of the stored replies; created when needed. May be shared between models and processes.
     """
 
     def __init__(self, model: ChatModel, directory: Path):
         self._model = model
         self._directory = directory
         self._lock = threading.Lock()
-        self._under_way: dict[str, Future[Reply]] = {}
+        self._in_flight: dict[str, Future[Reply]] = {}
         self._usage = Usage()
 
     @property
     def name(self) -> str:
-        """Of the model behind the cache."""
+        """Name of the model behind the cache."""
         return self._model.name
 
     @property
     def concurrency(self) -> int:
-        """Of the model behind the cache."""
+        """Number of requests that the model behind the cache takes at the same time."""
         return self._model.concurrency
 
     def usage(self) -> Usage:
-        """What this object asked so far, in all threads."""
+        """Return what this object has used so far, in all threads."""
         with self._lock:
             return self._usage
 
     def reply(
         self, messages: Sequence[Message], *, max_tokens: int, schema: Mapping[str, object] | None = None
     ) -> Reply:
-        """The stored reply, else the model's; see `ChatModel`. The same question is never under way twice.
+        """Return the stored reply, else the model's; see `ChatModel`. The same question is never in progress twice.
 
         Raises:
             OutputError: the reply cannot be stored.
         """
         key = _key(self.name, messages, max_tokens, schema)
         with self._lock:
-            other = self._under_way.get(key)
-            mine: Future[Reply] = Future()
-            if other is None:
-                self._under_way[key] = mine
-        if other is not None:
-            answer = other.result()
+            in_progress = self._in_flight.get(key)
+            own: Future[Reply] = Future()
+            if in_progress is None:
+                self._in_flight[key] = own
+        if in_progress is not None:
+            answer = in_progress.result()
             self._count(cached=1)
             return answer
         try:
-            answer = self._stored_or_asked(key, messages, max_tokens, schema)
-            mine.set_result(answer)
+            answer = self._read_or_ask(key, messages, max_tokens, schema)
+            own.set_result(answer)
             return answer
         except BaseException as problem:
-            mine.set_exception(problem)
+            own.set_exception(problem)
             raise
         finally:
             with self._lock:
-                del self._under_way[key]
+                del self._in_flight[key]
 
-    def _stored_or_asked(
+    def _read_or_ask(
         self, key: str, messages: Sequence[Message], max_tokens: int, schema: Mapping[str, object] | None
     ) -> Reply:
         path = self._directory / key[:2] / f"{key[2:]}.json"
@@ -120,21 +120,21 @@ class CachedModel:
         _write(path, key, answer)
         return answer
 
-    def _count(self, **more: int) -> None:
+    def _count(self, **added: int) -> None:
         with self._lock:
             self._usage = self._usage._replace(
-                **{field: getattr(self._usage, field) + number for field, number in more.items()}
+                **{field: getattr(self._usage, field) + number for field, number in added.items()}
             )
 
 
 def _key(name: str, messages: Sequence[Message], max_tokens: int, schema: Mapping[str, object] | None) -> str:
-    """SHA-256 over all that an answer depends on; the order of a schema's properties is part of that."""
+    """Return the SHA-256 of all that an answer depends on, which includes the order of a schema's properties."""
     turns = [[message["role"], message["content"]] for message in messages]
-    return hashlib.sha256(json.dumps([FORMAT, name, turns, max_tokens, schema]).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([KEY_VERSION, name, turns, max_tokens, schema]).encode()).hexdigest()
 
 
 def _read(path: Path, key: str) -> Reply | None:
-    """The reply stored there; None where there is none, or not as it was written, or for another question."""
+    """Return the stored reply; None if there is none, the file is damaged, or it answers another question."""
     try:
         body = read_checksummed(path, key)
     except OSError:
@@ -148,22 +148,22 @@ def _write(path: Path, key: str, answer: Reply) -> None:
     except OSError as problem:
         raise OutputError(
             f"{path.parent}: answers of the labelling model cannot be stored ({problem.strerror}); "
-            "make room, or name another directory in the environment variable STRATALENS_CACHE"
+            "free some space, or name another directory in the environment variable STRATALENS_CACHE"
         ) from None
 
 
 def map_concurrently(function: Callable[[Item], Outcome], items: Iterable[Item], concurrency: int) -> Iterator[Outcome]:
-    """Apply a function to items in so many threads at once, and yield the results in the order of the items.
+    """Apply a function to items in several threads, and yield the results in the order of the items.
 
-    Items are taken only a little ahead of the results. When the consumer stops, or anything is raised, what has not
-    started is dropped and what runs is waited for, save after Ctrl-C.
+    At most `MAX_PENDING_PER_WORKER` items per thread are taken ahead of the results. If the consumer stops or anything
+    is raised, calls that have not started are dropped, and running ones are waited for, except after Ctrl-C.
     """
     pool = ThreadPoolExecutor(max_workers=concurrency, thread_name_prefix="labels")
     pending: deque[Future[Outcome]] = deque()
     try:
         for item in items:
             pending.append(pool.submit(function, item))
-            if len(pending) >= AHEAD * concurrency:
+            if len(pending) >= MAX_PENDING_PER_WORKER * concurrency:
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()

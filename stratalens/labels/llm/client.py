@@ -1,4 +1,4 @@
-"""The HTTP client of a labelling server: its address, its key, and bounds on the time and the size of an answer."""
+"""The HTTP client of a labelling server: its address, its API key, and limits on the time and size of an answer."""
 
 import os
 import re
@@ -10,22 +10,38 @@ from stratalens.errors import LabelingError
 from stratalens.labels.llm.chat import NoReply
 
 KEY_VARIABLES = ("STRATALENS_API_KEY", "OPENAI_API_KEY")
+"""Environment variables of the API key; the first one that is set is used."""
 
 PLACEHOLDER_KEY = "none"
-"""Local servers ask for no key, but the client insists on sending one."""
+"""Sent if there is no API key: local servers need none, but the client requires one."""
 
 MAX_RETRIES = 4
 
 CONNECT_SECONDS = 10.0
 
 MAX_BODY_BYTES = 8 * 2**20
-"""Bytes; `max_tokens` bounds answers long before this, unless the server ignores it."""
+"""`max_tokens` limits answers to far less, unless the server ignores it."""
 
 
 def open_client(
-    url: str, key: str, timeout_seconds: float, before_attempt: Callable[[object], None], hear: Callable[[], None]
+    url: str,
+    key: str,
+    timeout_seconds: float,
+    before_attempt: Callable[[object], None],
+    on_response: Callable[[], None],
 ):
-    """The `openai` client with limits on the time and the size of a body: its own timeouts bound only single reads."""
+    """Open an `openai` client that limits the time and size of a whole answer; its own timeouts limit single reads.
+
+    Args:
+        url: address of the server.
+        key: API key.
+        timeout_seconds: for the server to begin its answer, and again to complete it.
+        before_attempt: called before each attempt; it may raise to prevent it.
+        on_response: called at each response.
+
+    Raises:
+        LabelingError: the package `openai` is missing or too old.
+    """
     try:
         import httpx2
         import openai
@@ -52,7 +68,7 @@ def open_client(
             self._stream.close()
 
     def bound_body(response):
-        hear()
+        on_response()
         response.stream = BoundedStream(response.stream)
 
     timeout = openai.Timeout(timeout_seconds, connect=min(CONNECT_SECONDS, timeout_seconds))
@@ -61,34 +77,36 @@ def open_client(
     return openai.OpenAI(api_key=key, base_url=url, timeout=timeout, max_retries=MAX_RETRIES, http_client=web)
 
 
-def base_url(given: str) -> str:
-    """The address as the client wants it: without a trailing slash, with `/v1` where no path was given.
+def base_url(address: str) -> str:
+    """Return the address as the client needs it: without a trailing slash, and with `/v1` if it has no path.
 
     Raises:
-        LabelingError: it is not an address; the message does not repeat what may be a secret in it.
+        LabelingError: it is not an address, or holds a user name, password or query, which the message does not repeat.
     """
-    if "@" in given or "?" in given or "#" in given:
+    if "@" in address or "?" in address or "#" in address:
         raise LabelingError(
             "the labelling address holds a user name, a password or a query; give only http(s)://host[:port][/path], "
             f"and the key in the environment variable {KEY_VARIABLES[0]}"
         )
     try:
-        parts = urlsplit(given.strip())
+        parts = urlsplit(address.strip())
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0 or " " in parts.netloc:
             raise ValueError
     except ValueError:
-        raise LabelingError(f"{given}: not an address; write one such as http://localhost:8000/v1") from None
+        raise LabelingError(f"{address}: not an address; write one such as http://localhost:8000/v1") from None
     path = re.sub(r"(/chat/completions|/models)?/*$", "", parts.path.rstrip("/"))
     return f"{parts.scheme}://{parts.netloc}{path or '/v1'}"
 
 
-def find_key(given: str | None) -> str | None:
-    """The key as a header can carry it; an error of the HTTP library would repeat one that cannot be.
+def find_key(api_key: str | None) -> str | None:
+    """Return `api_key`, else the key from the environment, else None.
+
+    A key that a header cannot carry is refused here, because the HTTP library's error would repeat it.
 
     Raises:
-        LabelingError: it holds a character that no key has.
+        LabelingError: the key holds a character that no key has.
     """
-    candidates = [given, *map(os.environ.get, KEY_VARIABLES)]
+    candidates = [api_key, *map(os.environ.get, KEY_VARIABLES)]
     key = next((candidate.strip() for candidate in candidates if candidate and candidate.strip()), None)
     if key is not None and not re.fullmatch(r"[!-~]+", key):
         raise LabelingError(f"the API key holds a character that no key has; set {KEY_VARIABLES[0]} again")

@@ -1,4 +1,4 @@
-"""The OpenAI protocol as servers really speak it: bodies of answers, and what each server takes of a request."""
+"""The OpenAI protocol: bodies of answers, and which parts of a request a server accepts, as servers differ."""
 
 import re
 from collections.abc import Mapping
@@ -7,8 +7,8 @@ from typing import NamedTuple
 from pydantic import BaseModel
 
 
-class Turn(BaseModel):
-    """An answer as a turn of the chat."""
+class AnswerMessage(BaseModel):
+    """The message of an answer."""
 
     content: str | None = None
 
@@ -16,12 +16,12 @@ class Turn(BaseModel):
 class Choice(BaseModel):
     """One answer of several."""
 
-    message: Turn
+    message: AnswerMessage
     finish_reason: str | None = None
 
 
-class Tokens(BaseModel):
-    """What a request took."""
+class TokenUsage(BaseModel):
+    """Tokens that a request used."""
 
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
@@ -31,31 +31,33 @@ class Completion(BaseModel):
     """The body of an answer."""
 
     choices: list[Choice]
-    usage: Tokens | None = None
+    usage: TokenUsage | None = None
 
 
-class Model(BaseModel):
+class ServedModel(BaseModel):
     """A model that a server offers."""
 
     id: str
 
 
-class Models(BaseModel):
+class ServedModels(BaseModel):
     """The models that a server offers."""
 
-    data: list[Model]
+    data: list[ServedModel]
 
 
 class Dialect(NamedTuple):
-    """Which optional parts of a request the server takes; the most that may be hoped for until it refuses."""
+    """Which optional parts of a request the server accepts; all of them, until it refuses one."""
 
     structured: str | None = "json_schema"
+    """Type of `response_format`; None to send none."""
     limit: str = "max_tokens"
+    """Name of the parameter that limits the tokens of an answer."""
     seed: bool = True
     temperature: bool = True
 
     def parameters(self, max_tokens: int, schema: Mapping[str, object] | None) -> dict[str, object]:
-        """The optional parts of a request."""
+        """Return the optional parts of a request."""
         chosen: dict[str, object] = {self.limit: max_tokens}
         if self.seed:
             chosen["seed"] = 0
@@ -69,8 +71,12 @@ class Dialect(NamedTuple):
         return chosen
 
 
-def milder(dialect: Dialect, refusal: str, has_schema: bool) -> Dialect | None:
-    """What to try after a refusal: without what it names, else with less structure; None when nothing is left."""
+def relax_dialect(dialect: Dialect, refusal: str, has_schema: bool) -> Dialect | None:
+    """Return what to try after a refusal: without the parameter it names, else with a weaker `response_format`.
+
+    Returns:
+        None if there is nothing left to leave out.
+    """
     if dialect.limit == "max_tokens" and "max_completion_tokens" in refusal:
         return dialect._replace(limit="max_completion_tokens")
     for name in ("seed", "temperature"):

@@ -1,4 +1,4 @@
-"""A labelling model behind an address that speaks the OpenAI protocol: vLLM, llama.cpp, Ollama, a hosted service."""
+"""A labelling model on a server with the OpenAI protocol: vLLM, llama.cpp, Ollama, or a hosted service."""
 
 import json
 import math
@@ -29,31 +29,31 @@ from stratalens.labels.llm.client import (
 from stratalens.labels.llm.dialect import (
     Completion,
     Dialect,
-    Models,
-    Tokens,
-    milder,
+    ServedModels,
+    TokenUsage,
+    relax_dialect,
 )
 
-CHECK_TOKENS = 16
-"""Some hosted models refuse to answer within fewer."""
-NAMES_SHOWN = 5
-TOO_LONG = re.compile(r"context[ _](length|window|size)|prompt is too long", re.IGNORECASE)
-ASK = [Message(role="user", content="Say yes.")]
+MAX_CHECK_TOKENS = 16
+"""Some hosted models reject a lower limit."""
+MAX_NAMES_SHOWN = 5
+CONTEXT_EXCEEDED = re.compile(r"context[ _](length|window|size)|prompt is too long", re.IGNORECASE)
+CHECK_MESSAGES = [Message(role="user", content="Say yes.")]
 
 
 class EndpointModel:
-    """A model behind an address; safe to ask from several threads.
+    """A model on a server; may be used from several threads.
 
-    A call tries up to five times, but begins no attempt later than three times `timeout_seconds` after its start. An
-    attempt lasts at most about ten seconds to connect plus three times `timeout_seconds`, a pause at most eight
-    seconds, or what the server asks for in Retry-After up to two minutes.
+    A call makes up to five attempts, but starts none later than three times `timeout_seconds` after its own start. An
+    attempt takes at most about ten seconds to connect plus three times `timeout_seconds`; a pause between attempts at
+    most eight seconds, or as long as the server asks for in Retry-After, up to two minutes.
 
     Args:
-        url: with or without `/v1`.
-        model: as the server names it; None takes the only one served.
-        concurrency: requests under way at once.
+        url: address of the server, with or without `/v1`.
+        model: name of the model on the server; None for the only one that it serves.
+        concurrency: requests in progress at the same time.
         timeout_seconds: for the server to begin its answer, and again to complete it.
-        api_key: else `STRATALENS_API_KEY`, else `OPENAI_API_KEY` from the environment, else none.
+        api_key: None for that of the environment variables `STRATALENS_API_KEY` or `OPENAI_API_KEY`, if one is set.
 
     Raises:
         LabelingError: the address or the key is malformed, or the package `openai` is missing.
@@ -76,10 +76,10 @@ class EndpointModel:
         self._has_key = key is not None
         self._dialect = Dialect()
         self._lock = threading.RLock()
-        self._call = threading.local()
-        self._heard = False
+        self._thread_state = threading.local()
+        self._server_responded = False
         self._client: Any = open_client(
-            self._url, key or PLACEHOLDER_KEY, timeout_seconds, self._before_attempt, self._hear
+            self._url, key or PLACEHOLDER_KEY, timeout_seconds, self._before_attempt, self._note_response
         )
 
     def __repr__(self) -> str:
@@ -98,14 +98,18 @@ class EndpointModel:
 
     @property
     def model(self) -> str:
-        """As the server names it; asks the server where none was named."""
+        """Name of the model on the server, which is asked for it if no name was given.
+
+        Raises:
+            LabelingError: no name was given, and the server does not serve exactly one model or cannot be reached.
+        """
         with self._lock:
             if self._model is None:
                 self._model = self._only_model()
             return self._model
 
     def check(self) -> None:
-        """Ask the server for something tiny, so that a run finds out before it starts.
+        """Check that the server has the model or answers a short request, before the run starts.
 
         Raises:
             LabelingError: the model cannot be used; the message says what to do.
@@ -113,36 +117,38 @@ class EndpointModel:
         import openai
 
         with self._bounded_call():
-            if self._model is None or self._model in (self._listed() or ()):
+            if self._model is None or self._model in (self._served_models() or ()):
                 assert self.model
                 return
-            # A server may serve more than it lists, so only an answer tells.
+            # A server may serve models that it does not list, so only an answer shows whether it has this one.
             try:
-                self._complete(ASK, CHECK_TOKENS, None)
+                self._complete(CHECK_MESSAGES, MAX_CHECK_TOKENS, None)
             except (openai.OpenAIError, NoReply) as problem:
-                failure = problem if isinstance(problem, NoReply) else self._failure(problem, "")
-                if isinstance(failure, LabelingError):
-                    raise failure from None
-                said = f": {self._quote(problem.response.text)}" if isinstance(problem, openai.APIStatusError) else ""
+                error = problem if isinstance(problem, NoReply) else self._run_error(problem, "")
+                if isinstance(error, LabelingError):
+                    raise error from None
+                detail = (
+                    f": {self._redact(problem.response.text)}" if isinstance(problem, openai.APIStatusError) else ""
+                )
                 raise LabelingError(
-                    f"{self.address}: {self._model} gives no answer ({failure}{said}); "
+                    f"{self.address}: {self._model} gives no answer ({error}{detail}); "
                     "see the server's log, or name another model with --labeling_model"
                 ) from None
 
     def reply(
         self, messages: Sequence[Message], *, max_tokens: int, schema: Mapping[str, object] | None = None
     ) -> Reply:
-        """Ask once; see `ChatModel`. Where the server takes no schema, JSON is asked for, else any text."""
+        """Send one request; see `ChatModel`. If the server rejects the schema, any JSON is asked for, else any text."""
         import openai
 
         try:
             with self._bounded_call():
                 completion = self._complete(messages, max_tokens, schema)
         except openai.OpenAIError as problem:
-            raise self._failure(problem, _refusal(problem, messages)) from None
+            raise self._run_error(problem, _error_body(problem, messages)) from None
         if not completion.choices:
             raise NoReply("the server's answer holds no choice")
-        choice, tokens = completion.choices[0], completion.usage or Tokens()
+        choice, tokens = completion.choices[0], completion.usage or TokenUsage()
         cut_off = choice.finish_reason == "length"
         text = usable_text(choice.message.content, cut_off)
         return Reply(text, tokens.prompt_tokens or 0, tokens.completion_tokens or 0, cut_off)
@@ -150,26 +156,26 @@ class EndpointModel:
     def _complete(
         self, messages: Sequence[Message], max_tokens: int, schema: Mapping[str, object] | None
     ) -> Completion:
-        """Ask with all that the server is not known to refuse; what it refuses only now is left out from here on."""
+        """Send a request without the optional parts that the server refused before or refuses now."""
         import openai
 
-        tried = self._dialect
+        dialect = self._dialect
         create = self._client.chat.completions.with_raw_response.create
         while True:
             try:
-                answer = create(model=self.model, messages=list(messages), **tried.parameters(max_tokens, schema))
+                answer = create(model=self.model, messages=list(messages), **dialect.parameters(max_tokens, schema))
                 break
             except openai.APIStatusError as problem:
-                refusal = _refusal(problem, messages)
-                refused = problem.status_code in (400, 404, 422) and not TOO_LONG.search(refusal)
-                gentler = milder(tried, refusal, schema is not None) if refused else None
-                if gentler is None:
+                error_body = _error_body(problem, messages)
+                refused = problem.status_code in (400, 404, 422) and not CONTEXT_EXCEEDED.search(error_body)
+                relaxed = relax_dialect(dialect, error_body, schema is not None) if refused else None
+                if relaxed is None:
                     raise
-                tried = gentler
-        # Kept only now that it is known to help: the refusal might have been of the prompt.
-        if tried != self._dialect:
+                dialect = relaxed
+        # Kept only after a success: the server may have refused the prompt, not a part of the request.
+        if dialect != self._dialect:
             with self._lock:
-                self._dialect = tried
+                self._dialect = dialect
         try:
             return Completion.model_validate_json(answer.content)
         except ValidationError:
@@ -177,52 +183,54 @@ class EndpointModel:
 
     def _only_model(self) -> str:
         with self._bounded_call():
-            names = self._listed()
+            names = self._served_models()
         if not names:
             raise LabelingError(f"{self.address} does not list its models; name one with --labeling_model NAME")
         if len(names) > 1:
-            shown = ", ".join(names[:NAMES_SHOWN]) + (", ..." if len(names) > NAMES_SHOWN else "")
+            listed = ", ".join(names[:MAX_NAMES_SHOWN]) + (", ..." if len(names) > MAX_NAMES_SHOWN else "")
             raise LabelingError(
-                f"{self.address} serves {len(names)} models ({shown}); choose one with --labeling_model NAME"
+                f"{self.address} serves {len(names)} models ({listed}); choose one with --labeling_model NAME"
             )
         return names[0]
 
-    def _listed(self) -> list[str] | None:
-        """Names of the models served; None where the server does not say."""
+    def _served_models(self) -> list[str] | None:
+        """Return the names of the models served; None if the server does not list them."""
         import openai
 
         try:
             answer = self._client.with_options(max_retries=1).models.with_raw_response.list()
-            return [model.id for model in Models.model_validate_json(answer.content).data]
-        except (openai.NotFoundError, ValidationError):  # the list is not found, not the model
+            return [model.id for model in ServedModels.model_validate_json(answer.content).data]
+        except (openai.NotFoundError, ValidationError):  # the server has no list of models, or not a valid one
             return None
         except (openai.OpenAIError, NoReply) as problem:
-            failure = problem if isinstance(problem, NoReply) else self._failure(problem, "")
-            if isinstance(failure, NoReply) and isinstance(problem, openai.APIStatusError):
+            error = problem if isinstance(problem, NoReply) else self._run_error(problem, "")
+            if isinstance(error, NoReply) and isinstance(problem, openai.APIStatusError):
                 return None
-            if isinstance(failure, NoReply):
-                failure = LabelingError(f"{self.address}: {failure}; check that the server is up")
-            raise failure from None
+            if isinstance(error, NoReply):
+                error = LabelingError(f"{self.address}: {error}; check that the server is up")
+            raise error from None
 
-    def _failure(self, problem: Exception, refusal: str) -> LabelingError | NoReply:
-        """What an error of the client means for the run, in words that hold neither key nor prompt."""
+    def _run_error(self, problem: Exception, error_body: str) -> LabelingError | NoReply:
+        """Turn an error of the client into one of a request or of the run, whose text holds neither key nor prompt."""
         import openai
 
         if isinstance(problem, openai.APITimeoutError):
             return NoReply(f"no answer within {self.timeout_seconds:g} s")
         if isinstance(problem, openai.APIConnectionError):
-            if self._heard:
+            if self._server_responded:
                 return NoReply("connection lost")
             return LabelingError(
-                f"{self.address}: no connection ({self._quote(str(problem.__cause__ or problem))}); "
+                f"{self.address}: no connection ({self._redact(str(problem.__cause__ or problem))}); "
                 "start the server, or correct the address"
             )
         if not isinstance(problem, openai.APIStatusError):
             return NoReply(f"the client failed ({type(problem).__name__})")
         status = problem.status_code
         if status in (401, 403):
-            says = "refuses the key" if self._has_key else "asks for a key"
-            return LabelingError(f"{self.address} {says} ({status}); set the environment variable {KEY_VARIABLES[0]}")
+            response = "refuses the key" if self._has_key else "asks for a key"
+            return LabelingError(
+                f"{self.address} {response} ({status}); set the environment variable {KEY_VARIABLES[0]}"
+            )
         if status == 402 or problem.code == "insufficient_quota":
             return LabelingError(f"{self.address}: the account has no credit left ({status}); top it up")
         if status == 404:
@@ -230,35 +238,35 @@ class EndpointModel:
                 f"{self.address}: no model {self._model} at {self._url} (404); "
                 "correct --labeling_model or the path in the address"
             )
-        if status < 500 and TOO_LONG.search(refusal):
+        if status < 500 and CONTEXT_EXCEEDED.search(error_body):
             return NoReply("prompt longer than the model's context")
-        says = "is overloaded" if status == 429 else "failed" if status >= 500 else "refuses the request"
-        return NoReply(f"the server {says} ({status})")
+        response = "is overloaded" if status == 429 else "failed" if status >= 500 else "refuses the request"
+        return NoReply(f"the server {response} ({status})")
 
-    def _quote(self, said: str) -> str:
-        """On one line, shortened, and without the key, which servers like to repeat."""
-        said = said.replace(self._client.api_key, "***") if self._has_key else said
-        return " ".join(said.split())[:200]
+    def _redact(self, text: str) -> str:
+        """Return a server's text on one line, shortened, and without the API key, which servers often repeat."""
+        text = text.replace(self._client.api_key, "***") if self._has_key else text
+        return " ".join(text.split())[:200]
 
     @contextmanager
     def _bounded_call(self) -> Iterator[None]:
-        before = getattr(self._call, "deadline", math.inf)
-        self._call.deadline = min(before, time.monotonic() + 3 * self.timeout_seconds)
+        outer_deadline = getattr(self._thread_state, "deadline", math.inf)
+        self._thread_state.deadline = min(outer_deadline, time.monotonic() + 3 * self.timeout_seconds)
         try:
             yield
         finally:
-            self._call.deadline = before
+            self._thread_state.deadline = outer_deadline
 
     def _before_attempt(self, _request: object) -> None:
-        if time.monotonic() > getattr(self._call, "deadline", math.inf):
+        if time.monotonic() > getattr(self._thread_state, "deadline", math.inf):
             raise NoReply(f"no answer within {3 * self.timeout_seconds:g} s")
 
-    def _hear(self) -> None:
-        self._heard = True
+    def _note_response(self) -> None:
+        self._server_responded = True
 
 
-def _refusal(problem: Any, messages: Sequence[Message]) -> str:
-    """The body of a refusal, without the prompt that some servers repeat: it too may speak of seed or temperature."""
+def _error_body(problem: Any, messages: Sequence[Message]) -> str:
+    """Return the body of an error without the prompt, which servers may repeat and which may mention `seed`."""
     text = problem.response.text if hasattr(problem, "response") else ""
     for message in messages:
         for ascii_only in (True, False):

@@ -1,4 +1,4 @@
-"""A labelling model that runs here: a local directory or a Hub id, through transformers."""
+"""A labelling model that runs on this machine: a local directory or a Hub id, through transformers."""
 
 import threading
 from collections.abc import Mapping, Sequence
@@ -18,22 +18,22 @@ from stratalens.models.hub import hub_errors, local_or_hub, quiet_transformers
 from stratalens.models.loading import choose_device, choose_dtype
 
 IDENTITY_SUFFIXES = (".json", ".safetensors", ".bin", ".jinja")
-"""Files of a model directory that its answers depend on."""
+"""Suffixes of the files of a model directory that its answers depend on."""
 
 
 class _Loaded(NamedTuple):
     model: Any
     tokenizer: Any
     context: int | None
-    """Tokens of prompt and answer together; None where the model has no limit."""
+    """Limit on the tokens of prompt and answer together; None if the model has none."""
 
 
 class LocalModel:
-    """A causal language model decoding greedily, one request at a time. Loaded when first asked.
+    """A causal language model that decodes greedily, one request at a time. It is loaded at the first request.
 
     Args:
         source: a local directory or a Hub id. Code that comes with a model is never run.
-        device: `auto` or as PyTorch names it; with `cuda` and no number, a large model is spread over all GPUs.
+        device: `auto` or a PyTorch device; `cuda` without a number may spread a large model over all GPUs.
         dtype: `auto`, `float32`, `bfloat16` or `float16`.
     """
 
@@ -51,10 +51,10 @@ class LocalModel:
 
     @property
     def name(self) -> str:
-        """The Hub id, or the directory's name and the start of a digest over its files.
+        """The Hub id, or the name of the directory and the start of a digest of its files.
 
         Raises:
-            LabelingError: there is no such directory, and it is not a Hub id.
+            LabelingError: the source is neither a directory nor a Hub id.
         """
         return self._named
 
@@ -63,12 +63,12 @@ class LocalModel:
         location = Path(local_or_hub(self._source, LabelingError))
         if not location.is_dir():
             return self._source
-        # Training runs write many checkpoints of the same name, and into the same place.
+        # Training runs write many checkpoints with the same name, or to the same path.
         digest = digest_of(path for path in location.iterdir() if path.suffix in IDENTITY_SUFFIXES)
         return f"{location.resolve().name} ({digest[:12]})"
 
     def check(self) -> None:
-        """Load the model, so that a run finds out before it starts.
+        """Load the model, so that a failure is reported before the run starts.
 
         Raises:
             LabelingError: it cannot be loaded; the message says what to do.
@@ -79,7 +79,7 @@ class LocalModel:
     def reply(
         self, messages: Sequence[Message], *, max_tokens: int, schema: Mapping[str, object] | None = None
     ) -> Reply:
-        """Ask once; see `ChatModel`. The schema is ignored: nothing here constrains decoding."""
+        """Answer one request; see `ChatModel`. The schema is ignored, as decoding is not constrained."""
         import torch
 
         with self._lock, quiet_transformers():  # it would warn of every long prompt, and of sampling options
@@ -121,37 +121,37 @@ def _load(location: str, device_name: str, dtype_name: str) -> _Loaded:
 
 
 def _generate(loaded: _Loaded, messages: Sequence[Message], max_tokens: int) -> Reply:
-    """Decode greedily, within the context, never cutting the prompt."""
+    """Decode greedily within the context; a prompt that is too long is refused, not cut."""
     import torch
 
     model, tokenizer, context = loaded
     inputs = _encode(tokenizer, messages)
     prompt_tokens = inputs["input_ids"].shape[1]
-    room = max_tokens if context is None else min(max_tokens, context - prompt_tokens)
-    if room < 1:
+    max_new_tokens = max_tokens if context is None else min(max_tokens, context - prompt_tokens)
+    if max_new_tokens < 1:
         raise NoReply("prompt longer than the model's context")
-    # Sampling options of the model's own configuration would only draw a warning beside do_sample=False.
-    greedy = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None, "max_new_tokens": room}
-    ends = model.generation_config.eos_token_id
-    ends = set(ends if isinstance(ends, list) else [ends, tokenizer.eos_token_id])
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    # With do_sample=False, sampling options of the model's configuration have no effect but cause a warning.
+    greedy = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None, "max_new_tokens": max_new_tokens}
+    end_ids = model.generation_config.eos_token_id
+    end_ids = set(end_ids if isinstance(end_ids, list) else [end_ids, tokenizer.eos_token_id])
+    pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     with torch.inference_mode():
-        output = model.generate(**inputs.to(model.device), **greedy, pad_token_id=pad)
-    new = output[0, prompt_tokens:].tolist()
-    cut_off = len(new) >= room and new[-1] not in ends
-    text = usable_text(tokenizer.decode(new, skip_special_tokens=True), cut_off)
-    return Reply(text, prompt_tokens, len(new), cut_off)
+        output = model.generate(**inputs.to(model.device), **greedy, pad_token_id=pad_id)
+    answer_ids = output[0, prompt_tokens:].tolist()
+    cut_off = len(answer_ids) >= max_new_tokens and answer_ids[-1] not in end_ids
+    text = usable_text(tokenizer.decode(answer_ids, skip_special_tokens=True), cut_off)
+    return Reply(text, prompt_tokens, len(answer_ids), cut_off)
 
 
 def _encode(tokenizer: Any, messages: Sequence[Message]) -> Any:
-    """Token ids of the chat, `[1, seq]` each: by the model's template, else the plain texts one after the other."""
+    """Return the token ids of the chat, `[1, seq]`: by the model's template, else of the plain texts in order."""
     from jinja2 import TemplateError
 
-    together = "\n\n".join(message["content"] for message in messages)
+    plain_text = "\n\n".join(message["content"] for message in messages)
     if tokenizer.chat_template is None:
-        return tokenizer(together, return_tensors="pt")
+        return tokenizer(plain_text, return_tensors="pt")
     options = {"add_generation_prompt": True, "return_tensors": "pt", "return_dict": True}
     try:
         return tokenizer.apply_chat_template(list(messages), **options)
-    except TemplateError:  # some templates know no system turn, or no two turns of the same role
-        return tokenizer.apply_chat_template([Message(role="user", content=together)], **options)
+    except TemplateError:  # some templates reject a system turn, or two turns of the same role
+        return tokenizer.apply_chat_template([Message(role="user", content=plain_text)], **options)

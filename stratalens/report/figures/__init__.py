@@ -1,1 +1,1 @@
-"""Static figures for papers: one of the run, one of each layer."""
+"""Static figures for papers: one of the whole run and one of each layer."""

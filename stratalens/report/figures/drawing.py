@@ -1,4 +1,4 @@
-"""What all figures share: style, files, text from corpora, scales of an axis."""
+"""What all figures share: style, files, safe text of any origin, the scales of axes."""
 
 import logging
 import unicodedata
@@ -20,23 +20,25 @@ if TYPE_CHECKING:
 WIDTH = 7.0
 """Inches: two columns of most journals, so that no figure is shrunk and its smallest text stays at `TEXT_SIZE`."""
 RESOLUTION = 300
+"""Dots per inch."""
 TEXT_SIZE = 7
+"""Points."""
 TITLE_SIZE = 8.5
 GREY = "0.35"
-MOST_CHARACTERS = 200
-"""Characters of a label that are measured at all: none of two hundred fits a row."""
-MOST_DROPPED = 12
-"""Characters of a word's beginning that a cut label gives up, so as to end with a whole word."""
-DOMAIN_CHARACTERS = 16
+MAX_LABEL_CHARACTERS = 200
+"""Longer labels are cut before they are measured: two hundred characters never fit in a row."""
+MAX_DROPPED_CHARACTERS = 12
+"""Characters of an incomplete last word that a shortened label drops, so that it ends with a whole word."""
+MAX_DOMAIN_CHARACTERS = 16
 JOINERS = "\u200c\u200d"
-"""Shape letters in Persian and Indic scripts; all other format characters are dropped."""
-DRAWABLE = 1e100
-"""Numbers beyond it count as infinite."""
+"""Format characters that join letters in Persian and Indic scripts; all others are dropped."""
+MAX_DRAWABLE = 1e100
+"""Larger absolute values count as infinite."""
 FALLBACK_FONTS = (
     *("Noto Sans CJK SC", "Noto Sans CJK JP", "Source Han Sans SC", "PingFang SC", "Hiragino Sans", "Microsoft YaHei"),
     *("Malgun Gothic", "WenQuanYi Zen Hei", "Arial Unicode MS", "Noto Sans Devanagari", "Noto Emoji"),
 )
-"""For scripts that the font shipped with matplotlib lacks; those at hand are asked, in this order."""
+"""For scripts that the font shipped with matplotlib lacks; those that are installed are tried in this order."""
 STYLE = {
     "font.size": TEXT_SIZE,
     "axes.labelsize": TEXT_SIZE,
@@ -65,11 +67,11 @@ STYLE = {
     "svg.fonttype": "path",
     "svg.hashsalt": "stratalens",
 }
-"""SVG text is paths: a viewer without the font, and with another, shows the same figure. Unhinted, PNG is no wider."""
+"""SVG text is drawn as paths, so that it looks the same without the font; without hinting, PNG text is as wide."""
 
 
 class Box(NamedTuple):
-    """A place on a figure, in inches from its lower left corner."""
+    """A rectangle on a figure, in inches from its lower left corner."""
 
     left: float
     bottom: float
@@ -78,31 +80,32 @@ class Box(NamedTuple):
 
 
 class Range(NamedTuple):
-    """Where an axis begins and ends, and how it runs between."""
+    """The limits and the scale of an axis."""
 
     low: float
     high: float
     scale: str
-    width: float = 1.0
-    """Of the linear part around zero of an `asinh` scale."""
+    """`linear`, `log` or `asinh`."""
+    linear_width: float = 1.0
+    """Width of the nearly linear part around zero of an `asinh` scale."""
 
 
 @contextmanager
 def paper_style() -> Iterator[None]:
-    """The style of all figures, whatever the user's own settings of matplotlib say."""
-    with _quiet_about_fonts():
+    """Apply the style of all figures, whatever the user's own settings of matplotlib are."""
+    with _without_font_warnings():
         import matplotlib.style
         from matplotlib.font_manager import fontManager
 
-        at_hand = set(fontManager.get_font_names())
-        fonts = ["DejaVu Sans", *(name for name in FALLBACK_FONTS if name in at_hand)]
+        installed = set(fontManager.get_font_names())
+        fonts = ["DejaVu Sans", *(name for name in FALLBACK_FONTS if name in installed)]
         with matplotlib.style.context(["default", STYLE | {"font.family": fonts}]):
             yield
 
 
 @contextmanager
-def _quiet_about_fonts() -> Iterator[None]:
-    """A character that no font at hand holds is drawn as a box: no reason to stop, nor news for the terminal."""
+def _without_font_warnings() -> Iterator[None]:
+    """Silence warnings about characters that no installed font has; they are drawn as boxes."""
     log = logging.getLogger("matplotlib.font_manager")
     level = log.level
     log.setLevel(logging.ERROR)
@@ -115,7 +118,7 @@ def _quiet_about_fonts() -> Iterator[None]:
 
 
 def new_figure(height: float) -> "Figure":
-    """An empty figure of full width and so many inches of height, with a canvas that measures text."""
+    """An empty figure of full width and `height` inches, with a canvas that can measure text."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -125,7 +128,7 @@ def new_figure(height: float) -> "Figure":
 
 
 def axes_at(figure: "Figure", box: Box) -> "Axes":
-    """Axes at a fixed place, so that panels are aligned whatever their text."""
+    """Add axes in a fixed rectangle, so that panels are aligned whatever their text."""
     width, height = figure.get_size_inches()
     return figure.add_axes((box.left / width, box.bottom / height, box.width / width, box.height / height))
 
@@ -138,25 +141,28 @@ def save(figure: "Figure", stem: Path, title: str) -> None:
 
 
 def plain(text: object) -> str:
-    """Text of any origin on one line, without characters that steer the layout or that XML forbids."""
+    """Any text on one line, without characters that change its layout or that XML forbids; empty if not a string."""
     if not isinstance(text, str):
         return ""
-    return "".join(_shown(character) for character in " ".join(text[: 4 * MOST_CHARACTERS].split()))[:MOST_CHARACTERS]
+    return "".join(_printable(character) for character in " ".join(text[: 4 * MAX_LABEL_CHARACTERS].split()))[
+        :MAX_LABEL_CHARACTERS
+    ]
 
 
-def _shown(character: str) -> str:
+def _printable(character: str) -> str:
+    """The character, nothing in position of a format character, or a replacement character."""
     if character.isprintable() or character in JOINERS:
         return character
     return "" if unicodedata.category(character) == "Cf" else "\ufffd"
 
 
 def short_domain(domain: str) -> str:
-    """The name of a domain as titles have room for."""
-    return domain if len(domain) <= DOMAIN_CHARACTERS else domain[: DOMAIN_CHARACTERS - 1] + "…"
+    """The name of a domain, shortened to fit in a title."""
+    return domain if len(domain) <= MAX_DOMAIN_CHARACTERS else domain[: MAX_DOMAIN_CHARACTERS - 1] + "…"
 
 
 def fitted(figure: "Figure", text: str, inches: float) -> str:
-    """The text, or as much of its beginning as is no wider than so many inches, with an ellipsis."""
+    """The text if it is no wider than `inches`, else the longest beginning that fits, with an ellipsis."""
     if _inches(figure, text) <= inches:
         return text
     fits, too_long = 0, len(text)
@@ -167,7 +173,7 @@ def fitted(figure: "Figure", text: str, inches: float) -> str:
         else:
             too_long = middle
     words, space, last = text[:fits].rpartition(" ")
-    return _cut(words if space and len(last) <= MOST_DROPPED else text, fits)
+    return _cut(words if space and len(last) <= MAX_DROPPED_CHARACTERS else text, fits)
 
 
 def _cut(text: str, characters: int) -> str:
@@ -181,27 +187,27 @@ def _inches(figure: "Figure", text: str) -> float:
 
 
 def numbers(column: pd.Series, factor: float = 1.0) -> Float[np.ndarray, " row"]:
-    """A column as numbers, where missing ones are NaN."""
+    """A column times a factor as numbers, with NaN for missing values."""
     return column.to_numpy(dtype=np.float64, na_value=np.nan) * factor
 
 
 def is_confirmed(rows: pd.DataFrame) -> Bool[np.ndarray, " row"]:
-    """Features that the held-out documents confirm; where there are none, no feature is."""
+    """Which features the held-out documents confirm; none if no documents were held out."""
     return rows["confirmed"].fillna(False).to_numpy(dtype=bool)
 
 
 def was_tested(rows: pd.DataFrame) -> bool:
-    """Whether documents were held out to confirm features on."""
+    """Whether documents were held out to confirm features."""
     return bool(rows["confirmed"].notna().any())
 
 
 def share_range(*columns: Float[np.ndarray, " row"]) -> Range:
-    """How an axis of shares runs: linear from zero, unless one strong feature would flatten all others.
+    """The range of an axis of shares: linear from zero, unless one strong feature would flatten all others.
 
-    Then it is logarithmic, or where values of zero and below forbid that, an inverse hyperbolic sine.
+    Then it is logarithmic, or an inverse hyperbolic sine if some values are zero or negative or span over 1000-fold.
     """
     values = np.concatenate(columns)
-    values = values[np.abs(values) < DRAWABLE]
+    values = values[np.abs(values) < MAX_DRAWABLE]
     if not len(values) or np.ptp([0.0, *values]) < 1e-12:
         return Range(0.0, 1.0, "linear")
     low, high = float(values.min()), float(values.max())
@@ -215,43 +221,43 @@ def share_range(*columns: Float[np.ndarray, " row"]) -> Range:
     return Range(low - 0.2 * abs(low), high * 1.2 if high > 0 else 0.8 * high, "asinh", typical)
 
 
-def set_share_range(axes: "Axes", name: str, run: Range) -> str:
-    """Let the axis `x` or `y` run so, with ticks that are numbers and not powers.
+def set_share_range(axes: "Axes", name: str, axis_range: Range) -> str:
+    """Set limits and scale of the axis `x` or `y`, with ticks written as numbers and not as powers.
 
     Returns:
-        What the label of the axis says of its scale, nothing of a linear one.
+        The name of the scale for the label of the axis; empty if it is linear.
     """
     from matplotlib.ticker import LogLocator, NullFormatter, NullLocator
 
     axis: Axis = getattr(axes, f"{name}axis")
     set_scale, set_limits = getattr(axes, f"set_{name}scale"), getattr(axes, f"set_{name}lim")
-    set_scale(run.scale, **({"linear_width": run.width} if run.scale == "asinh" else {}))
-    set_limits(run.low, run.high)
-    extent = max(abs(run.low), abs(run.high))
-    if run.scale == "log":
-        decades = np.log10(run.high / run.low)
+    set_scale(axis_range.scale, **({"linear_width": axis_range.linear_width} if axis_range.scale == "asinh" else {}))
+    set_limits(axis_range.low, axis_range.high)
+    extent = max(abs(axis_range.low), abs(axis_range.high))
+    if axis_range.scale == "log":
+        decades = np.log10(axis_range.high / axis_range.low)
         axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if decades < 2.3 else (1.0,)))
-    elif run.scale == "asinh":
-        axis.set_ticks(_asinh_ticks(run))
+    elif axis_range.scale == "asinh":
+        axis.set_ticks(_asinh_ticks(axis_range))
     axis.set_minor_locator(NullLocator())
     axis.set_minor_formatter(NullFormatter())
-    if run.scale != "linear" or not 1e-3 < extent < 1e5:
+    if axis_range.scale != "linear" or not 1e-3 < extent < 1e5:
         axis.set_major_formatter("{x:g}")
-    if run.low < 0 < run.high:
+    if axis_range.low < 0 < axis_range.high:
         line = axes.axvline if name == "x" else axes.axhline
         line(0, color=GREY, linewidth=0.8, zorder=1)
-    return "" if run.scale == "linear" else f"{run.scale} scale"
+    return "" if axis_range.scale == "linear" else f"{axis_range.scale} scale"
 
 
-def _asinh_ticks(run: Range) -> list[float]:
-    """Zero and round numbers of both signs, the largest first, where there is room for their text."""
-    powers = range(int(np.log10(run.width)) - 2, int(np.log10(max(-run.low, run.high))) + 1)
+def _asinh_ticks(axis_range: Range) -> list[float]:
+    """Zero and round numbers of both signs, chosen from the largest down, as far apart as their text needs."""
+    powers = range(int(np.log10(axis_range.linear_width)) - 2, int(np.log10(max(-axis_range.low, axis_range.high))) + 1)
     round_numbers = [lead * 10.0**power for power in reversed(powers) for lead in (1, 5, 2)]
-    places = {0.0: 0.0} if run.low <= 0 <= run.high else {}
-    first, last = np.arcsinh(np.array([run.low, run.high]) / run.width)
+    positions = {0.0: 0.0} if axis_range.low <= 0 <= axis_range.high else {}
+    first, last = np.arcsinh(np.array([axis_range.low, axis_range.high]) / axis_range.linear_width)
     for number in [sign * number for number in round_numbers for sign in (1, -1)]:
-        place = float(np.arcsinh(number / run.width))
-        apart = min((abs(place - other) for other in places.values()), default=np.inf)
-        if first <= place <= last and apart >= 0.13 * (last - first):
-            places[number] = place
-    return sorted(places)
+        position = float(np.arcsinh(number / axis_range.linear_width))
+        apart = min((abs(position - other) for other in positions.values()), default=np.inf)
+        if first <= position <= last and apart >= 0.13 * (last - first):
+            positions[number] = position
+    return sorted(positions)

@@ -1,4 +1,4 @@
-"""The figure of a layer: its reported features, how specialized each is and how well it tells documents apart."""
+"""The figure of a layer: its reported features, with their specialization and their AUROC."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,19 +32,19 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MOST_FEATURES = 30
+MAX_FEATURES = 30
 ROW, TOP, BOTTOM, MARGIN = 0.165, 0.78, 0.5, 0.08
-"""Inches: height of a row, room above and below the rows, room at the sides."""
+"""Inches: height of a row, space above and below the rows, space at the sides."""
 NAMES_END, SHARES, AREAS = 3.28, (3.38, 1.85), (5.38, 1.5)
 """Inches: where labels end, and left edge and width of the two panels."""
 BLUE, VERMILION = "#0072b2", "#d55e00"
-"""Of the palette of Okabe and Ito, which colour-blind readers tell apart."""
+"""From the palette of Okabe and Ito, which colour-blind readers can distinguish."""
 HELD_OUT = (
-    "Estimated on documents that had no part in the selection; bars are 95% intervals, where wider than the marker.\n"
+    "Estimated on documents not used to select the features; bars are 95% intervals, where wider than the marker.\n"
     "Filled: confirmed (both halves agree in sign, q < 0.05, AUROC interval above 0.5). Hollow: not confirmed."
 )
 NOT_HELD_OUT = (
-    "Too few documents to hold any out: estimates are of those that selected the features, and so too high.\n"
+    "Too few documents to hold any out: estimates use those that selected the features, and so are too high.\n"
     "Bars are 95% intervals, where wider than the marker. Hollow: none could be confirmed."
 )
 
@@ -53,12 +53,12 @@ def write_layer_figure(layer: int, features: pd.DataFrame, domain: str, stem: Pa
     """Write the figure of one layer as `<stem>.png` and `<stem>.svg`.
 
     Args:
-        layer: whose features they are.
-        features: the reported ones, with `rank`; the first `MOST_FEATURES` are shown.
+        layer: number of the layer.
+        features: its reported features, with `rank`; the first `MAX_FEATURES` are shown.
         domain: name of the domain.
-        stem: path of the files without their endings.
+        stem: path of the files without their suffixes.
     """
-    rows = features.sort_values("rank", kind="stable").head(MOST_FEATURES).reset_index(drop=True)
+    rows = features.sort_values("rank", kind="stable").head(MAX_FEATURES).reset_index(drop=True)
     title = layer_title(layer, features, domain)
     figure = new_figure(TOP + BOTTOM + ROW * max(len(rows), 1))
     height = figure.get_size_inches()[1]
@@ -71,7 +71,7 @@ def write_layer_figure(layer: int, features: pd.DataFrame, domain: str, stem: Pa
 
 
 def layer_title(layer: int, features: pd.DataFrame, domain: str) -> str:
-    """What the figure shows, with how many features are confirmed."""
+    """The title of the figure, with the number of confirmed features."""
     name, count = short_domain(domain), len(features)
     if not count:
         return f"Layer {layer}: no {name} features reported"
@@ -79,7 +79,7 @@ def layer_title(layer: int, features: pd.DataFrame, domain: str) -> str:
         title = f"Layer {layer}: {int(features['confirmed'].sum())} of {_counted(count, name)} confirmed"
     else:
         title = f"Layer {layer}: {_counted(count, name)}, without confirmation"
-    return title if count <= MOST_FEATURES else f"{title}; the first {MOST_FEATURES} are shown"
+    return title if count <= MAX_FEATURES else f"{title}; the first {MAX_FEATURES} are shown"
 
 
 def _counted(count: int, name: str) -> str:
@@ -100,13 +100,13 @@ def _draw_rows(figure: "Figure", rows: pd.DataFrame) -> None:
     estimates = areas(rows)
     separation.set_xlim(*area_range(estimates)[:2])
     separation.axvline(0.5, color=VERMILION, linestyle=(0, (4, 2)), linewidth=0.9)
-    place = {"xycoords": ("data", "axes fraction"), "xytext": (0, 2), "textcoords": "offset points"}
-    separation.annotate("chance", (0.5, 1), ha="center", va="bottom", color=VERMILION, fontsize=TEXT_SIZE, **place)
+    style = {"xycoords": ("data", "axes fraction"), "xytext": (0, 2), "textcoords": "offset points"}
+    separation.annotate("chance", (0.5, 1), ha="center", va="bottom", color=VERMILION, fontsize=TEXT_SIZE, **style)
     draw_estimates(separation, rows, estimates, colours)
     separation.set_xlabel("AUROC\n(telling documents apart)")
     draw_names(specialization, rows, keys, MARGIN, NAMES_END)
-    place = {"va": "bottom", "color": GREY, "transform": figure.dpi_scale_trans}
-    figure.text(MARGIN, BOTTOM + height + 0.03, "feature and label", **place)
+    style = {"va": "bottom", "color": GREY, "transform": figure.dpi_scale_trans}
+    figure.text(MARGIN, BOTTOM + height + 0.03, "feature and label", **style)
 
 
 def _draw_shares(axes: "Axes", rows: pd.DataFrame, colours: list[str]) -> None:
@@ -117,9 +117,9 @@ def _draw_shares(axes: "Axes", rows: pd.DataFrame, colours: list[str]) -> None:
 
 
 def _stripes(axes: "Axes", count: int) -> None:
-    """Every other row shaded across the figure, so that the eye keeps to it."""
+    """Shade every other row across the figure, so that rows are easy to follow."""
     axes.set_axis_off()
     axes.set(xlim=(0, 1))
     set_rows(axes, count)
-    for rail in range(0, count, 2):
-        axes.axhspan(rail - 0.5, rail + 0.5, color="0.955", linewidth=0)
+    for row in range(0, count, 2):
+        axes.axhspan(row - 0.5, row + 0.5, color="0.955", linewidth=0)

@@ -1,4 +1,4 @@
-"""The overview figure of a run. Layers are ordinal, so their colours run along one perceptually uniform scale."""
+"""The overview figure of a run. Layers are ordered, so their colours come from one perceptually uniform scale."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -8,8 +8,8 @@ import pandas as pd
 from jaxtyping import Float
 
 from stratalens.report.figures.drawing import (
-    DRAWABLE,
     GREY,
+    MAX_DRAWABLE,
     TEXT_SIZE,
     TITLE_SIZE,
     WIDTH,
@@ -37,20 +37,23 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-FOREST_FEATURES = 15
-MOST_TICKS = 12
-MOST_LEGEND_LAYERS = 6
+MAX_FOREST_FEATURES = 15
+MAX_LAYER_TICKS = 12
+MAX_LEGEND_LAYERS = 6
 HEIGHT = 6.35
+"""Inches."""
 UPPER, LOWER = 3.72, 0.5
 """Inches from the lower edge to the two rows of panels."""
 PANEL_HEIGHT, FOREST_HEIGHT = 2.0, 2.45
+"""Inches: the upper panels, and the lower ones."""
 LEFT, RIGHT, NAMES_END, MARGIN = 0.62, 4.35, 2.34, 0.08
 """Inches from the left edge to the two columns of panels, to where labels end, to where text begins."""
 Colours = dict[int, tuple[float, ...]]
+"""Layer -> RGBA."""
 
 
 class Span(NamedTuple):
-    """Activations that panel B shows."""
+    """The smallest and the largest activation that panel B shows."""
 
     low: float
     high: float
@@ -72,7 +75,7 @@ def write_overview(tables: Tables, stem: Path) -> None:
 
 
 def _colours(layers: list[int]) -> Colours:
-    """From dark to light without the lightest, which paper swallows."""
+    """Dark to light from the first layer to the last, without the lightest, which are hard to see on paper."""
     import matplotlib
 
     scale = matplotlib.colormaps["viridis"]
@@ -85,9 +88,9 @@ def _headline(figure: "Figure", tables: Tables) -> None:
     title = f"{features} in {layers} {'layer' if layers == 1 else 'layers'}"
     if was_tested(rows):
         title = f"{title}, {int(rows['confirmed'].sum())} confirmed"
-        note = "Estimated on documents that had no part in the selection. Filled: confirmed; hollow: not confirmed."
+        note = "Estimated on documents not used to select the features. Filled: confirmed; hollow: not confirmed."
     elif len(rows):
-        note = "Too few documents to confirm any on held-out ones (all hollow); estimates are too high."
+        note = "Too few documents to hold any out and confirm features (all hollow); estimates are too high."
     else:
         note = ""
     figure.text(MARGIN / WIDTH, 1 - 0.08 / HEIGHT, title, fontsize=TITLE_SIZE, fontweight="bold", va="top")
@@ -95,7 +98,7 @@ def _headline(figure: "Figure", tables: Tables) -> None:
 
 
 def _titled(axes: "Axes", title: str, left: float = LEFT - MARGIN) -> None:
-    """The title of a panel, so many inches left of its axes, where the names of its ticks begin."""
+    """Write the title of a panel, starting `left` inches left of its axes, where its tick labels begin."""
     axes.annotate(
         title,
         (0, 1),
@@ -108,23 +111,25 @@ def _titled(axes: "Axes", title: str, left: float = LEFT - MARGIN) -> None:
 
 
 def _by_layer(axes: "Axes", rows: pd.DataFrame, values: Float[np.ndarray, " row"], colours: Colours) -> None:
-    """One dot a feature, filled where confirmed, with the layer's median; the range of the axis must be set."""
+    """Draw a dot per feature, filled if confirmed, and the median of each layer; the range of the axis must be set."""
     jitter = np.random.default_rng(0)
     confirmed = is_confirmed(rows)
-    shown = np.abs(values) < DRAWABLE
-    size = 11 if len(colours) <= MOST_TICKS else 4
-    for place, (layer, colour) in enumerate(colours.items()):
+    shown = np.abs(values) < MAX_DRAWABLE
+    size = 11 if len(colours) <= MAX_LAYER_TICKS else 4
+    for position, (layer, colour) in enumerate(colours.items()):
         own = shown & (rows["layer"] == layer).to_numpy()
-        across = place + jitter.uniform(-0.22, 0.22, len(rows))
+        across = position + jitter.uniform(-0.22, 0.22, len(rows))
         for mask, face in ((own & confirmed, [colour]), (own & ~confirmed, "none")):
             axes.scatter(
                 across[mask], values[mask], s=size, facecolor=face, edgecolor=[colour], linewidth=0.7, zorder=2
             )
         if own.any():
-            axes.hlines(np.median(values[own]), place - 0.36, place + 0.36, color="black", linewidth=1.2, zorder=3)
+            axes.hlines(
+                np.median(values[own]), position - 0.36, position + 0.36, color="black", linewidth=1.2, zorder=3
+            )
     layers = list(colours)
-    ticks = range(0, len(layers), -(-len(layers) // MOST_TICKS) or 1)
-    axes.set_xticks(ticks, [str(layers[place]) for place in ticks])
+    ticks = range(0, len(layers), -(-len(layers) // MAX_LAYER_TICKS) or 1)
+    axes.set_xticks(ticks, [str(layers[position]) for position in ticks])
     middle, half = (len(layers) - 1) / 2, max(len(layers), 3) / 2 + 0.1
     axes.set(xlim=(middle - half, middle + half), xlabel="layer (bar: median)")
     axes.grid(axis="x", visible=False)
@@ -143,14 +148,14 @@ def _areas_by_layer(axes: "Axes", rows: pd.DataFrame, colours: Colours) -> None:
     axes.set_ylim(*area_range(estimates._replace(low=estimates.value, high=estimates.value))[:2])
     axes.axhline(0.5, color=GREY, linestyle=(0, (4, 2)), linewidth=0.8)
     _by_layer(axes, rows, estimates.value, colours)
-    place = {"xycoords": ("axes fraction", "data"), "xytext": (-2, 2), "textcoords": "offset points"}
-    axes.annotate("chance", (1, 0.5), ha="right", va="bottom", color=GREY, fontsize=TEXT_SIZE, **place)
+    style = {"xycoords": ("axes fraction", "data"), "xytext": (-2, 2), "textcoords": "offset points"}
+    axes.annotate("chance", (1, 0.5), ha="right", va="bottom", color=GREY, fontsize=TEXT_SIZE, **style)
     axes.set_ylabel("AUROC")
-    _titled(axes, "D  One feature telling documents apart")
+    _titled(axes, "D  AUROC of single features by layer")
 
 
 def _activations(axes: "Axes", tables: Tables, colours: Colours) -> None:
-    """Domain against general activation, every live latent grey behind the reported ones."""
+    """Draw domain against general activation, with all other live latents in grey behind the reported ones."""
     measures = ["general_activation", f"{tables.domain}_activation"]
     live = [table.loc[table["live"].astype(bool), measures] for table in tables.latents.values()]
     points = np.concatenate([np.empty((0, 2)), *(_points(table) for table in live)])
@@ -158,7 +163,7 @@ def _activations(axes: "Axes", tables: Tables, colours: Colours) -> None:
     points = points.clip(min=span.low)
     axes.scatter(*points.T, s=1.2, color="0.78", linewidth=0, rasterized=True)
     axes.scatter([], [], s=5, color="0.7", label="other latents")
-    named = list(colours)[:: -(-len(colours) // MOST_LEGEND_LAYERS) or 1]
+    named = list(colours)[:: -(-len(colours) // MAX_LEGEND_LAYERS) or 1]
     for layer, colour in colours.items():
         own = tables.features[layer]
         confirmed = is_confirmed(own)
@@ -176,13 +181,13 @@ def _activations(axes: "Axes", tables: Tables, colours: Colours) -> None:
 
 
 def _points(table: pd.DataFrame) -> Float[np.ndarray, "latent 2"]:
-    """General and domain activation of the latents that have both."""
+    """General and domain activation of the latents for which both are finite."""
     points = table.to_numpy(dtype=np.float64, na_value=np.nan)
-    return points[(np.abs(points) < DRAWABLE).all(axis=1)]
+    return points[(np.abs(points) < MAX_DRAWABLE).all(axis=1)]
 
 
 def _span(points: Float[np.ndarray, "latent 2"]) -> Span:
-    """Both axes of panel B, without the thinnest tail: what lies below is drawn at the edge."""
+    """The range of both axes of panel B, without the weakest 2% of activations, which are drawn at the edge."""
     positive = points[points > 1e-30]
     if not len(positive):
         return Span(1e-3, 1.0)
@@ -191,9 +196,9 @@ def _span(points: Float[np.ndarray, "latent 2"]) -> Span:
 
 
 def _forest(figure: "Figure", rows: pd.DataFrame, colours: Colours) -> None:
-    """The best features across layers, with their intervals; few of them take less than the height of the panel."""
-    best = rows.head(FOREST_FEATURES).reset_index(drop=True)
-    height = FOREST_HEIGHT * len(best) / FOREST_FEATURES
+    """Draw the best features across layers with their intervals; with few features the panel is lower."""
+    best = rows.head(MAX_FOREST_FEATURES).reset_index(drop=True)
+    height = FOREST_HEIGHT * len(best) / MAX_FOREST_FEATURES
     axes = axes_at(figure, Box(NAMES_END + 0.08, LOWER + FOREST_HEIGHT - height, 1.33, height))
     estimates = shares(best)
     scale = set_share_range(axes, "x", share_range(*estimates))

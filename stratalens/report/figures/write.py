@@ -1,4 +1,4 @@
-"""Static figures for papers: one of the run, one of each layer, each as PNG and as SVG."""
+"""Write the static figures for papers: one of the whole run and one of each layer, each as PNG and as SVG."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from stratalens.report.tables import Tables
 
 
 def write_figures(tables: Tables, directory: Path) -> None:
-    """Write all figures of a run below a directory."""
+    """Write all figures of a run below an existing directory."""
     with paper_style():
         write_overview(tables, directory / f"{tables.domain}_feature_analysis")
         for layer, features in tables.features.items():

@@ -1,1 +1,1 @@
-"""`report.html`: the page of a result, one file that asks nothing of a network."""
+"""`report.html`: the page of a result, a single file that loads nothing from the network."""

@@ -1,4 +1,4 @@
-"""What the page's scripts work on: the reported features with their evidence, as JSON."""
+"""The data of the page as JSON: the reported features with their evidence."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -21,15 +21,20 @@ from stratalens.report.page.wording import FLAG_MEANINGS, KINDS
 from stratalens.report.run_record import RunFacts
 from stratalens.report.tables import Tables, published_name
 
-BACKGROUND_LATENTS = 1500
-"""Latents drawn behind the reported ones."""
-_NOT_IN_SCRIPTS = {ord(ch): f"\\u{ord(ch):04x}" for ch in "<>&\u2028\u2029"}
+MAX_BACKGROUND_LATENTS = 1500
+"""Latents that are not reported and that the charts show in grey behind the reported ones."""
+_SCRIPT_ESCAPES = {ord(ch): f"\\u{ord(ch):04x}" for ch in "<>&\u2028\u2029"}
+"""Characters that could end or break a script element -> their JSON escapes."""
 
 
 def script_json(content: object) -> str:
-    """JSON that can stand in a script element, whatever its strings hold."""
+    """JSON text that is safe inside an HTML script element, whatever its strings contain.
+
+    Raises:
+        ValueError: the content holds NaN or infinity.
+    """
     text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return text.translate(_NOT_IN_SCRIPTS)
+    return text.translate(_SCRIPT_ESCAPES)
 
 
 def page_data(
@@ -38,24 +43,24 @@ def page_data(
     evidence: Mapping[int, Mapping[int, StoredEvidence]],
     details: Mapping[int, LayerDetails],
 ) -> dict[str, Any]:
-    """All that the scripts need.
+    """Collect all that the page's scripts need, as plain JSON values.
 
     Args:
-        tables: of the run.
-        facts: of the run.
-        evidence: layer -> feature -> what fires it.
-        details: layer -> what the harvest tells, features in the order of `tables.features`.
+        tables: the tables of the run.
+        facts: what the page shows of the run's record.
+        evidence: layer -> feature -> its stored evidence; features without any may be missing.
+        details: layer -> histograms and document values from the harvest, features in the order of `tables.features`.
     """
     rows = tables.consolidated
     numbers = {layer: table["feature_number"].tolist() for layer, table in tables.features.items()}
-    place = {(layer, number): at for layer, own in numbers.items() for at, number in enumerate(own)}
-    alike = similar_features(details, numbers)
+    positions = {(layer, number): at for layer, own in numbers.items() for at, number in enumerate(own)}
+    neighbours = similar_features(details, numbers)
     passages = _Passages(tables.domain)
     cards = []
     for layer, number in zip(rows["layer"].tolist(), rows["feature_number"].tolist(), strict=True):
-        at = place[layer, number]
-        histogram, others = details[layer].histograms[at], alike[layer][at]
-        cards.append(_card(evidence[layer].get(number), histogram, others, passages))
+        at = positions[layer, number]
+        histogram, similar = details[layer].histograms[at], neighbours[layer][at]
+        cards.append(_card(evidence[layer].get(number), histogram, similar, passages))
     return {
         "domain": tables.domain,
         "split": facts.split,
@@ -65,54 +70,57 @@ def page_data(
         "histogram": {"low": HISTOGRAM_LOW, "binsPerDecade": HISTOGRAM_BINS_PER_DECADE},
         "features": _columns(rows, tables.domain),
         "cards": cards,
-        "passages": passages.shown,
+        "passages": passages.entries,
         "background": _background(tables),
     }
 
 
 def _columns(rows: pd.DataFrame, domain: str) -> dict[str, list[object]]:
-    """Column -> values, where measures of the domain side are called `domain_...` whatever the domain."""
+    """Column -> values; measures of the domain side are named `domain_...`, whatever the domain is called."""
     published = {published_name(name, domain): name for name in ("domain_activation", "domain_firing_rate")}
     published |= {published_name(name, domain): name for name in ("domain_density", "domain_max_activation")}
     return {published.get(name, name): [json_value(value) for value in column] for name, column in rows.items()}
 
 
 class _Passages:
-    """The passages that examples show, each once however many features show it."""
+    """The passages of all examples, each stored once even if it is an example of several features."""
 
     def __init__(self, domain: str):
-        self.shown: list[list[object]] = []
+        self.entries: list[list[object]] = []
+        """Of each passage: side (0: domain, 1: general), half (0: discovery, 1: confirmation), tokens."""
         self._domain = domain
-        self._place: dict[tuple[object, ...], int] = {}
+        self._index: dict[tuple[object, ...], int] = {}
 
-    def place(self, example: StoredExample) -> int:
+    def index_of(self, example: StoredExample) -> int:
+        """Index in `entries` of an example's passage, which is added if it is new."""
         key = (example.side, example.half, *example.tokens)
-        if key not in self._place:
-            self._place[key] = len(self.shown)
+        if key not in self._index:
+            self._index[key] = len(self.entries)
             side = 0 if example.side == self._domain else 1
-            self.shown.append([side, int(example.half == "confirmation"), example.tokens])
-        return self._place[key]
+            self.entries.append([side, int(example.half == "confirmation"), example.tokens])
+        return self._index[key]
 
 
 def _card(
-    found: StoredEvidence | None,
+    evidence: StoredEvidence | None,
     histogram: tuple[SideHistogram, SideHistogram],
-    others: Sequence[SimilarFeature],
+    similar: Sequence[SimilarFeature],
     passages: _Passages,
 ) -> dict[str, object]:
+    """What the card of one feature shows besides the columns of the table."""
     card: dict[str, object] = {
         "histogram": [[side.silent, side.fired] for side in histogram],
-        "neighbours": [[layer, feature, round(correlation, 3)] for layer, feature, correlation in others],
+        "neighbours": [[layer, feature, round(correlation, 3)] for layer, feature, correlation in similar],
     }
-    if found is None:
+    if evidence is None:
         return card
     return card | {
-        "tokens": [[token, _short(share), _short(background)] for token, share, background in found.top_tokens],
-        "concepts": [[one.concept, _short(one.preference)] for one in found.concepts],
-        "phrases": [[one.phrase, _short(one.preference)] for one in found.phrases],
-        "promoted": _tokens(found.promoted),
-        "suppressed": _tokens(found.suppressed),
-        "examples": [_example(example, passages) for example in found.examples],
+        "tokens": [[token, _short(share), _short(background)] for token, share, background in evidence.top_tokens],
+        "concepts": [[concept.concept, _short(concept.preference)] for concept in evidence.concepts],
+        "phrases": [[phrase.phrase, _short(phrase.preference)] for phrase in evidence.phrases],
+        "promoted": _tokens(evidence.promoted),
+        "suppressed": _tokens(evidence.suppressed),
+        "examples": [_example(example, passages) for example in evidence.examples],
     }
 
 
@@ -121,25 +129,27 @@ def _tokens(tokens: Sequence[TokenLogit] | None) -> list[list[object]]:
 
 
 def _example(example: StoredExample, passages: _Passages) -> list[object]:
-    """Kind, passage, and the tokens that fire as position, activation, position, activation, ..."""
+    """Kind, index of the passage, and the firing tokens as [position, activation, position, activation, ...]."""
     fired = [
         value
         for position, activation in enumerate(example.activations)
         if activation > 0
         for value in (position, _short(activation))
     ]
-    return [example.kind, passages.place(example), fired]
+    return [example.kind, passages.index_of(example), fired]
 
 
 def _short(value: float) -> float:
+    """The value rounded to four significant digits, to keep the page small."""
     return float(f"{value:.4g}")
 
 
 def _background(tables: Tables) -> dict[str, list[object]]:
-    """Live latents that are not reported, every so many-th, for the charts."""
+    """Evenly spaced live latents that are not reported, at most MAX_BACKGROUND_LATENTS, as columns for the charts."""
     domain = tables.domain
-    every = pd.concat([table[table["live"] & ~table["selected"]] for table in tables.latents.values()])
-    chosen = every.iloc[np.unique(np.linspace(0, max(0, len(every) - 1), BACKGROUND_LATENTS).astype(int))[: len(every)]]
+    unreported = pd.concat([table[table["live"] & ~table["selected"]] for table in tables.latents.values()])
+    positions = np.linspace(0, max(0, len(unreported) - 1), MAX_BACKGROUND_LATENTS).astype(int)
+    chosen = unreported.iloc[np.unique(positions)[: len(unreported)]]
     columns = {
         "layer": chosen["layer"].tolist(),
         "number": chosen["feature_number"].tolist(),

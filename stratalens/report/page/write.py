@@ -1,4 +1,4 @@
-"""`report.html`: everything a reader needs to judge a result, in one file that asks nothing of a network."""
+"""Write `report.html`: all a reader needs to judge a result, in a single file that loads nothing from the network."""
 
 import base64
 import gzip
@@ -17,7 +17,8 @@ from stratalens.report.run_record import RunFacts
 from stratalens.report.tables import Tables
 
 PAGE_FILE = "report.html"
-SCRIPTS = ("format.js", "state.js", "table.js", "card.js", "charts.js", "main.js")
+_SCRIPTS = ("format.js", "state.js", "table.js", "card.js", "charts.js", "main.js")
+"""Joined in this order into one scope; each uses names of those before it."""
 
 
 def write_page(
@@ -27,14 +28,14 @@ def write_page(
     details: Mapping[int, LayerDetails],
     path: Path,
 ) -> None:
-    """Write the page.
+    """Render the page of a result and write it as UTF-8.
 
     Args:
-        tables: of the run.
-        facts: of the run.
-        evidence: layer -> feature -> what fires it.
-        details: layer -> what the harvest tells, features in the order of `tables.features`.
-        path: where it goes.
+        tables: the tables of the run.
+        facts: what the page shows of the run's record.
+        evidence: layer -> feature -> its stored evidence.
+        details: layer -> histograms and intervals from the harvest, features in the order of `tables.features`.
+        path: the file to write.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -62,9 +63,9 @@ def write_page(
         layers=layers,
         best=best[0] if best else None,
         rows=tables.consolidated,
-        confirmed=_confirmed(tables),
+        confirmed=_confirmed_count(tables),
         style=_asset("page.css"),
-        scripts=[_asset(name) for name in SCRIPTS],
+        scripts=[_asset(name) for name in _SCRIPTS],
         data=script_json(page_data(tables, facts, evidence, details)),
         charts=charts_library(),
     )
@@ -72,7 +73,7 @@ def write_page(
 
 
 def significant(value: float | None, digits: int = 3, factor: float = 1.0) -> str:
-    """A number, times a factor, to so many significant digits, without exponent; a dash for none."""
+    """Format `value * factor` to `digits` significant digits without exponent; a dash if it is None or not finite."""
     if value is None or not math.isfinite(value):
         return "–"
     return f"{Decimal(f'{value * factor:#.{digits}g}'):f}".rstrip(".")
@@ -80,15 +81,17 @@ def significant(value: float | None, digits: int = 3, factor: float = 1.0) -> st
 
 @cache
 def charts_library() -> str:
-    """The chart library as gzip in base64; browsers unpack it themselves, and the file is 3 MB smaller."""
+    """The Plotly library as gzip in base64, which the browser unpacks; this makes the page 3 MB smaller."""
     packed = gzip.compress((files("plotly") / "package_data" / "plotly.min.js").read_bytes(), 9, mtime=0)
     return base64.b64encode(packed).decode("ascii")
 
 
-def _confirmed(tables: Tables) -> int | None:
+def _confirmed_count(tables: Tables) -> int | None:
+    """How many reported features are confirmed; None where no documents were held out."""
     column = tables.consolidated["confirmed"]
     return int(column.sum()) if column.notna().any() else None
 
 
 def _asset(name: str) -> str:
+    """Text of a file that ships with the package beside the template."""
     return (files("stratalens") / "data" / "page" / name).read_text(encoding="utf-8")

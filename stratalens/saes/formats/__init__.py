@@ -1,1 +1,1 @@
-"""Formats of SAE checkpoints, one module each; no module imports another."""
+"""Readers of SAE checkpoint formats, one module per format; they do not import one another."""

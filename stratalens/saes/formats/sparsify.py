@@ -1,4 +1,4 @@
-"""EleutherAI's sparsify format: `<run>/<hookpoint>/{cfg.json, sae.safetensors}`, with several seeds below."""
+"""EleutherAI's sparsify format: `<run>/<hookpoint>/{cfg.json, sae.safetensors}`, or one such directory per seed."""
 
 import hashlib
 import json
@@ -17,12 +17,12 @@ from stratalens.saes.sae import Sae, SaeFile
 
 CONFIG_FILE = "cfg.json"
 WEIGHTS_FILE = "sae.safetensors"
-FLOATING = ("F", "BF")
-"""How the names of floating-point types begin in a safetensors header."""
+FLOATING_POINT_PREFIXES = ("F", "BF")
+"""Prefixes of the names of floating-point types in a safetensors header."""
 
 
 class SparsifyConfig(BaseModel):
-    """`cfg.json` of a sparse coder; unknown keys are dropped, missing ones take the library's default."""
+    """`cfg.json` of a sparse coder; unknown keys are ignored, missing ones have the library's default."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -41,39 +41,40 @@ class SparsifyConfig(BaseModel):
         return self.num_latents or self.d_in * self.expansion_factor
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Names and shapes of the tensors that there must be."""
+        """Name -> shape of the tensors that the checkpoint must have."""
         weights = {"encoder.weight": (self.width, self.d_in), "encoder.bias": (self.width,)}
         decoder = {"W_dec": (self.width, self.d_in), "b_dec": (self.d_in,)}
         return weights | decoder | ({"W_skip": (self.d_in, self.d_in)} if self.skip_connection else {})
 
 
 def hookpoints(root: Path) -> dict[str, Path]:
-    """Hookpoints that a run directory holds, each with the directory of its checkpoint.
+    """List the hookpoints of a run directory, each with the directory of its checkpoint.
 
-    With several seeds a hookpoint, the one of the lowest name is taken. Other files of the run are ignored.
+    With several seeds per hookpoint, the first by name is taken. Other files of the run are ignored. The directory of
+    a single checkpoint may be given as well.
 
     Raises:
         CheckpointError: the directory holds no checkpoint of this format.
     """
     if (root / CONFIG_FILE).is_file() and (root / WEIGHTS_FILE).is_file():
-        place = root.resolve()
-        name = place.parent.name if place.name.startswith("seed") else place.name
+        path = root.resolve()
+        name = path.parent.name if path.name.startswith("seed") else path.name
         return {name: root}
-    found: dict[str, Path] = {}
+    checkpoints: dict[str, Path] = {}
     for folder in sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")):
         seeds = sorted(path for path in folder.glob("seed*") if path.is_dir())
-        place = folder if not seeds or (folder / WEIGHTS_FILE).exists() else seeds[0]
-        if (place / CONFIG_FILE).exists() or (place / WEIGHTS_FILE).exists():
-            found[folder.name] = place
-    if not found:
+        checkpoint = folder if not seeds or (folder / WEIGHTS_FILE).exists() else seeds[0]
+        if (checkpoint / CONFIG_FILE).exists() or (checkpoint / WEIGHTS_FILE).exists():
+            checkpoints[folder.name] = checkpoint
+    if not checkpoints:
         raise CheckpointError(
             f"{root}: no SAE found; expected directories such as `layers.16` with {CONFIG_FILE} and {WEIGHTS_FILE}"
         )
-    return found
+    return checkpoints
 
 
 def find_sae(folder: Path, hookpoint: str) -> SaeFile:
-    """Look at one checkpoint: its configuration, and names and shapes of its tensors, but not their values.
+    """Read the configuration of one checkpoint and check the names, types and shapes of its tensors, not their values.
 
     Raises:
         CheckpointError: a file is missing, corrupt or of an unsupported kind.
@@ -83,16 +84,16 @@ def find_sae(folder: Path, hookpoint: str) -> SaeFile:
     try:
         with safe_open(path, framework="pt") as tensors:
             slices = {name: tensors.get_slice(name) for name in tensors.keys()}  # noqa: SIM118
-            shapes = {name: tuple(one.get_shape()) for name, one in slices.items()}
-            kinds = {name: one.get_dtype() for name, one in slices.items()}
+            shapes = {name: tuple(tensor.get_shape()) for name, tensor in slices.items()}
+            dtypes = {name: tensor.get_dtype() for name, tensor in slices.items()}
         with path.open("rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
     except (SafetensorError, OSError, ValueError, KeyError) as error:
         raise _unreadable(path, error) from None
     for name, shape in config.shapes().items():
-        if not kinds.get(name, "F").startswith(FLOATING):
-            raise CheckpointError(f"{path}: `{name}` holds {kinds[name]}, but floating-point numbers are expected")
-        _require(name, shape, shapes, path)
+        if not dtypes.get(name, "F").startswith(FLOATING_POINT_PREFIXES):
+            raise CheckpointError(f"{path}: `{name}` holds {dtypes[name]}, but floating-point numbers are expected")
+        _require_shape(name, shape, shapes, path)
     return SaeFile(
         hookpoint=hookpoint,
         activation=config.activation,
@@ -106,7 +107,7 @@ def find_sae(folder: Path, hookpoint: str) -> SaeFile:
 
 
 def load_sae(folder: Path, hookpoint: str) -> Sae:
-    """Load one checkpoint.
+    """Load one checkpoint in float32.
 
     Raises:
         CheckpointError: a file is missing, corrupt, of an unsupported kind, or holds values that are not finite.
@@ -114,9 +115,11 @@ def load_sae(folder: Path, hookpoint: str) -> Sae:
     config = _read_config(folder / CONFIG_FILE)
     tensors, digest = _read_tensors(folder / WEIGHTS_FILE)
     weights_path = folder / WEIGHTS_FILE
-    taken = {name: _take(tensors, name, shape, weights_path) for name, shape in config.shapes().items()}
-    weight, bias, decoder, b_dec = (taken[name] for name in ("encoder.weight", "encoder.bias", "W_dec", "b_dec"))
-    folded = bias if config.transcode else (bias.double() - weight.double() @ b_dec.double()).float()
+    checked = {name: _checked_tensor(tensors, name, shape, weights_path) for name, shape in config.shapes().items()}
+    weight, bias, decoder, decoder_bias = (
+        checked[name] for name in ("encoder.weight", "encoder.bias", "W_dec", "b_dec")
+    )
+    folded_bias = bias if config.transcode else (bias.double() - weight.double() @ decoder_bias.double()).float()
     return Sae(
         hookpoint=hookpoint,
         activation="topk" if config.activation == "topk" else "groupmax",
@@ -124,10 +127,10 @@ def load_sae(folder: Path, hookpoint: str) -> Sae:
         reads_input=config.transcode,
         digest=digest,
         encoder_weight=weight,
-        encoder_bias=folded,
+        encoder_bias=folded_bias,
         decoder_weight=decoder,
-        decoder_bias=b_dec,
-        skip_weight=taken.get("W_skip"),
+        decoder_bias=decoder_bias,
+        skip_weight=checked.get("W_skip"),
         bfloat16_weights=torch.equal(weight.bfloat16().float(), weight),
     )
 
@@ -154,6 +157,7 @@ def _read_config(path: Path) -> SparsifyConfig:
 
 
 def _read_tensors(path: Path) -> tuple[dict[str, Tensor], str]:
+    """All tensors of a file, and the SHA-256 of the file."""
     try:
         data = path.read_bytes()
         return load(data), hashlib.sha256(data).hexdigest()
@@ -168,15 +172,16 @@ def _unreadable(path: Path, error: Exception) -> CheckpointError:
     return CheckpointError(f"{path}: truncated or corrupt ({reason}); copy or download it again")
 
 
-def _require(name: str, shape: tuple[int, ...], found: Mapping[str, tuple[int, ...]], path: Path) -> None:
-    if name not in found:
-        raise CheckpointError(f"{path}: no tensor `{name}` (found: {', '.join(sorted(found)) or 'none'})")
-    if found[name] != shape:
-        raise CheckpointError(f"{path}: `{name}` has shape {list(found[name])}, but {CONFIG_FILE} says {list(shape)}")
+def _require_shape(name: str, shape: tuple[int, ...], shapes: Mapping[str, tuple[int, ...]], path: Path) -> None:
+    if name not in shapes:
+        raise CheckpointError(f"{path}: no tensor `{name}` (found: {', '.join(sorted(shapes)) or 'none'})")
+    if shapes[name] != shape:
+        raise CheckpointError(f"{path}: `{name}` has shape {list(shapes[name])}, but {CONFIG_FILE} says {list(shape)}")
 
 
-def _take(tensors: dict[str, Tensor], name: str, shape: tuple[int, ...], path: Path) -> Tensor:
-    _require(name, shape, {name: tuple(tensor.shape) for name, tensor in tensors.items()}, path)
+def _checked_tensor(tensors: dict[str, Tensor], name: str, shape: tuple[int, ...], path: Path) -> Tensor:
+    """A tensor in float32, after a check that it has that shape and only finite values."""
+    _require_shape(name, shape, {name: tuple(tensor.shape) for name, tensor in tensors.items()}, path)
     tensor = tensors[name].float()
     if not bool(torch.isfinite(tensor).all()):
         raise CheckpointError(f"{path}: `{name}` holds NaN or infinite values; the checkpoint is damaged")
