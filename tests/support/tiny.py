@@ -87,13 +87,13 @@ def write_tiny_saes(root: Path) -> None:
     (root / "config.json").write_text("{}")
 
 
-def write_small_texts(folder: Path) -> None:
-    """Write two jsonl files of 24 short documents each, domain and general."""
+def write_small_texts(folder: Path, documents: int = 24) -> None:
+    """Write two jsonl files of so many short documents each, domain and general."""
     subjects = {"domain": "loan bank rate bond price", "general": "river stone bird cloud song"}
     for name, words in subjects.items():
         rows = [
             {"id": f"{name}-{i}", "text": f"No. {i}: " + " ".join(f"{w} {w[: 2 + i % 3]}" for w in words.split())}
-            for i in range(24)
+            for i in range(documents)
         ]
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
