@@ -1,5 +1,6 @@
 """Concepts are found wherever their terms occur, and only there; the user's own files are checked."""
 
+import signal
 from collections import Counter
 from pathlib import Path
 
@@ -241,3 +242,23 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path):
     for path, reason in ((tmp_path / "none.yaml", "No such file"), (tmp_path, "directory"), (latin, "not UTF-8 text")):
         with pytest.raises(ConfigError, match=f"cannot be read: .*{reason}"):
             load_lexicon("sports", [str(path)])
+
+
+def test_an_interrupt_is_never_lost():
+    """Compiled code that looks for an attribute drops whatever is raised meanwhile, Ctrl-C included."""
+
+    def interrupt(*_arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    words = Words.of(["The bank raised its rate by 0.5%, to $40 million; why?"] * 5_000)
+    lexicon = load_lexicon("financial")
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        for attempt in range(20):
+            with pytest.raises(KeyboardInterrupt):
+                signal.setitimer(signal.ITIMER_REAL, 0.02 + 0.005 * attempt)
+                for _ in range(20):  # far longer than the timer
+                    lexicon.find(words)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)

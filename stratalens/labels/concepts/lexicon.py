@@ -144,7 +144,8 @@ def _run_lengths(joined: np.ndarray) -> list[int]:
 
 def _units_of_form(name: str, words: Words) -> list[int]:
     has_form = SURFACE_FORMS[name]
-    return [unit for unit, (text, kind) in enumerate(zip(words.texts, words.kind, strict=True)) if has_form(text, kind)]
+    kinds = words.kind.tolist()  # plain numbers: comparing numpy's with an enum is slow and can lose a Ctrl-C
+    return [unit for unit, (text, kind) in enumerate(zip(words.texts, kinds, strict=True)) if has_form(text, kind)]
 
 
 def load_lexicon(domain: str, user_files: Iterable[str] = ()) -> Lexicon:
