@@ -250,15 +250,18 @@ def test_an_interrupt_is_never_lost():
     def interrupt(*_arguments: object) -> None:
         raise KeyboardInterrupt
 
+    def find_for(seconds: float) -> None:
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+        for _ in range(20):  # far longer than that
+            lexicon.find(words)
+
     words = Words.of(["The bank raised its rate by 0.5%, to $40 million; why?"] * 5_000)
     lexicon = load_lexicon("financial")
     before = signal.signal(signal.SIGALRM, interrupt)
     try:
         for attempt in range(20):
             with pytest.raises(KeyboardInterrupt):
-                signal.setitimer(signal.ITIMER_REAL, 0.02 + 0.005 * attempt)
-                for _ in range(20):  # far longer than the timer
-                    lexicon.find(words)
+                find_for(0.02 + 0.005 * attempt)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
