@@ -1,4 +1,5 @@
-# make demo | test | test-real | check | errors | bench: each sets up what it needs first, and skips what is done.
+# make demo | test | test-real | check | errors | bench | lock | audit: each sets up what it needs first, and skips
+# what is done.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -13,7 +14,7 @@ PYTEST := $(BIN)/python -m pytest
 # Tests that measure time or memory, kill a run or start Ray run alone, in a second call.
 TOGETHER := --numprocesses 2 --dist loadscope
 
-.PHONY: demo test test-real check check-errors errors bench clean
+.PHONY: demo test test-real check check-errors errors bench lock audit clean
 
 demo: $(VENV)/.installed
 	@echo "==> Complete analysis of the embedded model into results/"
@@ -53,6 +54,14 @@ bench: $(VENV)/.installed-for-tests
 	@$(BIN)/python bench/memory.py
 	@$(BIN)/python bench/start.py
 	@$(BIN)/python bench/quality.py
+
+lock:
+	@echo "==> requirements.lock: the dependencies with the hashes of their files"
+	@PYTHON=$(PYTHON) .ci/lock
+
+audit:
+	@echo "==> Known flaws of the versions in constraints.txt"
+	@PYTHON=$(PYTHON) .ci/audit || test $$? -eq 75
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -20,7 +20,7 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 from stratalens.corpus.builtin import text_file
 from stratalens.corpus.readers import read_rows
 from stratalens.corpus.text_files import find_files
-from stratalens.models.embedded import embedded_model_directory
+from stratalens.models.embedded import dense_copy
 
 WIDTH, LATENTS, BLOCKS = 32, 64, 2
 DOCUMENT_SENTENCES = 60
@@ -36,7 +36,7 @@ class Options:
 
 def write_model(folder: Path) -> None:
     """Write a random Llama of two blocks with the real tokenizer, and an SAE of its second block."""
-    tokenizer = AutoTokenizer.from_pretrained(embedded_model_directory())
+    tokenizer = AutoTokenizer.from_pretrained(dense_copy().directory)
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=len(tokenizer),

@@ -37,7 +37,7 @@ from stratalens.models.embedded import (
     MODEL_NAME,
     MODEL_PACKAGE,
     SAE_DIRECTORY,
-    embedded_model_directory,
+    dense_copy,
 )
 from stratalens.models.hooks import forward, hooked
 
@@ -410,7 +410,7 @@ def measure(recipe: Recipe, cutter: PassageCutter, activations: Activations, wei
 def main(recipe: Recipe) -> None:
     torch.backends.mkldnn.matmul.fp32_precision = "bf16"  # pyright: ignore[reportAttributeAccessIssue]
     started = time.time()
-    source = embedded_model_directory()
+    source = dense_copy().directory
     cutter = PassageCutter(AutoTokenizer.from_pretrained(source), recipe.max_length, min_length=16)
     device = torch.device("cpu")
     model = load_model(source, blocks=max(recipe.layers) + 1, device=device, dtype=torch.bfloat16)

@@ -1,5 +1,6 @@
 """Progress reports of a run: the library calls a `Progress`; the command line passes one that prints."""
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -21,6 +22,10 @@ class Progress(Protocol):
         """Report something that limits what the results mean."""
         ...
 
+    def disclose(self, message: str) -> None:
+        """Report where text of the user is sent. This is never silenced."""
+        ...
+
     def track(self, title: str, rows: int | None) -> AbstractContextManager[Advance]:
         """Report the progress of a long task.
 
@@ -36,13 +41,17 @@ class Progress(Protocol):
 
 
 class NoProgress:
-    """A `Progress` that ignores everything."""
+    """A `Progress` that ignores everything but where text is sent, which is logged as a warning."""
 
     def say(self, message: str) -> None:
         """Ignore."""
 
     def warn(self, message: str) -> None:
         """Ignore."""
+
+    def disclose(self, message: str) -> None:
+        """Log it. Python prints warnings of a program without logging on standard error."""
+        logging.getLogger("stratalens").warning(message)
 
     @contextmanager
     def track(self, title: str, rows: int | None) -> Iterator[Advance]:
@@ -62,7 +71,7 @@ class TimedProgress:
     """
 
     def __init__(self, listener: Progress, started: float | None = None):
-        self.say, self.warn, self.track = listener.say, listener.warn, listener.track
+        self.say, self.warn, self.disclose, self.track = listener.say, listener.warn, listener.disclose, listener.track
         self._listener = listener
         self._began = time.perf_counter() if started is None else started
         self._current = "start"

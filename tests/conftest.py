@@ -13,7 +13,7 @@ from shared import made_once
 from tiny import tiny_run_arguments, tiny_tokenizer, write_small_texts, write_tiny_model, write_tiny_saes
 from transformers import AutoTokenizer
 
-from stratalens.models.embedded import embedded_model_directory
+from stratalens.models.embedded import dense_copy
 
 pytest_plugins = ["browser", "chat_servers", "error_book", "finished_result"]
 
@@ -44,7 +44,7 @@ def no_figures(request, monkeypatch) -> None:
 @pytest.fixture(scope="session")
 def embedded_model() -> Path:
     """Directory of the real embedded model."""
-    return embedded_model_directory()
+    return dense_copy().directory
 
 
 @pytest.fixture(scope="session")

@@ -33,18 +33,20 @@ def test_without_arguments_every_option_has_its_default():
 
 
 def test_every_option_of_the_file_overrides_its_default(tmp_path):
-    text = "top_n: 7\nlayers: [4, 10-12]\nmin-specialization: 0.5\nquiet: true\ndomain: legal\nmax_documents: 100\n"
+    text = (
+        "top_n: 7\nlayers: [4, 10-12]\nmin-specialization: 0.5\nno_examples: true\ndomain: legal\nmax_documents: 100\n"
+    )
     expected = make_config(
-        top_n=7, layers=("4", "10-12"), min_specialization=0.5, quiet=True, domain="legal", max_documents=100
+        top_n=7, layers=("4", "10-12"), min_specialization=0.5, no_examples=True, domain="legal", max_documents=100
     )
     assert parsed("--config", written(tmp_path, text)) == expected
     assert parsed(f"--config={written(tmp_path, text)}") == expected
 
 
 def test_flags_override_the_file_and_the_file_overrides_defaults(tmp_path):
-    path = written(tmp_path, "top_n: 7\nlayers: [4]\nquiet: true\nseed: 3\n")
-    config = parsed("--config", path, "--top-n", "9", "--layers", "16", "22", "--no-quiet")
-    assert (config.top_n, config.layers, config.quiet, config.seed) == (9, ("16", "22"), False, 3)
+    path = written(tmp_path, "top_n: 7\nlayers: [4]\nallow_poor_fit: true\nseed: 3\n")
+    config = parsed("--config", path, "--top-n", "9", "--layers", "16", "22", "--no-allow_poor_fit")
+    assert (config.top_n, config.layers, config.allow_poor_fit, config.seed) == (9, ("16", "22"), False, 3)
     assert parsed("--top_n", "9", "--config", path).top_n == 9
 
 
@@ -57,9 +59,8 @@ def test_the_record_of_a_run_is_a_configuration_that_repeats_it(tmp_path):
 def test_the_run_json_of_a_real_run_repeats_its_settings(tiny_arguments, tmp_path):
     assert main(["analyze", *tiny_arguments, "--layers", "2", "--top_n", "3", "--quiet"]) == 0
     before = json.loads((tmp_path / "out" / "run.json").read_text())
-    assert (
-        main(["analyze", "--config", str(tmp_path / "out" / "run.json"), "--output_dir", str(tmp_path / "again")]) == 0
-    )
+    again = ["--config", str(tmp_path / "out" / "run.json"), "--output_dir", str(tmp_path / "again"), "--quiet"]
+    assert main(["analyze", *again]) == 0
     after = json.loads((tmp_path / "again" / "run.json").read_text())
     assert {k: v for k, v in after["settings"].items() if k != "output_dir"} == {
         k: v for k, v in before["settings"].items() if k != "output_dir"
@@ -69,9 +70,87 @@ def test_the_run_json_of_a_real_run_repeats_its_settings(tiny_arguments, tmp_pat
     ]
 
 
+SENDING = {"labeling_endpoint": "http://host.invalid/v1", "labeling_model": "m", "prompts": "templates"}
+"""Options about where text is sent and what is asked about it."""
+ALLOWING = {"quiet": True, "trust_remote_code": True, "allow_fetch": True, "overwrite": True}
+"""Options that silence or permit."""
+OWN = {"domain": "tax", "domain_data": ["a.txt"], "top_n": 7}
+
+
+@pytest.mark.parametrize("hyphens", [False, True])
+@pytest.mark.parametrize("name", ["run.json", "renamed.yaml"])
+def test_a_record_never_sets_where_text_goes_what_is_silenced_and_what_is_allowed(tmp_path, name, hyphens):
+    settings = {**OWN, **SENDING, **ALLOWING, "workers": "ray"}
+    settings = {key.replace("_", "-") if hyphens else key: value for key, value in settings.items()}
+    path = written(tmp_path, json.dumps({"stratalens": "0.1.0", "settings": settings}), name)
+    notes: list[str] = []
+    assert parse(["--config", path], "stratalens analyze", RunConfig, note=notes.append) == make_config(**OWN)
+    assert len(notes) == 1
+    for option in (*SENDING, *ALLOWING, "workers"):
+        assert option in notes[0]
+    assert "host.invalid" not in notes[0]
+
+
+def test_a_record_sends_results_only_to_where_it_lies(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "results").mkdir()
+    path = tmp_path / "results" / "run.json"
+    for named, taken in {
+        "results": "results",
+        str(tmp_path / "results"): str(tmp_path / "results"),
+        "elsewhere": "multi_layer_results",
+        "results/../elsewhere": "multi_layer_results",
+    }.items():
+        path.write_text(json.dumps({"settings": {"output_dir": named}}))
+        notes: list[str] = []
+        config = parse(["--config", "results/run.json"], "stratalens analyze", RunConfig, note=notes.append)
+        assert config.output_dir == taken
+        assert ["output_dir" in note for note in notes] == ([] if taken == named else [True])
+
+
+def test_a_record_that_merges_tables_sets_no_more(tmp_path):
+    path = written(tmp_path, "settings: {top_n: 7, <<: {labeling_endpoint: http://host.invalid, quiet: true}}\n")
+    assert parsed("--config", path) == make_config(top_n=7)
+
+
+def test_the_user_sets_all_of_them_beside_a_record(tmp_path):
+    path = written(tmp_path, json.dumps({"settings": OWN}), "run.json")
+    words = [f"--{name}={value}" for name, value in SENDING.items()] + [f"--{name}" for name in ALLOWING]
+    notes: list[str] = []
+    config = parse(["--config", path, *words], "stratalens analyze", RunConfig, note=notes.append)
+    assert config == make_config(**OWN, **SENDING, **ALLOWING)
+    assert notes == []
+
+
+def test_a_file_of_the_user_sets_where_text_goes_but_neither_silences_nor_allows(tmp_path):
+    notes: list[str] = []
+    path = written(tmp_path, json.dumps({**OWN, **SENDING, **ALLOWING, "workers": "ray"}))
+    config = parse(["--config", path], "stratalens analyze", RunConfig, note=notes.append)
+    assert config == make_config(**OWN, **SENDING, workers="ray")
+    assert notes == [f"{path}: not taken from this file: {', '.join(ALLOWING)}; type an option to set it"]
+
+
+HALF_RECORDS = {
+    "a run.json without settings": ("run.json", {"labeling_endpoint": "http://host.invalid", "top_n": 5}),
+    "a run.json whose settings are no table": ("Run.JSON", {"settings": ["quiet"], "top_n": 5}),
+    "options beside the settings of a record": (
+        "own.yaml",
+        {"settings": {"top_n": 5}, "labeling-endpoint": "http://h"},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", HALF_RECORDS)
+def test_a_file_between_a_record_and_a_file_of_the_user_is_refused(tmp_path, documented, case):
+    name, content = HALF_RECORDS[case]
+    with pytest.raises(ConfigError, match="settings") as error:
+        read_config_file(Path(written(tmp_path, json.dumps(content), name)))
+    documented("Configuration files", case, str(error.value))
+
+
 def test_an_empty_value_in_the_file_leaves_the_default(tmp_path):
     assert parsed("--config", written(tmp_path, "top_n:\ndomain: legal\n")) == make_config(domain="legal")
-    assert read_config_file(Path(written(tmp_path, "top-n: 5\nseed: null"))) == {"top_n": 5}
+    assert read_config_file(Path(written(tmp_path, "top-n: 5\nseed: null"))).taken == {"top_n": 5}
 
 
 def test_underscores_and_hyphens_in_flags_are_read_alike():

@@ -2,9 +2,10 @@
 
 import io
 import re
-from collections.abc import Mapping
-from contextlib import redirect_stderr
+from collections.abc import Callable, Mapping
+from contextlib import redirect_stderr, suppress
 from dataclasses import asdict, field, make_dataclass
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from types import NoneType
@@ -13,9 +14,11 @@ from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from stratalens.config.config_file import read_config_file
+from stratalens.config.config_file import ConfigFile, read_config_file
+from stratalens.config.options import RunConfig
 from stratalens.config.validation import make_config, validated
 from stratalens.errors import ConfigError
+from stratalens.files.redaction import as_printed, redacted
 
 Parsed = TypeVar("Parsed", bound=BaseModel)
 
@@ -30,7 +33,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         *("labeling_model", "labeling_endpoint", "labeling_concurrency", "labeling_timeout", "lexicon", "prompts"),
         "no_examples",
     ),
-    "Output": ("output_dir", "config", "harvest", "dry_run", "quiet"),
+    "Output": ("output_dir", "overwrite", "config", "allow_fetch", "harvest", "dry_run", "quiet"),
     "Machine": ("device", "dtype", "load_in", "memory_gb", "batch_tokens", "threads", "workers"),
 }
 """Title in the help -> options in the order in which they are listed. The configuration itself is flat."""
@@ -42,10 +45,16 @@ PLACEHOLDERS = {
     "labeling_endpoint": "URL",
 }
 """Option -> placeholder of its value in the help, where one made from its type would not be clear."""
-CONFIG_HELP = "YAML file with options, or the run.json of an earlier run."
+CONFIG_HELP = "YAML file with options, or the run.json of an earlier run, which does not decide where text is sent."
 
 
-def parse(words: list[str], program: str, kind: type[Parsed], example: str = "") -> Parsed:
+def parse(
+    words: list[str],
+    program: str,
+    kind: type[Parsed],
+    example: str = "",
+    note: Callable[[str], None] = lambda _message: None,
+) -> Parsed:
     """Parse arguments into a configuration.
 
     Args:
@@ -53,36 +62,68 @@ def parse(words: list[str], program: str, kind: type[Parsed], example: str = "")
         program: the command, as it is named in help and error messages.
         kind: the class of the configuration; that of an analysis takes a `--config` file as well.
         example: a complete command for the help.
+        note: called with what the user should know about the file.
 
     Raises:
         ConfigError: an argument or the file is wrong.
+        StratalensError: the file names a source that it may not name.
         SystemExit: help was printed.
     """
     import tyro
 
-    _require_options_once(words)
+    typed = _typed_options(words)
     takes_file = "output_dir" in kind.model_fields
-    file = _config_argument(words) if takes_file else None
-    loaded = make_config(**read_config_file(Path(file).expanduser())).model_dump() if file else {}
+    path = _config_argument(words) if takes_file else None
+    file = read_config_file(Path(path).expanduser()) if path else None
+    loaded = make_config(**file.taken).model_dump() if file else {}
     wants_help = "-h" in words or "--help" in words
-    error_output = io.StringIO()
+    parser = partial(
+        tyro.cli,
+        _grouped(kind, takes_file, loaded),
+        prog=program,
+        description=_description(kind, example),
+        use_underscores=True,
+        # Help shows `--quiet` alone; what a file turned on can still be turned off, as by `--no-no_examples`.
+        config=(tyro.conf.OmitArgPrefixes, *((tyro.conf.FlagCreatePairsOff,) if wants_help else ())),
+    )
+    parsed = _parsed(parser, words, program)
+    values = {name: value for group in asdict(parsed).values() for name, value in group.items() if name != "config"}
+    config = validated(kind, values)
+    if file is not None:
+        assert isinstance(config, RunConfig)
+        _check_file(file, config, typed, note)
+    return config
+
+
+def _parsed(parser: Callable[..., Any], words: list[str], program: str) -> Any:
+    """Run tyro's parser. Its error messages break long words, so secrets are masked in the words and not afterwards.
+
+    Raises:
+        ConfigError: an argument is wrong.
+        SystemExit: help was printed.
+    """
+    message = io.StringIO()
     try:
-        with redirect_stderr(error_output):
-            parsed = tyro.cli(
-                _grouped(kind, takes_file, loaded),
-                prog=program,
-                description=_description(kind, example),
-                args=words,
-                use_underscores=True,
-                # Help shows `--quiet` alone; an option that a file turned on can still be turned off by `--no-quiet`.
-                config=(tyro.conf.OmitArgPrefixes, *((tyro.conf.FlagCreatePairsOff,) if wants_help else ())),
-            )
+        with redirect_stderr(message):
+            return parser(args=words)
     except SystemExit as stop:
         if stop.code == 0:
             raise
-        raise ConfigError(_one_line(error_output.getvalue(), program)) from None
-    values = {name: value for group in asdict(parsed).values() for name, value in group.items() if name != "config"}
-    return validated(kind, values)
+    masked_words = [as_printed(word, [word]) for word in words]
+    if masked_words != words:
+        message = io.StringIO()
+        with redirect_stderr(message), suppress(SystemExit):
+            parser(args=masked_words)
+    raise ConfigError(_one_line(message.getvalue(), program))
+
+
+def _check_file(file: ConfigFile, config: RunConfig, typed: set[str], note: Callable[[str], None]) -> None:
+    """Tell which options were not taken from a file, and refuse sources that it may not name."""
+    from stratalens.commands.sources import require_allowed_sources
+
+    if not_taken := [name for name in file.not_taken if name not in typed]:
+        note(f"{file.path}: not taken from this file: {', '.join(not_taken)}; type an option to set it")
+    require_allowed_sources(file.path, config, file.options.keys() - typed, is_record=file.is_record)
 
 
 def _description(kind: type[BaseModel], example: str) -> str:
@@ -119,7 +160,7 @@ def _option(name: str, info: FieldInfo, loaded: Mapping[str, Any]) -> tuple[str,
 
 
 def _default_text(value: object) -> str:
-    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return " ".join(redacted(str(item)) for item in (value if isinstance(value, tuple) else (value,)))
 
 
 def _placeholder(annotation: Any) -> str | None:
@@ -132,7 +173,8 @@ def _placeholder(annotation: Any) -> str | None:
     return {int: "N", float: "X", bool: None}.get(value_type, "NAME")
 
 
-def _require_options_once(words: list[str]) -> None:
+def _typed_options(words: list[str]) -> set[str]:
+    """Names of the options among the arguments, each of which may be given once."""
     seen = set()
     for word in words:
         if not word.startswith("--"):
@@ -142,6 +184,7 @@ def _require_options_once(words: list[str]) -> None:
         if option in seen:
             raise ConfigError(f"--{name} is given more than once; give it once (several values can follow one flag)")
         seen.add(option)
+    return seen
 
 
 def _config_argument(words: list[str]) -> str | None:

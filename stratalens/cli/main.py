@@ -76,7 +76,7 @@ def main(arguments: list[str] | None = None) -> int:
             if sys.stdout is not None:  # a closed pipe must raise its error here, not while Python shuts down
                 sys.stdout.flush()
     except StratalensError as error:
-        return _fail(str(error))
+        return _fail(str(error), words)
     except KeyboardInterrupt:
         print(INTERRUPTED_MESSAGE, file=sys.stderr)
         return EXIT_INTERRUPTED
@@ -88,13 +88,14 @@ def main(arguments: list[str] | None = None) -> int:
             raise
         path = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
         reason = (error.strerror or "unknown").lower()
-        return _fail(f"{path}operating system error: {reason}; {_remedy(error.errno)} and run the same command again")
+        message = f"{path}operating system error: {reason}; {_remedy(error.errno)} and run the same command again"
+        return _fail(message, words)
     except (MemoryError, RuntimeError) as error:
         from stratalens.models.memory import out_of_memory
 
         if not out_of_memory(error):
             raise
-        return _fail("out of memory; lower --batch_tokens or --memory_gb, or choose shallower --layers")
+        return _fail("out of memory; lower --batch_tokens or --memory_gb, or choose shallower --layers", words)
 
 
 def entry_point() -> None:
@@ -117,8 +118,11 @@ def _remedy(error_number: int | None) -> str:
     return "give access to it" if error_number in (errno.EACCES, errno.EPERM, errno.EROFS) else "fix this"
 
 
-def _fail(message: str) -> int:
-    print(f"stratalens: {_on_one_line(message)}", file=sys.stderr)
+def _fail(message: str, words: list[str]) -> int:
+    """Print an error without the secrets of the words of the command line, which it may repeat."""
+    from stratalens.files.redaction import as_printed
+
+    print(f"stratalens: {_on_one_line(as_printed(message, words))}", file=sys.stderr)
     return EXIT_BAD_INPUT
 
 
@@ -152,10 +156,13 @@ def _command(words: list[str]) -> int:
 
 def run_analysis(words: list[str], program: str = "stratalens analyze") -> int:
     """Run `analyze`, or a dry run of it, with its options and return the exit code."""
-    config = parse(words, program, RunConfig, EXAMPLES["analyze"])
+    notes: list[str] = []
+    config = parse(words, program, RunConfig, EXAMPLES["analyze"], notes.append)
     from stratalens.cli.terminal import Terminal
 
     terminal = Terminal(config.quiet)
+    for note in notes:
+        terminal.warn(note)
     if config.dry_run:
         from stratalens.commands.dry_run import dry_run
 

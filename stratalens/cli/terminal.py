@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from stratalens.errors import printable
+from stratalens.files.redaction import as_printed
 from stratalens.progress import Advance
 from stratalens.report.saved import Result
 
@@ -30,21 +31,30 @@ def escaped(text: str) -> str:
 
 
 class Terminal:
-    """Prints the messages of a run; warnings and progress bars go to standard error."""
+    """Prints the messages of a run; warnings and progress bars go to standard error.
+
+    Args:
+        quiet: print nothing but where text is sent.
+    """
 
     def __init__(self, quiet: bool = False):
         self.console = Console(quiet=quiet, highlight=False, soft_wrap=True)
         if not self.console.is_terminal:
             self.console.width = FILE_WIDTH
         self.errors = Console(quiet=quiet, highlight=False, stderr=True, soft_wrap=True)
+        self._never_quiet = Console(highlight=False, stderr=True, soft_wrap=True)
 
     def say(self, message: str) -> None:
         """Print one line."""
-        self.console.print(escaped(message))
+        self.console.print(escaped(as_printed(message)))
 
     def warn(self, message: str) -> None:
         """Print one line that starts with `Note:`."""
-        self.errors.print(f"[yellow]Note:[/yellow] {escaped(message)}")
+        self.errors.print(_note(message))
+
+    def disclose(self, message: str) -> None:
+        """Print one line that starts with `Note:`, whether quiet or not."""
+        self._never_quiet.print(_note(message))
 
     @contextmanager
     def track(self, title: str, rows: int | None) -> Iterator[Advance]:
@@ -89,6 +99,10 @@ class Terminal:
         stages = ", ".join(f"{stage} {took:.1f}" for stage, took in seconds.items())
         peak = result.record["peak_memory_bytes"] / 1e9
         self.say(f"Took {sum(seconds.values()):.1f} s ({stages}); peak memory {peak:.2f} GB")
+
+
+def _note(message: str) -> str:
+    return f"[yellow]Note:[/yellow] {escaped(as_printed(message))}"
 
 
 def _layer_table(result: Result) -> Table:

@@ -12,6 +12,7 @@ from stratalens.errors import ConfigError
 from stratalens.evidence import collect_evidence
 from stratalens.evidence.collect import summarise_harvest
 from stratalens.files.output_dir import WorkDirectories, working_in
+from stratalens.files.result_names import result_names
 from stratalens.harvest import read_corpus
 from stratalens.harvest.inputs import find_inputs
 from stratalens.harvest.open_model import open_model
@@ -43,7 +44,9 @@ def analyze(config: RunConfig, progress: Progress | None = None, *, started: flo
     """
     timed = TimedProgress(progress or NoProgress(), started)
     directory = Path(config.output_dir).expanduser()
-    with working_in(directory) as work, _threads(config.threads), torch.inference_mode():
+    writes = result_names(config.domain, config.top_n, config.top_features_n)
+    working = working_in(directory, writes=writes, overwrite=config.overwrite)
+    with working as work, _threads(config.threads), torch.inference_mode():
         return _analyze(config, work, timed)
 
 

@@ -1,11 +1,13 @@
-"""Describe what a run would do and estimate its memory and time, without loading the weights of the model."""
+"""Describe what a run would do and estimate its memory, disk space and time, without loading the model's weights."""
 
 import time
 from itertools import islice
+from pathlib import Path
 
 import torch
 
 from stratalens.config.options import RunConfig
+from stratalens.harvest.disk_plan import estimate_disk
 from stratalens.harvest.inputs import RunInputs, find_inputs
 from stratalens.harvest.memory_plan import count_parameters, estimate_memory
 from stratalens.harvest.open_model import describe_model
@@ -19,7 +21,7 @@ SUSTAINED_SHARE = 0.5
 
 
 def dry_run(config: RunConfig, progress: Progress) -> list[str]:
-    """Return lines that say what would run and how much memory and time it would take.
+    """Return lines that say what would run and how much memory, disk space and time it would take.
 
     The estimate of time is 2 x parameters x tokens operations, at half the speed of a large matrix product that is
     measured on this machine.
@@ -39,6 +41,7 @@ def dry_run(config: RunConfig, progress: Progress) -> list[str]:
         f"Results would go to {config.output_dir}",
         f"About {tokens:,} tokens through {parameters / 1e6:,.0f} million parameters",
         estimate_memory(config, inputs, device, dtype).describe(),
+        estimate_disk(inputs, tokens).describe(Path(config.output_dir).expanduser()),
         f"About {_duration(seconds)} of reading at {speed / 1e12:.2f} TFLOP/s",
         "Dry run: nothing was analysed or written",
     ]

@@ -2,11 +2,13 @@
 
 from dataclasses import replace
 
+from stratalens.commands.sources import SOURCES, require_allowed_sources
 from stratalens.config.options import RunConfig
 from stratalens.errors import ConfigError
 from stratalens.evidence import Evidence, collect_evidence
 from stratalens.evidence.collect import CollectedEvidence, summarise_harvest
 from stratalens.files.output_dir import WorkDirectories
+from stratalens.files.result_names import RECORD_FILE
 from stratalens.harvest.inputs import find_inputs
 from stratalens.harvest.open_model import open_model
 from stratalens.labels.labelling import LabelledFeatures
@@ -41,8 +43,10 @@ def collect_again(result: Result, config: RunConfig, findings: Findings, progres
     """Collect the evidence of these findings again: run the model over the passages that it is made of.
 
     Raises:
-        ConfigError: the text or the model has changed since the result was made.
+        ConfigError: the text or the model has changed since the result was made, or must be fetched and
+            `allow_fetch` is not set.
     """
+    require_allowed_sources(result.output_dir / RECORD_FILE, config, SOURCES, is_record=True)
     layers = tuple(str(layer) for layer in sorted(findings.top))
     config = config.model_copy(update={"layers": layers, "features": None})
     inputs = find_inputs(config, progress)
@@ -58,7 +62,7 @@ def collect_again(result: Result, config: RunConfig, findings: Findings, progres
 
 def publish_again(
     result: Result,
-    config: RunConfig,
+    recorded: RunConfig,
     findings: Findings,
     labelled: LabelledFeatures,
     evidence: Evidence,
@@ -66,14 +70,22 @@ def publish_again(
 ) -> Result:
     """Rewrite the files of a finished result with new findings, labels and evidence; its harvest stays.
 
+    Args:
+        result: as it was before.
+        recorded: all options to record.
+        findings: the new ones.
+        labelled: their labels.
+        evidence: theirs.
+        work: where the files are written.
+
     Returns:
-        the result with its new configuration, record and findings.
+        the result with its new options, record and findings.
     """
     hookpoints = {int(layer): sae["hookpoint"] for layer, sae in result.record["saes"].items()}
-    settings = shown_settings(config, result.record["model"]["name"])
+    settings = shown_settings(recorded, result.record["model"]["name"])
     findings = with_labels(findings, labelled)
-    tables = publish(config, findings, labelled, evidence, hookpoints, settings, work.staging)
-    record = result.record | {"settings": recorded_settings(config)}
+    tables = publish(recorded, findings, labelled, evidence, hookpoints, settings, work.staging)
+    record = result.record | {"settings": recorded_settings(recorded)}
     write_result_page(tables, record, result.harvest, work.staging, work.staging)
     record = write_record(record, result.harvest, work.staging)
-    return replace(result, config=config, record=record, findings=findings)
+    return replace(result, recorded=recorded, record=record, findings=findings)

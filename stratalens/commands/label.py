@@ -32,7 +32,8 @@ def label(directory: Path, options: LabelConfig, progress: Progress | None = Non
         progress: receives the progress reports; None for no reports.
 
     Raises:
-        StratalensError: there is no such result, or an option or the labelling model is not usable.
+        StratalensError: there is no such result, an option or the labelling model is not usable, or something must be
+            fetched without permission.
     """
     require_result(directory)  # before any file is created or locked
     with working_in(directory) as work, torch.inference_mode():
@@ -40,7 +41,8 @@ def label(directory: Path, options: LabelConfig, progress: Progress | None = Non
 
 
 def _label(result: Result, options: LabelConfig, work: WorkDirectories, progress: Progress) -> Result:
-    config = result.config.model_copy(update={name: getattr(options, name) for name in LabelConfig.model_fields})
+    given = {name: getattr(options, name) for name in LabelConfig.model_fields}
+    config, recorded = (own.model_copy(update=given) for own in (result.config, result.recorded))
     lexicon = load_lexicon(config.domain, config.lexicon)
     listed = None if config.features is None else read_feature_list(config.features)
     findings = result.findings if listed is None else _add_listed(result, listed, config.rank_by)
@@ -51,7 +53,7 @@ def _label(result: Result, options: LabelConfig, work: WorkDirectories, progress
     labelled = label_features(config, collected, findings.top, lexicon, labeller, progress, only=listed)
     if listed is not None:
         labelled = _keep_other_labels(result, labelled, listed)
-    return publish_again(result, config, findings, labelled, collected.evidence, work)
+    return publish_again(result, recorded, findings, labelled, collected.evidence, work)
 
 
 def _add_listed(result: Result, listed: Mapping[int, Sequence[int]], rank_by: str) -> Findings:

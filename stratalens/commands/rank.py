@@ -38,14 +38,14 @@ def rank(directory: Path, options: RankConfig, progress: Progress | None = None)
         progress: receives the progress reports; None for no reports.
 
     Raises:
-        StratalensError: there is no such result, or it is damaged.
+        StratalensError: there is no such result, it is damaged, or something must be fetched without permission.
     """
     progress = progress or NoProgress()
     require_result(directory)  # before any file is created or locked
     with working_in(directory) as work, torch.inference_mode():
         before = load_result(directory)
         changed = {name: value for name, value in options.model_dump(exclude={"quiet"}).items() if value is not None}
-        config = before.config.model_copy(update=changed)
+        config, recorded = (own.model_copy(update=changed) for own in (before.config, before.recorded))
         findings = _rank_again(before, config)
         stored = load_evidence(before) or collect_again(before, config, findings, progress)
         collected = _select_features(stored, findings.features)
@@ -54,7 +54,7 @@ def rank(directory: Path, options: RankConfig, progress: Progress | None = None)
         known = {layer: set(evidence.features.tolist()) for layer, evidence in stored.evidence.layers.items()}
         labelled = _keep_labels(before, labelled, known)
         result = publish_again(
-            before, config, findings, labelled, _drop_without_evidence(collected.evidence, known), work
+            before, recorded, findings, labelled, _drop_without_evidence(collected.evidence, known), work
         )
     reported = [(layer, feature) for layer, features in findings.features.items() for feature in features]
     unlabelled = sum(feature not in known[layer] for layer, feature in reported)

@@ -26,8 +26,8 @@ class LabelConfig(BaseModel):
     """Language model that writes the labels: a local directory or a Hub id, run on this machine, or the name of a model
     at --labeling_endpoint. Default: none; labels are made from the evidence alone."""
     labeling_endpoint: str | None = None
-    """Address of an OpenAI-compatible server that runs the labelling model, such as http://localhost:8000/v1. The
-    API key is read from STRATALENS_API_KEY or OPENAI_API_KEY."""
+    """Address of an OpenAI-compatible server that runs the labelling model, such as http://localhost:8000/v1. It gets
+    the API key in STRATALENS_API_KEY; OPENAI_API_KEY is sent only to https://api.openai.com."""
     labeling_concurrency: int = Field(8, ge=1, le=256)
     """Maximum number of requests that are sent at the same time."""
     labeling_timeout: float = Field(60, gt=0, le=3600)
@@ -42,10 +42,13 @@ class LabelConfig(BaseModel):
     no_examples: bool = False
     """Keep every sentence of the corpus out of files and requests; labels are then made from tokens alone."""
     trust_remote_code: bool = False
-    """Run the Python code that comes with the base model. It runs with all your permissions, so read it first. The
-    `run.json` of an earlier run never turns this on."""
+    """Run the Python code that comes with the base model. It runs with all your permissions, so read it first. No file
+    turns this on."""
+    allow_fetch: bool = False
+    """Fetch what the `run.json` of an earlier run names and is not on this machine: texts at addresses, models and SAEs
+    on the Hub. What you name yourself needs no permission."""
     quiet: bool = False
-    """Print nothing but errors."""
+    """Print nothing but errors, and where text is sent."""
 
     @field_validator("lexicon", mode="before")
     @classmethod
@@ -95,6 +98,9 @@ class RankConfig(BaseModel):
     """Minimum specialization, in raw units, of features in the file of the best features across layers."""
     top_features_n: int | None = Field(None, ge=1)
     """Maximum number of features in the file of the best features across layers."""
+    allow_fetch: bool = False
+    """Fetch the text and the model that the result names, where they are not on this machine. They are needed only for
+    a result without examples."""
     quiet: bool = False
     """Print nothing but errors."""
 
@@ -146,6 +152,9 @@ class RunConfig(LabelConfig):
     residual stream, or by raw specialization."""
     output_dir: str = "multi_layer_results"
     """Directory for the results."""
+    overwrite: bool = False
+    """Replace files in --output_dir that have the name of a file of the result, although no earlier run wrote them.
+    Otherwise such files are refused before the work begins. No file turns this on."""
     batch_tokens: int = Field(4096, ge=16, le=MAX_COUNT)
     """Tokens per batch, padding included."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"

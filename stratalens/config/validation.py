@@ -7,6 +7,7 @@ from pydantic import BaseModel, ValidationError
 
 from stratalens.config.options import RunConfig
 from stratalens.errors import ConfigError
+from stratalens.files.redaction import as_printed, redacted
 
 MAX_VALUE_CHARACTERS = 200
 """Longer option names and values are cut in error messages."""
@@ -32,8 +33,8 @@ def validated(kind: type[Options], options: Mapping[str, object]) -> Options:
 
 def _describe(detail) -> str:
     """Turn one of pydantic's error details into a message of one line."""
-    name = str(detail["loc"][0]) if detail["loc"] else ""
-    message = str(detail["msg"]).removeprefix("Value error, ")
+    name = redacted(str(detail["loc"][0])) if detail["loc"] else ""
+    message = as_printed(str(detail["msg"]).removeprefix("Value error, "))
     if detail["type"] == "extra_forbidden":
         return f"unknown option `{name[:MAX_VALUE_CHARACTERS]}`"
     message = message[0].lower() + message[1:]
@@ -41,9 +42,9 @@ def _describe(detail) -> str:
 
 
 def _shortened(value: object) -> str:
-    """Write a value for an error message; a long one is cut."""
+    """Write a value for an error message, without credentials; a long one is cut."""
     try:
-        text = repr(value)
+        text = repr(redacted(value)) if isinstance(value, str) else as_printed(repr(value))
     except ValueError:  # Python refuses to print integers of more than 4,300 digits
         return "a number of thousands of digits"
     return text if len(text) <= MAX_VALUE_CHARACTERS else f"{text[:MAX_VALUE_CHARACTERS]}..."

@@ -1,6 +1,6 @@
 """The two sides of a contrast and the files that their rows are read from."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,12 @@ class Corpus:
 
     @classmethod
     def find(
-        cls, domain: Sequence[str | Path], general: Sequence[str | Path], text_unit: str, text_column: str
+        cls,
+        domain: Sequence[str | Path],
+        general: Sequence[str | Path],
+        text_unit: str,
+        text_column: str,
+        warn: Callable[[str], None] = lambda _message: None,
     ) -> "Corpus":
         """List the files of both sides.
 
@@ -30,11 +35,13 @@ class Corpus:
             general: the same for the general side.
             text_unit: what one document of a plain-text file is: `line`, `file` or `auto`.
             text_column: the column of a jsonl, csv or parquet file that holds the text.
+            warn: called with what is in a directory and is not read.
 
         Raises:
             CorpusError: see `text_files.find_files`.
         """
-        return cls((tuple(find_files(domain, text_unit)), tuple(find_files(general, text_unit))), text_column)
+        files = tuple(find_files(domain, text_unit, warn)), tuple(find_files(general, text_unit, warn))
+        return cls(files, text_column)
 
     def rows(self) -> Iterator[tuple[Side, str, str]]:
         """Yield (side, text, identity) of every row, the domain side first, and keep no reference to what was yielded.

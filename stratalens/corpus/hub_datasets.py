@@ -5,9 +5,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from stratalens.corpus.addresses import PLAIN_PROTOCOLS, is_plain, is_url
 from stratalens.corpus.remote import as_corpus_errors
 from stratalens.corpus.rows import ID_COLUMN, require_column
 from stratalens.errors import CorpusError
+from stratalens.files.redaction import redacted
 
 DATASET_PREFIX = "hf:"
 TEXT_COLUMN_REMEDY = "give the text column after the last colon"
@@ -78,20 +80,31 @@ def open_split(split: DatasetSplit) -> OpenSplit:
     """Find a split of a dataset and check its columns, without downloading its rows.
 
     Raises:
-        CorpusError: the package is missing, the dataset cannot be read, or has no such config, split or column.
+        CorpusError: the package is missing, the dataset cannot be read, has no such config, split or column, or its
+            card names an address that only the user may name.
     """
     library = _import_datasets()
     with as_corpus_errors(str(split), str(split)):
         builder = library.load_dataset_builder(split.dataset, split.config)
         dataset = builder.as_streaming_dataset(split.split)
+        files = list((builder.config.data_files or {}).get(split.split, []))
+        _require_plain(split, files)
         names = dataset.column_names
         if names is not None and split.column in names:
             dataset = dataset.select_columns([name for name in (split.column, ID_COLUMN) if name in names])
-        files = list((builder.config.data_files or {}).get(split.split, []))
     if names is not None:
         require_column(str(split), names, split.column, TEXT_COLUMN_REMEDY)
     all_parquet = all(file.endswith(".parquet") for file in files)
     return OpenSplit(split, dataset, files if all_parquet else [])
+
+
+def _require_plain(split: DatasetSplit, files: list[str]) -> None:
+    for file in files:
+        if is_url(file) and not is_plain(file):
+            raise CorpusError(
+                f"{split}: it names {redacted(file)}; files of a dataset may have addresses of "
+                f"{', '.join(PLAIN_PROTOCOLS)}, not nested in one another"
+            )
 
 
 def _import_datasets() -> Any:

@@ -5,22 +5,18 @@ The variables of a generator would keep the last document alive until the next o
 with `map`.
 """
 
-import codecs
 import csv
-import gzip
 import io
 import json
-import shutil
-import tempfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import partial
-from itertools import count, starmap
+from itertools import starmap
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple
 
 from stratalens.corpus.hub_datasets import DatasetSplit, open_split
+from stratalens.corpus.parquet import read_parquet
 from stratalens.corpus.remote import Url, file_at
 from stratalens.corpus.rows import (
     ID_COLUMN,
@@ -28,11 +24,13 @@ from stratalens.corpus.rows import (
     make_row,
     require_column,
 )
+from stratalens.corpus.streams import numbered_lines, open_bytes, whole_text
 from stratalens.errors import CorpusError
+from stratalens.files.regular import named_when_out_of_memory, reason_of
 
 MAX_CSV_FIELD_CHARACTERS = 10_000_000
 """A longer CSV cell or line is taken for an unclosed quote. Python's CSV reader needs 4 bytes per character."""
-BUFFER_BYTES = 2**20
+MAX_CSV_ROW_CHARACTERS = 4 * MAX_CSV_FIELD_CHARACTERS
 TEXT_COLUMN_REMEDY = "give the text column with --text_column"
 
 
@@ -52,44 +50,15 @@ def read_rows(file: TextFile, text_column: str) -> Iterator[Row]:
     Raises:
         CorpusError: the file is unreadable, not UTF-8, damaged or without the text column; the message names the file,
             and the line where that is known.
+        CapacityError: there is not enough memory for one of its rows.
     """
     try:
-        yield from file.reader(file, text_column)
+        with named_when_out_of_memory(file.path):
+            yield from file.reader(file, text_column)
     except UnicodeDecodeError as error:
         raise CorpusError(f"{file.path}: not UTF-8 text ({error.reason}); convert it, for example with iconv") from None
     except (OSError, EOFError, zlib.error) as error:
-        reason = getattr(error, "strerror", None) or str(error) or "the file ends early"
-        raise CorpusError(f"{file.path}: cannot be read: {reason}") from None
-
-
-@contextmanager
-def _open(file: TextFile) -> Iterator[io.BufferedIOBase]:
-    """Open a file for reading bytes, decompressed if it is gzipped."""
-    assert not isinstance(file.path, DatasetSplit)
-    with cast(io.BufferedReader, file.path.open("rb", BUFFER_BYTES)) as stream:
-        if _is_gzipped(file.path):
-            yield io.BufferedReader(gzip.GzipFile(fileobj=stream), BUFFER_BYTES)  # pyright: ignore[reportArgumentType]
-        else:
-            yield stream
-
-
-def _lines(file: TextFile) -> Iterator[tuple[int, str]]:
-    """Yield the number and the stripped text of each line."""
-    with _open(file) as stream:
-        yield from iter(partial(_next_line, file, stream, count(1)), None)
-
-
-def _next_line(file: TextFile, stream: io.BufferedIOBase, numbers: Iterator[int]) -> tuple[int, str] | None:
-    number, line = next(numbers), stream.readline()
-    if not line:
-        return None
-    start = len(codecs.BOM_UTF8) if number == 1 and line.startswith(codecs.BOM_UTF8) else 0
-    try:
-        text = str(memoryview(line)[start:], "utf-8")
-    except UnicodeDecodeError:
-        raise CorpusError(f"{file.path}:{number}: not UTF-8 text; convert it, for example with iconv") from None
-    del line
-    return number, text.strip()
+        raise CorpusError(f"{file.path}: cannot be read: {reason_of(error)}") from None
 
 
 def read_text_file(file: TextFile, text_column: str) -> Iterator[Row]:
@@ -100,21 +69,18 @@ def read_text_file(file: TextFile, text_column: str) -> Iterator[Row]:
         UnicodeDecodeError: the whole file is not UTF-8 text; `read_rows` turns this and OSError into CorpusError.
     """
     if file.unit == "file":
-        yield Row(_whole_text(file).strip(), None)
+        yield Row(whole_text(_place(file)).strip(), None)
     else:
-        yield from starmap(lambda _, line: Row(line, None), _lines(file))
+        yield from starmap(lambda _, line: Row(line, None), numbered_lines(_place(file)))
 
 
-def _whole_text(file: TextFile) -> str:
-    """Text of a whole file, decoded piece by piece so that bytes and text are never both in memory."""
-    decoder = codecs.getincrementaldecoder("utf-8-sig")()
-    with _open(file) as stream:
-        pieces = [decoder.decode(piece) for piece in iter(partial(stream.read, BUFFER_BYTES), b"")]
-    return "".join(pieces) + decoder.decode(b"", final=True)
+def _place(file: TextFile) -> Path | Url:
+    assert not isinstance(file.path, DatasetSplit)
+    return file.path
 
 
 def _read_jsonl(file: TextFile, text_column: str) -> Iterator[Row]:
-    cells = starmap(partial(_json_cells, file, text_column), _lines(file))
+    cells = starmap(partial(_json_cells, file, text_column), numbered_lines(_place(file)))
     yield from starmap(make_row, filter(None, cells))
 
 
@@ -136,13 +102,15 @@ def _json_cells(file: TextFile, text_column: str, number: int, line: str) -> tup
 def _read_csv(file: TextFile, text_column: str) -> Iterator[Row]:
     csv.field_size_limit(MAX_CSV_FIELD_CHARACTERS)
     separator = "\t" if _kind(file.path) == ".tsv" else ","
-    with _open(file) as stream, io.TextIOWrapper(stream, "utf-8-sig", newline="") as text:  # pyright: ignore[reportArgumentType]
-        table = csv.DictReader(_csv_lines(file, text), delimiter=separator, strict=True)
+    with open_bytes(_place(file)) as stream, io.TextIOWrapper(stream, "utf-8-sig", newline="") as text:  # pyright: ignore[reportArgumentType]
+        lines = _CsvLines(file, text)
+        table = csv.DictReader(lines, delimiter=separator, strict=True)
         try:
             if table.fieldnames is None:
                 raise CorpusError(f"{file.path}: not a readable CSV file (no columns: the file is empty)")
             require_column(str(file.path), table.fieldnames, text_column, TEXT_COLUMN_REMEDY)
             for record in table:
+                lines.row_characters = 0
                 where = f"{file.path}:{table.line_num}"
                 if None in record:
                     raise CorpusError(
@@ -156,60 +124,39 @@ def _read_csv(file: TextFile, text_column: str) -> Iterator[Row]:
             ) from None
 
 
-def _csv_lines(file: TextFile, text: io.TextIOWrapper) -> Iterator[str]:
-    for number in count(1):
-        line = text.readline(MAX_CSV_FIELD_CHARACTERS + 1)
+class _CsvLines:
+    """The lines of a CSV file, each of limited length, and together as long as one row may be."""
+
+    def __init__(self, file: TextFile, text: io.TextIOWrapper):
+        self._file, self._text, self._number = file, text, 0
+        self.row_characters = 0
+        """Characters since the row began; whoever takes a row sets this to 0."""
+
+    def __iter__(self) -> "_CsvLines":
+        return self
+
+    def __next__(self) -> str:
+        line = self._text.readline(MAX_CSV_FIELD_CHARACTERS + 1)
         if not line:
-            return
-        if len(line) > MAX_CSV_FIELD_CHARACTERS:
-            raise CorpusError(
-                f"{file.path}:{number}: a line of more than {MAX_CSV_FIELD_CHARACTERS:,} characters{_LONG_CELL_REMEDY}"
-            )
-        yield line
+            raise StopIteration
+        self._number += 1
+        self.row_characters += len(line)
+        for what, length, limit in (
+            ("line", len(line), MAX_CSV_FIELD_CHARACTERS),
+            ("row", self.row_characters, MAX_CSV_ROW_CHARACTERS),
+        ):
+            if length > limit:
+                raise CorpusError(
+                    f"{self._file.path}:{self._number}: a {what} of more than {limit:,} characters{_LONG_CELL_REMEDY}"
+                )
+        return line
 
 
 _LONG_CELL_REMEDY = "; close its quote, or store such long texts as jsonl or parquet"
 
 
 def _read_parquet(file: TextFile, text_column: str) -> Iterator[Row]:
-    """Yield row by row. Only the page with the current row is in memory, decompressed, not its whole row group."""
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        with _open_seekable(file) as stream:
-            table = pyarrow.parquet.ParquetFile(stream, buffer_size=BUFFER_BYTES, pre_buffer=False)
-            columns = table.schema_arrow.names
-            require_column(str(file.path), columns, text_column, TEXT_COLUMN_REMEDY)
-            wanted = [column for column in (text_column, ID_COLUMN) if column in columns]
-            batches = table.iter_batches(batch_size=1, columns=wanted, use_threads=False)
-            yield from starmap(make_row, map(partial(_parquet_cells, file, text_column), batches))
-    except (pyarrow.ArrowException, ValueError, OverflowError) as error:
-        reason = str(error).splitlines() or [type(error).__name__]
-        raise CorpusError(f"{file.path}: not a readable parquet file ({reason[0]})") from None
-
-
-def _parquet_cells(file: TextFile, text_column: str, batch: Any) -> tuple[str, object, object]:
-    """Cells of a batch of one row. Arrow keeps the memory of freed batches; after a huge text it is released."""
-    if batch.nbytes > BUFFER_BYTES:
-        import pyarrow
-
-        pyarrow.default_memory_pool().release_unused()
-    cells = batch.to_pydict()
-    return str(file.path), cells[text_column][0], cells.get(ID_COLUMN, [None])[0]
-
-
-@contextmanager
-def _open_seekable(file: TextFile) -> Iterator[Any]:
-    """Open a file as a seekable stream of bytes, copied into a temporary file where its own stream cannot seek."""
-    with _open(file) as stream:
-        if stream.seekable() and not _is_gzipped(file.path):
-            yield stream
-        else:
-            with tempfile.TemporaryFile() as copy:
-                shutil.copyfileobj(stream, copy, BUFFER_BYTES)
-                copy.seek(0)
-                yield copy
+    yield from read_parquet(_place(file), text_column, TEXT_COLUMN_REMEDY)
 
 
 def read_dataset(file: TextFile, text_column: str) -> Iterator[Row]:
@@ -222,7 +169,7 @@ def read_dataset(file: TextFile, text_column: str) -> Iterator[Row]:
     opened = open_split(file.path)
     if opened.parquet_files:
         for location in opened.parquet_files:
-            yield from _read_parquet(TextFile(file_at(location), _read_parquet, "row"), file.path.column)
+            yield from read_parquet(file_at(location), file.path.column, TEXT_COLUMN_REMEDY)
     else:
         yield from starmap(partial(make_row, str(file.path)), opened.rows())
 
@@ -245,10 +192,6 @@ def _kind(path: Path | Url | DatasetSplit) -> str:
     if suffixes and suffixes[-1] == ".gz":
         suffixes.pop()
     return suffixes[-1] if suffixes else ""
-
-
-def _is_gzipped(path: Path | Url | DatasetSplit) -> bool:
-    return not isinstance(path, DatasetSplit) and path.suffix.lower() == ".gz"
 
 
 def reader_of(path: Path | Url) -> Callable[[TextFile, str], Iterator[Row]] | None:

@@ -8,8 +8,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
+from stratalens.corpus.addresses import is_url, require_complete, require_known_protocols
 from stratalens.errors import CorpusError
-from stratalens.files.redaction import MASK, redacted, without_secrets
+from stratalens.files.redaction import redacted, without_secrets
 
 CONNECT_TIMEOUT_SECONDS = 30
 READ_TIMEOUT_SECONDS = 60
@@ -74,25 +75,20 @@ class FoundFiles(NamedTuple):
     """In a stable order; empty if nothing matches."""
     in_directory: bool
     """True if a directory was named and these are the files below it, at any depth."""
-
-
-def is_url(path: str | Path) -> bool:
-    """Whether this is an address rather than a local path."""
-    return "://" in str(path)
+    links_outside: Sequence[Path] = ()
+    """Links in the directory that lead out of it, and are not followed."""
 
 
 def find_url(address: str) -> FoundFiles:
     """Find the file, the files of a directory or the matches of a glob behind an address.
 
     Raises:
-        CorpusError: the address cannot be reached, or its credentials were masked when a run was recorded.
+        CorpusError: the address cannot be reached, has a protocol that is not read, or its credentials were masked when
+            a run was recorded.
     """
-    printed_address = redacted(address)
-    if MASK in address:
-        raise CorpusError(
-            f"{printed_address}: its credentials were removed when it was recorded; give the complete address"
-        )
-    with as_corpus_errors(printed_address, address):
+    require_complete(address)
+    require_known_protocols(address)
+    with as_corpus_errors(redacted(address), address):
         filesystem, path = _file_system(address)
         if _is_file(filesystem, path):
             return FoundFiles([_path_or_url(filesystem, path)], in_directory=False)

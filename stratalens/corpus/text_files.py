@@ -1,9 +1,13 @@
 """Find the files that paths, addresses, directories, globs and `hf:` datasets name, in a stable order."""
 
 import glob
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
+from itertools import takewhile
 from pathlib import Path
+from typing import cast
 
+from stratalens.corpus.addresses import is_url, require_complete
 from stratalens.corpus.hub_datasets import DatasetSplit, is_dataset, parse_dataset
 from stratalens.corpus.readers import (
     READABLE_KINDS,
@@ -15,41 +19,48 @@ from stratalens.corpus.readers import (
 from stratalens.corpus.remote import (
     FoundFiles,
     Url,
+    file_at,
     find_url,
-    is_url,
 )
 from stratalens.errors import CorpusError
 from stratalens.files.redaction import redacted
 
+NOTHING_THERE = "no such file, directory or glob"
 
-def find_files(paths: Sequence[str | Path], text_unit: str = "auto") -> list[TextFile]:
+
+def find_files(
+    paths: Sequence[str | Path], text_unit: str = "auto", warn: Callable[[str], None] = lambda _message: None
+) -> list[TextFile]:
     """List the readable files under paths, addresses, directories and globs, in a stable order.
 
     With `text_unit` `auto`, each line of a plain-text file is a document where the file itself is named, and the whole
     file is one where its directory is named. `hf:DATASET_ID[:CONFIG]:SPLIT:COLUMN` is a streamed dataset.
 
+    Links in a directory that point out of it are not followed: whoever may write there would choose what else is read.
+
     Args:
         paths: what to look for; a file that is named twice is listed once.
         text_unit: what one document of a plain-text file is: `line`, `file` or `auto`.
+        warn: called once for each path below which links were not followed.
 
     Raises:
         CorpusError: a path does not exist, holds no readable file, or names a file of an unknown type.
     """
     text_files: dict[Path | Url | DatasetSplit, TextFile] = {}
     for path in paths:
+        require_complete(str(path))
         if is_dataset(path):
             split = parse_dataset(str(path))
             text_files[split] = TextFile(split, read_dataset, "row")
             continue
-        found = find_url(str(path)) if is_url(path) else _find_local(Path(path).expanduser())
+        found = _find(path)
         files = [file for file in found.files if reader_of(file)] if found.in_directory else found.files
+        not_followed = _not_followed(found.links_outside)
         if not files:
-            printed_path = redacted(str(path))
-            raise CorpusError(
-                f"{printed_path}: no {READABLE_KINDS} file in this directory"
-                if found.in_directory
-                else f"{printed_path}: no such file, directory or glob"
-            )
+            missing = f"no {READABLE_KINDS} file in this directory" if found.in_directory else NOTHING_THERE
+            raise CorpusError(f"{redacted(str(path))}: {'; '.join(filter(None, [missing, not_followed]))}")
+        if not_followed:
+            warn(f"{redacted(str(path))}: {not_followed}")
         for file in files:
             key = file.resolve() if isinstance(file, Path) else file
             if not (found.in_directory and key in text_files):  # a file that is also named itself keeps its text unit
@@ -57,11 +68,53 @@ def find_files(paths: Sequence[str | Path], text_unit: str = "auto") -> list[Tex
     return list(text_files.values())
 
 
+def _find(path: str | Path) -> FoundFiles:
+    if str(path).startswith("file://"):
+        path = cast(Path, file_at(str(path)))
+    return find_url(str(path)) if is_url(path) else _find_local(Path(path).expanduser())
+
+
 def _find_local(path: Path) -> FoundFiles:
     if path.is_dir():
-        return FoundFiles(sorted(p for p in path.rglob("*") if not _hidden(p, path) and p.is_file()), in_directory=True)
-    matches = [path] if path.is_file() else sorted(map(Path, glob.glob(str(path), recursive=True)))
+        visible = [found for found in path.rglob("*") if not _hidden(found, path)]
+        return _inside(path, sorted(visible), in_directory=True)
+    if "**" in path.parts and not path.is_file():
+        return _find_at_any_depth(path)
+    if path.exists():  # also what is no regular file: its reader says so
+        return FoundFiles([path], in_directory=False)
+    matches = sorted(map(Path, glob.glob(str(path), recursive=True)))
     return FoundFiles([match for match in matches if match.is_file()], in_directory=False)
+
+
+def _find_at_any_depth(pattern: Path) -> FoundFiles:
+    """Find the matches of a glob with `**`, which enters no link: `glob` goes round and round in a circle of links."""
+    root = Path(*takewhile(lambda part: not glob.has_magic(part), pattern.parts))
+    parts = [part if part == "**" else part.replace("**", "*") for part in pattern.relative_to(root).parts]
+    matches = root.glob("/".join([*parts, "*"] if parts[-1] == "**" else parts))
+    folders_elsewhere = (path for path in root.rglob("*") if path.is_symlink() and path.is_dir())
+    found = {path for path in (*matches, *folders_elsewhere) if _hidden(path, root) <= _hidden(pattern, root)}
+    return _inside(root, sorted(found), in_directory=False)
+
+
+def _inside(root: Path, found: Sequence[Path], in_directory: bool) -> FoundFiles:
+    """Keep the files that lie inside a directory once links are followed, and list the links that lead out of it."""
+    real_root = os.path.realpath(root)
+    files: list[Path] = []
+    links_outside: list[Path] = []
+    for path in found:
+        if not Path(os.path.realpath(path)).is_relative_to(real_root):
+            if path.is_dir() or reader_of(path):
+                links_outside.append(path)
+        elif path.is_file():
+            files.append(path)
+    return FoundFiles(files, in_directory, links_outside)
+
+
+def _not_followed(links: Sequence[Path]) -> str:
+    """Message about links that lead out of a directory; empty if there are none."""
+    if not links:
+        return ""
+    return f"links out of it are not followed: {len(links)}, such as {links[0]}; to read them, name what they point to"
 
 
 def _hidden(path: Path, root: Path) -> bool:

@@ -1,5 +1,6 @@
 """Evidence: passages, and the activations of the reported features on each of their tokens."""
 
+import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,8 @@ from jaxtyping import Float, Int
 from scipy import sparse
 
 from stratalens.evidence.passages import Passage, load_passages, write_passages
-from stratalens.files.damaged import READ_ERRORS, damaged
+from stratalens.files.damaged import READ_ERRORS, damaged, require_bounded
+from stratalens.files.regular import named_when_out_of_memory, open_regular
 
 PASSAGES_FILE = "passages.parquet"
 
@@ -126,7 +128,10 @@ class Evidence:
 
 def _load_layer(path: Path, tokens: int) -> LayerEvidence:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with named_when_out_of_memory(path), open_regular(path) as stream, zipfile.ZipFile(stream) as members:
+            require_bounded(sum(member.file_size for member in members.infolist()))
+            stream.seek(0)
+            archive = np.load(stream, allow_pickle=False)
             features, data, indices = archive["features"], archive["data"], archive["indices"]
             matrix = sparse.csc_array((data, indices, archive["indptr"]), shape=tuple(archive["shape"]))
         matrix.check_format(full_check=True)  # scipy does not check indices when it uses them

@@ -2,32 +2,41 @@
 
 import hashlib
 import os
-import tempfile
+import secrets
+from functools import partial
 from pathlib import Path
 
+from stratalens.files.private import PRIVATE_FILE, PRIVATE_FOLDER
 
-def write_checksummed(path: Path, name: str, body: bytes) -> None:
+SHARED_FILE = 0o666
+SHARED_FOLDER = 0o777
+"""Rights that the user's umask reduces to those of any other file."""
+
+
+def write_checksummed(path: Path, name: str, body: bytes, *, private: bool = False) -> None:
     """Write a file behind a checksum over `name` and content; the file appears complete and survives a power cut.
 
     Args:
         path: the file to write; missing directories are created.
         name: identifies the content; `read_checksummed` accepts the file only under the same name.
         body: the content.
+        private: whether only the user may read the file; else this is as the umask says.
 
     Raises:
         OSError: the file cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, unfinished = tempfile.mkstemp(suffix=".tmp", dir=path.parent)
+    path.parent.mkdir(mode=PRIVATE_FOLDER if private else SHARED_FOLDER, parents=True, exist_ok=True)
+    unfinished = path.with_name(f"{secrets.token_hex(8)}.tmp")
+    opener = partial(os.open, mode=PRIVATE_FILE if private else SHARED_FILE)
     try:
-        with os.fdopen(handle, "wb") as stream:
+        with open(unfinished, "xb", opener=opener) as stream:
             stream.write(_checksum(name, body) + b"\n")
             stream.write(body)
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(unfinished, path)
     except BaseException:
-        Path(unfinished).unlink(missing_ok=True)
+        unfinished.unlink(missing_ok=True)
         raise
     _sync_directory(path.parent)
 

@@ -29,10 +29,24 @@ def _encoded_pieces(text: str) -> Iterator[bytes]:
         yield text[start : start + PIECE_CHARACTERS].encode("utf-8", "surrogatepass")
 
 
+def sha256_of(path: Path) -> str:
+    """Compute the SHA-256 of the content of a file, as hexadecimal digits.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
 def digest_of(paths: Iterable[Path]) -> str:
     """Compute the SHA-256 over the names and contents of files, in the order of their paths, as hexadecimal digits."""
-    digest = hashlib.sha256()
-    for path in sorted(paths):
-        with path.open("rb") as stream:
-            digest.update(f"{path.name}:{hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
-    return digest.hexdigest()
+    return combined_digest((path.name, sha256_of(path)) for path in sorted(paths))
+
+
+def combined_digest(digests: Iterable[tuple[str, str]]) -> str:
+    """Compute the SHA-256 over names and their digests, as hexadecimal digits."""
+    combined = hashlib.sha256()
+    for name, digest in digests:
+        combined.update(f"{name}:{digest}\n".encode())
+    return combined.hexdigest()

@@ -8,21 +8,18 @@ OUTPUT_DIR/.unfinished/        files of a run that is not finished
 """
 
 import errno
-import json
-import os
-import shutil
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from stratalens.errors import OutputError
-
-RECORD_FILE = "run.json"
-WORK_FOLDER = ".unfinished"
-LOCK_FILE = ".stratalens.lock"
-STATE_SUFFIX = ".state"
-"""File name suffix of the shards: what a run has read of its text."""
+from stratalens.files.lock import locked
+from stratalens.files.own_folders import remove_folder, require_own_folders
+from stratalens.files.private import make_private
+from stratalens.files.publishing import mark_complete, publish_complete, require_room
+from stratalens.files.result_names import SHARDS_FOLDER, STAGING_FOLDER, STATE_SUFFIX, WORK_FOLDER
 
 
 @dataclass(frozen=True)
@@ -38,7 +35,9 @@ class WorkDirectories:
 
 
 @contextmanager
-def working_in(output_dir: Path) -> Iterator[WorkDirectories]:
+def working_in(
+    output_dir: Path, *, writes: re.Pattern[str] | None = None, overwrite: bool = False
+) -> Iterator[WorkDirectories]:
     """Lock an output directory; on success publish the staged files, the record last.
 
     Files that no run of stratalens wrote are kept, and so are those of an earlier run that the new record lists.
@@ -46,66 +45,47 @@ def working_in(output_dir: Path) -> Iterator[WorkDirectories]:
 
     Args:
         output_dir: created if it is missing; removed again if it stays empty.
+        writes: names of the files that the run may write, where files of the user's own with such names must be
+            refused before the work; they are refused at the end in any case.
+        overwrite: whether files with such names that no record lists may be replaced.
 
     Raises:
-        OutputError: the directory cannot be written, or another run works in it.
+        OutputError: the directory cannot be written, another run works in it, it holds a link or something of another
+            user in the place of what a run writes, or a file of the user's own would be replaced.
     """
     created = [folder for folder in (output_dir, *output_dir.parents) if not folder.exists()]
     unfinished = output_dir / WORK_FOLDER
-    work = WorkDirectories(output_dir, unfinished / "staging", unfinished / "shards")
+    work = WorkDirectories(output_dir, unfinished / STAGING_FOLDER, unfinished / SHARDS_FOLDER)
     try:
-        with _locked(output_dir), _output_errors(output_dir):
+        with locked(output_dir), _output_errors(output_dir):
+            require_own_folders(output_dir)
             try:
-                _publish_complete(output_dir)  # finish an interrupted publish
-                shutil.rmtree(work.staging, ignore_errors=True)
-                work.staging.mkdir(parents=True)
+                publish_complete(output_dir, overwrite=overwrite)  # finish an interrupted publish
+                if writes is not None:
+                    require_room(output_dir, writes, overwrite=overwrite)
+                remove_folder(work.staging)
+                make_private(unfinished)
+                work.staging.mkdir()
                 yield work
-                _mark_complete(work)
-                _publish_complete(output_dir)
-                shutil.rmtree(unfinished)
+                require_own_folders(output_dir)  # once more: the work took long
+                mark_complete(work.staging, output_dir, overwrite=overwrite)
+                publish_complete(output_dir, overwrite=overwrite, of_this_run=True)
+                remove_folder(work.shards)
             finally:
-                shutil.rmtree(work.staging, ignore_errors=True)
-                if not any(path.suffix == STATE_SUFFIX for path in work.shards.rglob("*")):
-                    shutil.rmtree(work.shards, ignore_errors=True)
-                with suppress(OSError):  # not empty: a later run continues with the shards
-                    unfinished.rmdir()
+                _remove_unfinished(work)
     finally:
         for folder in created:
             if folder.is_dir() and not any(folder.iterdir()):
                 folder.rmdir()
 
 
-@contextmanager
-def _locked(output_dir: Path) -> Iterator[None]:
-    """Create the directory and hold its lock.
-
-    Raises:
-        OutputError: another process holds the lock, or the directory cannot be created or written.
-    """
-    from filelock import FileLock, Timeout
-
-    path = output_dir / LOCK_FILE
-    try:
-        output_dir.mkdir(parents=True, exist_ok=True)
-        with FileLock(path, timeout=0):
-            try:
-                path.write_text(f"{os.getpid()}\n", encoding="utf-8")
-                yield
-            finally:
-                path.unlink(missing_ok=True)
-    except Timeout:
-        with suppress(OSError):
-            owner = path.read_text(encoding="utf-8").strip()
-            raise OutputError(
-                f"{output_dir}: another run (process {owner or 'unknown'}) is working here; wait for it, or choose "
-                "another --output_dir"
-            ) from None
-        raise OutputError(f"{output_dir}: another run was working here just now; try again") from None
-    except OSError as error:
-        if error.filename is not None and Path(os.fsdecode(error.filename)) in (output_dir, path, *output_dir.parents):
-            reason = error.strerror or "unknown reason"
-            raise OutputError(f"{output_dir}: cannot be written: {reason}; choose another --output_dir") from None
-        raise
+def _remove_unfinished(work: WorkDirectories) -> None:
+    """Remove what no later run can use; shards stay, so that it continues with them."""
+    remove_folder(work.staging)
+    if not any(path.suffix == STATE_SUFFIX for path in work.shards.rglob("*")):
+        remove_folder(work.shards)
+    with suppress(OSError):  # not empty
+        work.shards.parent.rmdir()
 
 
 @contextmanager
@@ -122,68 +102,3 @@ def _output_errors(output_dir: Path) -> Iterator[None]:
         if error.filename is None or not str(error.filename).startswith(str(output_dir)):
             raise
         raise OutputError(f"{error.filename}: cannot be written: {error.strerror}") from None
-
-
-def _mark_complete(work: WorkDirectories) -> None:
-    """Mark the staged files as complete: if this run is stopped from here on, the next one publishes them."""
-    _require_inside(work.staging, work.result)
-    for path in work.staging.rglob("*"):
-        if path.is_file():
-            with path.open("rb") as stream:
-                os.fsync(stream.fileno())
-    work.staging.rename(work.staging.with_name("complete"))
-
-
-def _publish_complete(output_dir: Path) -> None:
-    """Move complete files into the output directory, if there are any; may be repeated after an interruption.
-
-    The record is moved last, so that every file that a record lists is there.
-    """
-    complete = output_dir / WORK_FOLDER / "complete"
-    if (complete / RECORD_FILE).is_file():
-        _require_inside(complete, output_dir)
-        kept = {output_dir / name for name in _recorded_files(complete / RECORD_FILE)}
-        for path in _earlier_files(output_dir):
-            if path in kept:
-                continue
-            path.unlink(missing_ok=True)
-            if path.parent != output_dir and path.parent.is_dir() and not any(path.parent.iterdir()):
-                path.parent.rmdir()
-        files = (path for path in complete.rglob("*") if path.is_file())
-        for path in sorted(files, key=lambda path: (path.name == RECORD_FILE, path)):
-            target = output_dir / path.relative_to(complete)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            path.replace(target)
-    shutil.rmtree(complete, ignore_errors=True)
-
-
-def _require_inside(staging: Path, output_dir: Path) -> None:
-    """Refuse to write through links in the output directory that point outside it."""
-    for folder in sorted(path for path in staging.rglob("*") if path.is_dir()):
-        target = output_dir / folder.relative_to(staging)
-        if not _is_inside(target, output_dir):
-            raise OutputError(f"{target}: points outside {output_dir}; remove this link or choose another --output_dir")
-
-
-def _is_inside(path: Path, output_dir: Path) -> bool:
-    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(output_dir))
-
-
-def _earlier_files(output_dir: Path) -> list[Path]:
-    """List the files of the earlier run; none where its record lists something that cannot be a file name."""
-    try:
-        # The folder of a name is checked, not what a link points to: the link itself is removed, not its target.
-        paths = [output_dir / name for name in _recorded_files(output_dir / RECORD_FILE)]
-        inside = [path for path in paths if _is_inside(path.parent, output_dir)]
-        return [path for path in inside if path.is_symlink() or path.is_file()]
-    except (OSError, ValueError):
-        return []
-
-
-def _recorded_files(record: Path) -> list[str]:
-    """Read the relative paths that a record lists; none where it is missing or damaged."""
-    try:
-        names = json.loads(record.read_text(encoding="utf-8"))["files"]
-        return [name for name in names if isinstance(name, str)]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return []

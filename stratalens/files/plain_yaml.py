@@ -1,44 +1,102 @@
-"""Read small text and YAML files of the user, with limits on their size and nesting; of YAML only plain values."""
+"""Read small text, YAML and JSON files, with limits on their size and nesting; of YAML only plain values."""
 
+import json
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from stratalens.errors import ConfigError
+from stratalens.files.regular import read_regular, reason_of, size_text
 
 MAX_FILE_BYTES = 64 * 2**20
+MAX_YAML_BYTES = 2 * 2**20
+"""YAML of many short values is read at half a megabyte a second; JSON, such as a `run.json` of many files, at 100."""
 MAX_NESTING = 32
 """Levels of lists and tables inside one another. The C parser has no limit and crashes after some thousands."""
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path, max_bytes: int = MAX_FILE_BYTES) -> str:
     """Read the text of a file.
 
+    Args:
+        path: the file.
+        max_bytes: a larger file is refused.
+
     Raises:
-        ConfigError: the file cannot be read, is not UTF-8, or is larger than `MAX_FILE_BYTES`.
+        ConfigError: the file is missing, too large, not a regular file or not UTF-8, or cannot be read.
     """
     try:
-        with path.open("rb") as stream:
-            raw = stream.read(MAX_FILE_BYTES + 1)
-    except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
-        raise ConfigError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
-    if len(raw) > MAX_FILE_BYTES:
-        raise ConfigError(f"{path}: larger than {MAX_FILE_BYTES // 2**20} MiB, the limit for such a file")
-    try:
-        return raw.decode("utf-8-sig")
+        return read_regular(path, max_bytes).decode("utf-8-sig")
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: cannot be read: not UTF-8 text") from None
+    except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
+        raise ConfigError(f"{path}: cannot be read: {reason_of(error)}") from None
 
 
-def read_yaml(path: Path) -> object:
+def read_yaml(path: Path, max_bytes: int = MAX_FILE_BYTES) -> object:
     """Read the value of a YAML or JSON file.
 
+    Args:
+        path: the file.
+        max_bytes: a larger file is refused; of YAML, one larger than `MAX_YAML_BYTES` in any case.
+
     Raises:
-        ConfigError: the file cannot be read, is not YAML, gives a key twice, or contains more than plain values.
+        ConfigError: the file cannot be read, is neither YAML nor JSON, gives a key twice, is nested too deeply, or
+            contains more than plain values.
+    """
+    text = read_text(path, max_bytes)
+    if text.lstrip().startswith(("{", "[")):
+        try:
+            return _parse_json(path, text)
+        except ValueError:  # YAML may begin like JSON
+            pass
+    return _parse_yaml(path, text)
+
+
+def _parse_json(path: Path, text: str) -> object:
+    """The value of a JSON text.
+
+    Raises:
+        ValueError: it is not JSON.
+        ConfigError: it gives a key twice or is nested too deeply.
+    """
+
+    def table(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        values = dict(pairs)
+        if len(values) < len(pairs):
+            repeated = Counter(key for key, _ in pairs).most_common(1)[0][0]
+            raise ConfigError(f"{path}: `{repeated[:60]}` is given twice")
+        return values
+
+    try:
+        value = json.loads(text, object_pairs_hook=table)
+    except RecursionError:
+        raise _nested_too_deeply(path) from None
+    level = [value]
+    for _ in range(MAX_NESTING):
+        outer = [value for value in level if isinstance(value, dict | list)]
+        level = [inner for value in outer for inner in (value.values() if isinstance(value, dict) else value)]
+    if any(isinstance(inner, dict | list) for inner in level):
+        raise _nested_too_deeply(path)
+    return value
+
+
+def _nested_too_deeply(where: object) -> ConfigError:
+    return ConfigError(f"{where}: lists and tables are nested more than {MAX_NESTING} deep")
+
+
+def _parse_yaml(path: Path, text: str) -> object:
+    """The value of a YAML text.
+
+    Raises:
+        ConfigError: it is not YAML, is too long, gives a key twice, is nested too deeply, or contains more than plain
+            values.
     """
     import yaml
 
-    text = read_text(path)
+    if len(text) > MAX_YAML_BYTES:
+        raise ConfigError(f"{path}: not valid JSON, and larger than {size_text(MAX_YAML_BYTES)}, the limit for YAML")
     loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
         _require_plain(path, yaml.parse(text, Loader=loader))
@@ -79,7 +137,7 @@ def _require_plain(path: Path, events: Any) -> None:
             if isinstance(event, yaml.CollectionStartEvent):
                 open_nodes.append(_OpenCollection(isinstance(event, yaml.MappingStartEvent)))
             if len(open_nodes) > MAX_NESTING:
-                raise ConfigError(f"{location}: lists and tables are nested more than {MAX_NESTING} deep")
+                raise _nested_too_deeply(location)
 
 
 def _require_new_key(location: str, table: _OpenCollection, event: Any) -> None:

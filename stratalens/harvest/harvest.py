@@ -5,15 +5,17 @@ different runs are never mixed.
 """
 
 import json
-import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 
 from stratalens.config.options import RunConfig
 from stratalens.files.atomic import read_checksummed, write_checksummed
-from stratalens.files.output_dir import RECORD_FILE, WorkDirectories
+from stratalens.files.output_dir import WorkDirectories
+from stratalens.files.own_folders import remove_folder
+from stratalens.files.record import read_record
 from stratalens.harvest.inputs import RunInputs
 from stratalens.harvest.open_model import OpenModel
 from stratalens.harvest.shard_reader import CHUNK_TOKENS
@@ -192,7 +194,7 @@ class CorpusReader:
             OutputError: a stored shard was removed or damaged before it was merged.
         """
         if self.refresh:
-            shutil.rmtree(self.work.shards, ignore_errors=True)
+            remove_folder(self.work.shards)
         self._report_changes()
         ready = {} if self.refresh else self._finished_layers()
         store = ShardStore(self.work.shards)
@@ -256,19 +258,25 @@ class CorpusReader:
 
     def _recorded_facts(self) -> Facts:
         """Facts of the finished result; empty where there is none, or one of an older version."""
-        try:
-            return json.loads((self.work.result / RECORD_FILE).read_text(encoding="utf-8"))["harvest"]["facts"]
-        except (OSError, ValueError, KeyError, TypeError):
-            return {}
+        harvest = read_record(self.work.result).get("harvest")
+        facts = harvest.get("facts") if isinstance(harvest, dict) else None
+        return facts if isinstance(facts, dict) else {}
 
     def _report_changes(self) -> None:
         """Report what differs from a run that was stopped in this directory, and record the facts of this run."""
         path, facts = self.work.shards / CONTEXT_FILE, self.context.facts()
-        before = read_checksummed(path, CONTEXT_FILE) if path.is_file() else None
-        differences = changed_facts(json.loads(before), facts) if before is not None else []
-        if differences:
+        if differences := changed_facts(_stored_facts(path), facts):
             self.say(
                 f"A run that was stopped in this directory had another {', another '.join(differences)}; "
                 "only its shards that are not affected are reused"
             )
-        write_checksummed(path, CONTEXT_FILE, json.dumps(facts).encode())
+        write_checksummed(path, CONTEXT_FILE, json.dumps(facts).encode(), private=True)
+
+
+def _stored_facts(path: Path) -> Facts:
+    """Facts of a run that was stopped; empty where there are none, or where they are damaged."""
+    try:
+        before = json.loads((read_checksummed(path, CONTEXT_FILE) if path.is_file() else None) or b"{}")
+    except (ValueError, RecursionError):
+        return {}
+    return before if isinstance(before, dict) else {}

@@ -42,6 +42,7 @@ def find_inputs(config: RunConfig, progress: Progress) -> RunInputs:
         general_files(config.general_data),
         config.text_unit,
         config.text_column,
+        progress.warn,
     )
     for message in describe_files(config.domain, corpus):
         progress.say(message)

@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 from stratalens.errors import OutputError
 from stratalens.files.atomic import read_checksummed, write_checksummed
-from stratalens.files.output_dir import STATE_SUFFIX
+from stratalens.files.regular import named_when_out_of_memory
+from stratalens.files.result_names import STATE_SUFFIX
 from stratalens.harvest.state.layer_state import (
     LayerState,
     fold,
@@ -43,8 +44,8 @@ class ShardStore:
         return None
 
     def write(self, layer: int, key: str, packed: bytes) -> None:
-        """Store the packed state of one layer after one shard."""
-        write_checksummed(self.path(layer, key), key, packed)
+        """Store the packed state of one layer after one shard, readable by the user alone."""
+        write_checksummed(self.path(layer, key), key, packed, private=True)
 
     def fold(self, layer: int, keys: Sequence[str]) -> LayerState:
         """Merge the states of a layer, in the order of the keys.
@@ -57,10 +58,10 @@ class ShardStore:
     def _states(self, layer: int, keys: Sequence[str]) -> Iterator[LayerState]:
         for key in keys:
             path = self.path(layer, key)
-            packed = read_checksummed(path, key) if path.is_file() else None
-            if packed is None:
+            state = _read_state(path, key)
+            if state is None:
                 raise OutputError(f"{path}: removed or damaged during the run; run the same command again")
-            yield unpack_state(packed)
+            yield state
 
     def path(self, layer: int, key: str) -> Path:
         """Path of the state of one layer after one shard."""
@@ -82,16 +83,30 @@ class HarvestFile(NamedTuple):
         """Write the merged state, replacing an existing file."""
         write_checksummed(self.path, self.key, pack_state(state))
 
-    def state(self) -> LayerState:
+    def state(self, num_latents: int | None = None) -> LayerState:
         """Read the merged state.
+
+        Args:
+            num_latents: width of the SAE, beyond which no latent may lie; None where it does not matter.
 
         Raises:
             OutputError: the file is missing, damaged, or was written by another version.
+            CapacityError: there is not enough memory for it.
         """
-        packed = read_checksummed(self.path, self.key) if self.path.is_file() else None
-        if packed is None:
+        state = _read_state(self.path, self.key, num_latents)
+        if state is None:
             raise OutputError(f"{self.path}: missing, damaged or of another version; run the analysis again")
-        return unpack_state(packed)
+        return state
+
+
+def _read_state(path: Path, key: str, num_latents: int | None = None) -> LayerState | None:
+    """Read a state that was written under a key; None where there is none, or one that no run writes."""
+    try:
+        with named_when_out_of_memory(path):
+            packed = read_checksummed(path, key) if path.is_file() else None
+            return None if packed is None else unpack_state(packed, num_latents)
+    except ValueError:
+        return None
 
 
 def harvest_path(layer: int) -> Path:

@@ -8,6 +8,7 @@ from jaxtyping import Float
 
 from stratalens.errors import LabelingError
 from stratalens.files.hashing import hash64
+from stratalens.files.redaction import redacted
 from stratalens.labels.answers import (
     LABEL_SCHEMA,
     MAX_LABEL_WORDS,
@@ -111,7 +112,7 @@ class LanguageJudge:
     @property
     def name(self) -> str:
         """Name of the model in results."""
-        return self._model.name
+        return redacted(self._model.name)
 
     @property
     def concurrency(self) -> int:

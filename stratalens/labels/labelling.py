@@ -10,7 +10,7 @@ from stratalens.evidence.collect import CollectedEvidence
 from stratalens.evidence.examples import Example, layer_examples
 from stratalens.evidence.logit_lens import FeatureLens
 from stratalens.evidence.top_tokens import TopToken, top_tokens
-from stratalens.files.locations import cache_directory
+from stratalens.files.locations import cache_folder
 from stratalens.labels.by_evidence import label_by_evidence
 from stratalens.labels.by_model import LayerPromptInput, label_by_model
 from stratalens.labels.concepts.lexicon import Lexicon
@@ -78,15 +78,20 @@ def open_labeller(config: LabelConfig, progress: Progress) -> Labeller | None:
             concurrency=config.labeling_concurrency,
             timeout_seconds=config.labeling_timeout,
         )
-        sent = "tokens of the corpus, no sentences," if config.no_examples else "sentences of the corpus"
-        progress.warn(f"{sent} will be sent to {model.address}")
+        if model.exposes_key:
+            progress.disclose(
+                f"the API key goes to {model.address} unencrypted; use https, or a tunnel to this machine"
+            )
     elif config.labeling_model is not None:
         model = LocalModel(config.labeling_model)
     else:
         return None
     with progress.track("Checking the labelling model", None):
         model.check()
-    cached = CachedModel(model, cache_directory() / ANSWERS_FOLDER)
+    if isinstance(model, EndpointModel):
+        sent = "tokens of the corpus, no sentences," if config.no_examples else "sentences of the corpus"
+        progress.disclose(f"{sent} will be sent to {model.address}")
+    cached = CachedModel(model, cache_folder(ANSWERS_FOLDER))
     return Labeller(LanguageJudge(cached, prompts), cached)
 
 

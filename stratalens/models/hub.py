@@ -6,7 +6,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from stratalens.errors import ModelError, StratalensError
+from stratalens.files.redaction import redacted
 from stratalens.models.memory import out_of_memory
+from stratalens.models.panics import is_panic
 
 HUB_LIBRARIES = ("httpx", "httpx2", "huggingface_hub", "safetensors", "safetensors_rust")
 """Libraries whose errors mean that a repository or one of its files cannot be downloaded or read."""
@@ -29,14 +31,37 @@ def local_or_hub(name: str, error_type: type[StratalensError]) -> str:
         is_directory, exists = path.is_dir(), path.exists()
     except (OSError, RuntimeError) as error:  # RuntimeError: ~ of a user who does not exist
         reason = getattr(error, "strerror", None) or error
-        raise error_type(f"{name[:MAX_REASON_CHARACTERS]}: cannot be read: {reason}") from None
+        raise error_type(f"{redacted(name)[:MAX_REASON_CHARACTERS]}: cannot be read: {reason}") from None
     if is_directory:
         return str(path)
     if exists:
-        raise error_type(f"{name}: a directory was expected, this is a file")
+        raise error_type(f"{redacted(name)}: a directory was expected, this is a file")
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", name):
-        raise error_type(f"{name}: no such directory, and not a Hub id such as organisation/name")
+        raise error_type(f"{redacted(name)}: no such directory, and not a Hub id such as organisation/name")
     return name
+
+
+def is_on_this_machine(name: str, revision: str | None, error_type: type[StratalensError]) -> bool:
+    """Whether a name is a local directory, or the cache of the Hub holds files of this revision of the repository.
+
+    Args:
+        name: a path or a Hub id.
+        revision: branch, tag or commit of the repository; None is its default branch.
+        error_type: class of the error to raise.
+
+    Raises:
+        StratalensError: of class `error_type`; see `local_or_hub`.
+    """
+    location = local_or_hub(name, error_type)
+    if Path(location).is_dir():
+        return True
+    from huggingface_hub import snapshot_download
+
+    try:
+        snapshot_download(location, revision=revision, local_files_only=True, allow_patterns=[])
+    except (OSError, ValueError):  # ValueError: not a valid Hub id
+        return False
+    return True
 
 
 @contextmanager
@@ -52,7 +77,12 @@ def hub_errors(source: str, error_type: type[StratalensError]) -> Iterator[None]
     """
     try:
         yield
-    except Exception as error:
+    except BaseException as error:
+        if is_panic(error):
+            reason = " ".join(str(error).split())[:MAX_REASON_CHARACTERS]
+            raise error_type(f"{source}: damaged; a library that reads it failed ({reason})") from None
+        if not isinstance(error, Exception):
+            raise
         library = type(error).__module__.split(".")[0]
         if isinstance(error, StratalensError) or not (
             isinstance(error, OSError | ValueError) or library in HUB_LIBRARIES or _is_raised_by_library(error)

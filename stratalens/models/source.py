@@ -1,14 +1,16 @@
 """Find the base model: the embedded default, a local directory, or a repository on the Hugging Face Hub."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from stratalens.config.options import RunConfig
 from stratalens.errors import ModelError
-from stratalens.files.hashing import digest_of
-from stratalens.models.embedded import MODEL_NAME, embedded_model_directory
+from stratalens.files.hashing import combined_digest, digest_of
+from stratalens.models.embedded import MODEL_NAME, dense_copy
 from stratalens.models.hub import hub_errors, local_or_hub
+from stratalens.models.model_files import require_sound_files
+from stratalens.models.panics import panics_silenced
 
 IDENTITY_SUFFIXES = (".json", ".safetensors", ".bin", ".py")
 """Suffixes of the files in a model directory that its activations depend on."""
@@ -45,9 +47,11 @@ def find_model(config: RunConfig, say: Callable[[str], None] = lambda _message: 
         ModelError: there is no such model, or it cannot be reached or used; the message says what to do.
     """
     if config.base_model is None:
-        location, name = str(embedded_model_directory(say)), MODEL_NAME
+        copy = dense_copy(say)
+        location, name, sums = str(copy.directory), MODEL_NAME, copy.sums
     else:
-        location, name = local_or_hub(config.base_model, ModelError), config.base_model
+        location, name, sums = local_or_hub(config.base_model, ModelError), config.base_model, None
+    require_sound_files(location, ModelError)
     from transformers import AutoConfig
 
     with hub_errors(location, ModelError):
@@ -59,19 +63,25 @@ def find_model(config: RunConfig, say: Callable[[str], None] = lambda _message: 
     if not all(isinstance(size, int) and 0 < size < MAX_LAYERS_OR_WIDTH for size in sizes.values()):
         values = ", ".join(f"{key} {str(size)[:40]}" for key, size in sizes.items())
         raise ModelError(f"{name}: its config.json is not that of a causal language model ({values})")
-    if Path(location).is_dir():
-        digest = digest_of(p for p in Path(location).iterdir() if p.suffix in IDENTITY_SUFFIXES)
-    else:
-        digest = _commit(location, config.revision)
     return ModelSource(
         location,
         name,
         config.revision,
         num_layers=text_config.num_hidden_layers,
         d_model=text_config.hidden_size,
-        digest=digest,
+        digest=_digest(location, config.revision, sums),
         trust_remote_code=config.trust_remote_code,
     )
+
+
+def _digest(location: str, revision: str | None, sums: Mapping[str, str] | None) -> str:
+    """Digest of a model; `sums` are the digests of its files where they are known, as large files take long to read."""
+    if sums is not None:
+        return combined_digest((name, sums[name]) for name in sums if Path(name).suffix in IDENTITY_SUFFIXES)
+    if Path(location).is_dir():
+        files = (path for path in Path(location).iterdir() if path.suffix in IDENTITY_SUFFIXES)
+        return digest_of(path for path in files if path.is_file())
+    return _commit(location, revision)
 
 
 def _commit(repository: str, revision: str | None) -> str:
@@ -90,10 +100,11 @@ def load_tokenizer(model: ModelSource):
     """
     from transformers import AutoTokenizer
 
-    with hub_errors(model.location, ModelError):
+    with hub_errors(model.location, ModelError), panics_silenced():
         tokenizer = AutoTokenizer.from_pretrained(
             model.location, revision=model.revision, trust_remote_code=model.trust_remote_code
         )
+        tokenizer("a")  # some damage shows only in use
     if not tokenizer.is_fast:
         raise ModelError(f"{model.name}: it has only a slow tokenizer, without character offsets; a fast one is needed")
     return tokenizer

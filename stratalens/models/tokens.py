@@ -7,6 +7,9 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Int
 
+from stratalens.errors import ModelError
+from stratalens.models.panics import is_panic
+
 MAX_PIECE_CHARACTERS = 50_000
 """A longer text is tokenised in pieces, cut at white space, so that memory does not grow with the document."""
 
@@ -66,13 +69,18 @@ class PassageCutter:
     """Cuts documents into passages of at most `max_length` tokens, special tokens included.
 
     Special tokens are the ones that the tokenizer itself adds to plain text (for Llama a BOS); no chat template.
+
+    Raises:
+        ModelError: the tokenizer fails, then or on a later text.
     """
 
     def __init__(self, tokenizer: Tokenizer, max_length: int, min_length: int = 2):
         self.tokenizer = tokenizer
-        framed = list(tokenizer("a", add_special_tokens=True)["input_ids"])
-        bare = list(tokenizer("a", add_special_tokens=False)["input_ids"])
-        start = next(i for i in range(len(framed)) if framed[i : i + len(bare)] == bare)
+        framed = list(self._encoded("a", add_special_tokens=True)["input_ids"])
+        bare = list(self._encoded("a", add_special_tokens=False)["input_ids"])
+        start = next((i for i in range(len(framed)) if framed[i : i + len(bare)] == bare), None)
+        if start is None:
+            raise self._damaged("it changes a text to which it adds special tokens")
         self.prefix, self.suffix = framed[:start], framed[start + len(bare) :]
         self.span_tokens = max_length - len(self.prefix) - len(self.suffix)
         self.min_length = min(min_length, self.span_tokens)
@@ -87,7 +95,7 @@ class PassageCutter:
     def piece_spans(self, piece: TextPiece) -> Iterator[TokenSpan]:
         """Yield the spans of one piece of a document."""
         start, text = piece
-        encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        encoded = self._encoded(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
         ids, offsets = encoded["input_ids"], encoded["offset_mapping"]
         for first in range(0, len(ids), self.span_tokens):
             chunk = ids[first : first + self.span_tokens]
@@ -103,10 +111,27 @@ class PassageCutter:
     def too_short(self, text: str) -> bool:
         """Whether a document gives no passage. For a long one it is usually enough to tokenise its start."""
         start = text[: PROBE_CHARACTERS_PER_TOKEN * self.min_length]
-        tokens = self.tokenizer(start, add_special_tokens=False, verbose=False)["input_ids"]
+        tokens = self._encoded(start, add_special_tokens=False, verbose=False)["input_ids"]
         if len(start) < len(text) and len(tokens) >= 2 * self.min_length:  # tokens at the cut may differ
             return False
         return not self.first_spans(text, 1)
+
+    def _encoded(self, text: str, **options: object) -> Mapping[str, list]:
+        """Tokenise a text; the library in Rust raises a bare Exception or panics where a tokenizer is inconsistent.
+
+        Raises:
+            ModelError: the tokenizer fails.
+        """
+        try:
+            return self.tokenizer(text, **options)
+        except BaseException as error:
+            if not (is_panic(error) or type(error) is Exception):
+                raise
+            raise self._damaged(error) from None
+
+    def _damaged(self, reason: object) -> ModelError:
+        name, said = getattr(self.tokenizer, "name_or_path", "the model"), " ".join(str(reason).split())[:200]
+        return ModelError(f"{name}: its tokenizer is damaged ({said}); copy or download the model again")
 
     def sequence(self, span: TokenSpan) -> np.ndarray:
         """Token ids `[seq]` for the model, int64: the span between the special tokens that the tokenizer adds."""

@@ -137,7 +137,8 @@ class RankingInputs(Mapping[int, RankingInput]):
         self._files, self._norms = files, decoder_norms
 
     def __getitem__(self, layer: int) -> RankingInput:
-        state, norms = self._files[layer].state(), self._norms[layer]
+        norms = self._norms[layer]
+        state = self._files[layer].state(len(norms))
         return RankingInput(state.stats, state.documents.matrix(len(norms)), norms)
 
     def __iter__(self) -> Iterator[int]:

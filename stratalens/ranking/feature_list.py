@@ -8,6 +8,9 @@ from pathlib import Path
 from stratalens.errors import ConfigError
 from stratalens.files.plain_yaml import read_text
 
+MAX_LIST_BYTES = 4 * 2**20
+"""About half a million features."""
+
 
 def read_feature_list(name: str) -> dict[int, list[int]]:
     """Read a list of features; return layer -> latents, both in the order of the file.
@@ -20,7 +23,7 @@ def read_feature_list(name: str) -> dict[int, list[int]]:
         ConfigError: the file cannot be read, names no feature, has a line without two numbers, or repeats a feature.
     """
     path = Path(name).expanduser()
-    lines = read_text(path).splitlines()
+    lines = read_text(path, MAX_LIST_BYTES).splitlines()
     numbered = [(number, line) for number, line in enumerate(lines, 1) if line.strip() and not line.startswith("#")]
     if not numbered:
         raise ConfigError(f"{path}: no feature in this file; write lines such as `16 163`")

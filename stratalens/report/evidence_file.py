@@ -3,21 +3,35 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, FailFast, ValidationError, model_validator
 
 from stratalens.corpus import Half
 from stratalens.evidence.examples import Example
 from stratalens.evidence.logit_lens import FeatureLens, TokenLogit
 from stratalens.evidence.top_tokens import TopToken
 from stratalens.files.damaged import damaged
+from stratalens.files.regular import named_when_out_of_memory, read_regular
 from stratalens.labels.evidence_labels import Support
 from stratalens.report.formats import json_value
 
 EVIDENCE_FILE = "evidence.json"
+MAX_EVIDENCE_BYTES = 2**30
+"""A larger file is refused; a feature with all its examples takes about 80 KB."""
 ACTIVATION_DIGITS = 4
 """Significant digits of an activation in the file."""
+
+
+class _FirstError(FailFast):
+    """Stop at the first wrong item of a list."""
+
+    __hash__ = object.__hash__  # pyright: ignore[reportAssignmentType]  # so that the list may be optional
+
+
+Item = TypeVar("Item")
+ItemList = Annotated[list[Item], _FirstError()]
+"""A list whose first wrong item is reported; reports of all items of a hostile list would fill the memory."""
 
 
 class FeatureEvidence(NamedTuple):
@@ -92,8 +106,8 @@ class StoredExample(_StoredModel):
     side: str
     half: str
     activation: float
-    tokens: list[str]
-    activations: list[float]
+    tokens: ItemList[str]
+    activations: ItemList[float]
 
     @model_validator(mode="after")
     def _one_activation_per_token(self) -> "StoredExample":
@@ -106,16 +120,16 @@ class StoredEvidence(_StoredModel):
     """The evidence of one feature, as read from its file."""
 
     feature_number: int
-    top_tokens: list[TopToken]
-    phrases: list[StoredPhrase]
-    concepts: list[StoredConcept]
-    promoted: list[TokenLogit] | None
-    suppressed: list[TokenLogit] | None
-    examples: list[StoredExample]
+    top_tokens: ItemList[TopToken]
+    phrases: ItemList[StoredPhrase]
+    concepts: ItemList[StoredConcept]
+    promoted: ItemList[TokenLogit] | None
+    suppressed: ItemList[TokenLogit] | None
+    examples: ItemList[StoredExample]
 
 
 class _StoredFile(_StoredModel):
-    features: list[StoredEvidence]
+    features: ItemList[StoredEvidence]
 
 
 def read_evidence_file(path: Path) -> dict[int, StoredEvidence]:
@@ -125,12 +139,14 @@ def read_evidence_file(path: Path) -> dict[int, StoredEvidence]:
         ConfigError: the file is missing or damaged.
     """
     try:
-        return {stored.feature_number: stored for stored in _StoredFile.model_validate_json(path.read_bytes()).features}
+        content = read_regular(path, MAX_EVIDENCE_BYTES)
+        with named_when_out_of_memory(path):
+            return {stored.feature_number: stored for stored in _StoredFile.model_validate_json(content).features}
     except ValidationError as error:
         first = error.errors()[0]
         raise damaged(path, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
     except OSError as error:
-        raise damaged(path, error.strerror) from None
+        raise damaged(path, error) from None
 
 
 def read_lenses(path: Path, features: Sequence[int]) -> list[FeatureLens] | None:

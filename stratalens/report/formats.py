@@ -8,12 +8,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from stratalens.errors import CONTROL_CHARACTERS
+
 SIGNIFICANT_DIGITS = 8
 """Of every number in CSV and JSON files."""
 PROBABILITY_COLUMNS = ("p_value", "q_value")
 """Columns whose small numbers are written with an exponent, as a p-value can have a hundred leading zeros."""
 MIN_PLAIN_PROBABILITY = 1e-4
 """The smallest probability that is written without an exponent."""
+FORMULA_BEGINNINGS = tuple("=+-@＝＋－＠﹦﹢﹣﹫\t\n")
+"""Characters, full-width and small forms among them, after which a spreadsheet may read a cell as a formula. `csvCell`
+in `data/page/format.js` has the same."""
 
 
 def plain_number(value: float) -> str:
@@ -28,9 +33,13 @@ def probability(value: float) -> str:
     return f"{value:.2e}" if 0 < value < MIN_PLAIN_PROBABILITY else plain_number(value)
 
 
-def without_formula(text: str) -> str:
-    """Text that no spreadsheet runs as a formula: an apostrophe is put before a leading `=`, `+`, `-` or `@`."""
-    return "'" + text if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+def plain_cell(text: str) -> str:
+    """Text of a cell that no spreadsheet runs as a formula and that no terminal obeys.
+
+    Control characters are left out, but for tabs and line ends; an apostrophe is put before `FORMULA_BEGINNINGS`.
+    """
+    text = CONTROL_CHARACTERS.sub("", text)
+    return "'" + text if text.startswith(FORMULA_BEGINNINGS) else text
 
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:
@@ -43,7 +52,7 @@ def write_csv(table: pd.DataFrame, path: Path) -> None:
             formatted = probability if name in PROBABILITY_COLUMNS else plain_number
             table[name] = [formatted(value) for value in column]
         elif not pd.api.types.is_numeric_dtype(column):
-            table[name] = [without_formula(value) if isinstance(value, str) else value for value in column]
+            table[name] = [plain_cell(value) if isinstance(value, str) else value for value in column]
     table.to_csv(path, index=False, lineterminator="\n")
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 
 from stratalens.config.options import RunConfig
 from stratalens.evidence import Evidence
-from stratalens.files.output_dir import RECORD_FILE
+from stratalens.files.result_names import RECORD_FILE
 from stratalens.harvest.store import HarvestFile, harvest_path
 from stratalens.labels import FeatureLabel
 from stratalens.labels.labelling import LabelledFeatures
@@ -95,8 +95,9 @@ def write_result_page(
     """
     facts = RunFacts.of(json_value(record), tables.domain)  # pyright: ignore[reportArgumentType]
     stored = {layer: read_evidence_file(evidence / f"layer_{layer}" / EVIDENCE_FILE) for layer in tables.features}
+    width = {layer: len(table) for layer, table in tables.latents.items()}
     details = {
-        layer: layer_details(harvest[layer].state(), table, num_latents=len(tables.latents[layer]), split=facts.split)
+        layer: layer_details(harvest[layer].state(width[layer]), table, num_latents=width[layer], split=facts.split)
         for layer, table in tables.features.items()
     }
     write_page(tables, facts, stored, details, directory / PAGE_FILE)

@@ -15,8 +15,8 @@ from stratalens.config.options import LabelConfig, RunConfig
 from stratalens.corpus import Side
 from stratalens.corpus.describe import corpus_warnings
 from stratalens.corpus.populations import side_name
-from stratalens.files.output_dir import RECORD_FILE
-from stratalens.files.redaction import redacted_settings
+from stratalens.files.redaction import as_printed, redacted, redacted_settings
+from stratalens.files.result_names import RECORD_FILE
 from stratalens.harvest.harvest import Harvest
 from stratalens.harvest.inputs import RunInputs
 from stratalens.harvest.store import FORMAT
@@ -58,14 +58,14 @@ def run_warnings(
 
 
 def recorded_settings(config: LabelConfig) -> dict[str, object]:
-    """The options as `run.json` stores them: with the credentials of all addresses removed."""
-    return redacted_settings(config.model_dump(mode="json"))
+    """The options as `run.json` stores them: without credentials in addresses, and without what was allowed once."""
+    return redacted_settings(config.model_dump(mode="json", exclude={"overwrite", "allow_fetch"}))
 
 
 def shown_settings(config: RunConfig, base_model: str) -> dict[str, object]:
     """The settings of the run with its defaults resolved: all that is needed to repeat it, except credentials."""
     values = recorded_settings(config)
-    models = {"base_model": base_model, "sae_model": config.sae_model or "embedded"}
+    models = {"base_model": redacted(base_model), "sae_model": values["sae_model"] or "embedded"}
     return models | {k: v for k, v in values.items() if k not in (*models, *EXECUTION_SETTINGS)}
 
 
@@ -77,7 +77,7 @@ def build_record(
     harvest: Harvest,
     warnings: list[str],
 ) -> dict[str, object]:
-    """The content of `run.json`, without file names, the time taken and peak memory, which are added at the end.
+    """The content of `run.json`, without secrets; file names, the time taken and peak memory are added at the end.
 
     Args:
         config: the options of the run.
@@ -87,7 +87,7 @@ def build_record(
         harvest: the pass over the text.
         warnings: those of `run_warnings`.
     """
-    return {
+    record: dict[str, object] = {
         "format": FORMAT,
         "stratalens": _version("stratalens"),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -100,7 +100,7 @@ def build_record(
         "corpus": _corpus_record(config, inputs, summary),
         "self_check": {layer: asdict(check) for layer, check in checks.items()},
         "layers": {layer: facts._asdict() for layer, facts in summary.layers.items()},
-        "warnings": [*corpus_warnings(config, inputs.survey), *warnings],
+        "warnings": list(map(as_printed, [*corpus_warnings(config, inputs.survey), *warnings])),
         "documents": sum(counts.documents for counts in inputs.survey.counts),
         "passages": int(summary.passages.sum()),
         "tokens": int(summary.tokens.sum()),
@@ -115,6 +115,7 @@ def build_record(
         "versions": {name: _version(name) for name in PACKAGES} | {"python": platform.python_version()},
         "machine": {"system": platform.platform(), "threads": torch.get_num_threads()},
     }
+    return redacted_settings(record)
 
 
 def _corpus_record(config: RunConfig, inputs: RunInputs, summary: HarvestSummary) -> dict[str, object]:

@@ -10,13 +10,13 @@ from typing import Annotated, Any
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from stratalens.config.config_file import read_config_file
+from stratalens.config.config_file import as_taken, read_config_file
 from stratalens.config.options import RunConfig
 from stratalens.config.validation import make_config
 from stratalens.errors import ConfigError
 from stratalens.files.damaged import damaged, read_table
-from stratalens.files.output_dir import RECORD_FILE
 from stratalens.files.plain_yaml import read_text
+from stratalens.files.result_names import RECORD_FILE
 from stratalens.harvest.store import FORMAT, HarvestFile, harvest_path
 from stratalens.ranking.layer_facts import LayerFacts
 from stratalens.ranking.rank import feature_numbers
@@ -58,16 +58,22 @@ class Result:
     """A finished result: its tables as pandas DataFrames, and what later commands need from it."""
 
     output_dir: Path
-    config: RunConfig
+    recorded: RunConfig
+    """All options of the run: to show and to record again. A command acts upon `config`."""
     record: dict[str, Any]
     """The content of `run.json`."""
     findings: Findings
     """Their reported features have labels."""
 
     @cached_property
+    def config(self) -> RunConfig:
+        """The options of the run, without those that no record sets."""
+        return as_taken(self.recorded)
+
+    @cached_property
     def tables(self) -> Tables:
         """All tables, in the names and order of their files."""
-        return build_tables(self.config, self.findings.top, self.findings.latents, self.findings.facts)
+        return build_tables(self.recorded, self.findings.top, self.findings.latents, self.findings.facts)
 
     @property
     def top_features(self) -> pd.DataFrame:
@@ -127,17 +133,17 @@ def load_result(directory: str | Path) -> Result:
     directory = Path(directory)
     require_result(directory)
     path = directory / RECORD_FILE
-    config = make_config(**read_config_file(path))
+    recorded = make_config(**read_config_file(path).options)
     try:
         record = json.loads(read_text(path))
         _require_format(directory, record)
         layers = [int(layer) for layer in _Record.model_validate(record).layers]
-        RunFacts.of(record, config.domain)
+        RunFacts.of(record, recorded.domain)
     except (ValueError, RecursionError) as error:
         raise damaged(path, error) from None
-    latents = {layer: _latents(directory / f"layer_{layer}" / LATENTS_FILE, config.domain) for layer in layers}
+    latents = {layer: _latents(directory / f"layer_{layer}" / LATENTS_FILE, recorded.domain) for layer in layers}
     facts = {layer: LayerFacts(**record["layers"][str(layer)]) for layer in layers}
-    return Result(directory, config, record, Findings(_features(directory, latents), latents, facts))
+    return Result(directory, recorded, record, Findings(_features(directory, latents), latents, facts))
 
 
 def _require_format(directory: Path, content: object) -> None:

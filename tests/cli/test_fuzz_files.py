@@ -4,17 +4,16 @@ import csv
 import json
 import struct
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from refusal import named_error, refusal, with_options
+from special_files import made_special
 from tiny import TINY_K, TINY_LATENTS, TINY_WIDTH, write_sae
 
 from stratalens.cli.arguments import parse
-from stratalens.config.config_file import read_config_file
 from stratalens.config.layer_numbers import parse_layers
 from stratalens.config.options import RANK_METRICS, RunConfig
 from stratalens.config.validation import make_config
@@ -77,7 +76,7 @@ def test_a_configuration_that_is_more_than_plain_values_is_refused(refused, docu
 
 def test_a_configuration_without_end_is_refused(refused, documented):
     line = refused(config="/dev/zero")
-    assert "larger than 64 MiB" in line
+    assert "cannot be read: a regular file was expected, this is a device" in line
     documented("Configuration files", "a file without end", line)
 
 
@@ -214,14 +213,14 @@ def test_a_lexicon_that_cannot_be_used_is_refused(refused, documented, tmp_path,
 
 TEMPLATES: dict[str, tuple[bytes, str]] = {
     "a template that cannot be parsed": (b"{% for %}", "a prompt template cannot be parsed ("),
-    "a template that is not UTF-8": (b"caf\xe9", "a prompt template cannot be parsed ("),
+    "a template that is not UTF-8": (b"caf\xe9", "label.jinja: cannot be read: not UTF-8 text"),
     "a template that asks for what there is not": (b"{{ labels }}", "label.jinja cannot be filled in: 'labels' is und"),
     "a template that reaches for Python": (
-        b"{{ ''.__class__.__mro__[1].__subclasses__() }}",
+        b"{{ ''.__class__.__mro__[1].__subclasses__ }}",
         "label.jinja cannot be filled in: access to attribute '__class__' of 'str' object is unsafe",
     ),
-    "a template that changes a value": (b"{{ examples.clear() }}", "label.jinja cannot be filled in: "),
-    "a template that calls itself": (b"{% macro a() %}{{ a() }}{% endmacro %}{{ a() }}", "label.jinja cannot be fil"),
+    "a template that changes a value": (b"{{ examples.clear() }}", "label.jinja uses a call in line 1; "),
+    "a template that calls itself": (b"{% macro a() %}{{ a() }}{% endmacro %}", "label.jinja uses a macro in line 1; "),
     "a template with half a character": (b"{{ '\\ud800' }}", "label.jinja cannot be filled in: "),
 }
 
@@ -350,10 +349,8 @@ def test_weights_of_eight_bits_are_read(tmp_path):
     np.testing.assert_allclose(decoder.numpy(), whole["W_dec"].numpy(), atol=0.05)
 
 
-def test_a_configuration_may_be_read_from_a_pipe(tmp_path):
-    import os
-    import threading
-
-    os.mkfifo(tmp_path / "pipe")
-    threading.Thread(target=lambda: Path(tmp_path / "pipe").write_text("\ufefftop_n: 5\n"), daemon=True).start()
-    assert read_config_file(tmp_path / "pipe") == {"top_n": 5}
+def test_a_configuration_in_a_pipe_is_refused_as_nobody_may_ever_write_into_it(refused, documented, tmp_path):
+    made_special("a named pipe", tmp_path / "run.yaml")
+    line = refused(config=str(tmp_path / "run.yaml"))
+    assert line.endswith("run.yaml: cannot be read: a regular file was expected, this is a named pipe")
+    documented("Configuration files", "a named pipe", line)

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
 from stratalens.cli.main import main
 
@@ -54,6 +55,7 @@ def test_a_run_ends_with_the_next_command_and_how_long_each_stage_took(tiny_argu
     assert abs(float(took[3]) - record["peak_memory_bytes"] / 1e9) <= 0.006
 
 
+@pytest.mark.real
 def test_firing_tokens_have_a_colour_on_a_terminal_and_brackets_elsewhere(finished: Path):
     feature = str(pd.read_parquet(finished / "features.parquet").iloc[0]["feature_number"])
     command = [sys.executable, "-m", "stratalens", "show", str(finished), "0", feature]

@@ -213,6 +213,7 @@ def test_a_dry_run_estimates_and_writes_nothing(tiny_arguments, capsys):
     assert not Path(tiny_arguments[tiny_arguments.index("--output_dir") + 1]).exists()
 
 
+@pytest.mark.real
 def test_the_script_at_the_root_takes_the_flags_of_analyze(tiny_arguments, tmp_path):
     import subprocess
     import sys

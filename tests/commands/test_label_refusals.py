@@ -19,7 +19,8 @@ from finished_result import (
 )
 
 from stratalens.cli.main import main
-from stratalens.labels.llm.client import KEY_VARIABLES
+from stratalens.labels.llm.address import KEY_VARIABLE
+from stratalens.labels.llm.keys import OPENAI_KEY_VARIABLE
 
 pytestmark = pytest.mark.usefixtures("own_environment")
 
@@ -215,14 +216,14 @@ def test_nobody_listening_is_refused_before_anything_is_read(
     assert not (tmp_path / "new").exists()
 
 
-@pytest.mark.parametrize("variable", KEY_VARIABLES)
+@pytest.mark.parametrize(("variable", "sent"), [(KEY_VARIABLE, f"Bearer {KEY}"), (OPENAI_KEY_VARIABLE, "Bearer none")])
 def test_a_key_is_sent_to_the_server_and_appears_in_no_file_and_no_output(
-    result, arguments, tmp_path, capsys, monkeypatch, variable
+    result, tmp_path, capsys, monkeypatch, variable, sent
 ):
     monkeypatch.setenv(variable, KEY)
     with MisbehavingServer(answers("loans and banks")) as server:
         assert main(["label", str(result), "--labeling_endpoint", server.url]) == 0
-        assert set(server.keys) == {f"Bearer {KEY}"}
+        assert {headers["authorization"] for headers in server.headers} == {sent}
     with MisbehavingServer(error(400, f"no such thing for {KEY}")) as server:
         assert main(["label", str(result), "--labeling_endpoint", server.url]) == 0
         assert server.requests > 0
@@ -230,9 +231,24 @@ def test_a_key_is_sent_to_the_server_and_appears_in_no_file_and_no_output(
         assert main(["label", str(result), "--labeling_endpoint", server.url]) == 2
     printed = capsys.readouterr()
     assert "label" in printed.out + printed.err
+    assert "unencrypted" not in printed.err
     for text in (printed.out, printed.err, all_text(result), all_text(tmp_path / "cache")):
         assert KEY not in text
         assert KEY[3:] not in text
+
+
+def test_a_key_that_a_server_puts_into_labels_reaches_no_file_and_its_way_is_told_once(
+    result, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setenv(KEY_VARIABLE, KEY)
+    with MisbehavingServer(answers(f"loans {KEY} {KEY.upper()} {KEY[:12]} here")) as server:
+        address = server.url.replace("127.0.0.1", "0.0.0.0")
+        assert label(result, "--labeling_endpoint", address) == 0
+    printed = capsys.readouterr()
+    assert (features(result)["label"] == "Loans *** *** *** here").all()
+    assert KEY[3:11] not in (printed.out + printed.err + all_text(result) + all_text(tmp_path / "cache")).lower()
+    told = f"the API key goes to {address} unencrypted; use https, or a tunnel to this machine"
+    assert " ".join(printed.err.split()).count(told) == 1
 
 
 def test_an_analysis_labelled_by_a_server_reports_its_requests(arguments, tmp_path, capsys):

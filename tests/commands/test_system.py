@@ -67,6 +67,7 @@ def bound_by_permissions(tmp_path, error_book) -> Iterator[Callable[..., list[st
         path.chmod(0o755)
 
 
+@pytest.mark.real
 def test_paths_that_may_not_be_read_or_written_are_named(bound_by_permissions, documented, tmp_path, tiny_arguments):
     locked = tmp_path / "locked"
     (locked / "inside").mkdir(parents=True)
@@ -158,6 +159,7 @@ def test_ctrl_c_ends_a_run_with_one_line_within_two_seconds(documented, tiny_arg
     documented("Interruptions", "Ctrl-C during a run (exit code 130)", err)
 
 
+@pytest.mark.real
 @pytest.mark.parametrize("words", [["--help"], ["analyze", "--help"], ["show", "--help"]])
 def test_a_closed_pipe_is_not_an_error(words):
     reading, writing = os.pipe()
@@ -167,6 +169,7 @@ def test_a_closed_pipe_is_not_an_error(words):
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.real
 def test_a_terminal_that_knows_only_ascii_and_file_names_that_are_not_utf_8_do_not_end_a_run(
     monkeypatch, tmp_path, tiny_arguments, small_texts
 ):

@@ -4,6 +4,7 @@ import json
 import logging
 import subprocess
 import sys
+import zipfile
 from contextlib import suppress
 from pathlib import Path
 
@@ -119,6 +120,19 @@ def test_a_broken_file_is_refused_on_one_line(dataset, capfd):
         path.write_bytes(content[: len(content) // 2] + b'"\xff{')
     assert "shelf" in problem(f"hf:{dataset}:de:train:body")
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_card_that_names_an_address_nested_in_another_is_refused(tmp_path, documented):
+    write(ROWS, tmp_path / "train.jsonl")
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as packed:
+        packed.write(tmp_path / "train.jsonl", "train.jsonl")
+    shelf = tmp_path / "shelf"
+    shelf.mkdir()
+    nested = f"zip://train.jsonl::{tmp_path}/a.zip"
+    (shelf / "README.md").write_text(f"---\nconfigs:\n- config_name: a\n  data_files: {nested}\n---\n")
+    line = problem(f"hf:{shelf}:train:body")
+    assert f"it names {nested}; files of a dataset may have addresses of file, http," in line
+    documented(REMOTE, "a dataset whose card nests addresses", line)
 
 
 def test_code_that_comes_with_a_dataset_is_never_run(tmp_path):

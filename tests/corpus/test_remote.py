@@ -4,6 +4,7 @@ import gzip
 import json
 import socket
 import sys
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from refusal import output_of, refusal, with_options
 from text_files import FILES, ROWS, TEXTS, jsonl
 
 from stratalens.cli.main import main
-from stratalens.corpus import remote
+from stratalens.corpus import addresses, remote
 from stratalens.corpus.readers import read_rows
 from stratalens.corpus.rows import Row
 from stratalens.corpus.text_files import find_files
@@ -220,7 +221,8 @@ class NoCredentialsError(Exception):
     """As botocore has it."""
 
 
-def test_errors_of_a_service_of_whatever_kind_are_one_line_without_secrets():
+def test_errors_of_a_service_of_whatever_kind_are_one_line_without_secrets(monkeypatch):
+    monkeypatch.setattr(addresses, "PLAIN_PROTOCOLS", ("faulty",))
     fsspec.register_implementation("faulty", _Faulty, clobber=True)
     assert "cannot be read (Internal trouble with https://host/x?token=***)" in problem("faulty://b/open.jsonl")
     assert "read.jsonl: cannot be read (broke off)" in problem("faulty://b/read.jsonl")
@@ -259,6 +261,37 @@ def test_a_mistake_in_an_address_is_refused_by_the_command_line_on_one_line(serv
 def test_an_error_in_a_remote_file_names_address_and_line(memory):
     fsspec.filesystem("memory").pipe_file("/shelf/bad.jsonl", b'{"text": "x"}\n{"text": 7}\n')
     assert problem(memory + "bad.jsonl") == "memory:///shelf/bad.jsonl:2: the text column holds int, not text"
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "github://owner:my-secret@main/a.jsonl",
+        "zip://a.jsonl::github://owner:my-secret@main/a.zip",
+        "zip://a.jsonl::dask::file:///a.zip",
+        "Http://reader:my-secret@127.0.0.1/a.jsonl",
+        "python://a.jsonl",
+    ],
+)
+def test_an_address_of_another_protocol_is_refused_with_those_that_are_read(address, documented):
+    line = problem(address)
+    assert "is not a protocol that is read; expected one of file, http, https, ftp," in line
+    assert "my-secret" not in line
+    if address.startswith("github"):
+        documented(REMOTE, "an address of another protocol", line)
+
+
+def test_the_user_may_nest_addresses(tmp_path, server):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as packed:
+        packed.writestr("a.jsonl", FILES["a.jsonl"])
+    (tmp_path / "refs.json").write_text(json.dumps({"version": 1, "refs": {"a.jsonl": FILES["a.jsonl"].decode()}}))
+    for address in (
+        f"zip://a.jsonl::file://{tmp_path}/a.zip",
+        f"zip://a.jsonl::{tmp_path}/a.zip",
+        f"reference://a.jsonl::file://{tmp_path}/refs.json",
+        f"simplecache::{server.url('a.jsonl')}",
+    ):
+        assert texts(address) == TEXTS, address
 
 
 def test_a_path_with_a_colon_is_a_path(tmp_path):

@@ -3,20 +3,16 @@
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from stratalens.errors import OutputError
-from stratalens.files import output_dir as output
-from stratalens.files.output_dir import (
-    RECORD_FILE,
-    WORK_FOLDER,
-    WorkDirectories,
-    working_in,
-)
+from stratalens.files import publishing
+from stratalens.files.output_dir import WorkDirectories, working_in
+from stratalens.files.result_names import RECORD_FILE, WORK_FOLDER
 
 
 class Killed(BaseException):
@@ -38,7 +34,11 @@ def write(folder: Path, files: dict[str, str], kept: tuple[str, ...] = ()) -> No
     for name, content in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(content)
-    (folder / RECORD_FILE).write_text(json.dumps({"files": sorted([*files, *kept])}))
+    (folder / RECORD_FILE).write_text(record_of([*files, *kept]))
+
+
+def record_of(names: Iterable[object]) -> str:
+    return json.dumps({"format": 1, "stratalens": "0.1.0", "files": list(names)})
 
 
 def publish(directory: Path, files: dict[str, str], kept: tuple[str, ...] = ()) -> None:
@@ -50,10 +50,15 @@ def files_in(directory: Path) -> dict[str, str]:
     return {str(p.relative_to(directory)): p.read_text() for p in directory.rglob("*") if p.is_file()}
 
 
-OLD = {"a.csv": "old a", "layer_1/x.csv": "old x", "layer_1/y.csv": "old y", "harvest/l.state": "old state"}
-NEW = {"a.csv": "new a", "layer_2/x.csv": "new x", "layer_2/deep/z.csv": "new z"}
-NEW_RECORD = json.dumps({"files": sorted([*NEW, "harvest/l.state"])})
-EXPECTED = {**NEW, "harvest/l.state": "old state", "mine.txt": "mine", RECORD_FILE: NEW_RECORD}
+TABLE, HARVEST = "consolidated_top_features_all_layers.csv", "harvest/layer_1.state"
+OLD = {
+    TABLE: "old table",
+    "layer_1/evidence.json": "old evidence",
+    "layer_1/all_features.parquet": "old latents",
+    HARVEST: "old state",
+}
+NEW = {TABLE: "new table", "layer_2/evidence.json": "new evidence", "report.html": "new page"}
+EXPECTED = {**NEW, HARVEST: "old state", "mine.txt": "mine", RECORD_FILE: record_of([*NEW, HARVEST])}
 
 
 @pytest.fixture
@@ -65,7 +70,7 @@ def directory(tmp_path) -> Path:
 
 
 def test_a_new_result_replaces_the_earlier_files_but_those_it_names_and_the_users_own(directory):
-    publish(directory, NEW, kept=("harvest/l.state",))
+    publish(directory, NEW, kept=(HARVEST,))
     assert files_in(directory) == EXPECTED
     assert not (directory / "layer_1").exists()
 
@@ -95,7 +100,7 @@ def killed_at(step: int, monkeypatch) -> Iterator[None]:
     with monkeypatch.context() as patch:
         for owner, name in ((Path, "unlink"), (Path, "replace"), (Path, "rmdir"), (Path, "rename")):
             patch.setattr(owner, name, killing(getattr(owner, name)))
-        patch.setattr(output.shutil, "rmtree", killing(output.shutil.rmtree))
+        patch.setattr(publishing, "remove_folder", killing(publishing.remove_folder))
         yield
 
 
@@ -110,10 +115,10 @@ def test_after_a_kill_at_any_step_the_directory_holds_the_old_result_or_the_next
         before = files_in(directory)
 
         def publish_and_die(work: WorkDirectories) -> None:
-            write(work.staging, NEW, kept=("harvest/l.state",))
+            write(work.staging, NEW, kept=(HARVEST,))
             with killed_at(step, monkeypatch):  # noqa: B023
-                output._mark_complete(work)
-                output._publish_complete(work.result)
+                publishing.mark_complete(work.staging, work.result, overwrite=False)
+                publishing.publish_complete(work.result, overwrite=False)
 
         with pytest.raises((Killed, RunFailedError)) as how:
             stopped(directory, publish_and_die)
@@ -152,10 +157,10 @@ def test_names_in_a_record_never_point_outside_the_directory(tmp_path):
     outside.write_text("kept")
     directory = tmp_path / "out"
     publish(directory, OLD)
-    (directory / RECORD_FILE).write_text(json.dumps({"files": ["../outside.txt", str(outside), "a.csv", 5, None]}))
+    (directory / RECORD_FILE).write_text(record_of(["../outside.txt", str(outside), TABLE, 5, None]))
     publish(directory, NEW)
     assert outside.read_text() == "kept"
-    assert (directory / "a.csv").read_text() == "new a"
+    assert (directory / TABLE).read_text() == "new table"
 
 
 def test_a_directory_that_was_created_for_a_failed_run_is_removed_again(tmp_path):
@@ -167,15 +172,17 @@ def test_a_directory_that_was_created_for_a_failed_run_is_removed_again(tmp_path
 def test_shards_stay_when_a_run_is_stopped_and_go_when_it_ends(tmp_path):
     directory = tmp_path / "out"
 
+    name = f"layer_1/{'a1' * 16}.state"
+
     def read(work: WorkDirectories) -> None:
-        work.shards.mkdir()
-        (work.shards / "one.state").write_text("read")
+        (work.shards / name).parent.mkdir(parents=True)
+        (work.shards / name).write_text("read")
 
     with pytest.raises(RunFailedError):
         stopped(directory, read)
-    assert files_in(directory) == {f"{WORK_FOLDER}/shards/one.state": "read"}
+    assert files_in(directory) == {f"{WORK_FOLDER}/shards/{name}": "read"}
     with working_in(directory) as work:
-        assert (work.shards / "one.state").read_text() == "read"
+        assert (work.shards / name).read_text() == "read"
         write(work.staging, NEW)
     assert set(files_in(directory)) == {*NEW, RECORD_FILE}
 

@@ -25,6 +25,15 @@ SHOWN = {
     "hf:org/name:train:text": "hf:org/name:train:text",
     "/data/what?is=this#x@y/a.txt": "/data/what?is=this#x@y/a.txt",
     "meta-llama/Llama-2-7b-hf": "meta-llama/Llama-2-7b-hf",
+    "https:/user:password@host/x?sig=abc": "https:/***@host/x?sig=***",
+    "//user:password@host/x": "//***@host/x",
+    "//server/share/a.txt": "//server/share/a.txt",
+    "user:password@host/v1": "***@host/v1",
+    "hf:/data/a#b@c:train:text": "hf:/data/a#b@c:train:text",
+    "C:/data/what?is=this": "C:/data/what?is=this",
+    "/data/hf_AbCdEfGhIjKlMnOpQrStUvWxYz/a.txt": "/data/***/a.txt",
+    "/data/9fJ2kQ7xLm4Zp1Rt8Vb3Nc6Hd5Gs0WyA/a.txt": "/data/***/a.txt",
+    "/models/0123456789abcdef0123456789abcdef01234567": "/models/0123456789abcdef0123456789abcdef01234567",
     "": "",
 }
 

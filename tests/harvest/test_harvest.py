@@ -13,7 +13,7 @@ from threads import one_thread
 from tiny import tiny_run_arguments, write_small_texts
 
 from stratalens.cli.main import main
-from stratalens.files.output_dir import WORK_FOLDER
+from stratalens.files.result_names import WORK_FOLDER
 from stratalens.harvest import shards as shards_module
 from stratalens.harvest import workers
 from stratalens.harvest.shard_reader import ShardReader

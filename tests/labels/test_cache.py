@@ -91,6 +91,7 @@ def test_threads_that_ask_the_same_share_one_request(tmp_path, good):
     assert model.usage() == Usage(requests=1, **paid)
 
 
+@pytest.mark.real
 def test_a_process_killed_while_writing_leaves_no_half_file(tmp_path):
     code = """
 import os, signal, sys

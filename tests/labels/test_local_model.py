@@ -2,11 +2,14 @@
 
 import json
 import shutil
+import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import torch
+from huggingface_hub import constants
 from safetensors.torch import save_file
 
 from stratalens.errors import LabelingError
@@ -115,3 +118,39 @@ def test_code_that_comes_with_a_model_is_not_run(tmp_path, documented, tiny_mode
         LocalModel(str(copy)).check()
     documented("Labelling models", "a model that needs code of its own", str(caught.value))
     assert not (tmp_path / "ran").exists()
+
+
+def test_the_hub_gets_no_key_of_a_labelling_server(monkeypatch):
+    keys = {"STRATALENS_API_KEY": "sk-very-secret-0123456789", "OPENAI_API_KEY": "sk-other-fedcba9876543210"}
+    for name, key in keys.items():
+        monkeypatch.setenv(name, key)
+    received = []
+
+    class Hub(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            received.append(f"{self.requestline}\n{self.headers}")
+            self.send_response(401)
+            self.send_header("X-Error-Code", "RepoNotFound")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        do_HEAD = do_GET  # noqa: N815
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as hub:
+        threading.Thread(target=hub.serve_forever, args=(0.02,), daemon=True).start()
+        address = f"http://127.0.0.1:{hub.server_port}"
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "ENDPOINT", address)
+        monkeypatch.setattr(
+            constants, "HUGGINGFACE_CO_URL_TEMPLATE", f"{address}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+        )
+        with pytest.raises(LabelingError, match="no such public Hub repository"):
+            LocalModel("someone/labeller", device="cpu").check()
+        hub.shutdown()
+    assert any("someone/labeller" in request for request in received)
+    for key in keys.values():
+        assert key not in "".join(received)

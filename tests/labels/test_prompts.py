@@ -66,12 +66,12 @@ def test_a_directory_without_templates_is_refused(tmp_path):
 @pytest.mark.parametrize("text", [b"{% for %}", b"{{ label", b"caf\xe9"], ids=["syntax", "open", "latin"])
 def test_a_template_that_cannot_be_parsed_is_refused(tmp_path, text):
     (tmp_path / "label.jinja").write_bytes(text)
-    with pytest.raises(ConfigError, match="a prompt template cannot be parsed"):
+    with pytest.raises(ConfigError, match=r"a prompt template cannot be parsed|cannot be read: not UTF-8 text"):
         Prompts(str(tmp_path))
 
 
 @pytest.mark.parametrize(
-    "text", ["{{ labels }}", "{{ label.a.b }}", "{% include 'none' %}", "{{ 1 / 0 }}", "{{ label + 1 }}"]
+    "text", ["{{ labels }}", "{{ label.a.b }}", "{{ label[9].a }}", "{{ label + 1 }}", "{{ 1 is divisibleby 0 }}"]
 )
 def test_a_template_that_cannot_be_filled_in_is_refused(tmp_path, text):
     (tmp_path / "detection.jinja").write_text(text)

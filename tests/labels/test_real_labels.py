@@ -9,7 +9,7 @@ import pytest
 
 from stratalens.cli.main import main
 from stratalens.corpus.builtin import text_file
-from stratalens.models.embedded import embedded_model_directory
+from stratalens.models.embedded import dense_copy
 
 LAYERS = (4, 10, 16, 22, 28)
 
@@ -70,11 +70,15 @@ def test_show_prints_everything_about_a_feature(embedded_run, features, capsys):
         assert part in said
 
 
+COPY_RATINGS = (
+    """Copy this line and say nothing else: {"ratings": ["""
+    """{% for passage in passages %}{{ loop.index0 }}{{ "" if loop.last else ", " }}{% endfor %}]}"""
+)
 PROMPTS = {
     "system": "You do as you are told.",
     "label": "Words: {{ top_tokens }}\nName one topic that these words share. Answer with two words only.",
-    "detection": """Copy this line and say nothing else: {"ratings": [{{ range(passages | length) | join(", ") }}]}""",
-    "fuzzing": """Copy this line and say nothing else: {"ratings": [{{ range(passages | length) | join(", ") }}]}""",
+    "detection": COPY_RATINGS,
+    "fuzzing": COPY_RATINGS,
 }
 """Short ones: the embedded model is small, and answers long prompts with essays."""
 
@@ -89,7 +93,7 @@ def test_a_real_server_labels_a_feature_and_is_asked_once(
         (prompts / f"{name}.jinja").write_text(text)
     number = int(features.query("layer == 16 and label != 'Unclear'")["feature_number"].iloc[0])
     (tmp_path / "features.txt").write_text(f"16 {number}\n")
-    model = str(embedded_model_directory())
+    model = str(dense_copy().directory)
     monkeypatch.setenv("STRATALENS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("STRATALENS_API_KEY", "key-that-nobody-may-see")
     command = ["label", str(result), "--features", str(tmp_path / "features.txt"), "--prompts", str(prompts)]

@@ -1,6 +1,5 @@
 """A model or an SAE is found where its name says: a local folder, the Hub cache, or nowhere with the remedy."""
 
-import hashlib
 import json
 import os
 import shutil
@@ -15,6 +14,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+from hub_cache import COMMIT, cached
 from huggingface_hub import hf_hub_download
 from huggingface_hub.utils import get_session, hf_raise_for_status
 from refusal import Options, with_options
@@ -27,23 +27,6 @@ from stratalens.models.hub import hub_errors
 from stratalens.models.source import ModelSource, find_model
 from stratalens.saes.formats.sparsify import hookpoints
 from stratalens.saes.source import find_saes
-
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
-
-
-def cached(cache: Path, repository: str, content: Path, commit: str = COMMIT) -> None:
-    """Put a folder into a Hub cache as the Hub's own client lays it out: blobs, links to them, and a reference."""
-    repository_cache = cache / f"models--{repository.replace('/', '--')}"
-    (repository_cache / "refs").mkdir(parents=True)
-    (repository_cache / "refs" / "main").write_text(commit)
-    (repository_cache / "blobs").mkdir()
-    for path in sorted(path for path in content.rglob("*") if path.is_file()):
-        blob = repository_cache / "blobs" / hashlib.sha256(path.read_bytes()).hexdigest()
-        shutil.copy(path, blob)
-        link = repository_cache / "snapshots" / commit / path.relative_to(content)
-        link.parent.mkdir(parents=True, exist_ok=True)
-        link.symlink_to(os.path.relpath(blob, link.parent))
-
 
 RUN_ALL = """
 import contextlib, io, json, sys
@@ -221,6 +204,7 @@ def test_the_network_is_named_when_a_file_is_not_in_the_cache(tmp_path):
         hf_hub_download("someone/model", "config.json", cache_dir=tmp_path, local_files_only=True)
 
 
+@pytest.mark.real
 def test_a_run_that_the_hub_refuses_ends_in_the_line_with_the_remedy(tmp_path, tiny_arguments, refusing_hub):
     cases = [("base_model", case) for case in ("gated", "missing", "other-revision")]
     cases += [("sae_model", case) for case in ("gated", "missing")]

@@ -280,18 +280,16 @@ def test_names_in_a_record_reach_nothing_outside(result, outside):
         if main(["label", str(result), "--quiet"]) == 2:
             assert contents(result) == before_run
         assert contents(outside) == before
-    assert not (result / "link").exists(), "a link that a record names is removed, not what it points to"
+    assert (result / "link").is_symlink(), "no run writes a file of that name"
 
 
 @pytest.mark.parametrize("name", ["layer_0", "evidence"])
-def test_a_folder_of_the_result_that_points_outside_is_refused_and_not_written(
-    result, outside, documented, capsys, name
-):
+def test_a_folder_of_the_result_that_is_a_link_is_refused_and_not_written(result, outside, documented, capsys, name):
     shutil.move(result / name, outside / name / "moved")
     (result / name).symlink_to(outside / name / "moved")
     before, others = contents(outside), contents(result)
     line = refused(capsys, "label", str(result), "--quiet")
-    assert f"{name}: points outside {result}; remove this link or choose another --output_dir" in line
+    assert f"{name}: a link, where a run makes a folder; move it away or choose another --output_dir" in line
     assert (contents(outside), contents(result)) == (before, others)
     if name == "layer_0":
         documented("Output, disk and cache", "a folder of the result that is a link to elsewhere", line)

@@ -17,6 +17,7 @@ from selenium.webdriver.common.keys import Keys
 from threads import one_thread
 
 from stratalens.cli.main import main
+from stratalens.report.formats import plain_cell
 
 pytestmark = pytest.mark.usefixtures("own_environment")
 
@@ -188,14 +189,15 @@ def test_a_search_for_hostile_text_finds_it_and_is_kept_in_the_address(page, bro
         assert browser.one("#search").get_property("value") == query
 
 
-def test_formulas_are_escaped_in_the_downloaded_table(page, browser, hostile):
+def test_the_downloaded_table_holds_no_formula_and_no_control_character(page, browser, hostile):
     browser.forget_downloads()
     browser.click(browser.one("#download-csv"))
     with browser.downloaded("features.csv").open(newline="", encoding="utf-8") as stream:
         downloaded = [row["label"] for row in csv.DictReader(stream)]
     labels = reported(hostile)["label"]
     assert any(label.startswith("=") for label in labels)
-    assert downloaded == [f"'{label}" if label[0] in "=+-@" else label for label in labels]
+    assert any("\x1b" in label for label in labels)
+    assert downloaded == [plain_cell(label) for label in labels]
 
 
 def test_without_examples_the_page_holds_no_sentence_and_says_so(browser, finished_without_examples, sources):

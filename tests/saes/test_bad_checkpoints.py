@@ -226,7 +226,7 @@ def test_directories_made_on_the_way_to_the_output_are_removed_after_a_refusal(r
 def test_a_refusal_leaves_the_results_of_an_earlier_run_as_they_were(capsys, tiny_arguments, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
-    (out / "run.json").write_text(json.dumps({"files": ["kept.csv"]}))
+    (out / "run.json").write_text(json.dumps({"format": 1, "stratalens": "0.1.0", "files": ["kept.csv"]}))
     (out / "kept.csv").write_text("a,b\n")
     before = {path.name: path.read_bytes() for path in out.iterdir()}
     write_sae(tmp_path / "saes" / "h.2")
@@ -235,6 +235,7 @@ def test_a_refusal_leaves_the_results_of_an_earlier_run_as_they_were(capsys, tin
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 
 
+@pytest.mark.real
 def test_a_process_that_refuses_prints_its_line_alone_whatever_the_libraries_log(tiny_arguments, tiny_model, tmp_path):
     model = Path(shutil.copytree(tiny_model, tmp_path / "model"))
     (model / "model.safetensors").write_bytes(b"abc")

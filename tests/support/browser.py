@@ -175,7 +175,7 @@ def missing(message: str) -> NoReturn:
 
 def axe_source() -> str:
     if not AXE.exists():
-        missing("no accessibility rules: npm install --no-save --prefix .venv axe-core")
+        missing("no accessibility rules: npm's axe-core")
     return AXE.read_text(encoding="utf-8")
 
 

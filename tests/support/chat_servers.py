@@ -1,5 +1,6 @@
 """Servers that speak the OpenAI protocol: a real one, and one that misbehaves on demand."""
 
+import gzip
 import json
 import os
 import socket
@@ -8,14 +9,14 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
-from stratalens.models.embedded import embedded_model_directory
+from stratalens.models.embedded import dense_copy
 
 START_SECONDS = 120
 
@@ -65,8 +66,8 @@ def _wait_until_healthy(server: subprocess.Popen, url: str, log: Path) -> None:
 
 @pytest.fixture(scope="session")
 def transformers_serve(tmp_path_factory) -> Iterator[str]:
-    """Base URL of a real server with the embedded model, named `str(embedded_model_directory())`."""
-    with served(embedded_model_directory(), tmp_path_factory.mktemp("serve") / "log.txt") as url:
+    """Base URL of a real server with the embedded model, named `str(dense_copy().directory)`."""
+    with served(dense_copy().directory, tmp_path_factory.mktemp("serve") / "log.txt") as url:
         yield url
 
 
@@ -120,6 +121,26 @@ def error(status: int, message: str, **headers: str) -> Step:
     return body({"error": {"message": message}}, status, **headers)
 
 
+def redirect(status: int, location: str) -> Step:
+    return body(b"", status, Location=location)
+
+
+def packed(answer: object, spaces: int = 0) -> Step:
+    """Answer with gzip, followed by spaces that take a thousandth of their length."""
+    return body(gzip.compress(json.dumps(answer).encode() + b" " * spaces), Content_Encoding="gzip")
+
+
+def raw(data: bytes) -> Step:
+    """Answer with these bytes, which need not be HTTP."""
+
+    def step(request: Request) -> None:
+        request.on_answer()
+        request.handler.wfile.write(data)
+        request.handler.close_connection = True
+
+    return step
+
+
 def hang(request: Request) -> None:
     request.stopped.wait(30)
 
@@ -165,6 +186,8 @@ class MisbehavingServer:
         self._in_flight = 0
         self.bodies: list[dict] = []
         self.keys: list[str | None] = []
+        self.headers: list[dict[str, str]] = []
+        """Of every request, also for the models; names in lower case."""
         self.most_in_flight = 0
         self._server = self._listen()
         self.url = f"http://127.0.0.1:{self._server.server_port}"
@@ -181,6 +204,10 @@ class MisbehavingServer:
         self._stopped.set()
         self._server.shutdown()
         self._server.server_close()
+
+    def _note_headers(self, headers: Mapping[str, str]) -> None:
+        with self._lock:
+            self.headers.append({name.lower(): value for name, value in headers.items()})
 
     def _next_step(self, request_body: dict, key: str | None) -> Step:
         with self._lock:
@@ -200,12 +227,14 @@ class MisbehavingServer:
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
+                outer._note_headers(self.headers)
                 request = Request(self, {}, outer._stopped)
                 if callable(outer._models):
                     return outer._models(request)
                 request.answer(200, {"object": "list", "data": [{"id": name} for name in outer._models]})
 
             def do_POST(self) -> None:
+                outer._note_headers(self.headers)
                 received = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 step = outer._next_step(received, self.headers["Authorization"])
                 step(Request(self, received, outer._stopped, outer._answered))

@@ -13,7 +13,8 @@ from shared import made_once
 from threads import one_thread
 
 from stratalens.cli.main import main
-from stratalens.labels.llm.client import KEY_VARIABLES
+from stratalens.labels.llm.address import KEY_VARIABLE
+from stratalens.labels.llm.keys import OPENAI_KEY_VARIABLE
 
 TEXTS = ("domain.jsonl", "general.jsonl")
 
@@ -21,7 +22,7 @@ TEXTS = ("domain.jsonl", "general.jsonl")
 @pytest.fixture
 def own_environment(monkeypatch, tmp_path) -> Iterator[None]:
     """One thread, no API keys, and an empty cache of answers for each test."""
-    for name in KEY_VARIABLES:
+    for name in (KEY_VARIABLE, OPENAI_KEY_VARIABLE):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("STRATALENS_CACHE", str(tmp_path / "cache"))
     with one_thread():

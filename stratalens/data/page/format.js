@@ -1,4 +1,4 @@
-// Make elements and format numbers. Strings enter the page only as text: nothing here parses a string as HTML.
+// Make elements, format numbers and the cells of CSV files. Strings enter the page only as text: nothing here parses a string as HTML.
 
 const byId = (id) => document.getElementById(id);
 
@@ -43,4 +43,15 @@ const yesNo = (value) => (value === true ? "yes" : value === false ? "no" : "–
 function oneLine(text, maxLength = 200) {
   const shown = text.replace(/\n/g, "↵").replace(/\t/g, "⇥");
   return shown.length > maxLength ? `${[...shown.slice(0, 2 * maxLength)].slice(0, maxLength).join("")}…` : shown;
+}
+
+/** A value as a cell of a CSV file: without control characters, never run as a formula, quoted if needed. As `plain_cell` in report/formats.py. */
+function csvCell(value, name) {
+  if (value === null || value === undefined) return "";
+  if (/^[pq]_value$/.test(name) && value > 0 && value < 1e-4) return value.toExponential(2);
+  if (typeof value === "number") return value.toLocaleString("en", { useGrouping: false, maximumSignificantDigits: 8 });
+  if (typeof value !== "string") return String(value);
+  const plain = value.replace(/[\x00-\x08\x0b-\x1f\x7f-\x9f]/g, "");
+  const safe = /^[=+\-@\uff1d\uff0b\uff0d\uff20\ufe66\ufe62\ufe63\ufe6b\t\n]/.test(plain) ? `'${plain}` : plain;
+  return /[",\n]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
 }

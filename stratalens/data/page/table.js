@@ -109,16 +109,6 @@ function showFilters() {
   for (const [name, id] of Object.entries(FILTERS)) byId(id).value = state[name];
 }
 
-/** A value as a cell of a CSV file: quoted if needed, and never run as a formula by a spreadsheet. */
-function csvCell(value, name) {
-  if (value === null || value === undefined) return "";
-  if (/^[pq]_value$/.test(name) && value > 0 && value < 1e-4) return value.toExponential(2);
-  if (typeof value === "number") return value.toLocaleString("en", { useGrouping: false, maximumSignificantDigits: 8 });
-  if (typeof value !== "string") return String(value);
-  const safe = /^[=+\-@\t\r]/.test(value) ? `'${value}` : value;
-  return /[",\n\r]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
-}
-
 function downloadCsv() {
   const published = (name) => (/^domain_(activation|firing_rate|density|max_activation)$/.test(name) ? name.replace("domain", data.domain) : name);
   const head = columnNames.map((name) => csvCell(published(name))).join(",");

@@ -11,6 +11,7 @@ from stratalens.harvest.state import document_sample as documents
 from stratalens.harvest.state import statistics
 from stratalens.harvest.state import top_examples as examples
 from stratalens.harvest.state.document_sample import DocumentSample
+from stratalens.harvest.state.soundness import require_sound
 from stratalens.harvest.state.statistics import HISTOGRAM_BINS, FeatureStats
 from stratalens.harvest.state.top_examples import TopExamples
 
@@ -80,15 +81,30 @@ def pack_state(state: LayerState) -> bytes:
     return save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
 
 
-def unpack_state(packed: bytes) -> LayerState:
-    """Restore a state from the bytes of `pack_state`."""
+def unpack_state(packed: bytes, num_latents: int | None = None) -> LayerState:
+    """Restore a state from the bytes of `pack_state`.
+
+    Args:
+        packed: those bytes.
+        num_latents: width of the SAE, beyond which no latent may lie; None where it is not known.
+
+    Raises:
+        ValueError: they are not those of a state.
+    """
+    from safetensors import SafetensorError
     from safetensors.numpy import load
 
-    arrays: dict[str, Any] = load(packed)
-    histogram = tuple(arrays.pop(f"histogram.{name}") for name in HISTOGRAM_ARRAYS)
-    arrays["stats.histogram"] = sparse.csr_array(histogram, shape=(len(histogram[2]) - 1, HISTOGRAM_BINS))
-    split = int(arrays.pop("batches_split")[0])
-    columns = {
-        part: {name.split(".")[1]: array for name, array in arrays.items() if name.startswith(part)} for part in PARTS
-    }
-    return LayerState(**{part: kind(**columns[part]) for part, kind in PARTS.items()}, batches_split=split)
+    try:
+        arrays: dict[str, Any] = load(packed)
+        histogram = tuple(arrays.pop(f"histogram.{name}") for name in HISTOGRAM_ARRAYS)
+        arrays["stats.histogram"] = sparse.csr_array(histogram, shape=(len(histogram[2]) - 1, HISTOGRAM_BINS))
+        split = int(arrays.pop("batches_split")[0])
+        columns = {
+            part: {name.split(".")[1]: array for name, array in arrays.items() if name.startswith(part)}
+            for part in PARTS
+        }
+        state = LayerState(**{part: kind(**columns[part]) for part, kind in PARTS.items()}, batches_split=split)
+        require_sound(*state[:3], num_latents)
+    except (SafetensorError, LookupError, TypeError, AttributeError, OverflowError) as error:
+        raise ValueError(f"not a state: {error}") from None
+    return state

@@ -20,6 +20,8 @@ from stratalens.corpus.words import (
 from stratalens.errors import ConfigError
 from stratalens.files.plain_yaml import read_yaml
 
+MAX_LEXICON_BYTES = 4 * 2**20
+"""About 200,000 terms; the largest built-in lexicon takes 88 KB."""
 MAX_TERM_WORDS = 6
 MAX_COVERED_SHARE = 0.4
 """A concept of ordinary language is left out if more than this share of its terms are terms of the domain."""
@@ -193,7 +195,7 @@ def read_lexicon(path: Path, *, specific: bool = True) -> list[Concept]:
     Raises:
         ConfigError: the file cannot be read, or is not such a list.
     """
-    loaded = read_yaml(path)
+    loaded = read_yaml(path, MAX_LEXICON_BYTES)
     if not isinstance(loaded, list) or not loaded:
         raise ConfigError(f"{path}: expected a list of concepts, each with `concept` and `terms`")
     return [_concept(path, number, entry, specific) for number, entry in enumerate(loaded, 1)]

@@ -12,6 +12,7 @@ from typing import NamedTuple, TypeVar
 
 from stratalens.errors import OutputError
 from stratalens.files.atomic import read_checksummed, write_checksummed
+from stratalens.files.locations import ANOTHER_CACHE
 from stratalens.labels.llm.chat import (
     ChatModel,
     Message,
@@ -43,6 +44,8 @@ class Usage(NamedTuple):
 
 class CachedModel:
     """A model whose replies are stored by model name, messages, `max_tokens` and schema. Failures are not stored.
+
+    Replies quote the corpus, so only the user may read their files.
 
     An incomplete or altered file does not match its checksum; it is ignored and replaced. A process killed while
     writing leaves at most a temporary file that is never read.
@@ -144,11 +147,11 @@ def _read(path: Path, key: str) -> Reply | None:
 
 def _write(path: Path, key: str, answer: Reply) -> None:
     try:
-        write_checksummed(path, key, json.dumps(answer._asdict()).encode())
+        write_checksummed(path, key, json.dumps(answer._asdict()).encode(), private=True)
     except OSError as problem:
         raise OutputError(
             f"{path.parent}: answers of the labelling model cannot be stored ({problem.strerror}); "
-            "free some space, or name another directory in the environment variable STRATALENS_CACHE"
+            f"free some space, or {ANOTHER_CACHE}"
         ) from None
 
 

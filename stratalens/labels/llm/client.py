@@ -1,16 +1,17 @@
-"""The HTTP client of a labelling server: its address, its API key, and limits on the time and size of an answer."""
+"""The HTTP client of a labelling server: what it sends, and what it accepts as an answer."""
 
-import os
-import re
 import time
-from collections.abc import Callable
-from urllib.parse import urlsplit
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any
+from urllib.parse import urljoin
 
 from stratalens.errors import LabelingError
+from stratalens.files.redaction import redacted
+from stratalens.labels.llm.address import is_loopback, is_openai, not_an_address, origin
 from stratalens.labels.llm.chat import NoReply
-
-KEY_VARIABLES = ("STRATALENS_API_KEY", "OPENAI_API_KEY")
-"""Environment variables of the API key; the first one that is set is used."""
+from stratalens.labels.llm.keys import require_sendable_headers
+from stratalens.labels.llm.masking import KeyMask
 
 PLACEHOLDER_KEY = "none"
 """Sent if there is no API key: local servers need none, but the client requires one."""
@@ -22,25 +23,38 @@ CONNECT_SECONDS = 10.0
 MAX_BODY_BYTES = 8 * 2**20
 """`max_tokens` limits answers to far less, unless the server ignores it."""
 
+SENT_HEADERS = frozenset(
+    {"accept", "authorization", "connection", "content-length", "content-type", "host", "user-agent"}
+    | {"x-stainless-raw-response"}
+)
+"""Headers of a request. The client would add others, about this machine and from `OPENAI_CUSTOM_HEADERS`; the last
+of these tells it to return an answer unread."""
+
+OPENAI_HEADERS = frozenset({"openai-organization", "openai-project"})
+"""Headers from `OPENAI_ORG_ID` and `OPENAI_PROJECT_ID`, for OpenAI's own servers."""
+
 
 def open_client(
     url: str,
-    key: str,
+    key: str | None,
+    mask: KeyMask,
     timeout_seconds: float,
-    before_attempt: Callable[[object], None],
+    before_attempt: Callable[[], None],
     on_response: Callable[[], None],
 ):
     """Open an `openai` client that limits the time and size of a whole answer; its own timeouts limit single reads.
 
     Args:
         url: address of the server.
-        key: API key.
+        key: API key; None if there is none.
+        mask: of the key.
         timeout_seconds: for the server to begin its answer, and again to complete it.
         before_attempt: called before each attempt; it may raise to prevent it.
         on_response: called at each response.
 
     Raises:
-        LabelingError: the package `openai` is missing or too old.
+        LabelingError: the package `openai` is missing or too old, the address is none, or the environment names what
+            cannot be used. Later, a request raises it where the server redirects or packs its answer.
     """
     try:
         import httpx2
@@ -50,13 +64,84 @@ def open_client(
             'the package openai is missing or too old; install it with `pip install "stratalens[openai]"`'
         ) from None
 
-    class BoundedStream(httpx2.SyncByteStream):
-        def __init__(self, stream):
-            self._stream = stream
+    def prepare(request: Any) -> None:
+        before_attempt()
+        _limit_headers(request, url, key or PLACEHOLDER_KEY)
 
+    def inspect(response: Any) -> None:
+        on_response()
+        _refuse_redirect(response, url, mask)
+        _refuse_packed(response, url, mask)
+        response.stream = _bounded(response.stream, timeout_seconds)
+
+    require_sendable_headers()
+    try:
+        httpx2.URL(url)
+    except httpx2.InvalidURL:
+        raise not_an_address(url) from None
+    timeout = openai.Timeout(timeout_seconds, connect=min(CONNECT_SECONDS, timeout_seconds))
+    web = _open_connections(url, timeout, {"request": [prepare], "response": [inspect]})
+    return openai.OpenAI(
+        api_key=key or PLACEHOLDER_KEY, base_url=url, timeout=timeout, max_retries=MAX_RETRIES, http_client=web
+    )
+
+
+def _open_connections(url: str, timeout: Any, hooks: Mapping[str, list[Callable[..., Any]]]):
+    """Open the client's HTTP client, which follows no redirect and uses no proxy to this machine."""
+    import httpx2
+    import openai
+
+    past_proxies = {"http://": None, "https://": None} if is_loopback(url) else None
+    try:
+        return openai.DefaultHttpxClient(
+            base_url=url, timeout=timeout, event_hooks=hooks, follow_redirects=False, mounts=past_proxies
+        )
+    except (ImportError, OSError, ValueError, httpx2.InvalidURL) as problem:  # its text may hold a password
+        raise LabelingError(
+            f"the proxy or the certificates that the environment names cannot be used ({type(problem).__name__}); "
+            "correct HTTP_PROXY, HTTPS_PROXY, ALL_PROXY or SSL_CERT_FILE"
+        ) from None
+
+
+def _limit_headers(request: Any, url: str, key: str) -> None:
+    """Remove what a server need not know, ask for an answer that is not packed, and set our key and no other."""
+    allowed = SENT_HEADERS | OPENAI_HEADERS if is_openai(url) else SENT_HEADERS
+    for name in set(request.headers) - allowed:
+        del request.headers[name]
+    request.headers["Accept-Encoding"] = "identity"
+    request.headers["Authorization"] = f"Bearer {key}"
+
+
+def _refuse_redirect(response: Any, url: str, mask: KeyMask) -> None:
+    if not response.has_redirect_location:
+        return
+    target = response.headers["location"]
+    with suppress(ValueError):  # what is not an address is shown as it is
+        target = urljoin(str(response.url), target)
+    raise LabelingError(
+        f"{origin(url)} redirects to {mask.one_line(redacted(target))} ({response.status_code}), which is not "
+        "followed; if you trust that address, give it with --labeling_endpoint"
+    )
+
+
+def _refuse_packed(response: Any, url: str, mask: KeyMask) -> None:
+    """Refuse a body that would grow when unpacked: a thousand times is easily done."""
+    encoding = response.headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in ("", "identity"):
+        raise LabelingError(
+            f"{origin(url)} packs its answer (Content-Encoding: {mask.one_line(encoding)}) though the request asks "
+            "for plain text; switch compression off at the server or the proxy before it"
+        )
+
+
+def _bounded(stream: Any, timeout_seconds: float):
+    """Return a stream that raises `NoReply` where a body takes too long or is too large."""
+    import httpx2
+
+    class BoundedStream(httpx2.SyncByteStream):
         def __iter__(self):
             deadline, size = time.monotonic() + timeout_seconds, 0
-            for chunk in self._stream:
+            for chunk in stream:
                 size += len(chunk)
                 if time.monotonic() > deadline:
                     raise NoReply(f"answer not complete within {timeout_seconds:g} s")
@@ -65,49 +150,6 @@ def open_client(
                 yield chunk
 
         def close(self):
-            self._stream.close()
+            stream.close()
 
-    def bound_body(response):
-        on_response()
-        response.stream = BoundedStream(response.stream)
-
-    timeout = openai.Timeout(timeout_seconds, connect=min(CONNECT_SECONDS, timeout_seconds))
-    hooks = {"request": [before_attempt], "response": [bound_body]}
-    web = openai.DefaultHttpxClient(base_url=url, timeout=timeout, event_hooks=hooks)
-    return openai.OpenAI(api_key=key, base_url=url, timeout=timeout, max_retries=MAX_RETRIES, http_client=web)
-
-
-def base_url(address: str) -> str:
-    """Return the address as the client needs it: without a trailing slash, and with `/v1` if it has no path.
-
-    Raises:
-        LabelingError: it is not an address, or holds a user name, password or query, which the message does not repeat.
-    """
-    if "@" in address or "?" in address or "#" in address:
-        raise LabelingError(
-            "the labelling address holds a user name, a password or a query; give only http(s)://host[:port][/path], "
-            f"and the key in the environment variable {KEY_VARIABLES[0]}"
-        )
-    try:
-        parts = urlsplit(address.strip())
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0 or " " in parts.netloc:
-            raise ValueError
-    except ValueError:
-        raise LabelingError(f"{address}: not an address; write one such as http://localhost:8000/v1") from None
-    path = re.sub(r"(/chat/completions|/models)?/*$", "", parts.path.rstrip("/"))
-    return f"{parts.scheme}://{parts.netloc}{path or '/v1'}"
-
-
-def find_key(api_key: str | None) -> str | None:
-    """Return `api_key`, else the key from the environment, else None.
-
-    A key that a header cannot carry is refused here, because the HTTP library's error would repeat it.
-
-    Raises:
-        LabelingError: the key holds a character that no key has.
-    """
-    candidates = [api_key, *map(os.environ.get, KEY_VARIABLES)]
-    key = next((candidate.strip() for candidate in candidates if candidate and candidate.strip()), None)
-    if key is not None and not re.fullmatch(r"[!-~]+", key):
-        raise LabelingError(f"the API key holds a character that no key has; set {KEY_VARIABLES[0]} again")
-    return key
+    return BoundedStream()

@@ -4,7 +4,10 @@ import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from pydantic import BaseModel
+from pydantic import BaseModel, field_validator
+
+MAX_TOKENS_USED = 2**31 - 1
+"""By one request; a server that reports more, or less than none, is taken to report nothing."""
 
 
 class AnswerMessage(BaseModel):
@@ -25,6 +28,11 @@ class TokenUsage(BaseModel):
 
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+
+    @field_validator("prompt_tokens", "completion_tokens")
+    @classmethod
+    def _possible(cls, tokens: int | None) -> int | None:
+        return tokens if tokens is not None and 0 <= tokens <= MAX_TOKENS_USED else None
 
 
 class Completion(BaseModel):

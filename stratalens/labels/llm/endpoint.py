@@ -13,19 +13,15 @@ from urllib.parse import urlsplit
 from pydantic import ValidationError
 
 from stratalens.errors import LabelingError
+from stratalens.files.redaction import redacted
+from stratalens.labels.llm.address import base_url, is_readable_on_the_way, origin
 from stratalens.labels.llm.chat import (
     Message,
     NoReply,
     Reply,
     usable_text,
 )
-from stratalens.labels.llm.client import (
-    KEY_VARIABLES,
-    PLACEHOLDER_KEY,
-    base_url,
-    find_key,
-    open_client,
-)
+from stratalens.labels.llm.client import open_client
 from stratalens.labels.llm.dialect import (
     Completion,
     Dialect,
@@ -33,10 +29,16 @@ from stratalens.labels.llm.dialect import (
     TokenUsage,
     relax_dialect,
 )
+from stratalens.labels.llm.keys import find_key, how_to_set_a_key
+from stratalens.labels.llm.masking import KeyMask
 
 MAX_CHECK_TOKENS = 16
 """Some hosted models reject a lower limit."""
 MAX_NAMES_SHOWN = 5
+MAX_NAME_CHARACTERS = 120
+"""Of a model that the server names; one that the user names may be longer."""
+MAX_ANSWER_CHARACTERS = 20_000
+"""Of an answer without its reasoning: far more than `max_tokens` allows, unless the server ignores it."""
 CONTEXT_EXCEEDED = re.compile(r"context[ _](length|window|size)|prompt is too long", re.IGNORECASE)
 CHECK_MESSAGES = [Message(role="user", content="Say yes.")]
 
@@ -53,7 +55,8 @@ class EndpointModel:
         model: name of the model on the server; None for the only one that it serves.
         concurrency: requests in progress at the same time.
         timeout_seconds: for the server to begin its answer, and again to complete it.
-        api_key: None for that of the environment variables `STRATALENS_API_KEY` or `OPENAI_API_KEY`, if one is set.
+        api_key: None for that of the environment variable `STRATALENS_API_KEY` or, at OpenAI's own address,
+            `OPENAI_API_KEY`, if one is set.
 
     Raises:
         LabelingError: the address or the key is malformed, or the package `openai` is missing.
@@ -72,24 +75,29 @@ class EndpointModel:
         self.timeout_seconds = timeout_seconds
         self._url = base_url(url)
         self._model = model
-        key = find_key(api_key)
+        key = find_key(self._url, api_key)
         self._has_key = key is not None
+        self._mask = KeyMask(key)
         self._dialect = Dialect()
         self._lock = threading.RLock()
         self._thread_state = threading.local()
         self._server_responded = False
         self._client: Any = open_client(
-            self._url, key or PLACEHOLDER_KEY, timeout_seconds, self._before_attempt, self._note_response
+            self._url, key, self._mask, timeout_seconds, self._before_attempt, self._note_response
         )
 
     def __repr__(self) -> str:
-        return f"EndpointModel({self._url!r}, model={self._model!r})"
+        return f"EndpointModel({redacted(self._url)!r}, model={self._model!r})"
 
     @property
     def address(self) -> str:
         """Scheme, host and port."""
-        parts = urlsplit(self._url)
-        return f"{parts.scheme}://{parts.netloc}"
+        return origin(self._url)
+
+    @property
+    def exposes_key(self) -> bool:
+        """Whether others can read the API key on its way to the server."""
+        return self._has_key and is_readable_on_the_way(self._url)
 
     @property
     def name(self) -> str:
@@ -128,7 +136,9 @@ class EndpointModel:
                 if isinstance(error, LabelingError):
                     raise error from None
                 detail = (
-                    f": {self._redact(problem.response.text)}" if isinstance(problem, openai.APIStatusError) else ""
+                    f": {self._mask.one_line(problem.response.text)}"
+                    if isinstance(problem, openai.APIStatusError)
+                    else ""
                 )
                 raise LabelingError(
                     f"{self.address}: {self._model} gives no answer ({error}{detail}); "
@@ -151,7 +161,9 @@ class EndpointModel:
         choice, tokens = completion.choices[0], completion.usage or TokenUsage()
         cut_off = choice.finish_reason == "length"
         text = usable_text(choice.message.content, cut_off)
-        return Reply(text, tokens.prompt_tokens or 0, tokens.completion_tokens or 0, cut_off)
+        if len(text) > MAX_ANSWER_CHARACTERS:
+            raise NoReply(f"answer longer than {MAX_ANSWER_CHARACTERS:,} characters")
+        return Reply(self._mask.mask(text), tokens.prompt_tokens or 0, tokens.completion_tokens or 0, cut_off)
 
     def _complete(
         self, messages: Sequence[Message], max_tokens: int, schema: Mapping[str, object] | None
@@ -187,11 +199,20 @@ class EndpointModel:
         if not names:
             raise LabelingError(f"{self.address} does not list its models; name one with --labeling_model NAME")
         if len(names) > 1:
-            listed = ", ".join(names[:MAX_NAMES_SHOWN]) + (", ..." if len(names) > MAX_NAMES_SHOWN else "")
+            shown = [self._shown_name(name) for name in names[:MAX_NAMES_SHOWN]]
+            listed = ", ".join(shown) + (", ..." if len(names) > MAX_NAMES_SHOWN else "")
             raise LabelingError(
                 f"{self.address} serves {len(names)} models ({listed}); choose one with --labeling_model NAME"
             )
+        if not names[0] or self._shown_name(names[0]) != names[0]:
+            raise LabelingError(
+                f"{self.address} names its model {self._shown_name(names[0])}; expected at most {MAX_NAME_CHARACTERS} "
+                "printable characters without the API key; name one with --labeling_model NAME"
+            )
         return names[0]
+
+    def _shown_name(self, name: str) -> str:
+        return self._mask.one_line(name)[:MAX_NAME_CHARACTERS]
 
     def _served_models(self) -> list[str] | None:
         """Return the names of the models served; None if the server does not list them."""
@@ -220,7 +241,7 @@ class EndpointModel:
             if self._server_responded:
                 return NoReply("connection lost")
             return LabelingError(
-                f"{self.address}: no connection ({self._redact(str(problem.__cause__ or problem))}); "
+                f"{self.address}: no connection ({self._mask.one_line(str(problem.__cause__ or problem))}); "
                 "start the server, or correct the address"
             )
         if not isinstance(problem, openai.APIStatusError):
@@ -228,25 +249,18 @@ class EndpointModel:
         status = problem.status_code
         if status in (401, 403):
             response = "refuses the key" if self._has_key else "asks for a key"
-            return LabelingError(
-                f"{self.address} {response} ({status}); set the environment variable {KEY_VARIABLES[0]}"
-            )
+            return LabelingError(f"{self.address} {response} ({status}); {how_to_set_a_key(self._url)}")
         if status == 402 or problem.code == "insufficient_quota":
             return LabelingError(f"{self.address}: the account has no credit left ({status}); top it up")
         if status == 404:
             return LabelingError(
-                f"{self.address}: no model {self._model} at {self._url} (404); "
+                f"{self.address}: no model {self._model} at {redacted(self._url)} (404); "
                 "correct --labeling_model or the path in the address"
             )
         if status < 500 and CONTEXT_EXCEEDED.search(error_body):
             return NoReply("prompt longer than the model's context")
         response = "is overloaded" if status == 429 else "failed" if status >= 500 else "refuses the request"
         return NoReply(f"the server {response} ({status})")
-
-    def _redact(self, text: str) -> str:
-        """Return a server's text on one line, shortened, and without the API key, which servers often repeat."""
-        text = text.replace(self._client.api_key, "***") if self._has_key else text
-        return " ".join(text.split())[:200]
 
     @contextmanager
     def _bounded_call(self) -> Iterator[None]:
@@ -257,7 +271,7 @@ class EndpointModel:
         finally:
             self._thread_state.deadline = outer_deadline
 
-    def _before_attempt(self, _request: object) -> None:
+    def _before_attempt(self) -> None:
         if time.monotonic() > getattr(self._thread_state, "deadline", math.inf):
             raise NoReply(f"no answer within {3 * self.timeout_seconds:g} s")
 

@@ -16,6 +16,8 @@ from stratalens.labels.llm.chat import (
 )
 from stratalens.models.hub import hub_errors, local_or_hub, quiet_transformers
 from stratalens.models.loading import choose_device, choose_dtype
+from stratalens.models.model_files import require_sound_files
+from stratalens.models.panics import panics_silenced
 
 IDENTITY_SUFFIXES = (".json", ".safetensors", ".bin", ".jinja")
 """Suffixes of the files of a model directory that its answers depend on."""
@@ -64,7 +66,8 @@ class LocalModel:
         if not location.is_dir():
             return self._source
         # Training runs write many checkpoints with the same name, or to the same path.
-        digest = digest_of(path for path in location.iterdir() if path.suffix in IDENTITY_SUFFIXES)
+        files = (path for path in location.iterdir() if path.suffix in IDENTITY_SUFFIXES)
+        digest = digest_of(path for path in files if path.is_file())
         return f"{location.resolve().name} ({digest[:12]})"
 
     def check(self) -> None:
@@ -105,9 +108,12 @@ def _load(location: str, device_name: str, dtype_name: str) -> _Loaded:
     placement: dict[str, object] = {}
     if device.type == "cuda":
         placement["device_map"] = "auto" if device.index is None else {"": device}
+    require_sound_files(location, LabelingError)
     try:
         with hub_errors(location, LabelingError), quiet_transformers():
-            tokenizer = AutoTokenizer.from_pretrained(location, trust_remote_code=False)
+            with panics_silenced():
+                tokenizer = AutoTokenizer.from_pretrained(location, trust_remote_code=False)
+                tokenizer("a")  # some damage shows only in use
             model: Any = AutoModelForCausalLM.from_pretrained(
                 location, dtype=dtype, trust_remote_code=False, **placement
             )

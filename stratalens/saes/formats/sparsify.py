@@ -13,10 +13,15 @@ from safetensors.torch import load
 from torch import Tensor
 
 from stratalens.errors import CheckpointError
+from stratalens.files.regular import named_when_out_of_memory, open_regular, read_regular, reason_of
+from stratalens.models.model_files import require_own_file
 from stratalens.saes.sae import Sae, SaeFile
 
 CONFIG_FILE = "cfg.json"
 WEIGHTS_FILE = "sae.safetensors"
+MAX_CONFIG_BYTES = 2**20
+MAX_SIZE = 2**31 - 1
+"""Largest number in a configuration. Larger ones are nonsense, and of thousands of digits Python prints none."""
 FLOATING_POINT_PREFIXES = ("F", "BF")
 """Prefixes of the names of floating-point types in a safetensors header."""
 
@@ -26,11 +31,11 @@ class SparsifyConfig(BaseModel):
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
-    d_in: int = Field(gt=0)
+    d_in: int = Field(gt=0, le=MAX_SIZE)
     activation: str = "topk"
-    expansion_factor: int = Field(32, gt=0)
-    num_latents: int = Field(0, ge=0)
-    k: int = Field(32, gt=0)
+    expansion_factor: int = Field(32, gt=0, le=MAX_SIZE)
+    num_latents: int = Field(0, ge=0, le=MAX_SIZE)
+    k: int = Field(32, gt=0, le=MAX_SIZE)
     skip_connection: bool = False
     transcode: bool = False
     signed: bool = False
@@ -82,11 +87,12 @@ def find_sae(folder: Path, hookpoint: str) -> SaeFile:
     config = _read_config(folder / CONFIG_FILE)
     path = folder / WEIGHTS_FILE
     try:
+        require_own_file(path, CheckpointError)
         with safe_open(path, framework="pt") as tensors:
             slices = {name: tensors.get_slice(name) for name in tensors.keys()}  # noqa: SIM118
             shapes = {name: tuple(tensor.get_shape()) for name, tensor in slices.items()}
             dtypes = {name: tensor.get_dtype() for name, tensor in slices.items()}
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
     except (SafetensorError, OSError, ValueError, KeyError) as error:
         raise _unreadable(path, error) from None
@@ -137,14 +143,15 @@ def load_sae(folder: Path, hookpoint: str) -> Sae:
 
 def _read_config(path: Path) -> SparsifyConfig:
     try:
-        config = SparsifyConfig.model_validate(json.loads(path.read_text(encoding="utf-8")))
+        require_own_file(path, CheckpointError)
+        config = SparsifyConfig.model_validate(json.loads(read_regular(path, MAX_CONFIG_BYTES).decode()))
     except FileNotFoundError:
         raise CheckpointError(f"{path}: missing; a sparsify checkpoint needs it beside {WEIGHTS_FILE}") from None
     except ValidationError as error:
         first = error.errors()[0]
         raise CheckpointError(f"{path}: {': '.join([*map(str, first['loc']), first['msg']])}") from None
     except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: cannot be read as JSON ({error})") from None
+        raise CheckpointError(f"{path}: cannot be read as JSON ({reason_of(error)})") from None
     if config.signed:
         raise CheckpointError(f"{path}: `signed: true` (top-k of |h|, no ReLU) is not supported")
     if config.activation not in ("topk", "groupmax"):
@@ -159,8 +166,9 @@ def _read_config(path: Path) -> SparsifyConfig:
 def _read_tensors(path: Path) -> tuple[dict[str, Tensor], str]:
     """All tensors of a file, and the SHA-256 of the file."""
     try:
-        data = path.read_bytes()
-        return load(data), hashlib.sha256(data).hexdigest()
+        with named_when_out_of_memory(path), open_regular(path) as stream:
+            data = stream.read()
+            return load(data), hashlib.sha256(data).hexdigest()
     except (SafetensorError, OSError, ValueError, KeyError) as error:
         raise _unreadable(path, error) from None
 
@@ -168,7 +176,7 @@ def _read_tensors(path: Path) -> tuple[dict[str, Tensor], str]:
 def _unreadable(path: Path, error: Exception) -> CheckpointError:
     if isinstance(error, FileNotFoundError):
         return CheckpointError(f"{path}: missing")
-    reason = (str(error).splitlines() or ["unreadable"])[0]
+    reason = (reason_of(error).splitlines() or ["unreadable"])[0]
     return CheckpointError(f"{path}: truncated or corrupt ({reason}); copy or download it again")
 
 

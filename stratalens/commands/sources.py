@@ -1,0 +1,79 @@
+"""What a file may name as text, model and SAEs: plain addresses; and a record nothing to fetch without permission."""
+
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from stratalens.config.options import RunConfig
+from stratalens.corpus.addresses import PLAIN_PROTOCOLS, is_local, is_plain, is_url, require_complete
+from stratalens.corpus.hub_datasets import is_dataset
+from stratalens.errors import CheckpointError, ConfigError, ModelError
+from stratalens.files.redaction import redacted
+from stratalens.models.hub import is_on_this_machine
+
+SOURCES = ("domain_data", "general_data", "base_model", "revision", "sae_model")
+"""Options that name what a run reads, whether it is here or elsewhere."""
+MAX_SOURCES_SHOWN = 5
+MAX_SOURCE_CHARACTERS = 200
+
+
+def require_allowed_sources(file: Path, config: RunConfig, named: Collection[str], *, is_record: bool) -> None:
+    """Check the sources that a file names, before any of them is read.
+
+    Args:
+        file: where options were read from.
+        config: all options, with the sources.
+        named: names of the options that come from the file.
+        is_record: whether the file is the record of a run, which may come from someone else.
+
+    Raises:
+        ConfigError: an address is not a plain one; or, of a record, something would be fetched from elsewhere and
+            `allow_fetch` is not set.
+        StratalensError: of a record, a source is malformed.
+    """
+    for option, text in _texts(config, named):
+        if is_url(text) and not is_plain(text):
+            raise ConfigError(
+                f"{file}: {option} {_shown(text)}: a file may name only addresses of {', '.join(PLAIN_PROTOCOLS)}, not "
+                f"nested in one another; if you trust this one, type it after --{option} of analyze"
+            )
+    if not is_record:
+        return
+    fetched = [*_fetched_texts(config, named), *_fetched_models(config, named)]
+    if fetched and not config.allow_fetch:
+        others = f" and {len(fetched) - MAX_SOURCES_SHOWN} others" if len(fetched) > MAX_SOURCES_SHOWN else ""
+        raise ConfigError(
+            f"{file}: it names what is not on this machine: {', '.join(fetched[:MAX_SOURCES_SHOWN])}{others}; "
+            "if you trust these, add --allow_fetch"
+        )
+
+
+def _texts(config: RunConfig, named: Collection[str]) -> Iterator[tuple[str, str]]:
+    """Yield (option, path or address) of the texts that the file names."""
+    for option in ("domain_data", "general_data"):
+        if option in named:
+            yield from ((option, text) for text in getattr(config, option))
+
+
+def _fetched_texts(config: RunConfig, named: Collection[str]) -> Iterator[str]:
+    """Name the texts that lie elsewhere. A dataset is one of them wherever it lies, as its card may name addresses."""
+    for option, text in _texts(config, named):
+        if is_dataset(text):
+            yield f"{option} {_shown(text)}"
+        elif is_url(text) and not is_local(text):
+            require_complete(text)
+            yield f"{option} {_shown(text)}"
+
+
+def _fetched_models(config: RunConfig, named: Collection[str]) -> Iterator[str]:
+    """Name the models that would be downloaded from the Hub; the revision alone may decide what that is."""
+    model, saes = config.base_model, config.sae_model
+    decides_model = bool({"base_model", "revision"}.intersection(named))
+    if decides_model and model is not None and not is_on_this_machine(model, config.revision, ModelError):
+        revision = f" (revision {_shown(config.revision)})" if config.revision else ""
+        yield f"base_model {_shown(model)}{revision} from the Hugging Face Hub"
+    if "sae_model" in named and saes is not None and not is_on_this_machine(saes, None, CheckpointError):
+        yield f"sae_model {_shown(saes)} from the Hugging Face Hub"
+
+
+def _shown(source: str) -> str:
+    return redacted(source)[:MAX_SOURCE_CHARACTERS]
