@@ -17,7 +17,7 @@ RESIDUAL_BYTES = 4
 
 
 class DiskEstimate(NamedTuple):
-    """Disk space of a harvest, in bytes, at most."""
+    """Disk space of a harvest, in bytes, estimated."""
 
     shards: int
     """Number of shards."""
@@ -31,13 +31,13 @@ class DiskEstimate(NamedTuple):
         existing = next(folder for folder in (output_dir, *output_dir.resolve().parents) if folder.is_dir())
         total, free = (self.unfinished + self.harvest) / 1e9, shutil.disk_usage(existing).free / 1e9
         return (
-            f"Disk: at most {total:.2f} GB during the run ({self.shards:,} shards), {self.harvest / 1e9:.2f} GB of it "
-            f"stays; {free:.0f} GB are free"
+            f"Disk: about {total:.2f} GB during the run (shards: {self.shards:,}), {self.harvest / 1e9:.2f} GB of it stays; "
+            f"{free:.0f} GB are free"
         )
 
 
 def estimate_disk(inputs: RunInputs, tokens: int) -> DiskEstimate:
-    """Estimate the disk space of the harvest from above.
+    """Estimate the disk space of the harvest. A wide SAE on much text may take somewhat more: its histograms fill.
 
     Args:
         inputs: text and SAEs of the run.

@@ -1,4 +1,4 @@
-"""The disk space that a dry run tells is at least what the run takes."""
+"""The disk space that a dry run tells is at least what a run of the tiny model takes."""
 
 from pathlib import Path
 
@@ -45,4 +45,4 @@ def test_a_run_takes_no_more_than_the_estimate_and_not_far_less(tiny_arguments, 
 
 def test_a_dry_run_tells_disk_space(tiny_arguments, capsys):
     assert main(["analyze", *tiny_arguments, "--dry_run"]) == 0
-    assert "Disk: at most 0.00 GB during the run (1 shards), 0.00 GB of it stays; " in capsys.readouterr().out
+    assert "Disk: about 0.00 GB during the run (shards: 1), 0.00 GB of it stays; " in capsys.readouterr().out
