@@ -31,8 +31,8 @@ class DiskEstimate(NamedTuple):
         existing = next(folder for folder in (output_dir, *output_dir.resolve().parents) if folder.is_dir())
         total, free = (self.unfinished + self.harvest) / 1e9, shutil.disk_usage(existing).free / 1e9
         return (
-            f"Disk: about {total:.2f} GB during the run (shards: {self.shards:,}), {self.harvest / 1e9:.2f} GB of it stays; "
-            f"{free:.0f} GB are free"
+            f"Disk: about {total:.2f} GB during the run (shards: {self.shards:,}), {self.harvest / 1e9:.2f} GB of "
+            f"it stays; {free:.0f} GB are free"
         )
 
 
