@@ -55,7 +55,7 @@ def _texts(config: RunConfig, named: Collection[str]) -> Iterator[tuple[str, str
 
 
 def _fetched_texts(config: RunConfig, named: Collection[str]) -> Iterator[str]:
-    """Name the texts that lie elsewhere. A dataset is one of them wherever it lies, as its card may name addresses."""
+    """Name the texts that are elsewhere. A dataset always counts as such, as its card may name addresses."""
     for option, text in _texts(config, named):
         if is_dataset(text):
             yield f"{option} {_shown(text)}"

@@ -16,7 +16,7 @@ ONLY_TYPED = frozenset({"quiet", "trust_remote_code", "allow_fetch", "overwrite"
 NOT_FROM_RECORDS = ONLY_TYPED | {"labeling_endpoint", "labeling_model", "prompts", "workers"}
 """Options that no record sets: a record may come from someone else, and these also decide where text is sent.
 
-Nor does it set an `output_dir` other than the directory it lies in.
+Nor does it set an `output_dir` other than the directory it is in.
 """
 
 
@@ -25,7 +25,7 @@ class ConfigFile(NamedTuple):
 
     path: Path
     is_record: bool
-    """Whether it is the record of a run, or passes for one."""
+    """Whether it is the record of a run, or has the form of one."""
     options: dict[str, object]
     """All that it names, unchecked; options without a value are left out."""
 

@@ -76,7 +76,7 @@ def _bytes_of_numbers(stream: io.BufferedReader) -> int:
 
 
 def _bytes_of_texts(stream: io.BufferedReader) -> int:
-    """The size of all texts of a parquet file; one that is stored once may stand in millions of rows.
+    """The size of all texts of a parquet file; one that is stored once may occur in millions of rows.
 
     Raises:
         ValueError: there are texts in lists, which no run writes.

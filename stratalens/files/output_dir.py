@@ -18,7 +18,7 @@ from stratalens.errors import OutputError
 from stratalens.files.lock import locked
 from stratalens.files.own_folders import remove_folder, require_own_folders
 from stratalens.files.private import make_private
-from stratalens.files.publishing import mark_complete, publish_complete, require_room
+from stratalens.files.publishing import mark_complete, publish_complete, require_no_files_of_the_user
 from stratalens.files.result_names import SHARDS_FOLDER, STAGING_FOLDER, STATE_SUFFIX, WORK_FOLDER
 
 
@@ -62,7 +62,7 @@ def working_in(
             try:
                 publish_complete(output_dir, overwrite=overwrite)  # finish an interrupted publish
                 if writes is not None:
-                    require_room(output_dir, writes, overwrite=overwrite)
+                    require_no_files_of_the_user(output_dir, writes, overwrite=overwrite)
                 remove_folder(work.staging)
                 make_private(unfinished)
                 work.staging.mkdir()

@@ -69,7 +69,7 @@ def publish_complete(output_dir: Path, *, overwrite: bool, of_this_run: bool = F
     remove_folder(complete)
 
 
-def require_room(output_dir: Path, names: re.Pattern[str], *, overwrite: bool) -> None:
+def require_no_files_of_the_user(output_dir: Path, names: re.Pattern[str], *, overwrite: bool) -> None:
     """Check, before a run begins, that it would replace no file of the user's own.
 
     Args:

@@ -13,7 +13,7 @@ FILTERS = (
     *("abs", "capitalize", "count", "d", "default", "first", "float", "int", "join", "last", "length", "lower"),
     *("round", "title", "trim", "upper"),
 )
-"""None of them makes a text longer, save `join`, which may stand only behind one of the lists."""
+"""Only `join` makes a text longer, and it may be applied only to one of the lists."""
 ALLOWED = (
     *(nodes.Template, nodes.Output, nodes.TemplateData, nodes.For, nodes.If, nodes.CondExpr),
     *(nodes.Name, nodes.Const, nodes.Getattr, nodes.Getitem, nodes.Slice, nodes.Tuple, nodes.Keyword),

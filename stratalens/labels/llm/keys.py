@@ -1,4 +1,4 @@
-"""Which API key a labelling server gets: stratalens's own goes wherever it is told to, OpenAI's only to OpenAI."""
+"""Which API key a labelling server gets: its own goes to any server that the user names, OpenAI's only to OpenAI."""
 
 import os
 import re
