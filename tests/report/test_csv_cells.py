@@ -76,3 +76,16 @@ def test_the_page_writes_the_same_cells(tmp_path):
     cells = json.loads(done.stdout)
     text = "".join(f"{cell},1\n" for cell in cells)
     assert f"label,end\n{text}" == (tmp_path / "table.csv").read_bytes().decode()
+
+
+def test_the_page_writes_the_same_probabilities(tmp_path):
+    values = [1.28e-76, 5e-05, 9.87654e-5, 1e-4, 0.0123, 0.0, 1.0]
+    script = tmp_path / "probabilities.js"
+    script.write_text(
+        f"{FORMAT.read_text(encoding='utf-8')}\n"
+        f"console.log(JSON.stringify({values}.map((value) => csvCell(value, 'p_value'))))",
+        encoding="utf-8",
+    )
+    done = node([str(script)], return_completed_process=True, capture_output=True, check=True)
+    write_csv(pd.DataFrame({"p_value": values}), tmp_path / "table.csv")
+    assert json.loads(done.stdout) == (tmp_path / "table.csv").read_text().split()[1:]

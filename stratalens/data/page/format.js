@@ -48,7 +48,7 @@ function oneLine(text, maxLength = 200) {
 /** A value as a cell of a CSV file: without control characters, never run as a formula, quoted if needed. As `plain_cell` in report/formats.py. */
 function csvCell(value, name) {
   if (value === null || value === undefined) return "";
-  if (/^[pq]_value$/.test(name) && value > 0 && value < 1e-4) return value.toExponential(2);
+  if (/^[pq]_value$/.test(name) && value > 0 && value < 1e-4) return value.toExponential(2).replace(/e-(\d)$/, "e-0$1");
   if (typeof value === "number") return value.toLocaleString("en", { useGrouping: false, maximumSignificantDigits: 8 });
   if (typeof value !== "string") return String(value);
   const plain = value.replace(/[\x00-\x08\x0b-\x1f\x7f-\x9f]/g, "");

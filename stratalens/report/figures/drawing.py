@@ -150,7 +150,7 @@ def plain(text: object) -> str:
 
 
 def _printable(character: str) -> str:
-    """The character, nothing in position of a format character, or a replacement character."""
+    """The character if it can be printed; else nothing for a format character, a replacement character for others."""
     if character.isprintable() or character in JOINERS:
         return character
     return "" if unicodedata.category(character) == "Cf" else "\ufffd"
