@@ -68,8 +68,10 @@ def analyze(**options: object) -> "Result":
     from stratalens.commands.analyze import analyze as run
     from stratalens.config.options import RunConfig
     from stratalens.config.validation import validated
+    from stratalens.files.redaction import without_secrets_in_errors
 
-    return run(validated(RunConfig, options))
+    with without_secrets_in_errors(options.values()):
+        return run(validated(RunConfig, options))
 
 
 def rank(result_dir: str | Path, **options: object) -> "Result":
@@ -85,8 +87,10 @@ def rank(result_dir: str | Path, **options: object) -> "Result":
     from stratalens.commands.rank import rank as run
     from stratalens.config.options import RankConfig
     from stratalens.config.validation import validated
+    from stratalens.files.redaction import without_secrets_in_errors
 
-    return run(Path(result_dir), validated(RankConfig, options))
+    with without_secrets_in_errors([result_dir, *options.values()]):
+        return run(Path(result_dir), validated(RankConfig, options))
 
 
 def label(result_dir: str | Path, **options: object) -> "Result":
@@ -102,5 +106,7 @@ def label(result_dir: str | Path, **options: object) -> "Result":
     from stratalens.commands.label import label as run
     from stratalens.config.options import LabelConfig
     from stratalens.config.validation import validated
+    from stratalens.files.redaction import without_secrets_in_errors
 
-    return run(Path(result_dir), validated(LabelConfig, options))
+    with without_secrets_in_errors([result_dir, *options.values()]):
+        return run(Path(result_dir), validated(LabelConfig, options))

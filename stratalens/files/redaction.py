@@ -1,11 +1,14 @@
 """Remove credentials from addresses, paths and messages before they are printed or written."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import PurePath
 from typing import NamedTuple
 from urllib.parse import unquote
+
+from stratalens.errors import StratalensError
 
 MASK = "***"
 _CHAIN_SEPARATOR = re.compile(r"::(?=[A-Za-z][A-Za-z0-9+.-]*://)")
@@ -85,6 +88,22 @@ def as_printed(text: str, given: Iterable[str] = ()) -> str:
             if shown != form:
                 text = text.replace(form, shown)
     return _without_addresses(text)
+
+
+@contextmanager
+def without_secrets_in_errors(given: Iterable[object]) -> Iterator[None]:
+    """Mask secrets in our errors that leave the block, and drop their causes, whose texts may hold them too.
+
+    Args:
+        given: what the caller passed; texts in it, and in lists of it, may have secrets.
+    """
+    try:
+        yield
+    except StratalensError as error:
+        texts = [str(item) for value in given for item in (value if isinstance(value, list | tuple) else [value])]
+        error.args = (as_printed(str(error), texts),)
+        error.__cause__ = error.__context__ = None
+        raise
 
 
 def _without_addresses(text: str) -> str:

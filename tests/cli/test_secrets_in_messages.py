@@ -1,7 +1,8 @@
 """No message repeats a password or a key, whichever option, file or argument it was given with."""
 
 import json
-from collections.abc import Mapping, Sequence
+import traceback
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from refusal import output_of, with_options
 
+import stratalens
 from stratalens.cli.main import main
 from stratalens.cli.terminal import Terminal
 from stratalens.config.options import LabelConfig, RankConfig, RunConfig
@@ -79,6 +81,26 @@ def test_no_message_repeats_a_key(capsys, tmp_path, monkeypatch, key):
         assert KEYS[key] not in said(capsys, "analyze", f"--{option}", f"/data/{KEYS[key]}/x.txt", *more)
     for command in RESULT_COMMANDS:
         assert KEYS[key] not in said(capsys, command, f"/data/{KEYS[key]}", *(["1", "2"] if command == "show" else []))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_no_error_of_the_python_functions_repeats_a_password(tmp_path, monkeypatch, shape):
+    monkeypatch.chdir(tmp_path)
+    address = SHAPES[shape]
+    calls: list[Callable[[], object]] = [
+        lambda: stratalens.analyze(base_model=address, sae_model="/none"),
+        lambda: stratalens.analyze(base_model="/none", sae_model=address),
+        lambda: stratalens.analyze(domain_data=[address], general_data=[address], domain="x"),
+        lambda: stratalens.analyze(labeling_endpoint=address, labeling_timeout=1),
+        lambda: stratalens.analyze(features=address),
+        lambda: stratalens.analyze(top_m=address),
+        lambda: stratalens.rank(address),
+        lambda: stratalens.label(address, lexicon=address),
+    ]
+    for call in calls:
+        with pytest.raises(stratalens.StratalensError) as caught:
+            call()
+        assert SECRET not in "".join(traceback.format_exception(caught.value, limit=0))
 
 
 @pytest.mark.parametrize("shape", SHAPES)

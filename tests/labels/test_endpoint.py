@@ -17,6 +17,7 @@ from chat_servers import (
     ok,
     refuses,
     trickle,
+    trickle_headers,
     unlisted,
 )
 
@@ -122,7 +123,7 @@ def test_no_usable_answer_is_no_reply(step, reason):
     assert re.search(reason, str(problem))
 
 
-@pytest.mark.parametrize("step", [hang, trickle], ids=["hang", "trickle"])
+@pytest.mark.parametrize("step", [hang, trickle, trickle_headers])
 def test_a_call_ends_in_bounded_time(step):
     started = time.monotonic()
     problem, _ = reply_of(step, timeout_seconds=0.4)

@@ -156,6 +156,13 @@ def trickle(request: Request) -> None:
         request.handler.wfile.write(b" ")
 
 
+def trickle_headers(request: Request) -> None:
+    """Begin an answer whose headers never end, each byte in time."""
+    request.handler.wfile.write(b"HTTP/1.1 200 OK\r\nX-Long: ")
+    while not request.stopped.wait(0.02):
+        request.handler.wfile.write(b"x")
+
+
 def refuses(*fields: str, text: str = "well") -> Step:
     """Refuse requests with one of these fields, or of this `response_format.type`, by name; answer all others."""
 

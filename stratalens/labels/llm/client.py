@@ -10,6 +10,7 @@ from stratalens.errors import LabelingError
 from stratalens.files.redaction import redacted
 from stratalens.labels.llm.address import is_loopback, is_openai, not_an_address, origin
 from stratalens.labels.llm.chat import NoReply
+from stratalens.labels.llm.deadline import within
 from stratalens.labels.llm.keys import require_sendable_headers
 from stratalens.labels.llm.masking import KeyMask
 
@@ -65,7 +66,6 @@ def open_client(
         ) from None
 
     def prepare(request: Any) -> None:
-        before_attempt()
         _limit_headers(request, url, key or PLACEHOLDER_KEY)
 
     def inspect(response: Any) -> None:
@@ -80,20 +80,35 @@ def open_client(
     except httpx2.InvalidURL:
         raise not_an_address(url) from None
     timeout = openai.Timeout(timeout_seconds, connect=min(CONNECT_SECONDS, timeout_seconds))
-    web = _open_connections(url, timeout, {"request": [prepare], "response": [inspect]})
+    web = _open_connections(url, timeout, before_attempt, {"request": [prepare], "response": [inspect]})
     return openai.OpenAI(
         api_key=key or PLACEHOLDER_KEY, base_url=url, timeout=timeout, max_retries=MAX_RETRIES, http_client=web
     )
 
 
-def _open_connections(url: str, timeout: Any, hooks: Mapping[str, list[Callable[..., Any]]]):
-    """Open the client's HTTP client, which follows no redirect and uses no proxy to this machine."""
+def _open_connections(
+    url: str, timeout: Any, before_attempt: Callable[[], None], hooks: Mapping[str, list[Callable[..., Any]]]
+):
+    """Open the client's HTTP client, which follows no redirect and uses no proxy to this machine.
+
+    Its own timeouts begin anew with each byte that arrives; whoever sends one a minute would hold it for ever.
+    """
     import httpx2
     import openai
 
+    longest = timeout.connect + 2 * timeout.read
+
+    class BoundedClient(openai.DefaultHttpxClient):
+        def send(self, request: Any, **options: Any) -> Any:
+            before_attempt()
+            try:
+                return within(longest, lambda: super(BoundedClient, self).send(request, **options))
+            except TimeoutError:
+                raise httpx2.ReadTimeout(f"no whole answer within {longest:g} s", request=request) from None
+
     past_proxies = {"http://": None, "https://": None} if is_loopback(url) else None
     try:
-        return openai.DefaultHttpxClient(
+        return BoundedClient(
             base_url=url, timeout=timeout, event_hooks=hooks, follow_redirects=False, mounts=past_proxies
         )
     except (ImportError, OSError, ValueError, httpx2.InvalidURL) as problem:  # its text may hold a password

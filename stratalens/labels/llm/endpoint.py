@@ -47,8 +47,8 @@ class EndpointModel:
     """A model on a server; may be used from several threads.
 
     A call makes up to five attempts, but starts none later than three times `timeout_seconds` after its own start. An
-    attempt takes at most about ten seconds to connect plus three times `timeout_seconds`; a pause between attempts at
-    most eight seconds, or as long as the server asks for in Retry-After, up to two minutes.
+    attempt takes at most ten seconds plus twice `timeout_seconds`; a pause between attempts at most eight seconds, or
+    as long as the server asks for in Retry-After, up to two minutes.
 
     Args:
         url: address of the server, with or without `/v1`.

@@ -14,6 +14,7 @@ from stratalens.labels.llm.chat import (
     Reply,
     usable_text,
 )
+from stratalens.labels.llm.deadline import within
 from stratalens.models.hub import hub_errors, local_or_hub, quiet_transformers
 from stratalens.models.loading import choose_device, choose_dtype
 from stratalens.models.model_files import require_sound_files
@@ -21,6 +22,9 @@ from stratalens.models.panics import panics_silenced
 
 IDENTITY_SUFFIXES = (".json", ".safetensors", ".bin", ".jinja")
 """Suffixes of the files of a model directory that its answers depend on."""
+
+MAX_TEMPLATE_SECONDS = 60.0
+"""For a model's chat template, a small program that comes with the model, and for the tokens of what it makes."""
 
 
 class _Loaded(NamedTuple):
@@ -157,7 +161,17 @@ def _encode(tokenizer: Any, messages: Sequence[Message]) -> Any:
     if tokenizer.chat_template is None:
         return tokenizer(plain_text, return_tensors="pt")
     options = {"add_generation_prompt": True, "return_tensors": "pt", "return_dict": True}
+
+    def apply(turns: list[Message]) -> Any:
+        return within(MAX_TEMPLATE_SECONDS, lambda: tokenizer.apply_chat_template(turns, **options))
+
     try:
-        return tokenizer.apply_chat_template(list(messages), **options)
-    except TemplateError:  # some templates reject a system turn, or two turns of the same role
-        return tokenizer.apply_chat_template([Message(role="user", content=plain_text)], **options)
+        try:
+            return apply(list(messages))
+        except TemplateError:  # some templates reject a system turn, or two turns of the same role
+            return apply([Message(role="user", content=plain_text)])
+    except TimeoutError:
+        raise LabelingError(
+            f"{tokenizer.name_or_path}: its chat template did not end within {MAX_TEMPLATE_SECONDS:g} s; "
+            "choose another model with --labeling_model"
+        ) from None
