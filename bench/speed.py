@@ -53,7 +53,9 @@ def main(options: Options) -> None:
     rows = list(islice(inputs.survey.select(inputs.corpus), options.rows))
     probes = {layer: LayerProbe(layer, sae.load().to(device), float("inf")) for layer, sae in inputs.saes.items()}
     classes = torch.from_numpy(vocabulary_classes(inputs.cutter.tokenizer)).to(device)
-    shards = list(cut_shards(rows, shard_characters(sum(len(row.text) for row in rows))))
+    shards = list(
+        cut_shards(rows, shard_characters(sum(len(row.text) for row in rows)), len(inputs.survey.populations))
+    )
     reader = ShardReader(model, probes, inputs.cutter, classes, config.batch_tokens)
     batches = [
         batch.to(device)

@@ -13,6 +13,7 @@ from typing import TypeVar
 import numpy as np
 import tyro
 
+from stratalens.corpus import Populations
 from stratalens.harvest import FeatureStats
 from stratalens.harvest.shard_reader import CHUNK_TOKENS
 from stratalens.harvest.state.document_sample import DocumentSample, SampledPassages
@@ -56,7 +57,7 @@ def passage_values(options: Options, rng: np.random.Generator) -> PassageValues:
     cells, positions = np.unique(fired + options.latents * np.arange(passages)[:, None], return_counts=True)
     mean = rng.lognormal(-3, 1, len(cells)).astype(np.float32)
     return PassageValues(
-        population=rng.integers(0, 4, passages),
+        population=rng.integers(0, len(Populations()), passages),
         tokens=np.full(passages, options.passage_tokens),
         countable_positions=np.full(passages, options.passage_tokens - 1),
         kept_positions=np.full(passages, options.passage_tokens - 1),
@@ -77,7 +78,11 @@ def chunk_state(values: PassageValues, rng: np.random.Generator, sampled: bool) 
     start = np.arange(passages) * 1000
     pointers = PassagePointers(rng.integers(0, 2**64, passages, dtype=np.uint64), start, start + 1000)
     documents = SampledPassages(rng.integers(0, 2**64, passages, dtype=np.uint64), np.full(passages, sampled))
-    return LayerState(FeatureStats.of(values), TopExamples.of(values, pointers), DocumentSample.of(values, documents))
+    return LayerState(
+        FeatureStats.of(values, len(Populations())),
+        TopExamples.of(values, pointers),
+        DocumentSample.of(values, documents),
+    )
 
 
 def bytes_of(state: LayerState) -> dict[str, int]:

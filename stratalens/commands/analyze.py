@@ -62,7 +62,7 @@ def _analyze(config: RunConfig, work: WorkDirectories, progress: TimedProgress) 
     progress.stage("ranking")
     decoder_norms = {layer: sae.load().decoder_norms().double().numpy() for layer, sae in inputs.saes.items()}
     ranking = rank_features(
-        RankingInputs(harvest.files, decoder_norms),
+        RankingInputs(harvest.files, decoder_norms, inputs.survey.populations),
         top_n=config.top_n,
         rank_by=config.rank_by,
         split=inputs.survey.split,
@@ -70,7 +70,7 @@ def _analyze(config: RunConfig, work: WorkDirectories, progress: TimedProgress) 
     )
     fvu = {layer: check.own.fvu for layer, check in opened.checks.items()}
     features = feature_numbers(ranking.top)
-    summary, locations = summarise_harvest(harvest.files, fvu, features)
+    summary, locations = summarise_harvest(harvest.files, fvu, features, inputs.survey.populations)
     collected = collect_evidence(config, inputs, opened, features, locations, progress)
     labelled = label_features(config, collected, ranking.top, lexicon, labeller, progress)
     findings = with_labels(Findings(ranking.top, ranking.latents, summary.layers), labelled)

@@ -56,7 +56,7 @@ def collect_again(result: Result, config: RunConfig, findings: Findings, progres
         raise ConfigError(f"{result.output_dir}: its model has changed since; run the analysis again")
     opened = open_model(config, inputs, progress)
     fvu = {layer: facts.fvu for layer, facts in findings.facts.items()}
-    _, locations = summarise_harvest(result.harvest, fvu, findings.features)
+    _, locations = summarise_harvest(result.harvest, fvu, findings.features, inputs.survey.populations)
     return collect_evidence(config, inputs, opened, findings.features, locations, progress)
 
 

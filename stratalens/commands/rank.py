@@ -68,7 +68,7 @@ def rank(directory: Path, options: RankConfig, progress: Progress | None = None)
 def _rank_again(before: Result, config: RunConfig) -> Findings:
     norms = {layer: table["decoder_norm"].to_numpy() for layer, table in before.findings.latents.items()}
     ranking = rank_features(
-        RankingInputs(before.harvest, norms),
+        RankingInputs(before.harvest, norms, before.populations),
         top_n=config.top_n,
         rank_by=config.rank_by,
         split=before.record["corpus"]["split"],

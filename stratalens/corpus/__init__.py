@@ -6,7 +6,7 @@ passes a function that decides which texts are too short. May import: config, fi
 """
 
 from stratalens.corpus.corpus import Corpus
-from stratalens.corpus.populations import Half, Side
+from stratalens.corpus.populations import Half, Populations, Side
 from stratalens.corpus.survey import survey
 
-__all__ = ["Corpus", "Half", "Side", "survey"]
+__all__ = ["Corpus", "Half", "Populations", "Side", "survey"]

@@ -1,9 +1,13 @@
-"""The populations of documents: (domain or general) x (discovery or confirmation)."""
+"""The populations of documents: (domain or general) x (discovery or confirmation) x stratum."""
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from enum import IntEnum
+from functools import cached_property
+from typing import NamedTuple
 
-POPULATIONS = 4
-"""Number of populations: 2 sides x 2 halves."""
+import numpy as np
+from jaxtyping import Int
 
 
 class Side(IntEnum):
@@ -20,9 +24,61 @@ class Half(IntEnum):
     CONFIRMATION = 1
 
 
-def population(side: int, half: int) -> int:
-    """Index of a population along the population axis of every statistic."""
-    return 2 * side + half
+class Population(NamedTuple):
+    """A population of documents."""
+
+    side: Side
+    half: Half
+    stratum: int = 0
+    """Kind of text, an index of `Populations.strata`."""
+
+    @property
+    def number(self) -> int:
+        """Index along the population axis of every statistic."""
+        return self.stratum * len(Side) * len(Half) + self.side * len(Half) + self.half
+
+    @classmethod
+    def numbered(cls, number: int) -> "Population":
+        """The population with an index."""
+        rest, half = divmod(number, len(Half))
+        stratum, side = divmod(rest, len(Side))
+        return cls(Side(side), Half(half), stratum)
+
+
+@dataclass(frozen=True)
+class Populations:
+    """All populations of a run. Only this module computes with their numbers."""
+
+    strata: tuple[str, ...] = ("",)
+    """Names of the kinds of text, at least one; a single one has no name."""
+
+    def __len__(self) -> int:
+        return len(Side) * len(Half) * len(self.strata)
+
+    def __iter__(self) -> Iterator[Population]:
+        return map(Population.numbered, range(len(self)))
+
+    @cached_property
+    def sides(self) -> Int[np.ndarray, "population"]:
+        """Side of each population, by its number."""
+        return np.array([population.side for population in self], np.int64)
+
+    @cached_property
+    def halves(self) -> Int[np.ndarray, "population"]:
+        """Half of each population, by its number."""
+        return np.array([population.half for population in self], np.int64)
+
+    def where(
+        self, *, side: Side | None = None, half: Half | None = None, stratum: int | None = None
+    ) -> Int[np.ndarray, "chosen"]:
+        """Numbers of the populations of a side, a half and a stratum; None takes all."""
+        wanted = (side, half, stratum)
+        chosen = [
+            population.number
+            for population in self
+            if all(want is None or want == own for want, own in zip(wanted, population, strict=True))
+        ]
+        return np.array(chosen, np.int64)
 
 
 def side_name(domain: str, side: int) -> str:

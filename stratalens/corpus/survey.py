@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Int8, Int64, UInt64
 
 from stratalens.corpus.corpus import Corpus
-from stratalens.corpus.populations import Half, Side, population
+from stratalens.corpus.populations import Half, Population, Populations, Side
 from stratalens.errors import CorpusError
 from stratalens.files.hashing import hash64
 
@@ -34,6 +34,7 @@ class DocumentRow(NamedTuple):
     document: int
     """64-bit hash of the document's side and identity: its `id` up to `#`, else its text."""
     population: int
+    """Number of the document's population, see `Populations`."""
     sampled: bool
     """Whether the document's values are kept individually."""
 
@@ -70,7 +71,7 @@ class Survey:
     document: UInt64[np.ndarray, "row"]
     """Hash of each text's document."""
     membership: Int8[np.ndarray, "row"]
-    """Population of each text's document."""
+    """Number of the population of each text's document."""
     calibration: frozenset[int]
     """Documents used for calibration."""
     sample: frozenset[int]
@@ -82,6 +83,7 @@ class Survey:
     """Characters of all rows read, those that do not count included."""
     digest: int
     """Hash over the texts that count and their populations."""
+    populations: Populations
 
     @property
     def kept_rows(self) -> int:
@@ -173,6 +175,7 @@ def survey(
         counts=(_final_counts(sides[0], splits[0]), _final_counts(sides[1], splits[1])),
         characters=sum(rows.characters for rows in sides),
         digest=hash64(content.tobytes(), document.tobytes(), membership.tobytes()),
+        populations=Populations(),
     )
 
 
@@ -261,13 +264,18 @@ def _sample(splits: list[_Split], seed: int) -> frozenset[int]:
 def _merge_sides(sides: list[_SideRows], splits: list[_Split]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Texts, documents and populations of both sides, sorted by the texts' hashes."""
     memberships = [
-        np.int8(population(side, 0)) + split.halves[np.searchsorted(split.documents, rows.document)]
+        _numbers(side)[split.halves[np.searchsorted(split.documents, rows.document)]]
         for side, rows, split in zip(Side, sides, splits, strict=True)
     ]
     content = np.concatenate([rows.content for rows in sides])
     order = np.argsort(content)
     document = np.concatenate([rows.document for rows in sides])[order]
     return content[order], document, np.concatenate(memberships)[order]
+
+
+def _numbers(side: Side) -> Int8[np.ndarray, "half"]:
+    """Number of the population of a side and each half."""
+    return np.array([Population(side, half).number for half in Half], np.int8)
 
 
 def _final_counts(rows: _SideRows, split: _Split) -> SideCounts:

@@ -11,7 +11,7 @@ from scipy import sparse
 from torch import Tensor, nn
 
 from stratalens.config.options import RunConfig
-from stratalens.corpus.populations import POPULATIONS
+from stratalens.corpus import Populations
 from stratalens.evidence.evidence import Evidence, LayerEvidence, first_tokens
 from stratalens.evidence.logit_lens import FeatureLens, layer_lenses
 from stratalens.evidence.passages import (
@@ -208,7 +208,10 @@ def _join_parts(reader: _LayerReader, features: Sequence[int], tokens: int) -> L
 
 
 def summarise_harvest(
-    files: Mapping[int, HarvestFile], fvu: Mapping[int, float], features: Mapping[int, Sequence[int]]
+    files: Mapping[int, HarvestFile],
+    fvu: Mapping[int, float],
+    features: Mapping[int, Sequence[int]],
+    populations: Populations,
 ) -> tuple[HarvestSummary, set[PassageLocation]]:
     """Summarise the harvest, and find the locations of the strongest passages of some features.
 
@@ -216,16 +219,17 @@ def summarise_harvest(
         files: layer -> its harvest on disk; one at a time is loaded.
         fvu: layer -> fraction of variance unexplained by its SAE.
         features: layer -> features.
+        populations: those of the run.
 
     Raises:
         OutputError: the harvest of a layer is missing or damaged.
     """
     layers, split, locations = {}, {}, set()
-    totals = (np.zeros(POPULATIONS, np.int64),) * 3
+    totals = (np.zeros(len(populations), np.int64),) * 3
     for layer, file in files.items():
         state = file.state()
         layers[layer] = layer_facts(fvu[layer], state.stats)
         split[layer] = state.batches_split
-        locations |= strongest_passages(state.examples, features[layer])
+        locations |= strongest_passages(state.examples, features[layer], populations)
         totals = state.stats.passages, state.stats.tokens, state.stats.countable_positions  # the same in every layer
     return HarvestSummary(layers, split, *totals), locations

@@ -1,18 +1,18 @@
 """Choose the passages shown for a feature: the strongest, some with smaller activations, and near misses."""
 
 from collections.abc import Iterator, Sequence
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from stratalens.corpus import Half, Side
-from stratalens.corpus.populations import POPULATIONS
 from stratalens.evidence.evidence import Evidence
 from stratalens.evidence.passages import Passage
 from stratalens.evidence.similarity import PassageSet
 
-TOP_PER_POPULATION = 4
+TOP_PER_HALF = 4
 """Strongest passages shown of each side and half."""
 QUANTILES = (0.75, 0.5, 0.25)
 """Quantiles, among the passages of a side in which the feature fires, at which further passages are shown."""
@@ -43,10 +43,10 @@ def choose_examples(
         maxima: the feature's maximum activation in each of them.
         sets: half -> its passages.
     """
-    population = np.array([passage.population for passage in passages])
-    strongest = list(_strongest(maxima, population))
+    side, half = np.array([passage.population[:2] for passage in passages], np.int64).reshape(-1, 2).T
+    strongest = list(_strongest(maxima, side, half))
     shown = {choice.passage for choice in strongest}
-    chosen = [*strongest, *_sampled(maxima, population, shown)]
+    chosen = [*strongest, *_sampled(maxima, side, shown)]
     shown |= {choice.passage for choice in chosen}
     return [*chosen, *(miss for half in Half for miss in _near_misses(maxima, sets[half], shown))]
 
@@ -55,17 +55,19 @@ def _quantile(maxima: np.ndarray, firing: np.ndarray, passage: int | np.integer)
     return float((maxima[firing] < maxima[passage]).mean())
 
 
-def _strongest(maxima: np.ndarray, population: Int[np.ndarray, "passage"]) -> Iterator[ExampleChoice]:
-    for p in range(POPULATIONS):
-        own = np.flatnonzero((population == p) & (maxima > 0))
-        firing = np.flatnonzero((population // 2 == p // 2) & (maxima > 0))
-        for at in own[np.argsort(-maxima[own], kind="stable")][:TOP_PER_POPULATION]:
+def _strongest(
+    maxima: np.ndarray, side: Int[np.ndarray, "passage"], half: Int[np.ndarray, "passage"]
+) -> Iterator[ExampleChoice]:
+    for own_side, own_half in product(Side, Half):
+        firing = np.flatnonzero((side == own_side) & (maxima > 0))
+        own = firing[half[firing] == own_half]
+        for at in own[np.argsort(-maxima[own], kind="stable")][:TOP_PER_HALF]:
             yield ExampleChoice(int(at), "top", _quantile(maxima, firing, at), float(maxima[at]))
 
 
-def _sampled(maxima: np.ndarray, population: Int[np.ndarray, "passage"], shown: set[int]) -> Iterator[ExampleChoice]:
-    for side in Side:
-        firing = np.flatnonzero((population // 2 == side) & (maxima > 0))
+def _sampled(maxima: np.ndarray, side: Int[np.ndarray, "passage"], shown: set[int]) -> Iterator[ExampleChoice]:
+    for own_side in Side:
+        firing = np.flatnonzero((side == own_side) & (maxima > 0))
         ordered = [int(at) for at in firing[np.argsort(maxima[firing], kind="stable")] if int(at) not in shown]
         if len(ordered) < len(QUANTILES):
             continue
@@ -77,7 +79,7 @@ def _sampled(maxima: np.ndarray, population: Int[np.ndarray, "passage"], shown: 
 def _near_misses(maxima: np.ndarray, half: PassageSet, shown: set[int]) -> Iterator[ExampleChoice]:
     value = maxima[half.numbers]
     strong = np.flatnonzero((value > 0) & (half.side == Side.DOMAIN))
-    strong = strong[np.argsort(-value[strong], kind="stable")][:TOP_PER_POPULATION]
+    strong = strong[np.argsort(-value[strong], kind="stable")][:TOP_PER_HALF]
     if len(strong) == 0:
         return
     silent = np.flatnonzero((value == 0) & (half.side == Side.DOMAIN))

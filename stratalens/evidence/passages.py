@@ -10,7 +10,7 @@ import pandas as pd
 from jaxtyping import Int
 
 from stratalens.corpus import Corpus, Half, Side
-from stratalens.corpus.populations import POPULATIONS
+from stratalens.corpus.populations import Population, Populations
 from stratalens.corpus.survey import Survey, first_by_hash
 from stratalens.files.damaged import READ_ERRORS, damaged, read_table
 from stratalens.files.hashing import hash64
@@ -44,7 +44,7 @@ class Passage:
     location: PassageLocation
     document: int
     """64-bit hash that identifies its document."""
-    population: int
+    population: Population
     text: str
     token_ids: Int[np.ndarray, "seq"]
     """Special tokens included."""
@@ -54,12 +54,12 @@ class Passage:
     @property
     def side(self) -> Side:
         """Domain or general."""
-        return Side(self.population // 2)
+        return self.population.side
 
     @property
     def half(self) -> Half:
         """Discovery or confirmation."""
-        return Half(self.population % 2)
+        return self.population.half
 
     def tokens(self) -> "PassageTokens":
         """Divide the text among its tokens, without special tokens."""
@@ -81,14 +81,16 @@ class PassageTokens(NamedTuple):
     """Text of each token; a character of several tokens is with the first of them, and the others are empty."""
 
 
-def strongest_passages(examples: TopExamples, features: Iterable[int]) -> set[PassageLocation]:
-    """Locations of the strongest passages of some features, from both sides and halves."""
+def strongest_passages(
+    examples: TopExamples, features: Iterable[int], populations: Populations
+) -> set[PassageLocation]:
+    """Locations of the strongest passages of some features, from every population."""
     assert max(STRONGEST_PER_HALF.values()) <= EXAMPLES_KEPT
     rows = np.flatnonzero(np.isin(examples.latent, np.fromiter(features, np.int64)))
     cell = np.stack([examples.population[rows], examples.latent[rows]])
     first_of_cell = np.flatnonzero(np.diff(cell, prepend=-1).any(0))
     rank = np.arange(len(rows)) - np.repeat(first_of_cell, np.diff(first_of_cell, append=len(rows)))
-    wanted = np.array([STRONGEST_PER_HALF[Side(p // 2)] for p in range(POPULATIONS)])
+    wanted = np.array([STRONGEST_PER_HALF[population.side] for population in populations])
     chosen = rows[rank < wanted[cell[0]]]
     columns = (column[chosen].tolist() for column in (examples.content, examples.start, examples.end))
     return {PassageLocation(*location) for location in zip(*columns, strict=True)}
@@ -108,8 +110,8 @@ def sample_texts(survey: Survey, seed: int, texts: int = SAMPLED_TEXTS_PER_POPUL
         64-bit hashes of the texts.
     """
     chosen: list[int] = []
-    for p in range(POPULATIONS):
-        own = np.flatnonzero(survey.membership == p)
+    for population in survey.populations:
+        own = np.flatnonzero(survey.membership == population.number)
         documents = np.array(first_by_hash(np.unique(survey.document[own]), texts, seed), dtype=np.uint64)
         own = own[np.isin(survey.document[own], documents)]
         order = own[np.lexsort((survey.content[own], survey.document[own]))]
@@ -148,7 +150,7 @@ def read_passages(
             Passage(
                 location=PassageLocation(row.content, span.start, span.end),
                 document=row.document,
-                population=row.population,
+                population=Population.numbered(row.population),
                 text=row.text[span.start : span.end],
                 token_ids=cutter.sequence(span),
                 offsets=cutter.token_offsets(span),
@@ -179,7 +181,7 @@ def write_passages(passages: Sequence[Passage], path: Path) -> None:
             "start": [p.location.start for p in passages],
             "end": [p.location.end for p in passages],
             "document": np.array([p.document for p in passages], dtype=np.uint64),
-            "population": [p.population for p in passages],
+            "population": [p.population.number for p in passages],
             "text": [p.text for p in passages],
             "token_ids": [p.token_ids for p in passages],
             "offsets": [p.offsets.reshape(-1) for p in passages],
@@ -199,7 +201,7 @@ def load_passages(path: Path) -> list[Passage]:
             Passage(
                 location=PassageLocation(row["content"], row["start"], row["end"]),
                 document=row["document"],
-                population=row["population"],
+                population=Population.numbered(row["population"]),
                 text=row["text"],
                 token_ids=np.asarray(row["token_ids"]),
                 offsets=np.asarray(row["offsets"]).reshape(-1, 2),
@@ -216,11 +218,11 @@ def load_passages(path: Path) -> list[Passage]:
 
 def _is_valid(passage: Passage) -> bool:
     ids, offsets, text = passage.token_ids, passage.offsets, passage.text
-    numbers = (passage.population, passage.document, *passage.location)
+    numbers = (passage.population.stratum, passage.document, *passage.location)
     return bool(
         isinstance(text, str)
         and all(isinstance(number, int) for number in numbers)
-        and 0 <= passage.population < POPULATIONS
+        and passage.population.stratum >= 0
         and ids.dtype.kind == offsets.dtype.kind == "i"
         and len(ids) == len(offsets) > 0
         and (offsets[:, 0] <= offsets[:, 1]).all()

@@ -5,7 +5,6 @@ import shutil
 from pathlib import Path
 from typing import NamedTuple
 
-from stratalens.corpus.populations import POPULATIONS
 from stratalens.harvest.inputs import RunInputs
 from stratalens.harvest.memory_plan import CELL_BYTES
 from stratalens.harvest.shards import shard_characters
@@ -48,7 +47,7 @@ def estimate_disk(inputs: RunInputs, tokens: int) -> DiskEstimate:
     documents = len(inputs.survey.sample)
     unfinished = harvest = 0
     for sae in inputs.saes.values():
-        cells, fired = POPULATIONS * sae.num_latents, tokens * sae.k
+        cells, fired = len(inputs.survey.populations) * sae.num_latents, tokens * sae.k
         sample = ENTRY_BYTES * min(documents * sae.num_latents, fired) + RESIDUAL_BYTES * documents * sae.d_model
         harvest += CELL_BYTES * min(cells, fired) + sample
         unfinished += CELL_BYTES * min(shards * cells, fired) + sample

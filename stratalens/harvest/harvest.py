@@ -75,6 +75,7 @@ def harvest_context(
             "--batch_tokens": config.batch_tokens,
             "chunk size": CHUNK_TOKENS,
             "device": kind.device,
+            **({"kinds of text": strata} if len(strata := inputs.survey.populations.strata) > 1 else {}),
             **{f"version of {name}": number for name, number in kind.libraries},
         },
         layers={
@@ -141,7 +142,7 @@ def read_corpus(
             context = harvest_context(config, inputs, opened.norm_limits, workers.kind)
             reader = CorpusReader(
                 context,
-                cut=lambda: cut_shards(inputs.survey.select(inputs.corpus), characters),
+                cut=lambda: cut_shards(inputs.survey.select(inputs.corpus), characters, len(inputs.survey.populations)),
                 work=work,
                 refresh=config.harvest == "refresh",
                 say=progress.say,

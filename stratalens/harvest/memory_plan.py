@@ -7,7 +7,6 @@ import psutil
 import torch
 
 from stratalens.config.options import RunConfig
-from stratalens.corpus.populations import POPULATIONS
 from stratalens.errors import ModelError
 from stratalens.harvest.inputs import RunInputs
 from stratalens.harvest.shard_reader import CHUNK_TOKENS
@@ -86,7 +85,7 @@ def estimate_memory(config: RunConfig, inputs: RunInputs, device: torch.device, 
     """
     blocks, embedding = count_parameters(inputs)
     block_bytes = QUANTISED_BYTES[config.load_in] if config.load_in else dtype.itemsize
-    d_model = inputs.source.d_model
+    d_model, populations = inputs.source.d_model, len(inputs.survey.populations)
     widest = max(sae.num_latents for sae in inputs.saes.values())
     # Per token, a block needs about a dozen vectors of d_model at once (residual, queries, keys, values, twice the
     # intermediate size of the MLP), the encoder one in float32, and top-k a copy of the pre-activations.
@@ -98,7 +97,7 @@ def estimate_memory(config: RunConfig, inputs: RunInputs, device: torch.device, 
         model=round(blocks * block_bytes + embedding * dtype.itemsize),
         batch=activations + dense,
         layers={
-            layer: 2 * sae.num_latents * sae.d_model * 4 + POPULATIONS * sae.num_latents * CELL_BYTES
+            layer: 2 * sae.num_latents * sae.d_model * 4 + populations * sae.num_latents * CELL_BYTES
             for layer, sae in inputs.saes.items()
         },
         on_device=device.type == "cuda",

@@ -134,14 +134,16 @@ class ShardReader:
         runner = BatchRunner(self.batch_tokens)
         states = {layer: StateAccumulator() for layer in layers}
         for chunk in chunks(shard, self.cutter):
-            for layer, state in self._read_chunk(chunk, layers, runner).items():
+            for layer, state in self._read_chunk(chunk, shard.populations, layers, runner).items():
                 states[layer].add(state)
             self.on_rows(chunk.rows)
             release_free_memory()
         split = runner.batches_split
         return {layer: total.result()._replace(batches_split=split) for layer, total in states.items()}
 
-    def _read_chunk(self, chunk: Chunk, layers: tuple[int, ...], runner: BatchRunner) -> dict[int, LayerState]:
+    def _read_chunk(
+        self, chunk: Chunk, populations: int, layers: tuple[int, ...], runner: BatchRunner
+    ) -> dict[int, LayerState]:
         parts: dict[int, list[dict[str, np.ndarray]]] = {layer: [] for layer in layers}
         for batch in pack_batches(chunk.sequences, runner.batch_tokens, self.cutter.special_ids):
             for columns in runner.run(batch, partial(self._read_batch, layers)):
@@ -152,7 +154,7 @@ class ShardReader:
         for layer in layers:
             values = chunk.values(parts[layer]) if parts[layer] else _no_values(self.probes[layer].sae.d_model)
             states[layer] = LayerState(
-                stats=FeatureStats.of(values),
+                stats=FeatureStats.of(values, populations),
                 examples=TopExamples.of(values, chunk.pointers),
                 documents=DocumentSample.of(values, chunk.passages),
             )

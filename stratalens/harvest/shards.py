@@ -21,6 +21,7 @@ class ShardPiece(NamedTuple):
     document: int
     """64-bit hash that identifies the document."""
     population: int
+    """Number of the document's population."""
     sampled: bool
     """Whether values of this single document are kept, see `DocumentSample`."""
     start: int
@@ -36,6 +37,8 @@ class Shard(NamedTuple):
     number: int
     """Index among the shards of the corpus, from 0."""
     pieces: tuple[ShardPiece, ...]
+    populations: int
+    """Number of populations of the run."""
 
     @property
     def rows(self) -> int:
@@ -57,8 +60,14 @@ def shard_characters(corpus_characters: int) -> int:
     return min(MAX_SHARD_CHARACTERS, max(MIN_SHARD_CHARACTERS, wanted))
 
 
-def cut_shards(rows: Iterable[DocumentRow], characters: int) -> Iterator[Shard]:
-    """Group rows, in their order, into shards of at least `characters` characters; the last one takes the rest."""
+def cut_shards(rows: Iterable[DocumentRow], characters: int, populations: int) -> Iterator[Shard]:
+    """Group rows, in their order, into shards of at least `characters` characters; the last one takes the rest.
+
+    Args:
+        rows: those that count.
+        characters: of a shard.
+        populations: number of populations of the run.
+    """
     pending: list[ShardPiece] = []
     size = number = 0
     for row in rows:
@@ -68,7 +77,7 @@ def cut_shards(rows: Iterable[DocumentRow], characters: int) -> Iterator[Shard]:
             pending.append(ShardPiece(*identity, piece.start, piece.text, ends_row))
             size += len(piece.text)
             if size >= characters:
-                yield Shard(number, tuple(pending))
+                yield Shard(number, tuple(pending), populations)
                 pending, size, number = [], 0, number + 1
     if pending:
-        yield Shard(number, tuple(pending))
+        yield Shard(number, tuple(pending), populations)

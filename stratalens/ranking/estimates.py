@@ -7,14 +7,19 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from stratalens.corpus import Side
-from stratalens.corpus.populations import population
+from stratalens.corpus import Half, Populations, Side
 from stratalens.harvest import FeatureStats
 from stratalens.harvest.state.document_sample import DocumentMatrix
 from stratalens.harvest.store import HarvestFile
 from stratalens.ranking import contrast
 from stratalens.ranking.flags import flags
 
+STREAMED_COLUMNS = (
+    *("domain_activation", "general_activation", "specialization"),
+    *("domain_firing_rate", "general_firing_rate", "firing_rate_difference"),
+    *("domain_density", "general_density", "domain_max_activation", "general_max_activation"),
+)
+"""Columns that need no values of single documents, in the order of the table."""
 LATENTS_AT_ONCE = 256
 """Latents whose document values are held as dense columns at a time."""
 
@@ -26,9 +31,10 @@ class RankingInput(NamedTuple):
     documents: DocumentMatrix
     decoder_norms: np.ndarray
     """Norm of each decoder row, `[latent]`."""
+    populations: Populations
 
 
-def estimates(source: RankingInput, half: int) -> pd.DataFrame:
+def estimates(source: RankingInput, half: Half) -> pd.DataFrame:
     """Estimates, intervals and p-values for every latent of a layer from the documents of one half.
 
     Only latents that fired are computed, so cost does not grow with the width of the SAE; a dead latent gets
@@ -43,7 +49,7 @@ def estimates(source: RankingInput, half: int) -> pd.DataFrame:
     """
     stats = source.stats
     documents = replace(source.documents, values=source.documents.values[:, stats.latents])
-    domain, general = population(Side.DOMAIN, half), population(Side.GENERAL, half)
+    domain, general = (source.populations.where(side=side, half=half) for side in Side)
     streamed = _from_stats(stats, domain, general)
     norms = source.decoder_norms[stats.latents]
     scale = norms / mean_norm(stats)
@@ -54,7 +60,7 @@ def estimates(source: RankingInput, half: int) -> pd.DataFrame:
     columns["domain_share"] = _domain_share(stats, documents, domain, general)
     columns["domain_score"] = columns["auroc"] * columns["domain_share"]
     columns["log_ratio"] = np.log(columns["domain_share"] / (1 - columns["domain_share"]))
-    columns["flags"] = np.array(flags(stats), dtype=object)
+    columns["flags"] = np.array(flags(stats, source.populations), dtype=object)
     all_latents = np.arange(len(source.decoder_norms))
     table = pd.DataFrame(columns, index=pd.Index(stats.latents, name="latent")).reindex(all_latents)
     table.insert(0, "feature_number", all_latents)
@@ -67,30 +73,28 @@ def mean_norm(stats: FeatureStats) -> float:
     return float(stats.norm_sum.sum() / max(1, stats.positions.sum()))
 
 
-def _from_stats(stats: FeatureStats, domain: int, general: int) -> dict[str, np.ndarray]:
-    """Means, firing rates and densities, which need no values of single documents."""
-    passages, positions = np.maximum(1, stats.passages), np.maximum(1, stats.positions)
-    activation = {p: stats.mean_sum[p] / passages[p] for p in (domain, general)}
-    firing = {p: stats.passages_fired[p] / passages[p] for p in (domain, general)}
-    return {
-        "domain_activation": activation[domain],
-        "general_activation": activation[general],
-        "specialization": activation[domain] - activation[general],
-        "domain_firing_rate": firing[domain],
-        "general_firing_rate": firing[general],
-        "firing_rate_difference": firing[domain] - firing[general],
-        "domain_density": stats.positions_fired[domain] / positions[domain],
-        "general_density": stats.positions_fired[general] / positions[general],
-        "domain_max_activation": stats.activation_max[domain],
-        "general_max_activation": stats.activation_max[general],
-    }
+def _from_stats(stats: FeatureStats, domain: np.ndarray, general: np.ndarray) -> dict[str, np.ndarray]:
+    """Means, firing rates and densities, which need no values of single documents.
+
+    `domain` and `general` are the numbers of the populations of each side, which are pooled.
+    """
+    columns: dict[str, np.ndarray] = {}
+    for side, own in (("domain", domain), ("general", general)):
+        passages, positions = (max(1, int(total[own].sum())) for total in (stats.passages, stats.positions))
+        columns[f"{side}_activation"] = stats.mean_sum[own].sum(0) / passages
+        columns[f"{side}_firing_rate"] = stats.passages_fired[own].sum(0) / passages
+        columns[f"{side}_density"] = stats.positions_fired[own].sum(0) / positions
+        columns[f"{side}_max_activation"] = stats.activation_max[own].max(0)
+    columns["specialization"] = columns["domain_activation"] - columns["general_activation"]
+    columns["firing_rate_difference"] = columns["domain_firing_rate"] - columns["general_firing_rate"]
+    return {name: columns[name] for name in STREAMED_COLUMNS}
 
 
 def _from_documents(
-    documents: DocumentMatrix, domain: int, general: int, specialization: np.ndarray
+    documents: DocumentMatrix, domain: np.ndarray, general: np.ndarray, specialization: np.ndarray
 ) -> dict[str, np.ndarray]:
     """Tests and intervals, for some latents at a time so that dense values stay small."""
-    rows = [np.flatnonzero(documents.population == p) for p in (domain, general)]
+    rows = [np.flatnonzero(np.isin(documents.population, own)) for own in (domain, general)]
     passages = [documents.passages[r] for r in rows]
     parts = []
     for first in range(0, len(specialization), LATENTS_AT_ONCE):
@@ -112,14 +116,16 @@ def _from_documents(
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def _domain_share(stats: FeatureStats, documents: DocumentMatrix, domain: int, general: int) -> np.ndarray:
+def _domain_share(
+    stats: FeatureStats, documents: DocumentMatrix, domain: np.ndarray, general: np.ndarray
+) -> np.ndarray:
     """Domain activation over the sum of both sides; each side is smoothed by one document with the mean when active."""
-    both = [domain, general]
+    both = np.concatenate([domain, general])
     active = stats.mean_sum[both].sum(0) / np.maximum(1, stats.passages_fired[both].sum(0))
     smoothed = []
-    for p in both:
-        count = max(1, int((documents.population == p).sum()))
-        mean = stats.mean_sum[p] / max(1, stats.passages[p])
+    for own in (domain, general):
+        count = max(1, int(np.isin(documents.population, own).sum()))
+        mean = stats.mean_sum[own].sum(0) / max(1, int(stats.passages[own].sum()))
         smoothed.append((mean * count + active) / (count + 1))
     total = smoothed[0] + smoothed[1]
     return np.where(total > 0, smoothed[0] / np.where(total > 0, total, 1), 0.5)
@@ -131,15 +137,18 @@ class RankingInputs(Mapping[int, RankingInput]):
     Args:
         files: layer -> its harvest on disk.
         decoder_norms: layer -> norm of each decoder row.
+        populations: those of the run.
     """
 
-    def __init__(self, files: Mapping[int, HarvestFile], decoder_norms: Mapping[int, np.ndarray]):
-        self._files, self._norms = files, decoder_norms
+    def __init__(
+        self, files: Mapping[int, HarvestFile], decoder_norms: Mapping[int, np.ndarray], populations: Populations
+    ):
+        self._files, self._norms, self._populations = files, decoder_norms, populations
 
     def __getitem__(self, layer: int) -> RankingInput:
         norms = self._norms[layer]
         state = self._files[layer].state(len(norms))
-        return RankingInput(state.stats, state.documents.matrix(len(norms)), norms)
+        return RankingInput(state.stats, state.documents.matrix(len(norms)), norms, self._populations)
 
     def __iter__(self) -> Iterator[int]:
         return iter(self._files)

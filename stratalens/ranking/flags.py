@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from stratalens.corpus import Half, Side
-from stratalens.corpus.populations import population
+from stratalens.corpus import Populations, Side
 from stratalens.harvest import FeatureStats
 from stratalens.models.token_classes import TokenClass
 
@@ -17,9 +16,9 @@ EARLY_MASS_SHARE = 0.5
 """Share of the activation on domain text above which early positions are flagged."""
 
 
-def flags(stats: FeatureStats) -> list[str]:
+def flags(stats: FeatureStats, populations: Populations) -> list[str]:
     """Flags of each latent that fired, separated by `; `, mostly from the tokens on which it fires in domain text."""
-    domain = [population(Side.DOMAIN, half) for half in Half]
+    domain = populations.where(side=Side.DOMAIN)
     mass = stats.class_mass[domain].sum(0)
     total = np.maximum(mass.sum(1), 1e-30)
     share = mass / total[:, None]

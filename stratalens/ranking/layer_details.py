@@ -7,8 +7,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, UInt64
 
-from stratalens.corpus import Half, Side
-from stratalens.corpus.populations import population
+from stratalens.corpus import Half, Populations, Side
 from stratalens.harvest import FeatureStats
 from stratalens.harvest.state.document_sample import DocumentMatrix
 from stratalens.harvest.state.layer_state import LayerState
@@ -55,12 +54,15 @@ class SimilarFeature(NamedTuple):
     """Pearson's correlation over documents, after centring each side on its mean."""
 
 
-def layer_details(state: LayerState, features: pd.DataFrame, *, num_latents: int, split: bool) -> LayerDetails:
+def layer_details(
+    state: LayerState, features: pd.DataFrame, populations: Populations, *, num_latents: int, split: bool
+) -> LayerDetails:
     """Compute the details of a layer that the page shows.
 
     Args:
         state: the harvest of the layer.
         features: its reported features, with number, decoder norm and normalised specialization.
+        populations: those of the run.
         num_latents: width of the SAE.
         split: whether documents were reserved for confirmation.
     """
@@ -68,29 +70,34 @@ def layer_details(state: LayerState, features: pd.DataFrame, *, num_latents: int
     documents = state.documents.matrix(num_latents)
     dense = documents.values[:, numbers].toarray()
     half = Half.CONFIRMATION if split else Half.DISCOVERY
-    interval = _average_interval(documents, dense, features, mean_norm(state.stats), half)
+    rows = [np.flatnonzero(np.isin(documents.population, populations.where(side=side, half=half))) for side in Side]
+    interval = _average_interval(documents, dense, features, mean_norm(state.stats), rows)
     compared = slice(0, MAX_COMPARED_DOCUMENTS)
     return LayerDetails(
-        histograms=_histograms(state.stats, numbers),
+        histograms=_histograms(state.stats, numbers, populations),
         average_low=float(interval.low[0]),
         average_high=float(interval.high[0]),
         document=documents.document[compared],
-        values=_standardise_within_sides(dense[compared], documents.population[compared] // 2),
+        values=_standardise_within_sides(dense[compared], populations.sides[documents.population[compared]]),
     )
 
 
 def _average_interval(
-    documents: DocumentMatrix, dense: np.ndarray, features: pd.DataFrame, norm: float, half: Half
+    documents: DocumentMatrix, dense: np.ndarray, features: pd.DataFrame, norm: float, sides: Sequence[np.ndarray]
 ) -> contrast.Interval:
-    """Welch's interval of the mean over features, from one value per document: its mean over features."""
+    """Welch's interval of the mean over features, from one value per document: its mean over features.
+
+    `sides` are the rows of the documents of each side.
+    """
     weight = features["decoder_norm"].to_numpy() / norm / max(1, len(features))
-    sides = [np.flatnonzero(documents.population == population(side, half)) for side in Side]
     x, y = ((dense[rows] @ weight)[:, None] for rows in sides)
     estimate = np.array([features["normalised_specialization"].mean() if len(features) else 0.0])
     return contrast.welch_interval(estimate, x, y, *(documents.passages[rows] for rows in sides))
 
 
-def _histograms(stats: FeatureStats, numbers: np.ndarray) -> list[tuple[SideHistogram, SideHistogram]]:
+def _histograms(
+    stats: FeatureStats, numbers: np.ndarray, populations: Populations
+) -> list[tuple[SideHistogram, SideHistogram]]:
     width = len(stats.latents)
     columns = np.searchsorted(stats.latents, numbers)
     live = np.append(stats.latents, -1)[columns] == numbers
@@ -98,10 +105,10 @@ def _histograms(stats: FeatureStats, numbers: np.ndarray) -> list[tuple[SideHist
     for column, fires in zip(columns, live, strict=True):
         sides = []
         for side in Side:
-            populations = [population(side, half) for half in Half]
-            rows = [p * width + column for p in populations]
+            own = populations.where(side=side)
+            rows = own * width + column
             fired = stats.histogram[rows].sum(0) if fires else np.zeros(HISTOGRAM_BINS, np.int64)
-            silent = int(stats.passages[populations].sum() - fired.sum())
+            silent = int(stats.passages[own].sum() - fired.sum())
             sides.append(SideHistogram(silent, np.asarray(fired).tolist()))
         histograms.append((sides[0], sides[1]))
     return histograms

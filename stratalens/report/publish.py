@@ -97,7 +97,9 @@ def write_result_page(
     stored = {layer: read_evidence_file(evidence / f"layer_{layer}" / EVIDENCE_FILE) for layer in tables.features}
     width = {layer: len(table) for layer, table in tables.latents.items()}
     details = {
-        layer: layer_details(harvest[layer].state(width[layer]), table, num_latents=width[layer], split=facts.split)
+        layer: layer_details(
+            harvest[layer].state(width[layer]), table, facts.populations, num_latents=width[layer], split=facts.split
+        )
         for layer, table in tables.features.items()
     }
     write_page(tables, facts, stored, details, directory / PAGE_FILE)

@@ -12,7 +12,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from stratalens.config.options import LabelConfig, RunConfig
-from stratalens.corpus import Side
+from stratalens.corpus import Populations, Side
 from stratalens.corpus.describe import corpus_warnings
 from stratalens.corpus.populations import side_name
 from stratalens.files.redaction import as_printed, redacted, redacted_settings
@@ -128,7 +128,7 @@ def _corpus_record(config: RunConfig, inputs: RunInputs, summary: HarvestSummary
         "split": inputs.survey.split,
         **counts,
         "files": files,
-        "lengths": _lengths(config, summary),
+        "lengths": _lengths(config, summary, inputs.survey.populations),
     }
 
 
@@ -138,13 +138,13 @@ def result_files(staging: Path) -> list[str]:
     return sorted(str(path.relative_to(staging)) for path in files)
 
 
-def _lengths(config: RunConfig, summary: HarvestSummary) -> dict[str, object]:
+def _lengths(config: RunConfig, summary: HarvestSummary, populations: Populations) -> dict[str, object]:
     """Mean countable positions per passage of each side, recorded because maxima grow with passage length."""
     lengths: dict[str, object] = {"max_length": config.max_length}
     for side in Side:
-        populations = [2 * side, 2 * side + 1]
-        passages = max(1, int(summary.passages[populations].sum()))
-        mean = float(summary.countable_positions[populations].sum()) / passages
+        own = populations.where(side=side)
+        passages = max(1, int(summary.passages[own].sum()))
+        mean = float(summary.countable_positions[own].sum()) / passages
         lengths[f"mean_{side_name(config.domain, side)}_passage"] = round(mean, 2)
     return lengths
 
@@ -227,6 +227,11 @@ class RunFacts(_FactsPart):
     warnings: list[str]
     settings: dict[str, Any]
     """Those that affect the results."""
+
+    @property
+    def populations(self) -> Populations:
+        """The populations of the documents."""
+        return Populations()
 
     @classmethod
     def of(cls, record: dict[str, Any], domain: str) -> "RunFacts":

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from stratalens.config.config_file import as_taken, read_config_file
 from stratalens.config.options import RunConfig
 from stratalens.config.validation import make_config
+from stratalens.corpus import Populations
 from stratalens.errors import ConfigError
 from stratalens.files.damaged import damaged, read_table
 from stratalens.files.plain_yaml import read_text
@@ -97,6 +98,11 @@ class Result:
             KeyError: the run did not analyse this layer.
         """
         return self.tables.latents[layer]
+
+    @property
+    def populations(self) -> Populations:
+        """The populations of its documents."""
+        return Populations()
 
     @property
     def harvest(self) -> dict[int, HarvestFile]:

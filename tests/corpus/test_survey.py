@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from stratalens.corpus.corpus import Corpus
-from stratalens.corpus.populations import Half, Side, population
+from stratalens.corpus.populations import Half, Population, Side
 from stratalens.corpus.survey import Survey, survey
 from stratalens.errors import CorpusError
 from stratalens.files.hashing import hash64
@@ -84,7 +84,7 @@ def test_passages_of_one_document_stay_in_one_population(tmp_path):
         if row.text.startswith("part"):
             populations_of.setdefault(row.text.split()[-1], set()).add(row.population)
     assert {len(found_in) for found_in in populations_of.values()} == {1}
-    assert set.union(*populations_of.values()) == {population(Side.DOMAIN, half) for half in Half}
+    assert set.union(*populations_of.values()) == {Population(Side.DOMAIN, half).number for half in Half}
 
 
 def test_equal_ids_on_the_two_sides_are_different_documents(tmp_path):
@@ -113,7 +113,7 @@ def test_the_split_is_about_even_and_another_seed_splits_otherwise(tmp_path):
     corpus = corpus_of(tmp_path, numbered("domain", 400), GENERAL)
     first, again, other = (populations(surveyed(corpus, seed=seed), corpus) for seed in (0, 0, 1))
     assert first == again
-    assert 150 < sum(number == population(Side.DOMAIN, Half.CONFIRMATION) for number in first.values()) < 250
+    assert 150 < sum(number == Population(Side.DOMAIN, Half.CONFIRMATION).number for number in first.values()) < 250
     moved = sum(first[text] != other[text] for text in first)
     assert 150 < moved < 320
 
@@ -139,7 +139,7 @@ def test_under_ten_documents_a_half_nothing_is_split_and_all_are_for_discovery(t
     corpus = corpus_of(tmp_path, DOMAIN[:19], GENERAL)
     found = surveyed(corpus)
     assert not found.split
-    assert set(populations(found, corpus).values()) == {population(side, Half.DISCOVERY) for side in Side}
+    assert set(populations(found, corpus).values()) == {Population(side, Half.DISCOVERY).number for side in Side}
     assert [(one.discovery_documents, one.confirmation_documents) for one in found.counts] == [(19, 0), (70, 0)]
 
 

@@ -10,7 +10,7 @@ from planted import LAYER, at_random, planted_evidence, written_passages
 from threads import one_thread
 from tiny import TINY_LATENTS, write_sae
 
-from stratalens.corpus.populations import POPULATIONS
+from stratalens.corpus.populations import Population, Populations
 from stratalens.evidence.collect import read_evidence
 from stratalens.evidence.evidence import Evidence, first_tokens
 from stratalens.evidence.passages import Passage, PassageLocation
@@ -71,9 +71,8 @@ def setting(tiny_model, tokenizer, tmp_path_factory) -> Setting:
     for number, text in enumerate(TEXTS):
         (span,) = cutter.spans(text)
         location = PassageLocation(hash64(text), 0, len(text))
-        passages.append(
-            Passage(location, number, number % POPULATIONS, text, cutter.sequence(span), cutter.token_offsets(span))
-        )
+        population = Population.numbered(number % len(Populations()))
+        passages.append(Passage(location, number, population, text, cutter.sequence(span), cutter.token_offsets(span)))
     probes, naive, norms = [], {}, {}
     for layer in LAYERS:
         folder = write_sae(root / f"layers.{layer}", seed=layer)

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from planted import LAYER, around, at_random, on_words, passage, planted_evidence, written_passages
 
-from stratalens.corpus.populations import POPULATIONS, Half, Side
+from stratalens.corpus.populations import Half, Populations, Side
 from stratalens.evidence.examples import (
     NEAR_MISSES_PER_HALF,
     QUANTILES,
-    TOP_PER_POPULATION,
+    TOP_PER_HALF,
     ExampleChoice,
     choose_examples,
     layer_examples,
@@ -30,9 +30,9 @@ def shown(column: int) -> list[ExampleChoice]:
 @pytest.mark.parametrize("column", [0, 1, 2])
 def test_the_strongest_passages_of_every_population_come_first(column):
     values = MAXIMA[:, column]
-    for p in range(POPULATIONS):
+    for p in Populations():
         own = [at for at, one in enumerate(PASSAGES) if one.population == p and values[at] > 0]
-        best = sorted(own, key=lambda at: -values[at])[:TOP_PER_POPULATION]
+        best = sorted(own, key=lambda at: -values[at])[:TOP_PER_HALF]
         found = [one for one in shown(column) if one.kind == "top" and PASSAGES[one.passage].population == p]
         assert [one.passage for one in found] == best
         assert [one.activation for one in found] == [values[at] for at in best]

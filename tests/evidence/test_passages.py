@@ -5,16 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from synthetic import LATENTS, passage_values, pointers
+from synthetic import LATENTS, POPULATIONS, passage_values, pointers
 
 from stratalens.corpus import survey
 from stratalens.corpus.corpus import Corpus
-from stratalens.corpus.populations import (
-    POPULATIONS,
-    Half,
-    Side,
-    population,
-)
+from stratalens.corpus.populations import Half, Populations, Side
 from stratalens.corpus.survey import Survey
 from stratalens.evidence.passages import (
     CANDIDATE_SPANS,
@@ -126,9 +121,8 @@ def test_exactly_the_wanted_passages_are_read(read, cutter):
     membership = dict(zip(found.content.tolist(), found.membership.tolist(), strict=True))
     document = dict(zip(found.content.tolist(), found.document.tolist(), strict=True))
     for one in passages:
-        assert one.population == membership[one.location.content]
+        assert one.population.number == membership[one.location.content]
         assert one.document == document[one.location.content]
-        assert one.population == population(one.side, one.half)
         assert (type(one.side), type(one.half)) == (Side, Half)
     assert read_passages(corpus, found, cutter, set(), frozenset()) == []
 
@@ -186,11 +180,13 @@ def test_the_strongest_passages_are_the_first_examples_of_each_population():
     expected = {
         PassageLocation(int(examples.content[row]), int(examples.start[row]), int(examples.end[row]))
         for f in (0, 3)
-        for p in range(POPULATIONS)
-        for row in np.flatnonzero((examples.population == p) & (examples.latent == f))[
-            : STRONGEST_PER_HALF[Side(p // 2)]
+        for p in Populations()
+        for row in np.flatnonzero((examples.population == p.number) & (examples.latent == f))[
+            : STRONGEST_PER_HALF[p.side]
         ]
     }
-    assert strongest_passages(examples, [0, 3]) == expected
-    assert strongest_passages(examples, [3]) < expected
-    assert strongest_passages(examples, [LATENTS - 1]) == set(), "a feature that never fires has no passages"
+    assert strongest_passages(examples, [0, 3], Populations()) == expected
+    assert strongest_passages(examples, [3], Populations()) < expected
+    assert strongest_passages(examples, [LATENTS - 1], Populations()) == set(), (
+        "a feature that never fires has no passages"
+    )

@@ -10,11 +10,11 @@ import naive_harvest as naive
 import numpy as np
 import pytest
 import torch
+from synthetic import POPULATIONS
 from threads import one_thread
 from tiny import TINY_LATENTS, write_sae
 from tokenizers.processors import TemplateProcessing
 
-from stratalens.corpus.populations import POPULATIONS
 from stratalens.corpus.survey import DocumentRow
 from stratalens.files.hashing import hash64
 from stratalens.files.locations import DATA_DIRECTORY
@@ -89,7 +89,7 @@ class Setting:
         return ShardReader(self.model, probes, self.cutter, self.token_classes, batch_tokens, **callbacks)
 
     def cut(self, rows: Iterable[DocumentRow] | None = None, characters: int = 10**9) -> list[Shard]:
-        return list(cut_shards(self.rows if rows is None else rows, characters))
+        return list(cut_shards(self.rows if rows is None else rows, characters, POPULATIONS))
 
     def harvest(self, shards: list[Shard] | None = None, batch_tokens: int = 1024) -> "Harvest":
         """The states of all shards, merged as in a run."""
@@ -302,15 +302,15 @@ def test_chunks_contain_every_passage_once(setting):
 
 def test_the_digest_of_a_shard_depends_on_its_pieces_and_on_nothing_else(setting):
     shard = setting.cut()[0]
-    same = Shard(7, tuple(piece._replace(text=piece.text) for piece in shard.pieces))
+    same = shard._replace(number=7, pieces=tuple(piece._replace(text=piece.text) for piece in shard.pieces))
     assert same.digest() == shard.digest()
     digests = {shard.digest()}
     first = shard.pieces[0]
     changes = [("content", 1), ("document", 1), ("population", 3 - first.population), ("start", 1), ("ends_row", False)]
     for name, value in [*changes, ("sampled", not first.sampled), ("text", first.text + "x")]:
-        digests.add(Shard(0, (first._replace(**{name: value}), *shard.pieces[1:])).digest())
-    digests.add(Shard(0, shard.pieces[1:]).digest())
-    digests.add(Shard(0, (shard.pieces[1], first, *shard.pieces[2:])).digest())
+        digests.add(shard._replace(pieces=(first._replace(**{name: value}), *shard.pieces[1:])).digest())
+    digests.add(shard._replace(pieces=shard.pieces[1:]).digest())
+    digests.add(shard._replace(pieces=(shard.pieces[1], first, *shard.pieces[2:])).digest())
     assert len(digests) == 10
 
 
@@ -348,7 +348,7 @@ def test_nothing_fires_where_every_position_is_a_sink_and_passages_still_count(s
 
 def test_the_state_of_a_shard_without_passages_changes_nothing(setting, reference):
     first = setting.cut()[0]
-    nothing = Shard(1, (first.pieces[0]._replace(text=" "),))
+    nothing = first._replace(number=1, pieces=(first.pieces[0]._replace(text=" "),))
     states = [setting.reader().read(shard, LAYERS) for shard in (nothing, first, nothing)]
     for layer in LAYERS:
         assert states[0][layer].stats.passages.sum() == 0

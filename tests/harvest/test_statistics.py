@@ -6,9 +6,8 @@ from functools import reduce
 
 import numpy as np
 import pytest
-from synthetic import LATENTS, passage_values, pick
+from synthetic import LATENTS, POPULATIONS, passage_values, pick
 
-from stratalens.corpus.populations import POPULATIONS
 from stratalens.harvest.state.statistics import (
     HISTOGRAM_BINS,
     HISTOGRAM_BINS_PER_DECADE,
@@ -32,7 +31,7 @@ COUNTS = {
 
 
 def of(seed: int, passages: int = 40) -> FeatureStats:
-    return FeatureStats.of(passage_values(passages, seed))
+    return FeatureStats.of(passage_values(passages, seed), POPULATIONS)
 
 
 def everywhere(stats: FeatureStats) -> FeatureStats:
@@ -83,7 +82,7 @@ def test_statistics_are_what_a_plain_count_over_passages_gives():
 
 
 def test_counts_are_int64_and_sums_float64_whatever_the_device_gave():
-    for stats in (FeatureStats.empty(), of(0), merge(of(0), of(1))):
+    for stats in (FeatureStats.empty(POPULATIONS), of(0), merge(of(0), of(1))):
         assert {name: getattr(stats, name).dtype for name in NAMES} == {
             name: np.dtype(np.int64 if name in COUNTS else np.float64) for name in NAMES
         }
@@ -93,13 +92,14 @@ def test_counts_beyond_float32_stay_exact():
     values = passage_values(2, 0)
     many = 2**24 + 1
     stats = FeatureStats.of(
-        values._replace(population=np.zeros(2, np.int64), kept_positions=np.array([many, 2]), norm_sum=np.ones(2))
+        values._replace(population=np.zeros(2, np.int64), kept_positions=np.array([many, 2]), norm_sum=np.ones(2)),
+        POPULATIONS,
     )
     assert merge(stats, stats).positions[0] == 2 * many + 4
 
 
 def test_empty_is_the_identity_of_merge():
-    stats, empty = of(0), FeatureStats.empty()
+    stats, empty = of(0), FeatureStats.empty(POPULATIONS)
     assert_same(merge(stats, empty), stats)
     assert_same(merge(empty, stats), stats)
 
@@ -109,10 +109,10 @@ def test_passages_on_which_nothing_fires_leave_the_sums_at_zero_in_their_own_typ
     values = pick(passage_values(4, 0), np.arange(passages))
     none = np.zeros(len(values.passage), bool)
     by_entry = ("passage", "latent", "mean", "maximum", "positions_fired", "class_mass", "early_mass")
-    stats = FeatureStats.of(values._replace(**{name: getattr(values, name)[none] for name in by_entry}))
+    stats = FeatureStats.of(values._replace(**{name: getattr(values, name)[none] for name in by_entry}), POPULATIONS)
     assert stats.passages.sum() == passages
     for name in NAMES:
-        assert getattr(stats, name).dtype == getattr(FeatureStats.empty(), name).dtype
+        assert getattr(stats, name).dtype == getattr(FeatureStats.empty(POPULATIONS), name).dtype
         scalars = ("passages", "tokens", "countable_positions", "positions", "norm_sum")
         assert name in scalars or not column(stats, name).any()
     assert len(stats.latents) == 0
@@ -130,10 +130,10 @@ def test_merged_shards_equal_a_single_pass(shards):
     parts = np.array_split(np.random.default_rng(0).permutation(60), shards)
     folded = reduce(
         merge,
-        (FeatureStats.of(pick(values, part)) for part in parts),
-        FeatureStats.empty(),
+        (FeatureStats.of(pick(values, part), POPULATIONS) for part in parts),
+        FeatureStats.empty(POPULATIONS),
     )
-    assert_same(folded, FeatureStats.of(values), rtol=1e-12)
+    assert_same(folded, FeatureStats.of(values, POPULATIONS), rtol=1e-12)
 
 
 def test_merge_leaves_its_inputs_alone_and_shares_no_memory_with_them():
@@ -165,7 +165,7 @@ def test_histogram_bins_are_logarithmic_and_the_outer_ones_include_values_beyond
 def test_every_population_is_counted_apart():
     values = passage_values(40, 0)
     for population in range(POPULATIONS):
-        alone = everywhere(FeatureStats.of(pick(values, np.flatnonzero(values.population == population))))
+        alone = everywhere(FeatureStats.of(pick(values, np.flatnonzero(values.population == population)), POPULATIONS))
         np.testing.assert_allclose(alone.mean_sum[population], everywhere(of(0)).mean_sum[population], rtol=1e-12)
         assert np.delete(alone.mean_sum, population, 0).sum() == 0
 
@@ -173,7 +173,7 @@ def test_every_population_is_counted_apart():
 def test_latents_that_never_fired_have_no_column_and_merging_keeps_those_of_both():
     values = passage_values(60, 5)
     first = pick(values, np.flatnonzero(np.bincount(values.passage[values.latent == 0], minlength=60) == 0))
-    a, b = FeatureStats.of(first), of(6)
+    a, b = FeatureStats.of(first, POPULATIONS), of(6)
     assert a.latents.tolist() == [1, 2, 3, 4]
     assert b.latents.tolist() == [0, 1, 2, 3, 4]
     assert a.histogram.shape == (POPULATIONS * 4, HISTOGRAM_BINS)

@@ -6,9 +6,8 @@ from functools import reduce
 
 import numpy as np
 import pytest
-from synthetic import LATENTS, passage_values, pick, pick_pointers, pointers
+from synthetic import LATENTS, POPULATIONS, passage_values, pick, pick_pointers, pointers
 
-from stratalens.corpus.populations import POPULATIONS
 from stratalens.harvest.state.passage_values import PassageValues
 from stratalens.harvest.state.top_examples import (
     EXAMPLES_KEPT,

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from planted import LAYER, at_random, passage, planted_evidence, written_passages
 
-from stratalens.corpus.populations import Half, Side
+from stratalens.corpus.populations import Half, Population, Side
 from stratalens.corpus.words import Words
 from stratalens.evidence.passages import Passage, PassageLocation
 from stratalens.labels.concepts.annotation import (
@@ -34,7 +34,16 @@ def tokenised(tokenizer) -> list[Passage]:
     found = []
     for text in TEXTS:
         (span,) = cutter.spans(text)
-        found.append(Passage(PassageLocation(1, 0, 1), 0, 0, text, cutter.sequence(span), cutter.token_offsets(span)))
+        found.append(
+            Passage(
+                PassageLocation(1, 0, 1),
+                0,
+                Population.numbered(0),
+                text,
+                cutter.sequence(span),
+                cutter.token_offsets(span),
+            )
+        )
     return found
 
 
@@ -177,7 +186,8 @@ def test_names_and_stems_are_those_of_the_text(annotated):
 
 
 def test_halves_and_sides_pick_passages():
-    parts = [PARTS[0], *(replace(part, population=part.population + 1) for part in PARTS[1:])]
+    held_out = [replace(part, population=part.population._replace(half=Half.CONFIRMATION)) for part in PARTS[1:]]
+    parts = [PARTS[0], *held_out]
     annotated = AnnotatedPassages.of(parts, RATES)
     assert annotated.of_half(Half.CONFIRMATION).tolist() == [False, True, True]
     assert annotated.of_half(Half.CONFIRMATION, Side.DOMAIN).tolist() == [False, False, True]

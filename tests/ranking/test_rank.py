@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from stratalens.config.options import RANK_METRICS
-from stratalens.corpus.populations import Half, Side, population
+from stratalens.corpus.populations import Half, Population, Populations, Side
 from stratalens.harvest.state.document_sample import DocumentSample, SampledPassages
 from stratalens.harvest.state.passage_values import PassageValues
 from stratalens.harvest.state.statistics import FeatureStats
@@ -28,6 +28,7 @@ class Corpus:
 
     def __init__(self, seed: int, documents: int = 160):
         rng = np.random.default_rng(seed)
+        self.populations = Populations()
         self.population = rng.permutation(np.arange(documents) % 4)
         self.document = np.repeat(np.arange(documents), rng.integers(1, 4, documents))
         shape = (len(self.document), LATENTS)
@@ -37,11 +38,11 @@ class Corpus:
 
     @property
     def side(self) -> np.ndarray:
-        return self.population[self.document] // 2
+        return self.populations.sides[self.population[self.document]]
 
     @property
     def half(self) -> np.ndarray:
-        return self.population[self.document] % 2
+        return self.populations.halves[self.population[self.document]]
 
     def layer_input(self, fired: int | np.ndarray = 4, **changes) -> RankingInput:
         """Statistics and documents as a harvest leaves them; `changes` replace statistics of all latents."""
@@ -64,10 +65,10 @@ class Corpus:
             early_mass=KEPT * mean * np.float32(0.1),
         )
         sampled = SampledPassages(self.document.astype(np.uint64), np.ones(passages, bool))
-        stats = FeatureStats.of(values)
+        stats = FeatureStats.of(values, len(self.populations))
         stats = replace(stats, **{name: column[:, stats.latents] for name, column in changes.items()})
         norms = np.linspace(0.5, 2.0, LATENTS)
-        return RankingInput(stats, DocumentSample.of(values, sampled).matrix(LATENTS), norms)
+        return RankingInput(stats, DocumentSample.of(values, sampled).matrix(LATENTS), norms, self.populations)
 
 
 def planted(seed: int) -> Corpus:
@@ -178,7 +179,7 @@ def test_domain_share_is_smoothed_by_one_pseudo_document_a_side():
         ]
         together = np.concatenate(sides)
         active = together[together > 0].mean(dtype=np.float64) if together.any() else 0.0
-        documents = [np.sum(corpus.population == population(side, Half.CONFIRMATION)) for side in Side]
+        documents = [np.sum(corpus.population == Population(side, Half.CONFIRMATION).number) for side in Side]
         d, g = ((s.mean(dtype=np.float64) * n + active) / (n + 1) for s, n in zip(sides, documents, strict=True))
         expected = d / (d + g) if latent != DEAD else np.nan
         assert latents.loc[latent, "domain_share"] == pytest.approx(expected, rel=1e-6, nan_ok=True)
@@ -267,3 +268,14 @@ def test_several_flags_are_joined():
     early[:2, 0] = 40
     source = Corpus(9).layer_input(class_mass=mass, early_mass=early)
     assert estimates(source, Half.CONFIRMATION).loc[0, "flags"] == "digits; early_position"
+
+
+def test_strata_are_pooled():
+    corpus = planted(3)
+    one = corpus.layer_input()
+    corpus.populations = Populations(("first", "second"))
+    corpus.population += len(Populations()) * (np.arange(len(corpus.population)) // 4 % 2)
+    two = corpus.layer_input()
+    assert set(two.documents.population) == set(range(8))
+    for half in Half:
+        pd.testing.assert_frame_equal(estimates(two, half), estimates(one, half), rtol=1e-9)

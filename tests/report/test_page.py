@@ -20,7 +20,7 @@ from finished_result import (
 from scipy import stats
 
 from stratalens.cli.main import main
-from stratalens.corpus.populations import Half, Side, population
+from stratalens.corpus.populations import Half, Population, Populations, Side
 from stratalens.harvest.state.statistics import HISTOGRAM_BINS, histogram_bin
 from stratalens.ranking.layer_details import LayerDetails, layer_details, similar_features
 from stratalens.report.page.data import script_json
@@ -81,7 +81,11 @@ def details_of(result: Path, layer: int) -> tuple[LayerDetails, pd.DataFrame, ob
     saved = load_result(result)
     top, state = saved.findings.top[layer], saved.harvest[layer].state()
     width = len(saved.findings.latents[layer])
-    return layer_details(state, top, num_latents=width, split=saved.record["corpus"]["split"]), top, state
+    return (
+        layer_details(state, top, saved.populations, num_latents=width, split=saved.record["corpus"]["split"]),
+        top,
+        state,
+    )
 
 
 def test_histograms_count_every_passage_of_both_sides_once(finished):
@@ -90,7 +94,9 @@ def test_histograms_count_every_passage_of_both_sides_once(finished):
     assert documents.passages.max() == 1
     for feature, sides in zip(top["feature_number"], details.histograms, strict=True):
         for side, histogram in zip(Side, sides, strict=True):
-            values = documents.values[:, [feature]].toarray()[documents.population // 2 == side, 0]
+            values = documents.values[:, [feature]].toarray()[
+                np.isin(documents.population, Populations().where(side=side)), 0
+            ]
             counted = np.bincount(histogram_bin(values[values > 0]), minlength=HISTOGRAM_BINS)
             assert histogram.fired == counted.tolist()
             assert histogram.silent == np.count_nonzero(values == 0)
@@ -103,7 +109,7 @@ def test_the_interval_of_a_layers_average_is_welchs_of_the_documents_averages(fi
     norm = state.stats.norm_sum.sum() / state.stats.positions.sum()
     documents = state.documents.matrix(64)
     average = (documents.values[:, top["feature_number"]].toarray() * top["decoder_norm"].to_numpy() / norm).mean(1)
-    x, y = (average[documents.population == population(side, half)] for side in Side)
+    x, y = (average[documents.population == Population(side, half).number] for side in Side)
     expected = stats.ttest_ind(x, y, equal_var=False).confidence_interval(0.95)
     assert (details.average_low, details.average_high) == pytest.approx((expected.low, expected.high), rel=1e-4)
 

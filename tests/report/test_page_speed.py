@@ -39,7 +39,9 @@ def repeated(table: pd.DataFrame, times: int) -> pd.DataFrame:
 
 def details_of(saved: Result, layer: int, times: int) -> LayerDetails:
     top, width = saved.findings.top[layer], len(saved.findings.latents[layer])
-    details = layer_details(saved.harvest[layer].state(), top, num_latents=width, split=saved.record["corpus"]["split"])
+    details = layer_details(
+        saved.harvest[layer].state(), top, saved.populations, num_latents=width, split=saved.record["corpus"]["split"]
+    )
     return details._replace(histograms=details.histograms * times, values=np.tile(details.values, times))
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from sparsify import SparseCoder
+from synthetic import POPULATIONS
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from stratalens.corpus.populations import POPULATIONS
 from stratalens.corpus.survey import DocumentRow
 from stratalens.harvest.state.statistics import HISTOGRAM_BINS, HISTOGRAM_BINS_PER_DECADE, HISTOGRAM_LOW
 from stratalens.models.token_classes import TOKEN_CLASSES, token_class

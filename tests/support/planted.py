@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from scipy import sparse
 
-from stratalens.corpus.populations import Half, Side, population
+from stratalens.corpus.populations import Half, Population, Side
 from stratalens.evidence.evidence import Evidence, LayerEvidence
 from stratalens.evidence.passages import Passage, PassageLocation
 from stratalens.files.hashing import hash64
@@ -25,7 +25,7 @@ def passage(text: str, side: Side, half: Half, document: int | str | None = None
     return Passage(
         location=PassageLocation(hash64(text), 0, len(text)),
         document=hash64("document", int(side), text if document is None else document),
-        population=population(side, half),
+        population=Population(side, half),
         text=text,
         token_ids=np.array([SPECIAL_ID, *(1 + hash64(text[a:b]) % 5000 for a, b in spans)], np.int64),
         offsets=np.array([(0, 0), *spans], np.int64),

@@ -2,11 +2,12 @@
 
 import numpy as np
 
-from stratalens.corpus.populations import POPULATIONS
+from stratalens.corpus import Populations
 from stratalens.harvest.state.passage_values import PassageValues
 from stratalens.harvest.state.top_examples import PassagePointers
 from stratalens.models.token_classes import TOKEN_CLASSES
 
+POPULATIONS = len(Populations())
 LATENTS = 6
 WIDTH = 3
 

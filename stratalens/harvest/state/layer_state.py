@@ -38,7 +38,7 @@ MAX_UNMERGED_EXAMPLES = 500_000
 class StateAccumulator:
     """Merges states one by one, in a fixed order."""
 
-    stats: FeatureStats = field(default_factory=FeatureStats.empty)
+    stats: FeatureStats | None = None
     examples: list[TopExamples] = field(default_factory=lambda: [TopExamples.empty()])
     """The merged examples first, then those that are not merged yet."""
     documents: list[DocumentSample] = field(default_factory=list)
@@ -46,7 +46,7 @@ class StateAccumulator:
 
     def add(self, state: LayerState) -> None:
         """Merge one more state."""
-        self.stats = statistics.merge(self.stats, state.stats)
+        self.stats = state.stats if self.stats is None else statistics.merge(self.stats, state.stats)
         self.examples.append(examples.possible_entries(state.examples, self.examples[0]))
         self.documents.append(state.documents)
         self.batches_split += state.batches_split
@@ -56,6 +56,7 @@ class StateAccumulator:
 
     def result(self) -> LayerState:
         """All states together, at least one."""
+        assert self.stats is not None
         return LayerState(
             self.stats, examples.merge(*self.examples), documents.join(self.documents), self.batches_split
         )

@@ -4,13 +4,12 @@ from typing import get_type_hints
 
 import numpy as np
 
-from stratalens.corpus.populations import POPULATIONS
 from stratalens.harvest.state.document_sample import DocumentSample
 from stratalens.harvest.state.statistics import FeatureStats
 from stratalens.harvest.state.top_examples import TopExamples
 from stratalens.models.token_classes import TOKEN_CLASSES
 
-FIXED_SIZES = {"population": POPULATIONS, "token_class": len(TOKEN_CLASSES)}
+FIXED_SIZES = {"token_class": len(TOKEN_CLASSES)}
 """Name of an axis -> its length in every state."""
 
 
@@ -34,12 +33,13 @@ def require_sound(
     histogram.check_format(full_check=True)
     shape = histogram.shape
     assert shape is not None
+    populations = len(stats.passages)
     width = np.iinfo(np.int64).max if num_latents is None else num_latents
     fits = [
-        shape[0] == POPULATIONS * len(stats.latents),
+        shape[0] == populations * len(stats.latents),
         bool((np.diff(stats.latents) > 0).all()),
         *(_all_below(latents, width) for latents in (stats.latents, examples.latent, documents.latent)),
-        *(_all_below(populations, POPULATIONS) for populations in (examples.population, documents.population)),
+        *(_all_below(numbers, populations) for numbers in (examples.population, documents.population)),
         _all_below(documents.row, len(documents.document)),
     ]
     if not all(fits):

@@ -7,7 +7,6 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy import sparse
 
-from stratalens.corpus.populations import POPULATIONS
 from stratalens.harvest.state.passage_values import PassageValues
 from stratalens.models.token_classes import TOKEN_CLASSES
 
@@ -59,10 +58,10 @@ class FeatureStats:
     """Sum of activations over the first tenth of each passage."""
 
     @classmethod
-    def empty(cls) -> "FeatureStats":
+    def empty(cls, populations: int) -> "FeatureStats":
         """Statistics of no passages: merging them changes nothing."""
-        counts, sums = np.zeros(POPULATIONS, np.int64), np.zeros(POPULATIONS)
-        cell_counts, cell_sums = np.zeros((POPULATIONS, 0), np.int64), np.zeros((POPULATIONS, 0))
+        counts, sums = np.zeros(populations, np.int64), np.zeros(populations)
+        cell_counts, cell_sums = np.zeros((populations, 0), np.int64), np.zeros((populations, 0))
         return cls(
             latents=np.zeros(0, np.int64),
             passages=counts,
@@ -77,21 +76,26 @@ class FeatureStats:
             activation_sum=cell_sums,
             activation_max=cell_sums,
             histogram=sparse.csr_array((0, HISTOGRAM_BINS), dtype=np.int64),
-            class_mass=np.zeros((POPULATIONS, 0, len(TOKEN_CLASSES))),
+            class_mass=np.zeros((populations, 0, len(TOKEN_CLASSES))),
             early_mass=cell_sums,
         )
 
     @classmethod
-    def of(cls, values: PassageValues) -> "FeatureStats":
-        """Statistics of one set of passages."""
+    def of(cls, values: PassageValues, populations: int) -> "FeatureStats":
+        """Statistics of one set of passages.
+
+        Args:
+            values: of the passages.
+            populations: number of all populations, those included of which the set has no passage.
+        """
         latents, column = np.unique(values.latent, return_inverse=True)
-        shape = (POPULATIONS, len(latents))
-        size = POPULATIONS * len(latents)
+        shape = (populations, len(latents))
+        size = populations * len(latents)
         cell = values.population[values.passage].astype(np.int64) * len(latents) + column
         mean = values.mean.astype(np.float64)
 
         def by_population(weights: np.ndarray) -> np.ndarray:
-            return np.bincount(values.population, weights, POPULATIONS)
+            return np.bincount(values.population, weights, populations)
 
         def by_cell(weights: np.ndarray | None = None) -> np.ndarray:
             return np.bincount(cell, weights, size).reshape(shape)
@@ -100,7 +104,7 @@ class FeatureStats:
         np.maximum.at(maximum, cell, values.maximum)
         return cls(
             latents=latents.astype(np.int64),
-            passages=np.bincount(values.population, minlength=POPULATIONS).astype(np.int64),
+            passages=np.bincount(values.population, minlength=populations).astype(np.int64),
             tokens=by_population(values.tokens).astype(np.int64),
             countable_positions=by_population(values.countable_positions).astype(np.int64),
             positions=by_population(values.kept_positions).astype(np.int64),
@@ -124,22 +128,25 @@ class FeatureStats:
         """
         if np.array_equal(latents, self.latents):
             return self
+        populations = len(self.passages)
         new_column = np.searchsorted(latents, self.latents)
         widened: dict[str, np.ndarray] = {}
         for name in PER_LATENT:
             values = getattr(self, name)
-            widened[name] = np.zeros((POPULATIONS, len(latents), *values.shape[2:]), values.dtype)
+            widened[name] = np.zeros((populations, len(latents), *values.shape[2:]), values.dtype)
             widened[name][:, new_column] = values
         counts = self.histogram
-        row = (np.arange(POPULATIONS)[:, None] * len(latents) + new_column).reshape(-1)
-        row_sizes = np.zeros(POPULATIONS * len(latents) + 1, np.int64)
+        row = (np.arange(populations)[:, None] * len(latents) + new_column).reshape(-1)
+        row_sizes = np.zeros(populations * len(latents) + 1, np.int64)
         row_sizes[row + 1] = np.diff(counts.indptr)
         csr_arrays = (counts.data, counts.indices, np.cumsum(row_sizes))
-        histogram = sparse.csr_array(csr_arrays, shape=(POPULATIONS * len(latents), HISTOGRAM_BINS))
+        histogram = sparse.csr_array(csr_arrays, shape=(populations * len(latents), HISTOGRAM_BINS))
         return replace(self, latents=latents, histogram=histogram, **widened)
 
 
-PER_LATENT = tuple(name for name, array in vars(FeatureStats.empty()).items() if name != "histogram" and array.ndim > 1)
+PER_LATENT = tuple(
+    name for name, array in vars(FeatureStats.empty(1)).items() if name != "histogram" and array.ndim > 1
+)
 """Fields of `FeatureStats` with a column for each latent, but for the sparse histogram."""
 
 
