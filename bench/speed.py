@@ -18,6 +18,7 @@ import tyro
 
 from stratalens.config.validation import make_config
 from stratalens.harvest.inputs import find_inputs
+from stratalens.harvest.open_model import load_probe
 from stratalens.harvest.shard_reader import ShardReader, chunks
 from stratalens.harvest.shards import cut_shards, shard_characters
 from stratalens.harvest.state.layer_state import pack_state
@@ -28,7 +29,6 @@ from stratalens.models.hooks import drop_blocks_above, forward
 from stratalens.models.loading import choose_device, choose_dtype
 from stratalens.models.token_classes import vocabulary_classes
 from stratalens.progress import NoProgress
-from stratalens.saes.hookpoint import LayerProbe
 
 MIN_RATIO = 0.82
 """Required speed of the harvest, as a share of that of the bare forward pass."""
@@ -47,11 +47,11 @@ def main(options: Options) -> None:
     config = make_config()
     inputs = find_inputs(config, NoProgress())
     device = choose_device()
-    deepest = max(inputs.saes)
+    deepest = max(inputs.saes).block
     model = load_model(inputs.source.location, blocks=deepest + 1, device=device, dtype=choose_dtype("auto", device))
-    drop_blocks_above(model, inputs.saes[deepest].hookpoint)
+    drop_blocks_above(model, deepest)
     rows = list(islice(inputs.survey.select(inputs.corpus), options.rows))
-    probes = {layer: LayerProbe(layer, sae.load().to(device), float("inf")) for layer, sae in inputs.saes.items()}
+    probes = {hookpoint: load_probe(sae, device) for hookpoint, sae in inputs.saes.items()}
     classes = torch.from_numpy(vocabulary_classes(inputs.cutter.tokenizer)).to(device)
     shards = list(
         cut_shards(rows, shard_characters(sum(len(row.text) for row in rows)), len(inputs.survey.populations))

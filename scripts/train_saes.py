@@ -18,6 +18,7 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from transformers import AutoTokenizer
 from stratalens.corpus.readers import read_rows
 from stratalens.corpus.text_files import find_files
 from stratalens.files.hashing import hash64
+from stratalens.hookpoint import Hookpoint
 from stratalens.models import PassageCutter, load_model
 from stratalens.models.batches import TokenBatch, pack_batches
 from stratalens.models.embedded import (
@@ -128,7 +130,7 @@ class Activations:
             keep.logical_and_(norms <= SINK_RATIO * median)
             outputs[layer] = output
 
-        consumers = {f"layers.{layer}": (lambda _, out, layer=layer: keep_output(layer, out)) for layer in self.layers}
+        consumers = {Hookpoint(layer): partial(keep_output, layer) for layer in self.layers}
         with hooked(self.model, consumers):
             forward(self.model, batch.input_ids)
         return {layer: outputs[layer][keep].clone() for layer in self.layers}

@@ -23,7 +23,7 @@ from stratalens.files.redaction import as_printed, redacted
 Parsed = TypeVar("Parsed", bound=BaseModel)
 
 GROUPS: Mapping[str, tuple[str, ...]] = {
-    "Model": ("base_model", "sae_model", "layers", "revision", "allow_poor_fit", "trust_remote_code"),
+    "Model": ("base_model", "sae_model", "layers", "sites", "revision", "allow_poor_fit", "trust_remote_code"),
     "Text": (
         *("domain", "domain_data", "general_data", "text_column", "text_unit", "max_documents", "max_length"),
         *("min_length", "seed"),
@@ -42,6 +42,7 @@ PLACEHOLDERS = {
     **dict.fromkeys(("domain_data", "general_data", "lexicon"), "PATH [PATH ...]"),
     **dict.fromkeys(("prompts", "features", "output_dir", "config"), "PATH"),
     "layers": "N [N ...]",
+    "sites": "SITE [SITE ...]",
     "labeling_endpoint": "URL",
 }
 """Option -> placeholder of its value in the help, where one made from its type would not be clear."""

@@ -3,6 +3,7 @@
 import errno
 import io
 import os
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from stratalens.config.options import (
     RunConfig,
 )
 from stratalens.errors import ConfigError, StratalensError, printable
+from stratalens.hookpoint import NAME, Hookpoint
 
 if TYPE_CHECKING:
     from stratalens.cli.terminal import Terminal
@@ -234,11 +236,17 @@ def run_show(words: list[str]) -> int:
         print(f"usage: {program}\n\nPrints everything that is known about one feature.\n\nExample: {EXAMPLES['show']}")
         return 0
     directory, rest = _result_directory(words, program)
-    if len(rest) != 2 or not all(word.isdecimal() and len(word) < 9 for word in rest):
-        raise ConfigError(f"expected a layer and a feature, such as `stratalens show {directory} 16 163`")
+    place, feature = (
+        rest if len(rest) == 2 else rest[0].split("/", 1) if len(rest) == 1 and "/" in rest[0] else ("", "")
+    )
+    if not NAME.fullmatch(place) or not re.fullmatch(r"\d{1,8}", feature):
+        raise ConfigError(
+            f"expected a layer and a feature, such as `stratalens show {directory} 16 163`, or with the site of an "
+            f"SAE, such as `stratalens show {directory} 16_mlp 163`"
+        )
     from stratalens.cli.show import show
 
-    show(directory, int(rest[0]), int(rest[1]))
+    show(directory, Hookpoint.parse(place), int(feature))
     return 0
 
 

@@ -12,6 +12,7 @@ from rich.text import Text
 from stratalens.cli.terminal import FILE_WIDTH, escaped
 from stratalens.errors import ConfigError, printable
 from stratalens.files.damaged import damaged
+from stratalens.hookpoint import Hookpoint
 from stratalens.report import load_result
 from stratalens.report.evidence_file import EVIDENCE_FILE, StoredExample, read_evidence_file
 from stratalens.report.page.wording import FLAG_MEANINGS, KINDS
@@ -23,12 +24,12 @@ TOKENS_AROUND_PEAK = 40
 """Tokens that are shown on either side of the strongest one."""
 
 
-def show(directory: Path, layer: int, feature: int) -> None:
+def show(directory: Path, hookpoint: Hookpoint, feature: int) -> None:
     """Print statistics, label, evidence and examples of one feature.
 
     Args:
         directory: the `output_dir` of a run.
-        layer: the layer of the feature.
+        hookpoint: of the SAE.
         feature: its number, the index of the latent in the SAE.
 
     Raises:
@@ -39,27 +40,27 @@ def show(directory: Path, layer: int, feature: int) -> None:
     if not console.is_terminal:
         console.width = FILE_WIDTH
     latents = saved.findings.latents
-    if layer not in latents:
-        raise ConfigError(f"{directory} has layers {' '.join(map(str, latents))}; layer {layer} was asked for")
-    if feature >= len(latents[layer]):
-        raise ConfigError(f"layer {layer} has features 0 to {len(latents[layer]) - 1}; {feature} was asked for")
-    top = saved.findings.top[layer]
+    if hookpoint not in latents:
+        raise ConfigError(f"{directory} has layers {' '.join(map(str, latents))}; layer {hookpoint} was asked for")
+    if feature >= len(latents[hookpoint]):
+        raise ConfigError(f"layer {hookpoint} has features 0 to {len(latents[hookpoint]) - 1}; {feature} was asked for")
+    top = saved.findings.top[hookpoint]
     reported = top[top["feature_number"] == feature]
     domain = saved.config.domain
     if len(reported):
         row = reported.iloc[0].to_dict()
-        console.print(f"[bold]Feature {feature} of layer {layer}: {escaped(str(row['label']))}[/bold]")
+        console.print(f"[bold]Feature {feature} of layer {hookpoint}: {escaped(str(row['label']))}[/bold]")
         console.print(f"Rank {row['rank']} of {len(top)} reported {domain} features of the layer")
         _print_label(console, row)
     else:
-        row = latents[layer].iloc[feature].to_dict()
-        console.print(f"[bold]Feature {feature} of layer {layer}[/bold], not among the {len(top)} reported ones")
+        row = latents[hookpoint].iloc[feature].to_dict()
+        console.print(f"[bold]Feature {feature} of layer {hookpoint}[/bold], not among the {len(top)} reported ones")
         console.print(
             "Label it with: stratalens label RESULT_DIR --features FILE, the file holding its layer and number"
         )
     _print_statistics(console, row, domain)
     if len(reported):
-        _print_evidence(console, saved, layer, feature)
+        _print_evidence(console, saved, hookpoint, feature)
 
 
 def _number(value: Any, digits: int = 4) -> str:
@@ -108,8 +109,8 @@ def _print_statistics(console: Console, row: dict[str, Any], domain: str) -> Non
         console.print(f"Flag {flag}: {FLAG_MEANINGS.get(flag, flag)}")
 
 
-def _print_evidence(console: Console, saved: Result, layer: int, feature: int) -> None:
-    path = saved.output_dir / f"layer_{layer}" / EVIDENCE_FILE
+def _print_evidence(console: Console, saved: Result, hookpoint: Hookpoint, feature: int) -> None:
+    path = saved.output_dir / f"layer_{hookpoint}" / EVIDENCE_FILE
     stored = read_evidence_file(path).get(feature)
     if stored is None:
         raise damaged(path, f"no evidence on feature {feature}")

@@ -16,6 +16,7 @@ from stratalens.errors import printable
 from stratalens.files.redaction import as_printed
 from stratalens.progress import Advance
 from stratalens.report.saved import Result
+from stratalens.report.tables import places
 
 MAX_FEATURES_SHOWN = 10
 FILE_WIDTH = 150
@@ -90,8 +91,9 @@ class Terminal:
         self.console.print(_layer_table(result))
         self.console.print(_feature_table(result, max(MIN_LABEL_WIDTH, self.console.width - NUMBERS_WIDTH)))
         self.say(f"Results: {result.output_dir.resolve()}")
-        for row in result.top_features.head(1).to_dict("records"):
-            self.say(f"Next: stratalens show {quote(str(result.output_dir))} {row['layer']} {row['feature_number']}")
+        best = result.top_features.head(1)
+        for place, number in zip(places(best), best["feature_number"], strict=True):
+            self.say(f"Next: stratalens show {quote(str(result.output_dir))} {place} {number}")
 
     def show_timings(self, result: Result) -> None:
         """Print how long each stage of the run took, and the peak of its memory."""
@@ -109,10 +111,10 @@ def _layer_table(result: Result) -> Table:
     table = Table(title="Layers, best first", title_justify="left", box=SIMPLE_HEAD)
     for name in ("Layer", "Avg spec.", "Max spec.", "% of norm", "AUROC", "Confirmed", "Top feature"):
         table.add_column(name, justify="right", no_wrap=True)
-    for row in result.layers.to_dict("records"):
+    for place, row in zip(places(result.layers), result.layers.to_dict("records"), strict=True):
         confirmed = row["confirmed_features"]
         table.add_row(
-            str(row["layer"]),
+            place,
             f"{row['avg_specialization']:.3f}",
             f"{row['max_specialization']:.3f}",
             f"{100 * row['avg_normalised_specialization']:.2f}",
@@ -130,10 +132,11 @@ def _feature_table(result: Result, label_width: int) -> Table:
     for name in ("#", "Layer", "Feature", "Spec.", "95% interval", "% of norm", "AUROC", "Conf.", "Det."):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("Label", no_wrap=True)
-    for position, row in enumerate(result.top_features.head(MAX_FEATURES_SHOWN).to_dict("records"), 1):
+    shown = result.top_features.head(MAX_FEATURES_SHOWN)
+    for position, (place, row) in enumerate(zip(places(shown), shown.to_dict("records"), strict=True), 1):
         table.add_row(
             str(position),
-            str(row["layer"]),
+            place,
             str(row["feature_number"]),
             f"{row['specialization']:.3f}",
             f"{row['specialization_low']:.2f} to {row['specialization_high']:.2f}",

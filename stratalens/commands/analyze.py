@@ -6,9 +6,8 @@ from pathlib import Path
 
 import torch
 
-from stratalens.config.layer_numbers import parse_layers
+from stratalens.commands.listed import listed_features
 from stratalens.config.options import RunConfig
-from stratalens.errors import ConfigError
 from stratalens.evidence import collect_evidence
 from stratalens.evidence.collect import summarise_harvest
 from stratalens.files.output_dir import WorkDirectories, working_in
@@ -23,7 +22,7 @@ from stratalens.models.memory import peak_memory_bytes
 from stratalens.progress import NoProgress, Progress, TimedProgress
 from stratalens.ranking import rank_features
 from stratalens.ranking.estimates import RankingInputs
-from stratalens.ranking.feature_list import read_feature_list, require_latents
+from stratalens.ranking.feature_list import require_latents
 from stratalens.ranking.rank import feature_numbers
 from stratalens.report import publish
 from stratalens.report.publish import with_labels, write_record, write_result_page
@@ -51,16 +50,16 @@ def analyze(config: RunConfig, progress: Progress | None = None, *, started: flo
 
 
 def _analyze(config: RunConfig, work: WorkDirectories, progress: TimedProgress) -> Result:
-    config, listed = _with_listed_layers(config)
+    listed = listed_features(config)
     lexicon = load_lexicon(config.domain, config.lexicon)
     labeller = open_labeller(config, progress)
-    inputs = find_inputs(config, progress)
+    inputs = find_inputs(config, progress, listed)
     if listed is not None:
-        require_latents(listed, {layer: sae.num_latents for layer, sae in inputs.saes.items()})
+        require_latents(listed, {hookpoint: sae.num_latents for hookpoint, sae in inputs.saes.items()})
     opened = open_model(config, inputs, progress)
     harvest = read_corpus(config, inputs, opened, work, progress)
     progress.stage("ranking")
-    decoder_norms = {layer: sae.load().decoder_norms().double().numpy() for layer, sae in inputs.saes.items()}
+    decoder_norms = {hookpoint: sae.load().decoder_norms().double().numpy() for hookpoint, sae in inputs.saes.items()}
     ranking = rank_features(
         RankingInputs(harvest.files, decoder_norms, inputs.survey.populations),
         top_n=config.top_n,
@@ -68,16 +67,16 @@ def _analyze(config: RunConfig, work: WorkDirectories, progress: TimedProgress) 
         split=inputs.survey.split,
         listed=listed,
     )
-    fvu = {layer: check.own.fvu for layer, check in opened.checks.items()}
+    fvu = {hookpoint: check.own.fvu for hookpoint, check in opened.checks.items()}
     features = feature_numbers(ranking.top)
     summary, locations = summarise_harvest(harvest.files, fvu, features, inputs.survey.populations)
     collected = collect_evidence(config, inputs, opened, features, locations, progress)
     labelled = label_features(config, collected, ranking.top, lexicon, labeller, progress)
     findings = with_labels(Findings(ranking.top, ranking.latents, summary.layers), labelled)
     progress.stage("report")
-    hookpoints = {layer: sae.hookpoint for layer, sae in inputs.saes.items()}
+    modules = {hookpoint: sae.module for hookpoint, sae in inputs.saes.items()}
     settings = shown_settings(config, inputs.source.name)
-    tables = publish(config, findings, labelled, collected.evidence, hookpoints, settings, work.staging)
+    tables = publish(config, findings, labelled, collected.evidence, modules, settings, work.staging)
     warnings = run_warnings(config, opened.checks, summary, tables)
     for warning in warnings:
         progress.warn(warning)
@@ -98,16 +97,3 @@ def _threads(number: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(number_before)
-
-
-def _with_listed_layers(config: RunConfig) -> tuple[RunConfig, dict[int, list[int]] | None]:
-    """Read `--features`, if it is given: the configuration with its layers, and its latents by layer."""
-    if config.features is None:
-        return config, None
-    listed = read_feature_list(config.features)
-    layers = parse_layers(config.layers)
-    if layers is not None and layers != tuple(sorted(listed)):
-        raise ConfigError(
-            f"--features names layers {' '.join(map(str, sorted(listed)))}, --layers others; leave out --layers"
-        )
-    return config.model_copy(update={"layers": tuple(str(layer) for layer in sorted(listed))}), listed

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from stratalens.commands.listed import listed_features
 from stratalens.config.options import RunConfig
 from stratalens.harvest.disk_plan import estimate_disk
 from stratalens.harvest.inputs import RunInputs, find_inputs
@@ -29,7 +30,7 @@ def dry_run(config: RunConfig, progress: Progress) -> list[str]:
     Raises:
         StratalensError: the input is not usable.
     """
-    inputs = find_inputs(config, progress)
+    inputs = find_inputs(config, progress, listed_features(config))
     device = choose_device(config.device)
     dtype = choose_dtype(config.dtype, device)
     parameters, _ = count_parameters(inputs)

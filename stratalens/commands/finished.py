@@ -11,6 +11,7 @@ from stratalens.files.output_dir import WorkDirectories
 from stratalens.files.result_names import RECORD_FILE
 from stratalens.harvest.inputs import find_inputs
 from stratalens.harvest.open_model import open_model
+from stratalens.hookpoint import Hookpoint
 from stratalens.labels.labelling import LabelledFeatures
 from stratalens.progress import Progress
 from stratalens.report import publish
@@ -27,16 +28,20 @@ def load_evidence(result: Result) -> CollectedEvidence | None:
         ConfigError: the evidence is damaged.
     """
     folder = result.output_dir / EVIDENCE_FOLDER
-    layers = list(result.findings.top)
-    if not all((folder / f"layer_{layer}.npz").is_file() for layer in layers):
+    hookpoints = list(result.findings.top)
+    if not all((folder / f"layer_{hookpoint}.npz").is_file() for hookpoint in hookpoints):
         return None
-    evidence = Evidence.load(folder, layers)
+    evidence = Evidence.load(folder, hookpoints)
     stored = {
-        layer: read_lenses(result.output_dir / f"layer_{layer}" / EVIDENCE_FILE, layer_evidence.features.tolist())
-        for layer, layer_evidence in evidence.layers.items()
+        hookpoint: read_lenses(
+            result.output_dir / f"layer_{hookpoint}" / EVIDENCE_FILE, layer_evidence.features.tolist()
+        )
+        for hookpoint, layer_evidence in evidence.layers.items()
     }
-    lenses = {layer: lenses_of_layer for layer, lenses_of_layer in stored.items() if lenses_of_layer is not None}
-    return CollectedEvidence(evidence, lenses if len(lenses) == len(layers) else None)
+    lenses = {
+        hookpoint: lenses_of_layer for hookpoint, lenses_of_layer in stored.items() if lenses_of_layer is not None
+    }
+    return CollectedEvidence(evidence, lenses)
 
 
 def collect_again(result: Result, config: RunConfig, findings: Findings, progress: Progress) -> CollectedEvidence:
@@ -47,15 +52,13 @@ def collect_again(result: Result, config: RunConfig, findings: Findings, progres
             `allow_fetch` is not set.
     """
     require_allowed_sources(result.output_dir / RECORD_FILE, config, SOURCES, is_record=True)
-    layers = tuple(str(layer) for layer in sorted(findings.top))
-    config = config.model_copy(update={"layers": layers, "features": None})
-    inputs = find_inputs(config, progress)
+    inputs = find_inputs(config, progress, findings.top)
     if f"{inputs.survey.digest:016x}" != result.record["corpus"]["digest"]:
         raise ConfigError(f"{result.output_dir}: its text has changed since; run the analysis again")
     if inputs.source.digest != result.record["model"]["digest"]:
         raise ConfigError(f"{result.output_dir}: its model has changed since; run the analysis again")
     opened = open_model(config, inputs, progress)
-    fvu = {layer: facts.fvu for layer, facts in findings.facts.items()}
+    fvu = {hookpoint: facts.fvu for hookpoint, facts in findings.facts.items()}
     _, locations = summarise_harvest(result.harvest, fvu, findings.features, inputs.survey.populations)
     return collect_evidence(config, inputs, opened, findings.features, locations, progress)
 
@@ -81,10 +84,10 @@ def publish_again(
     Returns:
         the result with its new options, record and findings.
     """
-    hookpoints = {int(layer): sae["hookpoint"] for layer, sae in result.record["saes"].items()}
+    modules = {Hookpoint.parse(hookpoint): sae["hookpoint"] for hookpoint, sae in result.record["saes"].items()}
     settings = shown_settings(recorded, result.record["model"]["name"])
     findings = with_labels(findings, labelled)
-    tables = publish(recorded, findings, labelled, evidence, hookpoints, settings, work.staging)
+    tables = publish(recorded, findings, labelled, evidence, modules, settings, work.staging)
     record = result.record | {"settings": recorded_settings(recorded)}
     write_result_page(tables, record, result.harvest, work.staging, work.staging)
     record = write_record(record, result.harvest, work.staging)

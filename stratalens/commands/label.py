@@ -10,6 +10,7 @@ from stratalens.commands.finished import collect_again, load_evidence, publish_a
 from stratalens.config.options import LabelConfig
 from stratalens.evidence.collect import CollectedEvidence
 from stratalens.files.output_dir import WorkDirectories, working_in
+from stratalens.hookpoint import Hookpoint
 from stratalens.labels import label_features
 from stratalens.labels.concepts.lexicon import load_lexicon
 from stratalens.labels.labelling import LabelledFeatures, open_labeller
@@ -56,29 +57,29 @@ def _label(result: Result, options: LabelConfig, work: WorkDirectories, progress
     return publish_again(result, recorded, findings, labelled, collected.evidence, work)
 
 
-def _add_listed(result: Result, listed: Mapping[int, Sequence[int]], rank_by: str) -> Findings:
+def _add_listed(result: Result, listed: Mapping[Hookpoint, Sequence[int]], rank_by: str) -> Findings:
     """Add the listed features to the reported ones."""
     latents, before = result.findings.latents, result.findings.top
-    require_latents(listed, {layer: len(table) for layer, table in latents.items()})
+    require_latents(listed, {hookpoint: len(table) for hookpoint, table in latents.items()})
     reported = {
-        layer: list(dict.fromkeys([*table["feature_number"].tolist(), *listed.get(layer, ())]))
-        for layer, table in before.items()
+        hookpoint: list(dict.fromkeys([*table["feature_number"].tolist(), *listed.get(hookpoint, ())]))
+        for hookpoint, table in before.items()
     }
     top = reported_features(latents, reported, rank_by=rank_by, split=result.record["corpus"]["split"])
     return replace(result.findings, top=top)
 
 
 def _keep_other_labels(
-    result: Result, labelled: LabelledFeatures, listed: Mapping[int, Sequence[int]]
+    result: Result, labelled: LabelledFeatures, listed: Mapping[Hookpoint, Sequence[int]]
 ) -> LabelledFeatures:
     """Replace the new labels of features that are not listed by the labels that they had before."""
     scored = {}
-    for layer, rows in labelled.scored.items():
-        before = result.findings.top[layer].set_index("feature_number")
-        features = labelled.annotated_evidence.evidence.layers[layer].features
-        scored[layer] = [
+    for hookpoint, rows in labelled.scored.items():
+        before = result.findings.top[hookpoint].set_index("feature_number")
+        features = labelled.annotated_evidence.evidence.layers[hookpoint].features
+        scored[hookpoint] = [
             row
-            if feature in listed.get(layer, ()) or feature not in before.index
+            if feature in listed.get(hookpoint, ()) or feature not in before.index
             else stored_label(before.loc[feature])
             for feature, row in zip(features.tolist(), rows, strict=True)
         ]
@@ -87,5 +88,5 @@ def _keep_other_labels(
 
 def _covers_exactly(collected: CollectedEvidence, findings: Findings) -> bool:
     """Whether the evidence is of the reported features and of no others."""
-    covered = {layer: set(evidence.features.tolist()) for layer, evidence in collected.evidence.layers.items()}
-    return all(covered[layer] == set(features) for layer, features in findings.features.items())
+    covered = {hookpoint: set(evidence.features.tolist()) for hookpoint, evidence in collected.evidence.layers.items()}
+    return all(covered[hookpoint] == set(features) for hookpoint, features in findings.features.items())

@@ -12,6 +12,7 @@ from stratalens.evidence import Evidence
 from stratalens.evidence.collect import CollectedEvidence
 from stratalens.evidence.logit_lens import FeatureLens
 from stratalens.files.output_dir import working_in
+from stratalens.hookpoint import Hookpoint
 from stratalens.labels import FeatureLabel, label_features
 from stratalens.labels.concepts.lexicon import load_lexicon
 from stratalens.labels.feature_label import EVIDENCE
@@ -51,13 +52,13 @@ def rank(directory: Path, options: RankConfig, progress: Progress | None = None)
         collected = _select_features(stored, findings.features)
         lexicon = load_lexicon(config.domain, config.lexicon)
         labelled = label_features(config, collected, findings.top, lexicon, None, progress)
-        known = {layer: set(evidence.features.tolist()) for layer, evidence in stored.evidence.layers.items()}
+        known = {hookpoint: set(evidence.features.tolist()) for hookpoint, evidence in stored.evidence.layers.items()}
         labelled = _keep_labels(before, labelled, known)
         result = publish_again(
             before, recorded, findings, labelled, _drop_without_evidence(collected.evidence, known), work
         )
-    reported = [(layer, feature) for layer, features in findings.features.items() for feature in features]
-    unlabelled = sum(feature not in known[layer] for layer, feature in reported)
+    reported = [(hookpoint, feature) for hookpoint, features in findings.features.items() for feature in features]
+    unlabelled = sum(feature not in known[hookpoint] for hookpoint, feature in reported)
     if unlabelled:
         progress.warn(
             f"{unlabelled} features were not reported before; run `stratalens label {directory}` to label them"
@@ -66,7 +67,7 @@ def rank(directory: Path, options: RankConfig, progress: Progress | None = None)
 
 
 def _rank_again(before: Result, config: RunConfig) -> Findings:
-    norms = {layer: table["decoder_norm"].to_numpy() for layer, table in before.findings.latents.items()}
+    norms = {hookpoint: table["decoder_norm"].to_numpy() for hookpoint, table in before.findings.latents.items()}
     ranking = rank_features(
         RankingInputs(before.harvest, norms, before.populations),
         top_n=config.top_n,
@@ -77,43 +78,44 @@ def _rank_again(before: Result, config: RunConfig) -> Findings:
     return Findings(ranking.top, ranking.latents, before.findings.facts)
 
 
-def _select_features(stored: CollectedEvidence, features: Mapping[int, Sequence[int]]) -> CollectedEvidence:
+def _select_features(stored: CollectedEvidence, features: Mapping[Hookpoint, Sequence[int]]) -> CollectedEvidence:
     """Select the stored evidence of these features; it is empty for features that were not reported before."""
     empty_lens = FeatureLens([], [])
-    layers = {layer: stored.evidence.layers[layer].for_features(wanted) for layer, wanted in features.items()}
-    lenses = None
-    if stored.lenses is not None:
-        lens_of = {
-            layer: dict(zip(stored.evidence.layers[layer].features.tolist(), lenses_of_layer, strict=True))
-            for layer, lenses_of_layer in stored.lenses.items()
-        }
-        lenses = {
-            layer: [lens_of[layer].get(feature, empty_lens) for feature in wanted] for layer, wanted in features.items()
-        }
-    return CollectedEvidence(Evidence(stored.evidence.passages, layers), lenses)
-
-
-def _drop_without_evidence(evidence: Evidence, known: Mapping[int, set[int]]) -> Evidence:
-    """Remove the features without stored evidence."""
-    layers = {
-        layer: layer_evidence.for_features(
-            [feature for feature in layer_evidence.features.tolist() if feature in known[layer]]
-        )
-        for layer, layer_evidence in evidence.layers.items()
+    hookpoints = {
+        hookpoint: stored.evidence.layers[hookpoint].for_features(wanted) for hookpoint, wanted in features.items()
     }
-    return Evidence(evidence.passages, layers)
+    lens_of = {
+        hookpoint: dict(zip(stored.evidence.layers[hookpoint].features.tolist(), lenses_of_layer, strict=True))
+        for hookpoint, lenses_of_layer in stored.lenses.items()
+    }
+    lenses = {
+        hookpoint: [own.get(feature, empty_lens) for feature in features[hookpoint]]
+        for hookpoint, own in lens_of.items()
+    }
+    return CollectedEvidence(Evidence(stored.evidence.passages, hookpoints), lenses)
 
 
-def _keep_labels(before: Result, labelled: LabelledFeatures, known: Mapping[int, set[int]]) -> LabelledFeatures:
+def _drop_without_evidence(evidence: Evidence, known: Mapping[Hookpoint, set[int]]) -> Evidence:
+    """Remove the features without stored evidence."""
+    hookpoints = {
+        hookpoint: layer_evidence.for_features(
+            [feature for feature in layer_evidence.features.tolist() if feature in known[hookpoint]]
+        )
+        for hookpoint, layer_evidence in evidence.layers.items()
+    }
+    return Evidence(evidence.passages, hookpoints)
+
+
+def _keep_labels(before: Result, labelled: LabelledFeatures, known: Mapping[Hookpoint, set[int]]) -> LabelledFeatures:
     """Give features the labels that they had before; those without evidence get the note that they are unlabelled."""
     scored = {}
-    for layer, rows in labelled.scored.items():
-        table = before.findings.top[layer].set_index("feature_number")
-        features = labelled.annotated_evidence.evidence.layers[layer].features.tolist()
-        scored[layer] = [
+    for hookpoint, rows in labelled.scored.items():
+        table = before.findings.top[hookpoint].set_index("feature_number")
+        features = labelled.annotated_evidence.evidence.layers[hookpoint].features.tolist()
+        scored[hookpoint] = [
             stored_label(table.loc[feature])
             if feature in table.index
-            else (row if feature in known[layer] else FeatureLabel(UNLABELLED, EVIDENCE, label_note=NOTE))
+            else (row if feature in known[hookpoint] else FeatureLabel(UNLABELLED, EVIDENCE, label_note=NOTE))
             for feature, row in zip(features, rows, strict=True)
         ]
     return replace(labelled, scored=scored)

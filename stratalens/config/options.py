@@ -8,6 +8,7 @@ from typing import Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from stratalens.config.layer_numbers import parse_layers
+from stratalens.hookpoint import SITE_NAMES
 
 RankBy = Literal[
     "specialization", "auroc", "hedges_g", "domain_share", "domain_score", "log_ratio", "firing_rate_difference"
@@ -121,6 +122,9 @@ class RunConfig(LabelConfig):
     layers: tuple[str, ...] = ()
     """Layers to analyse, such as `4 10-12 16`, or `all`. Default: 4 10 16 22 28 with the embedded model, else every
     layer that the SAE folder has."""
+    sites: tuple[str, ...] = ()
+    """Sites of the layers to analyse, such as `resid mlp`: resid (the block's output), resid_in, attn, mlp, attn_heads,
+    attn_norm, mlp_norm and others that docs/method.md explains. Default: resid, or the only site of the SAE folder."""
     domain: str = "financial"
     """Name of the domain. financial, medical and legal have built-in texts; any other needs --domain_data."""
     domain_data: tuple[str, ...] = ()
@@ -182,7 +186,7 @@ class RunConfig(LabelConfig):
     dry_run: bool = False
     """Print what would run, with an estimate of memory and time, and stop."""
 
-    @field_validator("layers", mode="before")
+    @field_validator("layers", "sites", mode="before")
     @classmethod
     def _layer_words(cls, value: object) -> object:
         """Split `16`, `[4, 10]`, `4 10-12` or `all`, as Python callers and YAML files write them, into words."""
@@ -218,6 +222,11 @@ class RunConfig(LabelConfig):
         if re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", self.device) is None:
             raise ValueError(f"device: `{self.device}` is unknown; expected auto, cpu, mps, cuda or cuda:N")
         parse_layers(self.layers)
+        for site in self.sites:
+            if site not in SITE_NAMES:
+                raise ValueError(f"sites: `{site}` is unknown; expected {', '.join(SITE_NAMES)}")
+        if len(set(self.sites)) < len(self.sites):
+            raise ValueError("sites: one is named more than once")
         return self
 
 

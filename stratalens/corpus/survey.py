@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Int8, Int64, UInt64
 
 from stratalens.corpus.corpus import Corpus
-from stratalens.corpus.populations import Half, Population, Populations, Side
+from stratalens.corpus.populations import Half, Populations, Side
 from stratalens.errors import CorpusError
 from stratalens.files.hashing import hash64
 
@@ -264,18 +264,13 @@ def _sample(splits: list[_Split], seed: int) -> frozenset[int]:
 def _merge_sides(sides: list[_SideRows], splits: list[_Split]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Texts, documents and populations of both sides, sorted by the texts' hashes."""
     memberships = [
-        _numbers(side)[split.halves[np.searchsorted(split.documents, rows.document)]]
+        Populations().where(side=side).astype(np.int8)[split.halves[np.searchsorted(split.documents, rows.document)]]
         for side, rows, split in zip(Side, sides, splits, strict=True)
     ]
     content = np.concatenate([rows.content for rows in sides])
     order = np.argsort(content)
     document = np.concatenate([rows.document for rows in sides])[order]
     return content[order], document, np.concatenate(memberships)[order]
-
-
-def _numbers(side: Side) -> Int8[np.ndarray, "half"]:
-    """Number of the population of a side and each half."""
-    return np.array([Population(side, half).number for half in Half], np.int8)
 
 
 def _final_counts(rows: _SideRows, split: _Split) -> SideCounts:

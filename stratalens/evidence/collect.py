@@ -24,26 +24,31 @@ from stratalens.evidence.passages import (
 from stratalens.harvest.inputs import RunInputs
 from stratalens.harvest.open_model import OpenModel
 from stratalens.harvest.store import HarvestFile
+from stratalens.hookpoint import Hookpoint, Site
 from stratalens.models.batches import BatchRunner, TokenBatch, pack_batches
 from stratalens.models.hooks import forward, hooked
 from stratalens.progress import Progress
 from stratalens.ranking.layer_facts import HarvestSummary, layer_facts
-from stratalens.saes.hookpoint import LayerProbe
+from stratalens.saes.probe import Probe
+
+LENS_SITES: tuple[Site, ...] = ("resid", "attn", "mlp")
+"""Sites whose vectors are, or are added to, the residual stream."""
 
 
 class CollectedEvidence(NamedTuple):
     """What fires features and which tokens they promote: everything about them that needs the model."""
 
     evidence: Evidence
-    lenses: dict[int, list[FeatureLens]] | None
-    """Layer -> the logit lens of each feature; None where the final norm or the unembedding of the model is unknown."""
+    lenses: dict[Hookpoint, list[FeatureLens]]
+    """Hookpoint -> the logit lens of each feature; only where decoder rows are directions of the residual stream, and
+    none if the final norm or the unembedding of the model is unknown."""
 
 
 def collect_evidence(
     config: RunConfig,
     inputs: RunInputs,
     opened: OpenModel,
-    features: Mapping[int, Sequence[int]],
+    features: Mapping[Hookpoint, Sequence[int]],
     locations: set[PassageLocation],
     progress: Progress,
 ) -> CollectedEvidence:
@@ -53,7 +58,7 @@ def collect_evidence(
         config: options of the run.
         inputs: its text, SAEs and tokenizer.
         opened: its loaded model.
-        features: layer -> reported features.
+        features: hookpoint -> reported features.
         locations: where the strongest passages of the features are.
         progress: receives counts of passages and tokens.
 
@@ -67,7 +72,7 @@ def collect_evidence(
     with progress.track("Collecting evidence", len(passages) * len(opened.passes)) as advance:
         evidence = read_evidence(
             opened.model,
-            (list(opened.probes(layers).values()) for layers in opened.passes),
+            (list(opened.probes(hookpoints).values()) for hookpoints in opened.passes),
             features,
             passages,
             special_ids=inputs.cutter.special_ids,
@@ -76,10 +81,11 @@ def collect_evidence(
         )
         decode = inputs.cutter.tokenizer.decode
 
-        def directions(layer: int) -> Tensor:
-            return inputs.saes[layer].load().decoder_weight
+        def directions(hookpoint: Hookpoint) -> Tensor:
+            return inputs.saes[hookpoint].load().decoder.weight
 
-        lenses = layer_lenses(inputs.source, directions, features, decode, opened.device, opened.dtype)
+        readable = {place: own for place, own in features.items() if inputs.saes[place].target.site in LENS_SITES}
+        lenses = layer_lenses(inputs.source, directions, readable, decode, opened.device, opened.dtype)
     return CollectedEvidence(evidence, lenses)
 
 
@@ -96,7 +102,7 @@ class FiredEntries(NamedTuple):
 class _LayerReader:
     """Collects the activations of some latents of one layer, batch by batch."""
 
-    def __init__(self, probe: LayerProbe, features: Sequence[int], device: torch.device):
+    def __init__(self, probe: Probe, features: Sequence[int], device: torch.device):
         self.probe = probe
         self.column = torch.full((probe.sae.num_latents,), -1, device=device)
         self.column[torch.as_tensor(features, dtype=torch.long, device=device)] = torch.arange(
@@ -108,31 +114,29 @@ class _LayerReader:
         self,
         batch: TokenBatch,
         first_token: Int[Tensor, "batch"],
-        module_input: Float[Tensor, "batch seq d_model"],
-        module_output: Float[Tensor, "batch seq d_model"],
+        vectors: Float[Tensor, "batch seq d_model"],
     ) -> FiredEntries:
         """Encode the kept positions of one batch, and keep the entries of the features.
 
         Args:
             batch: the batch on the device.
             first_token: index of each row's first token among the tokens of all passages.
-            module_input: input of the hooked module.
-            module_output: its output.
+            vectors: those at the hookpoint of the SAE.
         """
-        hidden, _, keep = self.probe.read(batch, module_input, module_output)
+        hidden, _, keep = self.probe.read(batch, vectors)
         row, position = keep.nonzero(as_tuple=True)
         latents = self.probe.sae.encode(hidden[row, position])
-        column = self.column[latents.indices]
-        fired = (column >= 0) & (latents.values > 0)
-        token = (first_token[row] + position)[:, None].expand(column.shape)
-        entries = token[fired].int(), column[fired].int(), latents.values[fired].float()
+        column = self.column[latents.latent]
+        wanted = column >= 0
+        token = (first_token[row] + position)[latents.token]
+        entries = token[wanted].int(), column[wanted].int(), latents.value[wanted].float()
         return FiredEntries(*(tensor.cpu().numpy() for tensor in entries))
 
 
 def read_evidence(
     model: nn.Module,
-    passes: Iterable[Sequence[LayerProbe]],
-    features: Mapping[int, Sequence[int]],
+    passes: Iterable[Sequence[Probe]],
+    features: Mapping[Hookpoint, Sequence[int]],
     passages: Sequence[Passage],
     *,
     special_ids: frozenset[int],
@@ -144,7 +148,7 @@ def read_evidence(
     Args:
         model: the decoder, cut after the deepest probed block.
         passes: groups of probes; the passages are read once for each group.
-        features: layer -> its reported features.
+        features: hookpoint -> its reported features.
         passages: what to read.
         special_ids: tokens that never count.
         batch_tokens: maximum tokens per batch, padding included.
@@ -154,19 +158,19 @@ def read_evidence(
         CapacityError: a single passage does not fit into memory.
     """
     starts = first_tokens(passages)
-    layers: dict[int, LayerEvidence] = {}
+    hookpoints: dict[Hookpoint, LayerEvidence] = {}
     for probes in passes:
         readers = _read_pass(model, probes, features, passages, special_ids, batch_tokens, on_batch)
         for reader in readers:
-            layer = reader.probe.layer
-            layers[layer] = _join_parts(reader, features[layer], int(starts[-1]))
-    return Evidence(list(passages), layers)
+            hookpoint = reader.probe.hookpoint
+            hookpoints[hookpoint] = _join_parts(reader, features[hookpoint], int(starts[-1]))
+    return Evidence(list(passages), hookpoints)
 
 
 def _read_pass(
     model: nn.Module,
-    probes: Sequence[LayerProbe],
-    features: Mapping[int, Sequence[int]],
+    probes: Sequence[Probe],
+    features: Mapping[Hookpoint, Sequence[int]],
     passages: Sequence[Passage],
     special_ids: frozenset[int],
     batch_tokens: int,
@@ -174,26 +178,26 @@ def _read_pass(
 ) -> list[_LayerReader]:
     """Run the model over the passages once; return a reader per layer, with the entries that it collected."""
     starts = first_tokens(passages)
-    device = probes[0].sae.encoder_weight.device
-    readers = [_LayerReader(probe, features[probe.layer], device) for probe in probes]
+    device = probes[0].sae.device
+    readers = [_LayerReader(probe, features[probe.hookpoint], device) for probe in probes]
     runner = BatchRunner(batch_tokens)
 
-    def read_batch(cpu_batch: TokenBatch) -> dict[int, FiredEntries]:
+    def read_batch(cpu_batch: TokenBatch) -> dict[Hookpoint, FiredEntries]:
         batch = cpu_batch.to(device)
         first = torch.from_numpy(starts[batch.rows]).to(device)
-        entries: dict[int, FiredEntries] = {}
+        entries: dict[Hookpoint, FiredEntries] = {}
 
-        def consumer(reader: _LayerReader, module_input: Tensor, module_output: Tensor) -> None:
-            entries[reader.probe.layer] = reader.pick(batch, first, module_input, module_output)
+        def consumer(reader: _LayerReader, vectors: Tensor) -> None:
+            entries[reader.probe.hookpoint] = reader.pick(batch, first, vectors)
 
-        with hooked(model, {reader.probe.sae.hookpoint: partial(consumer, reader) for reader in readers}):
+        with hooked(model, {reader.probe.hookpoint: partial(consumer, reader) for reader in readers}):
             forward(model, batch.input_ids)
         return entries
 
     for batch in pack_batches([passage.token_ids for passage in passages], batch_tokens, special_ids):
         for entries in runner.run(batch, read_batch):
             for reader in readers:
-                reader.parts.append(entries[reader.probe.layer])
+                reader.parts.append(entries[reader.probe.hookpoint])
         on_batch(len(batch.rows), batch.tokens)
     return readers
 
@@ -208,28 +212,28 @@ def _join_parts(reader: _LayerReader, features: Sequence[int], tokens: int) -> L
 
 
 def summarise_harvest(
-    files: Mapping[int, HarvestFile],
-    fvu: Mapping[int, float],
-    features: Mapping[int, Sequence[int]],
+    files: Mapping[Hookpoint, HarvestFile],
+    fvu: Mapping[Hookpoint, float],
+    features: Mapping[Hookpoint, Sequence[int]],
     populations: Populations,
 ) -> tuple[HarvestSummary, set[PassageLocation]]:
     """Summarise the harvest, and find the locations of the strongest passages of some features.
 
     Args:
-        files: layer -> its harvest on disk; one at a time is loaded.
-        fvu: layer -> fraction of variance unexplained by its SAE.
-        features: layer -> features.
+        files: hookpoint -> its harvest on disk; one at a time is loaded.
+        fvu: hookpoint -> fraction of variance unexplained by its SAE.
+        features: hookpoint -> features.
         populations: those of the run.
 
     Raises:
         OutputError: the harvest of a layer is missing or damaged.
     """
-    layers, split, locations = {}, {}, set()
+    hookpoints, split, locations = {}, {}, set()
     totals = (np.zeros(len(populations), np.int64),) * 3
-    for layer, file in files.items():
+    for hookpoint, file in files.items():
         state = file.state()
-        layers[layer] = layer_facts(fvu[layer], state.stats)
-        split[layer] = state.batches_split
-        locations |= strongest_passages(state.examples, features[layer], populations)
+        hookpoints[hookpoint] = layer_facts(fvu[hookpoint], state.stats)
+        split[hookpoint] = state.batches_split
+        locations |= strongest_passages(state.examples, features[hookpoint], populations)
         totals = state.stats.passages, state.stats.tokens, state.stats.countable_positions  # the same in every layer
-    return HarvestSummary(layers, split, *totals), locations
+    return HarvestSummary(hookpoints, split, *totals), locations

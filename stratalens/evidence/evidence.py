@@ -13,6 +13,7 @@ from scipy import sparse
 from stratalens.evidence.passages import Passage, load_passages, write_passages
 from stratalens.files.damaged import READ_ERRORS, damaged, require_bounded
 from stratalens.files.regular import named_when_out_of_memory, open_regular
+from stratalens.hookpoint import Hookpoint
 
 PASSAGES_FILE = "passages.parquet"
 
@@ -72,41 +73,41 @@ class Evidence:
     """Passages, and the activations of each layer's reported features on their tokens."""
 
     passages: list[Passage]
-    layers: dict[int, LayerEvidence]
-    """Layer -> activations of its reported features."""
+    layers: dict[Hookpoint, LayerEvidence]
+    """Hookpoint -> activations of its reported features."""
 
     @property
     def starts(self) -> Int[np.ndarray, "passage_and_end"]:
         """See `first_tokens`."""
         return first_tokens(self.passages)
 
-    def means(self, layer: int) -> Float[np.ndarray, "passage feature"]:
+    def means(self, hookpoint: Hookpoint) -> Float[np.ndarray, "passage feature"]:
         """Mean activation over the tokens of each passage."""
         lengths = np.diff(self.starts)
         owner = np.repeat(np.arange(len(lengths)), lengths)
         shape = (len(lengths), len(owner))
         sums = sparse.csr_array((np.ones(len(owner), np.float32), (owner, np.arange(len(owner)))), shape=shape)
-        total = sparse.csr_array(sums @ self.layers[layer].activations).toarray()
+        total = sparse.csr_array(sums @ self.layers[hookpoint].activations).toarray()
         return total / lengths[:, None]
 
-    def maxima(self, layer: int) -> Float[np.ndarray, "passage feature"]:
+    def maxima(self, hookpoint: Hookpoint) -> Float[np.ndarray, "passage feature"]:
         """Maximum activation in each passage."""
-        columns = range(len(self.layers[layer].features))
-        rows = [np.maximum.reduceat(self.layers[layer].dense(column), self.starts[:-1]) for column in columns]
+        columns = range(len(self.layers[hookpoint].features))
+        rows = [np.maximum.reduceat(self.layers[hookpoint].dense(column), self.starts[:-1]) for column in columns]
         return np.stack(rows, axis=1) if rows else np.zeros((len(self.passages), 0), np.float32)
 
-    def tokens_of(self, layer: int, column: int, passage: int) -> Float[np.ndarray, "seq"]:
+    def tokens_of(self, hookpoint: Hookpoint, column: int, passage: int) -> Float[np.ndarray, "seq"]:
         """Activations of the feature of a column on the tokens of one passage."""
-        return self.layers[layer].dense(column)[self.starts[passage] : self.starts[passage + 1]]
+        return self.layers[hookpoint].dense(column)[self.starts[passage] : self.starts[passage + 1]]
 
     def write(self, directory: Path) -> None:
         """Write passages and activations into a new directory."""
         directory.mkdir()
         write_passages(self.passages, directory / PASSAGES_FILE)
-        for layer, evidence in self.layers.items():
+        for hookpoint, evidence in self.layers.items():
             matrix = evidence.activations
             np.savez_compressed(
-                directory / f"layer_{layer}.npz",
+                directory / f"layer_{hookpoint}.npz",
                 features=evidence.features,
                 data=matrix.data,
                 indices=matrix.indices,
@@ -115,7 +116,7 @@ class Evidence:
             )
 
     @classmethod
-    def load(cls, directory: Path, layers: Iterable[int]) -> "Evidence":
+    def load(cls, directory: Path, hookpoints: Iterable[Hookpoint]) -> "Evidence":
         """Load the files of `write`.
 
         Raises:
@@ -123,7 +124,9 @@ class Evidence:
         """
         passages = load_passages(directory / PASSAGES_FILE)
         tokens = int(first_tokens(passages)[-1])
-        return cls(passages, {layer: _load_layer(directory / f"layer_{layer}.npz", tokens) for layer in layers})
+        return cls(
+            passages, {hookpoint: _load_layer(directory / f"layer_{hookpoint}.npz", tokens) for hookpoint in hookpoints}
+        )
 
 
 def _load_layer(path: Path, tokens: int) -> LayerEvidence:

@@ -11,6 +11,7 @@ from stratalens.corpus import Half, Side
 from stratalens.evidence.evidence import Evidence
 from stratalens.evidence.passages import Passage
 from stratalens.evidence.similarity import PassageSet
+from stratalens.hookpoint import Hookpoint
 
 TOP_PER_HALF = 4
 """Strongest passages shown of each side and half."""
@@ -106,22 +107,22 @@ class Example(NamedTuple):
         return int(np.argmax(self.activations))
 
 
-def layer_examples(evidence: Evidence, layer: int, sets: dict[Half, PassageSet]) -> list[list[Example]]:
+def layer_examples(evidence: Evidence, hookpoint: Hookpoint, sets: dict[Half, PassageSet]) -> list[list[Example]]:
     """Choose the examples of every feature of a layer.
 
     Args:
         evidence: passages and activations.
-        layer: one of its layers.
+        hookpoint: one of its layers.
         sets: half -> its passages.
 
     Returns:
         For each feature its examples: the strongest, those at quantiles, then near misses.
     """
-    maxima = evidence.maxima(layer)
+    maxima = evidence.maxima(hookpoint)
     starts = evidence.starts
     examples: list[list[Example]] = []
     for column in range(maxima.shape[1]):
-        values = evidence.layers[layer].dense(column)
+        values = evidence.layers[hookpoint].dense(column)
         chosen = choose_examples(evidence.passages, maxima[:, column], sets)
         examples.append([])
         for choice in chosen:

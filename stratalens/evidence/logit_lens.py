@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from stratalens.errors import ModelError
+from stratalens.hookpoint import Hookpoint
 from stratalens.models.families import FINAL_NORMS
 from stratalens.models.hub import hub_errors, quiet_transformers
 from stratalens.models.source import ModelSource
@@ -143,18 +144,18 @@ def feature_lenses(
 
 def layer_lenses(
     source: ModelSource,
-    directions: Callable[[int], Float[Tensor, "latent d_model"]],
-    features: Mapping[int, Sequence[int]],
+    directions: Callable[[Hookpoint], Float[Tensor, "latent d_model"]],
+    features: Mapping[Hookpoint, Sequence[int]],
     decode: Callable[[list[int]], str],
     device: torch.device,
     dtype: torch.dtype,
-) -> dict[int, list[FeatureLens]] | None:
-    """Compute the logit lens of every reported feature; None for a model without a known head.
+) -> dict[Hookpoint, list[FeatureLens]]:
+    """Compute the logit lens of every reported feature; empty for a model without a known head.
 
     Args:
         source: the model; only its final norm and unembedding are loaded.
         directions: gives the decoder rows of a layer's SAE.
-        features: layer -> reported features.
+        features: hookpoint -> reported features.
         decode: gives the text of token ids.
         device: where to compute.
         dtype: type of the weights.
@@ -162,7 +163,10 @@ def layer_lenses(
     Raises:
         ModelError: the head of the model cannot be loaded.
     """
-    head = load_head(source, device, dtype)
-    return head and {
-        layer: feature_lenses(head, directions(layer), numbers, decode) for layer, numbers in features.items()
+    head = load_head(source, device, dtype) if features else None
+    if head is None:
+        return {}
+    return {
+        hookpoint: feature_lenses(head, directions(hookpoint), numbers, decode)
+        for hookpoint, numbers in features.items()
     }

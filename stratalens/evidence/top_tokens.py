@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from stratalens.evidence.evidence import Evidence
+from stratalens.hookpoint import Hookpoint
 
 TOP_TOKENS = 12
 """Tokens listed for each feature, at most."""
@@ -21,7 +22,7 @@ class TopToken(NamedTuple):
     """Its share of all tokens."""
 
 
-def top_tokens(evidence: Evidence, layer: int) -> list[list[TopToken]]:
+def top_tokens(evidence: Evidence, hookpoint: Hookpoint) -> list[list[TopToken]]:
     """Find for each feature of a layer the tokens with the largest shares of its activation, largest first."""
     texts = np.array(
         [
@@ -33,8 +34,8 @@ def top_tokens(evidence: Evidence, layer: int) -> list[list[TopToken]]:
     vocabulary, index = np.unique(texts, return_inverse=True)
     background = np.bincount(index) / max(1, len(index))
     tokens_of_features = []
-    for column in range(len(evidence.layers[layer].features)):
-        token, activation = evidence.layers[layer].entries(column)
+    for column in range(len(evidence.layers[hookpoint].features)):
+        token, activation = evidence.layers[hookpoint].entries(column)
         mass = np.bincount(index[token], activation, len(vocabulary))
         share = mass / max(1e-12, float(mass.sum()))
         best = np.argsort(-share, kind="stable")[:TOP_TOKENS]

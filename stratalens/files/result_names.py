@@ -2,6 +2,8 @@
 
 import re
 
+from stratalens.hookpoint import NAME_PATTERN as HOOKPOINT_NAME
+
 RECORD_FILE = "run.json"
 STATE_SUFFIX = ".state"
 """File name suffix of what a run has read of its text."""
@@ -13,7 +15,7 @@ COMPLETE_FOLDER = "complete"
 
 _ANY_DOMAIN = "[A-Za-z][A-Za-z0-9_-]{0,63}"
 _ANY_NUMBER = "[1-9][0-9]*"
-_LAYER = "layer_(?:0|[1-9][0-9]*)"
+_LAYER = f"layer_{HOOKPOINT_NAME}"
 _FOLDER = f"(?:{_LAYER}|evidence|harvest)"
 _BEING_WRITTEN = r"[^/]+\.tmp"
 

@@ -11,6 +11,8 @@ from stratalens.harvest.shards import shard_characters
 
 ENTRY_BYTES = 12
 """Bytes for the value of one latent in one sampled document: row, latent, value."""
+TYPICAL_L0 = 100
+"""Latents that fire on a token, of an encoder that does not limit their number."""
 RESIDUAL_BYTES = 4
 """Bytes for one component of the mean hookpoint vector of a sampled document."""
 
@@ -47,7 +49,7 @@ def estimate_disk(inputs: RunInputs, tokens: int) -> DiskEstimate:
     documents = len(inputs.survey.sample)
     unfinished = harvest = 0
     for sae in inputs.saes.values():
-        cells, fired = len(inputs.survey.populations) * sae.num_latents, tokens * sae.k
+        cells, fired = len(inputs.survey.populations) * sae.num_latents, tokens * (sae.k or TYPICAL_L0)
         sample = ENTRY_BYTES * min(documents * sae.num_latents, fired) + RESIDUAL_BYTES * documents * sae.d_model
         harvest += CELL_BYTES * min(cells, fired) + sample
         unfinished += CELL_BYTES * min(shards * cells, fired) + sample

@@ -33,6 +33,7 @@ from stratalens.harvest.workers import (
     WorkerKind,
     Workers,
 )
+from stratalens.hookpoint import Hookpoint
 from stratalens.progress import Progress
 
 CONTEXT_FILE = "context.json"
@@ -46,23 +47,23 @@ class HarvestContext:
 
     shared: Facts
     """Shared by all layers: model, settings, library versions, kind of device."""
-    layers: Mapping[int, Facts]
-    """Layer -> its SAE, hookpoint and norm limit."""
+    layers: Mapping[Hookpoint, Facts]
+    """Hookpoint -> its SAE, hookpoint and norm limit."""
     text: str
     """Digest of the whole text, only to report that it changed: keys use the digest of each shard instead."""
 
-    def key(self, layer: int, shard_digest: str) -> str:
+    def key(self, hookpoint: Hookpoint, shard_digest: str) -> str:
         """Key under which the state of one layer after one shard is stored."""
-        return key_of(self.shared, self.layers[layer], shard_digest)
+        return key_of(self.shared, self.layers[hookpoint], shard_digest)
 
     def facts(self) -> dict[str, object]:
         """Everything that can differ between two runs, by name."""
-        saes = {f"SAE of layer {layer}": key_of(own) for layer, own in self.layers.items()}
+        saes = {f"SAE of layer {hookpoint}": key_of(own) for hookpoint, own in self.layers.items()}
         return {**self.shared, **saes, "text": self.text}
 
 
 def harvest_context(
-    config: RunConfig, inputs: RunInputs, norm_limits: Mapping[int, float], kind: WorkerKind
+    config: RunConfig, inputs: RunInputs, norm_limits: Mapping[Hookpoint, float], kind: WorkerKind
 ) -> HarvestContext:
     """Build the context of a run whose workers are all of one kind."""
     return HarvestContext(
@@ -79,13 +80,13 @@ def harvest_context(
             **{f"version of {name}": number for name, number in kind.libraries},
         },
         layers={
-            layer: {
+            hookpoint: {
                 "sae": sae.digest,
-                "hookpoint": sae.hookpoint,
-                "encoder": [sae.activation, sae.k, sae.num_latents, sae.reads_input],
-                "norm_limit": norm_limits[layer].hex(),
+                "hookpoint": sae.module,
+                "encoder": [sae.activation, sae.k, sae.num_latents, sae.hookpoint != sae.target],
+                "norm_limit": norm_limits[hookpoint].hex(),
             }
-            for layer, sae in inputs.saes.items()
+            for hookpoint, sae in inputs.saes.items()
         },
         text=f"{inputs.survey.digest:016x}",
     )
@@ -100,8 +101,8 @@ def changed_facts(before: Facts, now: Facts) -> list[str]:
 class Harvest:
     """The harvest of a run, and the work it took."""
 
-    files: Mapping[int, HarvestFile]
-    """Layer -> its harvest on disk."""
+    files: Mapping[Hookpoint, HarvestFile]
+    """Hookpoint -> its harvest on disk."""
     facts: Facts
     """Model, SAEs, settings and text of the harvest, see `HarvestContext.facts`."""
     tokens_read: int
@@ -181,7 +182,7 @@ class CorpusReader:
     on_rows: Callable[[int], None]
     """Called with the number of corpus rows of each shard that is reused."""
 
-    def harvest(self, workers: Workers, passes: Iterable[tuple[int, ...]]) -> dict[int, HarvestFile]:
+    def harvest(self, workers: Workers, passes: Iterable[tuple[Hookpoint, ...]]) -> dict[Hookpoint, HarvestFile]:
         """Read the missing shards, and merge the shards of each layer.
 
         Args:
@@ -189,7 +190,7 @@ class CorpusReader:
             passes: groups of layers; the text is read once for each group.
 
         Returns:
-            Layer -> its harvest, in the order of the context.
+            Hookpoint -> its harvest, in the order of the context.
 
         Raises:
             OutputError: a stored shard was removed or damaged before it was merged.
@@ -199,32 +200,36 @@ class CorpusReader:
         self._report_changes()
         ready = {} if self.refresh else self._finished_layers()
         store = ShardStore(self.work.shards)
-        for layers in passes:
-            missing = tuple(layer for layer in layers if layer not in ready)
-            for layer, keys in (self._read(store, missing, workers) if missing else {}).items():
-                ready[layer] = HarvestFile(self.work.staging / harvest_path(layer), key_of(keys))
-                ready[layer].write(store.fold(layer, keys))
-        return {layer: ready[layer] for layer in self.context.layers}
+        for hookpoints in passes:
+            missing = tuple(hookpoint for hookpoint in hookpoints if hookpoint not in ready)
+            for hookpoint, keys in (self._read(store, missing, workers) if missing else {}).items():
+                ready[hookpoint] = HarvestFile(self.work.staging / harvest_path(hookpoint), key_of(keys))
+                ready[hookpoint].write(store.fold(hookpoint, keys))
+        return {hookpoint: ready[hookpoint] for hookpoint in self.context.layers}
 
-    def _read(self, store: ShardStore, layers: tuple[int, ...], workers: Workers) -> dict[int, list[str]]:
-        """Read the missing shards of some layers into the store; return layer -> keys of all its shards, in order."""
-        keys: dict[int, list[str]] = {layer: [] for layer in layers}
-        for shard in workers.read(layers, self._missing_tasks(store, layers, keys)):
-            for layer, packed in shard.packed.items():
-                store.write(layer, keys[layer][shard.number], packed)
+    def _read(
+        self, store: ShardStore, hookpoints: tuple[Hookpoint, ...], workers: Workers
+    ) -> dict[Hookpoint, list[str]]:
+        """Read the missing shards of some layers into the store; return the keys of all shards of each."""
+        keys: dict[Hookpoint, list[str]] = {hookpoint: [] for hookpoint in hookpoints}
+        for shard in workers.read(hookpoints, self._missing_tasks(store, hookpoints, keys)):
+            for hookpoint, packed in shard.packed.items():
+                store.write(hookpoint, keys[hookpoint][shard.number], packed)
         return keys
 
     def _missing_tasks(
-        self, store: ShardStore, layers: tuple[int, ...], keys: dict[int, list[str]]
+        self, store: ShardStore, hookpoints: tuple[Hookpoint, ...], keys: dict[Hookpoint, list[str]]
     ) -> Iterator[ShardTask]:
         """Yield the shards of which a layer is not in the store; append the key of every shard to `keys`."""
         reused = 0
         for shard in self.cut():
             digest = shard.digest()
-            for layer in layers:
-                keys[layer].append(self.context.key(layer, digest))
+            for hookpoint in hookpoints:
+                keys[hookpoint].append(self.context.key(hookpoint, digest))
             missing = tuple(
-                layer for layer in layers if not self._is_stored(store, layer, keys[layer][-1], shard.number)
+                hookpoint
+                for hookpoint in hookpoints
+                if not self._is_stored(store, hookpoint, keys[hookpoint][-1], shard.number)
             )
             if missing:
                 yield ShardTask(shard, missing)
@@ -232,26 +237,35 @@ class CorpusReader:
                 reused += 1
                 self.on_rows(shard.rows)
         if reused:
-            self.say(f"Reusing {reused} of {len(keys[layers[0]])} shards from an earlier run that was stopped")
+            self.say(f"Reusing {reused} of {len(keys[hookpoints[0]])} shards from an earlier run that was stopped")
 
-    def _is_stored(self, store: ShardStore, layer: int, key: str, number: int) -> bool:
-        stored = store.holds(layer, key)
+    def _is_stored(self, store: ShardStore, hookpoint: Hookpoint, key: str, number: int) -> bool:
+        stored = store.holds(hookpoint, key)
         if stored is None:
-            self.say(f"Shard {number} of layer {layer} was damaged on disk, reading it again: {store.path(layer, key)}")
+            self.say(
+                f"Shard {number} of layer {hookpoint} was damaged on disk, reading it again: "
+                f"{store.path(hookpoint, key)}"
+            )
         return bool(stored)
 
-    def _finished_layers(self) -> dict[int, HarvestFile]:
+    def _finished_layers(self) -> dict[Hookpoint, HarvestFile]:
         """Layers whose harvest an earlier run completed on the same text with the same settings."""
-        candidates = [layer for layer in self.context.layers if (self.work.result / harvest_path(layer)).is_file()]
+        candidates = [
+            hookpoint for hookpoint in self.context.layers if (self.work.result / harvest_path(hookpoint)).is_file()
+        ]
         if not candidates:
             return {}
         digests = [shard.digest() for shard in self.cut()]
-        keys = {layer: key_of([self.context.key(layer, digest) for digest in digests]) for layer in candidates}
-        files = {layer: HarvestFile(self.work.result / harvest_path(layer), key) for layer, key in keys.items()}
-        reusable = {layer: file for layer, file in files.items() if file.is_intact()}
+        keys = {
+            hookpoint: key_of([self.context.key(hookpoint, digest) for digest in digests]) for hookpoint in candidates
+        }
+        files = {
+            hookpoint: HarvestFile(self.work.result / harvest_path(hookpoint), key) for hookpoint, key in keys.items()
+        }
+        reusable = {hookpoint: file for hookpoint, file in files.items() if file.is_intact()}
         if reusable:
             self.say(f"The text was read before: reusing the harvest of layers {' '.join(map(str, reusable))}")
-        if others := [layer for layer in candidates if layer not in reusable]:
+        if others := [hookpoint for hookpoint in candidates if hookpoint not in reusable]:
             differences = changed_facts(self._recorded_facts(), self.context.facts())
             reason = f"was read with another {', another '.join(differences)}" if differences else "is damaged"
             self.say(f"The harvest of layers {' '.join(map(str, others))} in this directory {reason}; reading it again")

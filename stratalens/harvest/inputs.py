@@ -1,5 +1,6 @@
 """The inputs of a run: model source, SAEs and text, found and checked as far as possible without loading the model."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from stratalens.config.options import RunConfig
@@ -7,6 +8,7 @@ from stratalens.corpus import Corpus, survey
 from stratalens.corpus.builtin import domain_files, general_files
 from stratalens.corpus.describe import corpus_warnings, describe_files, describe_survey
 from stratalens.corpus.survey import Survey
+from stratalens.hookpoint import Hookpoint
 from stratalens.models import PassageCutter, find_model
 from stratalens.models.source import ModelSource, load_tokenizer
 from stratalens.progress import Progress
@@ -19,19 +21,20 @@ class RunInputs:
     """Model source, SAEs and text of a run, checked as far as possible without loading the model."""
 
     source: ModelSource
-    saes: dict[int, SaeFile]
-    """Layer -> its SAE."""
+    saes: dict[Hookpoint, SaeFile]
+    """Hookpoint -> its SAE."""
     corpus: Corpus
     survey: Survey
     """Which rows of the corpus count, and in which population."""
     cutter: PassageCutter
 
 
-def find_inputs(config: RunConfig, progress: Progress) -> RunInputs:
+def find_inputs(config: RunConfig, progress: Progress, only: Collection[Hookpoint] | None = None) -> RunInputs:
     """Find model, SAEs and text, and decide which documents count.
 
     Args:
         config: options of the run.
+        only: the hookpoints to read, instead of those of `--layers` and `--sites`.
         progress: receives messages, warnings and counts of scanned rows.
 
     Raises:
@@ -47,7 +50,7 @@ def find_inputs(config: RunConfig, progress: Progress) -> RunInputs:
     for message in describe_files(config.domain, corpus):
         progress.say(message)
     source = find_model(config, progress.say)
-    saes = find_saes(config, source)
+    saes = find_saes(config, source, only, progress.say)
     tokenizer = load_tokenizer(source)
     cutter = PassageCutter(tokenizer, config.max_length, config.min_length)
     progress.stage("scan")

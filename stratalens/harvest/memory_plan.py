@@ -7,11 +7,11 @@ import psutil
 import torch
 
 from stratalens.config.options import RunConfig
-from stratalens.errors import ModelError
 from stratalens.harvest.inputs import RunInputs
 from stratalens.harvest.shard_reader import CHUNK_TOKENS
 from stratalens.harvest.state.top_examples import EXAMPLES_KEPT
-from stratalens.models.hub import hub_errors
+from stratalens.hookpoint import Hookpoint
+from stratalens.models.source import skeleton
 from stratalens.models.token_classes import TOKEN_CLASSES
 from stratalens.saes.sae import MAX_DENSE_ELEMENTS
 
@@ -35,8 +35,8 @@ class MemoryEstimate:
     """Weights of the embedding and of the blocks that are loaded."""
     batch: int
     """Activations of one batch, and the pre-activations of one SAE."""
-    layers: Mapping[int, int]
-    """Layer -> its SAE and its statistics."""
+    layers: Mapping[Hookpoint, int]
+    """Hookpoint -> its SAE and its statistics."""
     on_device: bool
     """Whether all but `process` is in the memory of a GPU."""
 
@@ -65,16 +65,10 @@ def count_parameters(inputs: RunInputs) -> tuple[int, int]:
     Raises:
         ModelError: the configuration of the model cannot be read.
     """
-    from transformers import AutoConfig, AutoModel
-
-    source = inputs.source
-    trusted = {"trust_remote_code": source.trust_remote_code}
-    with hub_errors(source.location, ModelError), torch.device("meta"):
-        config = AutoConfig.from_pretrained(source.location, revision=source.revision, **trusted)
-        model = AutoModel.from_config(config, **trusted)
+    model = skeleton(inputs.source)
     embedding = sum(p.numel() for p in model.get_input_embeddings().parameters())
     blocks = sum(p.numel() for p in model.parameters()) - embedding
-    return blocks * (max(inputs.saes) + 1) // source.num_layers, embedding
+    return blocks * (max(inputs.saes).block + 1) // inputs.source.num_layers, embedding
 
 
 def estimate_memory(config: RunConfig, inputs: RunInputs, device: torch.device, dtype: torch.dtype) -> MemoryEstimate:
@@ -97,8 +91,8 @@ def estimate_memory(config: RunConfig, inputs: RunInputs, device: torch.device, 
         model=round(blocks * block_bytes + embedding * dtype.itemsize),
         batch=activations + dense,
         layers={
-            layer: 2 * sae.num_latents * sae.d_model * 4 + populations * sae.num_latents * CELL_BYTES
-            for layer, sae in inputs.saes.items()
+            hookpoint: 2 * sae.num_latents * sae.d_model * 4 + populations * sae.num_latents * CELL_BYTES
+            for hookpoint, sae in inputs.saes.items()
         },
         on_device=device.type == "cuda",
     )
@@ -110,19 +104,19 @@ def free_memory(device: torch.device) -> int:
     return int(USABLE_SHARE * free)
 
 
-def plan_passes(estimate: MemoryEstimate, limit: int) -> tuple[tuple[int, ...], ...]:
+def plan_passes(estimate: MemoryEstimate, limit: int) -> tuple[tuple[Hookpoint, ...], ...]:
     """Group the layers that fit into memory together, the deepest first; a group has at least one layer.
 
     Args:
         estimate: memory of the run and of each layer.
         limit: bytes that may be used.
     """
-    passes: list[list[int]] = []
+    passes: list[list[Hookpoint]] = []
     free_bytes = 0
-    for layer in sorted(estimate.layers, reverse=True):
-        if not passes or estimate.layers[layer] > free_bytes:
+    for hookpoint in sorted(estimate.layers, reverse=True):
+        if not passes or estimate.layers[hookpoint] > free_bytes:
             passes.append([])
             free_bytes = limit - estimate.fixed
-        passes[-1].append(layer)
-        free_bytes -= estimate.layers[layer]
-    return tuple(tuple(sorted(layers)) for layers in passes)
+        passes[-1].append(hookpoint)
+        free_bytes -= estimate.layers[hookpoint]
+    return tuple(tuple(sorted(hookpoints)) for hookpoints in passes)

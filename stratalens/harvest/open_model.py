@@ -1,5 +1,6 @@
 """Load the model, and check that each SAE fits its layer, before the text is read."""
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -9,9 +10,11 @@ from torch import nn
 from stratalens.config.options import RunConfig
 from stratalens.harvest.inputs import RunInputs
 from stratalens.harvest.memory_plan import estimate_memory, free_memory, plan_passes
+from stratalens.hookpoint import Hookpoint
 from stratalens.models.batches import TokenBatch, pack_batches
 from stratalens.models.hooks import drop_blocks_above
 from stratalens.models.loading import choose_device, choose_dtype, load_blocks
+from stratalens.models.site_check import require_true_sites
 from stratalens.models.source import ModelSource
 from stratalens.progress import Progress
 from stratalens.saes.fit_check import (
@@ -21,7 +24,7 @@ from stratalens.saes.fit_check import (
     describe_check,
     require_fit,
 )
-from stratalens.saes.hookpoint import LayerProbe
+from stratalens.saes.probe import Probe
 from stratalens.saes.sae import SaeFile
 
 CALIBRATION_PASSAGES = 2
@@ -33,23 +36,28 @@ class OpenModel:
     """The loaded model, cut after the deepest hookpoint, and its SAEs, which are loaded a few layers at a time."""
 
     model: nn.Module
-    saes: Mapping[int, SaeFile]
-    """Layer -> its SAE, not yet loaded."""
-    norm_limits: Mapping[int, float]
-    """Layer -> norm above which a position is a sink."""
-    passes: tuple[tuple[int, ...], ...]
+    saes: Mapping[Hookpoint, SaeFile]
+    """Hookpoint -> its SAE, not yet loaded."""
+    norm_limits: Mapping[Hookpoint, float]
+    """Hookpoint -> norm above which a position is a sink."""
+    passes: tuple[tuple[Hookpoint, ...], ...]
     """Groups of layers that fit into memory together; the text is read once for each group."""
-    checks: Mapping[int, FitCheck]
-    """Layer -> how well its SAE fits the model."""
+    checks: Mapping[Hookpoint, FitCheck]
+    """Hookpoint -> how well its SAE fits the model."""
     device: torch.device
     dtype: torch.dtype
 
-    def probes(self, layers: Iterable[int]) -> dict[int, LayerProbe]:
-        """Load the SAEs of some layers onto the device; return layer -> probe."""
+    def probes(self, hookpoints: Iterable[Hookpoint]) -> dict[Hookpoint, Probe]:
+        """Load the SAEs of some layers onto the device; return hookpoint -> probe."""
         return {
-            layer: LayerProbe(layer, self.saes[layer].load().to(self.device), self.norm_limits[layer])
-            for layer in layers
+            hookpoint: load_probe(self.saes[hookpoint], self.device, self.norm_limits[hookpoint])
+            for hookpoint in hookpoints
         }
+
+
+def load_probe(sae: SaeFile, device: torch.device, norm_limit: float = math.inf) -> Probe:
+    """Load an SAE onto a device."""
+    return Probe(sae.hookpoint, sae.target, sae.load().to(device), norm_limit)
 
 
 def open_model(config: RunConfig, inputs: RunInputs, progress: Progress) -> OpenModel:
@@ -65,7 +73,7 @@ def open_model(config: RunConfig, inputs: RunInputs, progress: Progress) -> Open
         ModelError: the model cannot be loaded.
     """
     device = choose_device(config.device)
-    deepest = max(inputs.saes)
+    deepest = max(inputs.saes).block
     blocks = min(inputs.source.num_layers, deepest + 2)
     dtype = choose_dtype(config.dtype, device)
     progress.say(describe_model(inputs.source, inputs.saes, device, dtype))
@@ -73,31 +81,32 @@ def open_model(config: RunConfig, inputs: RunInputs, progress: Progress) -> Open
     progress.stage("load")
     with progress.track("Loading and checking", None):
         model = load_blocks(config, inputs.source, blocks, device, dtype)
+        require_true_sites(model, {place for sae in inputs.saes.values() for place in (sae.hookpoint, sae.target)})
         progress.stage("fit check")
-        checks: dict[int, FitCheck] = {}
-        for layers in passes:
-            saes = {layer: inputs.saes[layer].load().to(device) for layer in layers}
-            checks |= check_fit(model, saes, _calibration_batches(config, inputs, device), config.batch_tokens)
-            del saes
-    checks = {layer: checks[layer] for layer in inputs.saes}
+        checks: dict[Hookpoint, FitCheck] = {}
+        for hookpoints in passes:
+            probes = [load_probe(inputs.saes[hookpoint], device) for hookpoint in hookpoints]
+            checks |= check_fit(model, probes, _calibration_batches(config, inputs, device), config.batch_tokens)
+            del probes
+    checks = {hookpoint: checks[hookpoint] for hookpoint in inputs.saes}
     for check in checks.values():
         progress.say(describe_check(check))
     if not config.allow_poor_fit:
         require_fit(checks)
-    drop_blocks_above(model, inputs.saes[deepest].hookpoint)
-    limits = {layer: SINK_RATIO * check.median_norm for layer, check in checks.items()}
+    drop_blocks_above(model, deepest)
+    limits = {hookpoint: SINK_RATIO * check.median_norm for hookpoint, check in checks.items()}
     return OpenModel(model, inputs.saes, limits, passes, checks, device, dtype)
 
 
 def _plan_passes(
     config: RunConfig, inputs: RunInputs, device: torch.device, dtype: torch.dtype, progress: Progress
-) -> tuple[tuple[int, ...], ...]:
+) -> tuple[tuple[Hookpoint, ...], ...]:
     estimate = estimate_memory(config, inputs, device, dtype)
     limit = free_memory(device) if config.memory_gb is None else int(config.memory_gb * 1e9)
     progress.say(f"{estimate.describe()}; {limit / 1e9:.1f} GB may be used")
     passes = plan_passes(estimate, limit)
     if len(passes) > 1:
-        groups = "; ".join(" ".join(map(str, layers)) for layers in passes)
+        groups = "; ".join(" ".join(map(str, hookpoints)) for hookpoints in passes)
         progress.say(f"The layers do not fit into memory together; reading the text {len(passes)} times: {groups}")
     if estimate.fixed + max(estimate.layers.values()) > limit:
         progress.warn(
@@ -119,12 +128,14 @@ def _calibration_batches(config: RunConfig, inputs: RunInputs, device: torch.dev
         yield batch.to(device)
 
 
-def describe_model(source: ModelSource, saes: Mapping[int, SaeFile], device: torch.device, dtype: torch.dtype) -> str:
+def describe_model(
+    source: ModelSource, saes: Mapping[Hookpoint, SaeFile], device: torch.device, dtype: torch.dtype
+) -> str:
     """One line for the user: model, blocks, dtype, device and SAEs."""
     widths = sorted({sae.num_latents for sae in saes.values()})
-    layers = " ".join(map(str, saes))
+    hookpoints = " ".join(map(str, saes))
     return (
-        f"Model: {source.name}, blocks 0 to {max(saes)} of {source.num_layers}, "
+        f"Model: {source.name}, blocks 0 to {max(saes).block} of {source.num_layers}, "
         f"{str(dtype).removeprefix('torch.')} on {device}; "
-        f"SAEs of {' and '.join(f'{w:,}' for w in widths)} latents at layers {layers}"
+        f"SAEs of {' and '.join(f'{w:,}' for w in widths)} latents at layers {hookpoints}"
     )

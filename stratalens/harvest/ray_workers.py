@@ -29,6 +29,7 @@ from stratalens.harvest.workers import (
     WorkerKind,
     pack_shard,
 )
+from stratalens.hookpoint import Hookpoint
 from stratalens.models import PassageCutter, find_model
 from stratalens.models.hooks import drop_blocks_above
 from stratalens.models.loading import choose_device, choose_dtype, load_blocks
@@ -46,11 +47,11 @@ class RayReader:
 
     Args:
         options: options of the run.
-        norm_limits: layer -> norm above which a position is a sink, as measured by the driver.
+        norm_limits: hookpoint -> norm above which a position is a sink, as measured by the driver.
         digests: digest of the driver's model, then of each of its SAEs.
     """
 
-    def __init__(self, options: dict[str, Any], norm_limits: dict[int, float], digests: list[str]):
+    def __init__(self, options: dict[str, Any], norm_limits: dict[Hookpoint, float], digests: list[str]):
         self._arguments = options, norm_limits, digests
         self._reader: ShardReader | None = None
 
@@ -62,7 +63,7 @@ class RayReader:
         if config.threads is not None:
             torch.set_num_threads(config.threads)
         source = find_model(config)
-        saes = find_saes(config, source)
+        saes = find_saes(config, source, list(norm_limits))
         if [source.digest, *(sae.digest for sae in saes.values())] != digests:
             raise ModelError(
                 f"{source.name}: a worker found a different model or different SAEs under this name; "
@@ -70,9 +71,9 @@ class RayReader:
             )
         device = choose_device(config.device)
         dtype = choose_dtype(config.dtype, device)
-        deepest = max(saes)
+        deepest = max(saes).block
         model = load_blocks(config, source, deepest + 1, device, dtype)
-        drop_blocks_above(model, saes[deepest].hookpoint)
+        drop_blocks_above(model, deepest)
         opened = OpenModel(model, saes, norm_limits, (tuple(saes),), {}, device, dtype)
         cutter = PassageCutter(load_tokenizer(source), config.max_length, config.min_length)
         return LocalWorker(opened, cutter, config.batch_tokens, HarvestCallbacks(lambda _n: None, lambda _n: None))
@@ -81,7 +82,7 @@ class RayReader:
         """Device, dtype and library versions of this actor."""
         return self._worker.kind
 
-    def read(self, layers: tuple[int, ...], shard: Shard, wanted: tuple[int, ...]) -> FinishedShard:
+    def read(self, hookpoints: tuple[Hookpoint, ...], shard: Shard, wanted: tuple[Hookpoint, ...]) -> FinishedShard:
         """Read one shard.
 
         Args:
@@ -90,9 +91,9 @@ class RayReader:
             wanted: those of the layers to read now.
         """
         with torch.inference_mode():
-            if self._reader is None or tuple(self._reader.probes) != layers:
+            if self._reader is None or tuple(self._reader.probes) != hookpoints:
                 self._reader = None  # free the SAEs of other layers before loading
-                self._reader = self._worker.reader(layers)
+                self._reader = self._worker.reader(hookpoints)
             return pack_shard(shard, self._reader.read(shard, wanted))
 
 
@@ -104,7 +105,7 @@ class RayWorkers:
     kind: WorkerKind
     callbacks: HarvestCallbacks
 
-    def read(self, layers: tuple[int, ...], tasks: Iterable[ShardTask]) -> Iterator[FinishedShard]:
+    def read(self, hookpoints: tuple[Hookpoint, ...], tasks: Iterable[ShardTask]) -> Iterator[FinishedShard]:
         """See `Workers`."""
         import ray
 
@@ -112,7 +113,7 @@ class RayWorkers:
         free = [actor for _ in range(TASKS_PER_ACTOR) for actor in self.actors]
         for task in tasks:
             actor = free.pop(0)
-            running[actor.read.remote(layers, task.shard, task.layers)] = actor
+            running[actor.read.remote(hookpoints, task.shard, task.layers)] = actor
             if not free:
                 done, _ = ray.wait(list(running), num_returns=1)
                 free.append(running.pop(done[0]))
@@ -131,14 +132,14 @@ class RayWorkers:
 
 @contextmanager
 def ray_workers(
-    config: RunConfig, inputs: RunInputs, norm_limits: Mapping[int, float], callbacks: HarvestCallbacks
+    config: RunConfig, inputs: RunInputs, norm_limits: Mapping[Hookpoint, float], callbacks: HarvestCallbacks
 ) -> Iterator[RayWorkers]:
     """Start as many actors as fit on the cluster that `ray.init(address="auto")` finds; stop them at the end.
 
     Args:
         config: options of the run.
         inputs: its model source and SAEs, which every actor must find too.
-        norm_limits: layer -> norm above which a position is a sink.
+        norm_limits: hookpoint -> norm above which a position is a sink.
         callbacks: called as shards are finished.
 
     Raises:

@@ -15,26 +15,22 @@ from stratalens.harvest.state.layer_state import LayerState, StateAccumulator
 from stratalens.harvest.state.passage_values import EncodedBatch, PassageValues, reduce_batch
 from stratalens.harvest.state.statistics import FeatureStats
 from stratalens.harvest.state.top_examples import PassagePointers, TopExamples
+from stratalens.hookpoint import Hookpoint
 from stratalens.models import PassageCutter
 from stratalens.models.batches import BatchRunner, TokenBatch, pack_batches
 from stratalens.models.hooks import forward, hooked
 from stratalens.models.memory import release_free_memory
 from stratalens.models.token_classes import TOKEN_CLASSES
 from stratalens.models.tokens import TextPiece, TokenSpan
-from stratalens.saes.hookpoint import LayerProbe
+from stratalens.saes.probe import Probe
 
 CHUNK_TOKENS = 16_384
 """Passages are collected up to this many tokens, then read in batches of similar length and merged into the state."""
 
 
-def encode_batch(
-    probe: LayerProbe,
-    batch: TokenBatch,
-    module_input: Float[Tensor, "batch seq d_model"],
-    module_output: Float[Tensor, "batch seq d_model"],
-) -> EncodedBatch:
-    """Encode the kept positions of one batch with the SAE of one layer."""
-    hidden, norms, keep = probe.read(batch, module_input, module_output)
+def encode_batch(probe: Probe, batch: TokenBatch, vectors: Float[Tensor, "batch seq d_model"]) -> EncodedBatch:
+    """Encode the kept positions of one batch with the SAE of the hookpoint that the vectors are from."""
+    hidden, norms, keep = probe.read(batch, vectors)
     return EncodedBatch(
         keep=keep,
         norm_sum=norms.masked_fill(~keep, 0).sum(1),
@@ -109,8 +105,8 @@ class ShardReader:
     """
 
     model: nn.Module
-    probes: Mapping[int, LayerProbe]
-    """Layer -> its loaded SAE and norm limit."""
+    probes: Mapping[Hookpoint, Probe]
+    """Hookpoint -> its loaded SAE and norm limit."""
     cutter: PassageCutter
     token_classes: Int[Tensor, "vocabulary"]
     """Class of each token id, on the device where batches are read."""
@@ -121,8 +117,8 @@ class ShardReader:
     on_rows: Callable[[int], None] = lambda _rows: None
     """Called with the number of corpus rows that each chunk completes."""
 
-    def read(self, shard: Shard, layers: tuple[int, ...]) -> dict[int, LayerState]:
-        """Read one shard with one forward pass per batch; return layer -> its state.
+    def read(self, shard: Shard, hookpoints: tuple[Hookpoint, ...]) -> dict[Hookpoint, LayerState]:
+        """Read one shard with one forward pass per batch; return hookpoint -> its state.
 
         Args:
             shard: what to read.
@@ -132,47 +128,52 @@ class ShardReader:
             CapacityError: a single passage does not fit into memory.
         """
         runner = BatchRunner(self.batch_tokens)
-        states = {layer: StateAccumulator() for layer in layers}
+        states = {hookpoint: StateAccumulator() for hookpoint in hookpoints}
         for chunk in chunks(shard, self.cutter):
-            for layer, state in self._read_chunk(chunk, shard.populations, layers, runner).items():
-                states[layer].add(state)
+            for hookpoint, state in self._read_chunk(chunk, shard.populations, hookpoints, runner).items():
+                states[hookpoint].add(state)
             self.on_rows(chunk.rows)
             release_free_memory()
         split = runner.batches_split
-        return {layer: total.result()._replace(batches_split=split) for layer, total in states.items()}
+        return {hookpoint: total.result()._replace(batches_split=split) for hookpoint, total in states.items()}
 
     def _read_chunk(
-        self, chunk: Chunk, populations: int, layers: tuple[int, ...], runner: BatchRunner
-    ) -> dict[int, LayerState]:
-        parts: dict[int, list[dict[str, np.ndarray]]] = {layer: [] for layer in layers}
+        self, chunk: Chunk, populations: int, hookpoints: tuple[Hookpoint, ...], runner: BatchRunner
+    ) -> dict[Hookpoint, LayerState]:
+        parts: dict[Hookpoint, list[dict[str, np.ndarray]]] = {hookpoint: [] for hookpoint in hookpoints}
         for batch in pack_batches(chunk.sequences, runner.batch_tokens, self.cutter.special_ids):
-            for columns in runner.run(batch, partial(self._read_batch, layers)):
-                for layer, part in columns.items():
-                    parts[layer].append(part)
+            for columns in runner.run(batch, partial(self._read_batch, hookpoints)):
+                for hookpoint, part in columns.items():
+                    parts[hookpoint].append(part)
             self.on_batch(batch.tokens)
         states = {}
-        for layer in layers:
-            values = chunk.values(parts[layer]) if parts[layer] else _no_values(self.probes[layer].sae.d_model)
-            states[layer] = LayerState(
+        for hookpoint in hookpoints:
+            values = (
+                chunk.values(parts[hookpoint]) if parts[hookpoint] else _no_values(self.probes[hookpoint].sae.d_model)
+            )
+            states[hookpoint] = LayerState(
                 stats=FeatureStats.of(values, populations),
                 examples=TopExamples.of(values, chunk.pointers),
                 documents=DocumentSample.of(values, chunk.passages),
             )
         return states
 
-    def _read_batch(self, layers: tuple[int, ...], batch: TokenBatch) -> dict[int, dict[str, np.ndarray]]:
+    def _read_batch(
+        self, hookpoints: tuple[Hookpoint, ...], batch: TokenBatch
+    ) -> dict[Hookpoint, dict[str, np.ndarray]]:
         batch = batch.to(self.token_classes.device)
-        encoded: dict[int, EncodedBatch] = {}
+        encoded: dict[Hookpoint, EncodedBatch] = {}
 
-        def consumer(layer: int, module_input: Tensor, module_output: Tensor) -> None:
-            encoded[layer] = encode_batch(self.probes[layer], batch, module_input, module_output)
+        def consumer(hookpoint: Hookpoint, vectors: Tensor) -> None:
+            encoded[hookpoint] = encode_batch(self.probes[hookpoint], batch, vectors)
 
-        hookpoints = {self.probes[layer].sae.hookpoint: partial(consumer, layer) for layer in layers}
-        with hooked(self.model, hookpoints):
+        with hooked(self.model, {hookpoint: partial(consumer, hookpoint) for hookpoint in hookpoints}):
             forward(self.model, batch.input_ids)
         return {
-            layer: reduce_batch(encoded.pop(layer), batch, self.probes[layer].sae.num_latents, self.token_classes)
-            for layer in layers
+            hookpoint: reduce_batch(
+                encoded.pop(hookpoint), batch, self.probes[hookpoint].sae.num_latents, self.token_classes
+            )
+            for hookpoint in hookpoints
         }
 
 

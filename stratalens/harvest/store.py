@@ -17,6 +17,7 @@ from stratalens.harvest.state.layer_state import (
     pack_state,
     unpack_state,
 )
+from stratalens.hookpoint import Hookpoint
 
 FORMAT = 1
 """Part of every key: raise it whenever a state changes in form or meaning, so that older ones are not used."""
@@ -33,9 +34,9 @@ class ShardStore:
 
     directory: Path
 
-    def holds(self, layer: int, key: str) -> bool | None:
+    def holds(self, hookpoint: Hookpoint, key: str) -> bool | None:
         """Whether an intact state is stored; None for a damaged one, which is removed."""
-        path = self.path(layer, key)
+        path = self.path(hookpoint, key)
         if not path.is_file():
             return False
         if read_checksummed(path, key) is not None:
@@ -43,29 +44,29 @@ class ShardStore:
         path.unlink()
         return None
 
-    def write(self, layer: int, key: str, packed: bytes) -> None:
+    def write(self, hookpoint: Hookpoint, key: str, packed: bytes) -> None:
         """Store the packed state of one layer after one shard, readable by the user alone."""
-        write_checksummed(self.path(layer, key), key, packed, private=True)
+        write_checksummed(self.path(hookpoint, key), key, packed, private=True)
 
-    def fold(self, layer: int, keys: Sequence[str]) -> LayerState:
+    def fold(self, hookpoint: Hookpoint, keys: Sequence[str]) -> LayerState:
         """Merge the states of a layer, in the order of the keys.
 
         Raises:
             OutputError: a state was removed or damaged after it was written.
         """
-        return fold(self._states(layer, keys))
+        return fold(self._states(hookpoint, keys))
 
-    def _states(self, layer: int, keys: Sequence[str]) -> Iterator[LayerState]:
+    def _states(self, hookpoint: Hookpoint, keys: Sequence[str]) -> Iterator[LayerState]:
         for key in keys:
-            path = self.path(layer, key)
+            path = self.path(hookpoint, key)
             state = _read_state(path, key)
             if state is None:
                 raise OutputError(f"{path}: removed or damaged during the run; run the same command again")
             yield state
 
-    def path(self, layer: int, key: str) -> Path:
+    def path(self, hookpoint: Hookpoint, key: str) -> Path:
         """Path of the state of one layer after one shard."""
-        return self.directory / f"layer_{layer}" / (key + STATE_SUFFIX)
+        return self.directory / f"layer_{hookpoint}" / (key + STATE_SUFFIX)
 
 
 class HarvestFile(NamedTuple):
@@ -109,6 +110,6 @@ def _read_state(path: Path, key: str, num_latents: int | None = None) -> LayerSt
         return None
 
 
-def harvest_path(layer: int) -> Path:
+def harvest_path(hookpoint: Hookpoint) -> Path:
     """Path of the harvest of one layer, relative to the result directory."""
-    return Path("harvest") / f"layer_{layer}{STATE_SUFFIX}"
+    return Path("harvest") / f"layer_{hookpoint}{STATE_SUFFIX}"

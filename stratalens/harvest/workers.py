@@ -11,6 +11,7 @@ from stratalens.harvest.open_model import OpenModel
 from stratalens.harvest.shard_reader import ShardReader
 from stratalens.harvest.shards import Shard
 from stratalens.harvest.state.layer_state import LayerState, pack_state
+from stratalens.hookpoint import Hookpoint
 from stratalens.models import PassageCutter
 from stratalens.models.token_classes import vocabulary_classes
 
@@ -21,7 +22,7 @@ class ShardTask(NamedTuple):
     """A shard to read, and the layers to read it for."""
 
     shard: Shard
-    layers: tuple[int, ...]
+    layers: tuple[Hookpoint, ...]
 
 
 class FinishedShard(NamedTuple):
@@ -29,8 +30,8 @@ class FinishedShard(NamedTuple):
 
     number: int
     """Index of the shard."""
-    packed: dict[int, bytes]
-    """Layer -> its packed state."""
+    packed: dict[Hookpoint, bytes]
+    """Hookpoint -> its packed state."""
     rows: int
     """Corpus rows that end in the shard."""
     tokens: int
@@ -65,11 +66,11 @@ class Workers(Protocol):
         """The one kind of all workers."""
         ...
 
-    def read(self, layers: tuple[int, ...], tasks: Iterable[ShardTask]) -> Iterator[FinishedShard]:
+    def read(self, hookpoints: tuple[Hookpoint, ...], tasks: Iterable[ShardTask]) -> Iterator[FinishedShard]:
         """Yield the result of each task when it is finished, in any order; tasks are consumed only as needed.
 
         Args:
-            layers: all layers of the tasks; their SAEs are kept in memory.
+            hookpoints: all layers of the tasks; their SAEs are kept in memory.
             tasks: shards to read.
 
         Raises:
@@ -93,10 +94,10 @@ class LocalWorker:
         libraries = tuple((name, version(name)) for name in LIBRARIES)
         return WorkerKind(_device_kind(self.opened.device), str(self.opened.dtype), libraries)
 
-    def reader(self, layers: tuple[int, ...]) -> ShardReader:
+    def reader(self, hookpoints: tuple[Hookpoint, ...]) -> ShardReader:
         """Load the SAEs of some layers; return a reader for them."""
         classes = torch.from_numpy(vocabulary_classes(self.cutter.tokenizer)).to(self.opened.device)
-        probes = self.opened.probes(layers)
+        probes = self.opened.probes(hookpoints)
         return ShardReader(
             self.opened.model,
             probes,
@@ -107,9 +108,9 @@ class LocalWorker:
             self.callbacks.on_rows,
         )
 
-    def read(self, layers: tuple[int, ...], tasks: Iterable[ShardTask]) -> Iterator[FinishedShard]:
+    def read(self, hookpoints: tuple[Hookpoint, ...], tasks: Iterable[ShardTask]) -> Iterator[FinishedShard]:
         """See `Workers`."""
-        reader = self.reader(layers)
+        reader = self.reader(hookpoints)
         for task in tasks:
             yield pack_shard(task.shard, reader.read(task.shard, task.layers))
 
@@ -123,9 +124,9 @@ def _device_kind(device: torch.device) -> str:
     return device.type
 
 
-def pack_shard(shard: Shard, states: Mapping[int, LayerState]) -> FinishedShard:
+def pack_shard(shard: Shard, states: Mapping[Hookpoint, LayerState]) -> FinishedShard:
     """Pack the states of a shard that was read, at least one layer."""
     tokens = int(next(iter(states.values())).stats.tokens.sum())
     return FinishedShard(
-        shard.number, {layer: pack_state(state) for layer, state in states.items()}, shard.rows, tokens
+        shard.number, {hookpoint: pack_state(state) for hookpoint, state in states.items()}, shard.rows, tokens
     )

@@ -11,6 +11,7 @@ from stratalens.corpus import Half, Side
 from stratalens.corpus.words import FUNCTION_WORDS, UNIT_PATTERN, stem
 from stratalens.evidence.examples import Example
 from stratalens.files.hashing import hash64
+from stratalens.hookpoint import Hookpoint
 from stratalens.labels.answers import UnusableAnswer
 from stratalens.labels.detection import (
     MIN_POSITIVES,
@@ -53,14 +54,14 @@ class LayerPromptInput:
     """Tokens whose logits the feature raises most."""
 
 
-FeatureKey = tuple[int, int]
-"""Layer, and column of the feature among those of the layer."""
+FeatureKey = tuple[Hookpoint, int]
+"""Hookpoint, and column of the feature among those of the layer."""
 
 
 class _ScoringJob(NamedTuple):
     """A label to score, with its detection task."""
 
-    layer: int
+    hookpoint: Hookpoint
     column: int
     label: str
     control: str | None
@@ -70,35 +71,35 @@ class _ScoringJob(NamedTuple):
 
 def label_by_model(
     annotated_evidence: AnnotatedEvidence,
-    prompt_inputs: Mapping[int, LayerPromptInput],
-    labels: Mapping[int, LayerLabels],
-    scored: Mapping[int, list[FeatureLabel]],
+    prompt_inputs: Mapping[Hookpoint, LayerPromptInput],
+    labels: Mapping[Hookpoint, LayerLabels],
+    scored: Mapping[Hookpoint, list[FeatureLabel]],
     judge: LanguageJudge,
     progress: Progress,
     *,
     show_text: bool,
-    only: Mapping[int, Sequence[int]] | None = None,
-) -> dict[int, list[FeatureLabel]]:
+    only: Mapping[Hookpoint, Sequence[int]] | None = None,
+) -> dict[Hookpoint, list[FeatureLabel]]:
     """Have a language model label every feature and score its labels.
 
     Args:
         annotated_evidence: evidence and annotated passages.
-        prompt_inputs: layer -> content of the prompts.
-        labels: layer -> labels from the evidence.
-        scored: layer -> the same labels with scores, used where the model fails.
+        prompt_inputs: hookpoint -> content of the prompts.
+        labels: hookpoint -> labels from the evidence.
+        scored: hookpoint -> the same labels with scores, used where the model fails.
         judge: the language model.
         progress: informed after each answer.
         show_text: False to send no passage; labels are then scored by their own words.
-        only: layer -> features to ask about; None for all. The others keep their labels from `scored`.
+        only: hookpoint -> features to ask about; None for all. The others keep their labels from `scored`.
 
     Returns:
-        Layer -> labels with scores, in the evidence's order of features.
+        Hookpoint -> labels with scores, in the evidence's order of features.
     """
     keys = [
-        (layer, column)
-        for layer in scored
-        for column, feature in enumerate(annotated_evidence.evidence.layers[layer].features.tolist())
-        if only is None or feature in only.get(layer, ())
+        (hookpoint, column)
+        for hookpoint in scored
+        for column, feature in enumerate(annotated_evidence.evidence.layers[hookpoint].features.tolist())
+        if only is None or feature in only.get(hookpoint, ())
     ]
     answers: dict[FeatureKey, str | UnusableAnswer] = {}
     rows: dict[FeatureKey, FeatureLabel] = {}
@@ -111,36 +112,36 @@ def label_by_model(
         advance(len(keys) - len(jobs), 0)
         score_label = partial(_score_label, annotated_evidence, judge, show_text)
         for job, row in zip(jobs, map_concurrently(score_label, jobs, judge.concurrency), strict=True):
-            rows[job.layer, job.column] = row
+            rows[job.hookpoint, job.column] = row
             advance(1, 0)
     return _final_labels(judge, scored, answers, rows)
 
 
 def _final_labels(
     judge: LanguageJudge,
-    scored: Mapping[int, list[FeatureLabel]],
+    scored: Mapping[Hookpoint, list[FeatureLabel]],
     answers: Mapping[FeatureKey, str | UnusableAnswer],
     rows: Mapping[FeatureKey, FeatureLabel],
-) -> dict[int, list[FeatureLabel]]:
-    """Return layer -> one label per feature: the model's with or without a score, or that from the evidence."""
+) -> dict[Hookpoint, list[FeatureLabel]]:
+    """Return hookpoint -> one label per feature: the model's with or without a score, or that from the evidence."""
     return {
-        layer: [
-            rows.get((layer, column)) or _without_score(judge, answers.get((layer, column)), from_evidence)
+        hookpoint: [
+            rows.get((hookpoint, column)) or _without_score(judge, answers.get((hookpoint, column)), from_evidence)
             for column, from_evidence in enumerate(layer_labels)
         ]
-        for layer, layer_labels in scored.items()
+        for hookpoint, layer_labels in scored.items()
     }
 
 
 def _ask_for_label(
     judge: LanguageJudge,
-    prompt_inputs: Mapping[int, LayerPromptInput],
-    labels: Mapping[int, LayerLabels],
+    prompt_inputs: Mapping[Hookpoint, LayerPromptInput],
+    labels: Mapping[Hookpoint, LayerLabels],
     show_text: bool,
     key: FeatureKey,
 ) -> str | UnusableAnswer:
-    layer, column = key
-    prompt_input = prompt_inputs[layer]
+    hookpoint, column = key
+    prompt_input = prompt_inputs[hookpoint]
     examples = [example for example in prompt_input.examples[column] if example.half == Half.DISCOVERY]
     firing = [example for example in examples if example.choice.kind != "near_miss"]
     on_domain = [example for example in firing if example.side == Side.DOMAIN]
@@ -149,7 +150,7 @@ def _ask_for_label(
         examples=[_token_text(example) for example in shown],
         contrast=[_token_text(example) for example in examples if example.choice.kind == "near_miss"],
         top_tokens=prompt_input.top_tokens[column],
-        words=[name for name, _ in labels[layer].support[column].phrases],
+        words=[name for name, _ in labels[hookpoint].support[column].phrases],
         promoted=prompt_input.promoted[column],
         highest=max((example.choice.activation for example in examples), default=0.0),
     )
@@ -165,22 +166,24 @@ def _token_text(example: Example) -> TokenText:
 
 def _scoring_jobs(
     annotated_evidence: AnnotatedEvidence,
-    scored: Mapping[int, list[FeatureLabel]],
+    scored: Mapping[Hookpoint, list[FeatureLabel]],
     answers: Mapping[FeatureKey, str | UnusableAnswer],
 ) -> list[_ScoringJob]:
     """Return the model's labels that can be scored, each with its task and the label of another feature."""
     jobs = []
-    for layer, evidence_labels in scored.items():
-        layer_answers = [answers.get((layer, column)) for column in range(len(evidence_labels))]
+    for hookpoint, evidence_labels in scored.items():
+        layer_answers = [answers.get((hookpoint, column)) for column in range(len(evidence_labels))]
         label_texts = [
             answer if isinstance(answer, str) else from_evidence.label
             for answer, from_evidence in zip(layer_answers, evidence_labels, strict=True)
         ]
-        controls = choose_controls(label_texts, layer, annotated_evidence.evidence.layers[layer].features.tolist())
-        for column, task in enumerate(annotated_evidence.tasks(layer, Half.CONFIRMATION, MAX_POSITIVES_FOR_MODEL)):
+        controls = choose_controls(
+            label_texts, hookpoint, annotated_evidence.evidence.layers[hookpoint].features.tolist()
+        )
+        for column, task in enumerate(annotated_evidence.tasks(hookpoint, Half.CONFIRMATION, MAX_POSITIVES_FOR_MODEL)):
             if isinstance(layer_answers[column], str) and label_texts[column] != UNCLEAR and task is not None:
                 control = label_texts[controls[column]] if column in controls else None
-                jobs.append(_ScoringJob(layer, column, label_texts[column], control, task))
+                jobs.append(_ScoringJob(hookpoint, column, label_texts[column], control, task))
     return jobs
 
 
@@ -219,7 +222,7 @@ def _score_label(
 
 def _passage_text(annotated_evidence: AnnotatedEvidence, job: _ScoringJob, number: int) -> TokenText:
     passage = annotated_evidence.evidence.passages[number]
-    values = annotated_evidence.evidence.tokens_of(job.layer, job.column, number)
+    values = annotated_evidence.evidence.tokens_of(job.hookpoint, job.column, number)
     tokens = passage.tokens()
     return TokenText(tokens.texts, values[tokens.positions].astype(np.float64))
 
@@ -228,7 +231,7 @@ def _with_detection_scores(
     judge: LanguageJudge, row: FeatureLabel, job: _ScoringJob, passages: Sequence[TokenText]
 ) -> FeatureLabel:
     """Add the detection scores of the label and of its control; the passages are in an order that reveals nothing."""
-    order = sorted(range(len(passages)), key=lambda at: hash64("order", job.layer, int(job.task.passage[at])))
+    order = sorted(range(len(passages)), key=lambda at: hash64("order", str(job.hookpoint), int(job.task.passage[at])))
     reordered = [passages[at] for at in order]
 
     def detect(label: str) -> Detection:
@@ -266,7 +269,7 @@ def _with_fuzzing_score(
     comes first.
     """
     firing = [passage for passage, fires in zip(passages, job.task.fires, strict=True) if fires]
-    right_first = np.array([hash64("right", at, job.layer) & 1 for at in range(len(firing))], dtype=bool)
+    right_first = np.array([hash64("right", at, str(job.hookpoint)) & 1 for at in range(len(firing))], dtype=bool)
     marks_right = np.concatenate([right_first, ~right_first])
     ratings = judge.fuzz(job.label, [*firing, *firing], marks_right)
     task = DetectionTask(np.zeros(len(marks_right), np.int64), marks_right, np.zeros(len(marks_right), dtype=bool))

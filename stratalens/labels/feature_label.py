@@ -8,6 +8,7 @@ from stratalens.corpus import Half
 from stratalens.evidence import Evidence
 from stratalens.evidence.similarity import PassageSet
 from stratalens.files.hashing import hash64
+from stratalens.hookpoint import Hookpoint
 from stratalens.labels.concepts.annotation import MAX_PHRASE_WORDS, AnnotatedPassages
 from stratalens.labels.concepts.lexicon import Lexicon
 from stratalens.labels.detection import (
@@ -65,10 +66,11 @@ class AnnotatedEvidence:
             passage_sets,
         )
 
-    def tasks(self, layer: int, half: Half, max_positives: int = MAX_POSITIVES) -> list[DetectionTask | None]:
+    def tasks(self, hookpoint: Hookpoint, half: Half, max_positives: int = MAX_POSITIVES) -> list[DetectionTask | None]:
         """Return the detection task of each feature of a layer on one half; None if it fires on too few passages."""
         return [
-            detection_task(self.passage_sets[half], column, max_positives) for column in self.evidence.means(layer).T
+            detection_task(self.passage_sets[half], column, max_positives)
+            for column in self.evidence.means(hookpoint).T
         ]
 
 
@@ -91,12 +93,12 @@ def with_detection(label: FeatureLabel, detection: Detection, control_auroc: flo
     )
 
 
-def choose_controls(labels: Sequence[str], layer: int, features: Sequence[int]) -> dict[int, int]:
+def choose_controls(labels: Sequence[str], hookpoint: Hookpoint, features: Sequence[int]) -> dict[int, int]:
     """Choose for each feature another one of the layer with a different label, by hash.
 
     Args:
         labels: of the features.
-        layer: number of the layer.
+        hookpoint: of the features.
         features: latents, in the order of the labels.
 
     Returns:
@@ -107,6 +109,6 @@ def choose_controls(labels: Sequence[str], layer: int, features: Sequence[int]) 
         others = [at for at, other in enumerate(labels) if other not in (label, UNCLEAR, EARLY)]
         if others:
             controls[column] = min(
-                others, key=lambda at: hash64("control", layer, int(features[column]), int(features[at]))
+                others, key=lambda at: hash64("control", str(hookpoint), int(features[column]), int(features[at]))
             )
     return controls

@@ -11,6 +11,7 @@ from stratalens.evidence.examples import Example, layer_examples
 from stratalens.evidence.logit_lens import FeatureLens
 from stratalens.evidence.top_tokens import TopToken, top_tokens
 from stratalens.files.locations import cache_folder
+from stratalens.hookpoint import Hookpoint
 from stratalens.labels.by_evidence import label_by_evidence
 from stratalens.labels.by_model import LayerPromptInput, label_by_model
 from stratalens.labels.concepts.lexicon import Lexicon
@@ -34,16 +35,16 @@ class LabelledFeatures:
     """
 
     annotated_evidence: AnnotatedEvidence
-    labels: Mapping[int, LayerLabels]
-    """Layer -> labels from the discovery half, with their support."""
-    scored: Mapping[int, list[FeatureLabel]]
-    """Layer -> the labels to publish, with their scores."""
-    lenses: Mapping[int, list[FeatureLens]] | None
-    """Layer -> tokens that each feature promotes and suppresses; None without the model's unembedding."""
-    examples: Mapping[int, list[list[Example]]]
-    """Layer -> passages to publish; empty lists if corpus text is to be kept out of files."""
-    tokens: Mapping[int, list[list[TopToken]]]
-    """Layer -> tokens with most of each feature's activation."""
+    labels: Mapping[Hookpoint, LayerLabels]
+    """Hookpoint -> labels from the discovery half, with their support."""
+    scored: Mapping[Hookpoint, list[FeatureLabel]]
+    """Hookpoint -> the labels to publish, with their scores."""
+    lenses: Mapping[Hookpoint, list[FeatureLens]]
+    """Hookpoint -> tokens that each feature promotes and suppresses; see `CollectedEvidence`."""
+    examples: Mapping[Hookpoint, list[list[Example]]]
+    """Hookpoint -> passages to publish; empty lists if corpus text is to be kept out of files."""
+    tokens: Mapping[Hookpoint, list[list[TopToken]]]
+    """Hookpoint -> tokens with most of each feature's activation."""
 
 
 @dataclass(frozen=True)
@@ -98,37 +99,37 @@ def open_labeller(config: LabelConfig, progress: Progress) -> Labeller | None:
 def label_features(
     config: LabelConfig,
     collected: CollectedEvidence,
-    top: Mapping[int, pd.DataFrame],
+    top: Mapping[Hookpoint, pd.DataFrame],
     lexicon: Lexicon,
     labeller: Labeller | None,
     progress: Progress,
-    only: Mapping[int, Sequence[int]] | None = None,
+    only: Mapping[Hookpoint, Sequence[int]] | None = None,
 ) -> LabelledFeatures:
     """Label the reported features of all layers and score the labels.
 
     Args:
         config: how to label.
         collected: evidence and lenses of the features.
-        top: layer -> reported features with their `flags`.
+        top: hookpoint -> reported features with their `flags`.
         lexicon: concepts for the labels.
         labeller: the language model; None to label from the evidence.
         progress: informed of each step.
-        only: layer -> features that the language model is asked about; None for all.
+        only: hookpoint -> features that the language model is asked about; None for all.
     """
     progress.stage("labels")
     evidence, lenses = collected
     annotated_evidence = AnnotatedEvidence.of(evidence, lexicon, words_only=config.no_examples)
     labels, scored = label_by_evidence(annotated_evidence, top, progress)
-    examples = {layer: layer_examples(evidence, layer, annotated_evidence.passage_sets) for layer in top}
-    tokens = {layer: top_tokens(evidence, layer) for layer in top}
+    examples = {hookpoint: layer_examples(evidence, hookpoint, annotated_evidence.passage_sets) for hookpoint in top}
+    tokens = {hookpoint: top_tokens(evidence, hookpoint) for hookpoint in top}
     if labeller is not None:
         prompt_inputs = {
-            layer: LayerPromptInput(
-                examples=examples[layer],
-                top_tokens=[[token.token for token in feature_tokens] for feature_tokens in tokens[layer]],
-                promoted=_promoted(lenses, layer, len(table)),
+            hookpoint: LayerPromptInput(
+                examples=examples[hookpoint],
+                top_tokens=[[token.token for token in feature_tokens] for feature_tokens in tokens[hookpoint]],
+                promoted=_promoted(lenses, hookpoint, len(table)),
             )
-            for layer, table in top.items()
+            for hookpoint, table in top.items()
         }
         scored = label_by_model(
             annotated_evidence,
@@ -142,12 +143,12 @@ def label_features(
         )
         progress.say(labeller.cost())
     if config.no_examples:
-        examples = {layer: [[] for _ in of_features] for layer, of_features in examples.items()}
+        examples = {hookpoint: [[] for _ in of_features] for hookpoint, of_features in examples.items()}
     return LabelledFeatures(annotated_evidence, labels, scored, lenses, examples, tokens)
 
 
-def _promoted(lenses: Mapping[int, list[FeatureLens]] | None, layer: int, features: int) -> list[list[str]]:
-    """Return the tokens that each feature promotes; empty lists without the model's unembedding."""
-    if lenses is None:
+def _promoted(lenses: Mapping[Hookpoint, list[FeatureLens]], hookpoint: Hookpoint, features: int) -> list[list[str]]:
+    """Return the tokens that each feature promotes; empty lists without a logit lens."""
+    if hookpoint not in lenses:
         return [[] for _ in range(features)]
-    return [[token.token for token in lens.promoted] for lens in lenses[layer]]
+    return [[token.token for token in lens.promoted] for lens in lenses[hookpoint]]

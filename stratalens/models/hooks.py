@@ -1,62 +1,89 @@
-"""Hooks that pass on the input and output of modules during a forward pass."""
+"""Hooks that pass on the vectors at hookpoints during a forward pass, and may replace them."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from stratalens.errors import ModelError
-from stratalens.models.families import BlockModule
+from stratalens.hookpoint import Hookpoint
+from stratalens.models.families import Tap, blocks_name, decoder_of, locate, without_gain
 
-Consumer = Callable[[Float[Tensor, "batch seq d_model"], Float[Tensor, "batch seq d_model"]], None]
-"""A function that receives a module's input and output during the forward pass."""
+Consumer = Callable[[Float[Tensor, "batch seq d_model"]], Float[Tensor, "batch seq d_model"] | None]
+"""A function that receives the vectors at a hookpoint; what it returns takes their place, None leaves them."""
 
 
 @contextmanager
-def hooked(model: nn.Module, consumers: Mapping[str, Consumer]) -> Iterator[None]:
-    """While open, pass the input and output of each named module to its consumer in every forward pass.
+def hooked(model: nn.Module, consumers: Mapping[Hookpoint, Consumer]) -> Iterator[None]:
+    """While open, pass the vectors at each hookpoint to its consumer in every forward pass.
 
     Args:
-        model: the decoder; hookpoints are module names relative to it, such as `layers.16`.
-        consumers: hookpoint -> function of the module's input and output, both `[batch, seq, d_model]`.
+        model: a decoder, with or without a language-model head.
+        consumers: hookpoint -> function of its vectors, `[batch, seq, d_model]`.
 
     Raises:
-        ModelError: the model has no module of that name.
+        ModelError: the model has no such hookpoint, or a consumer replaces vectors before a norm's gain.
     """
-    handles = []
-
-    def hook(consumer: Consumer):
-        def on_forward(_module, args, kwargs, output):
-            source = args[0] if args else kwargs["hidden_states"]
-            consumer(source, output[0] if isinstance(output, tuple) else output)
-
-        return on_forward
-
+    handles: list[RemovableHandle] = []
     try:
         for hookpoint, consumer in consumers.items():
-            try:
-                module = model.get_submodule(hookpoint)
-            except AttributeError:
-                raise ModelError(
-                    f"the model has no module `{hookpoint}`; the SAEs were made for another model"
-                ) from None
-            handles.append(module.register_forward_hook(hook(consumer), with_kwargs=True))
+            tap = locate(model, hookpoint)
+            handles.append(_attach(decoder_of(model).get_submodule(tap.module), tap, consumer))
         yield
     finally:
         for handle in handles:
             handle.remove()
 
 
-def drop_blocks_above(model: nn.Module, hookpoint: str) -> None:
-    """Remove, in place, the blocks above the one that contains a hookpoint such as `layers.16.mlp`."""
-    module = BlockModule.parse(hookpoint)
-    assert module is not None, hookpoint
-    setattr(model, module.blocks, getattr(model, module.blocks)[: module.number + 1])
+def _attach(module: nn.Module, tap: Tap, consumer: Consumer) -> RemovableHandle:
+    def replaced(x: Tensor) -> Tensor | None:
+        """What takes the place of a module's input or output; None if it stays."""
+        if x.ndim != 3:
+            raise ModelError(f"`{tap.module}` has vectors of shape {list(x.shape)}, not passage x position x component")
+        if tap.without_gain:
+            if consumer(without_gain(module, x)) is not None:
+                raise ModelError("vectors before the gain of a norm cannot be replaced; replace those after it")
+            return None
+        vectors = x if tap.factor == 1 else x * tap.factor
+        new = consumer(vectors)
+        if new is None or tap.factor == 1:
+            return new
+        return x + (new - vectors) / tap.factor  # and not new / factor, which may change bits that nobody changed
+
+    def before(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any] | None:
+        if args:
+            new = replaced(args[0])
+            return None if new is None else ((new, *args[1:]), kwargs)
+        new = replaced(kwargs["hidden_states"])
+        return None if new is None else (args, kwargs | {"hidden_states": new})
+
+    def after(_module: nn.Module, _args: object, output: Any) -> object:
+        if isinstance(output, tuple | list):
+            new = replaced(output[0])
+            return None if new is None else type(output)((new, *output[1:]))
+        return replaced(output)
+
+    if tap.side == "in":
+        return module.register_forward_pre_hook(before, with_kwargs=True)
+    return module.register_forward_hook(after)
+
+
+def drop_blocks_above(model: nn.Module, block: int) -> None:
+    """Remove, in place, the blocks above a block."""
+    path, _, name = blocks_name(model).rpartition(".")
+    parent = decoder_of(model).get_submodule(path)
+    setattr(parent, name, getattr(parent, name)[: block + 1])
 
 
 @torch.inference_mode()
-def forward(model: nn.Module, input_ids: Int[Tensor, "batch seq"]) -> None:
-    """Run one bare forward pass: no head, no cache, no attention mask (right padding under causal attention)."""
-    model(input_ids=input_ids.to(next(model.parameters()).device), use_cache=False)
+def forward(model: nn.Module, input_ids: Int[Tensor, "batch seq"]) -> Any:
+    """Run one bare forward pass: no cache, no attention mask (right padding under causal attention).
+
+    Returns:
+        what the model returns: with a language-model head, `logits` among it.
+    """
+    return model(input_ids=input_ids.to(next(model.parameters()).device), use_cache=False)

@@ -55,8 +55,9 @@ def load_model(
     revision: str | None = None,
     load_in: str | None = None,
     trust_remote_code: bool = False,
+    head: bool = False,
 ) -> nn.Module:
-    """Load the first `blocks` blocks of a causal language model, without its language-model head.
+    """Load the first `blocks` blocks of a causal language model, without its head unless it is asked for.
 
     Args:
         source: a local directory or a Hub id.
@@ -66,11 +67,12 @@ def load_model(
         revision: branch, tag or commit of the Hub repository; None is its default branch.
         load_in: `8bit` or `4bit` to quantise the blocks with bitsandbytes.
         trust_remote_code: whether code that comes with the model may run; the user is never prompted.
+        head: whether the model gives logits.
 
     Raises:
         ModelError: the model has fewer blocks than asked for, or bitsandbytes is not installed.
     """
-    from transformers import AutoModel
+    from transformers import AutoModel, AutoModelForCausalLM
 
     _limit_kernel_caches()
     origin_options = {"revision": revision, "trust_remote_code": trust_remote_code}
@@ -81,7 +83,8 @@ def load_model(
     if load_in is not None:
         placement |= {"quantization_config": _quantisation_config(load_in, dtype), "device_map": {"": device}}
     with quiet_transformers():
-        model = AutoModel.from_pretrained(source, config=config, dtype=dtype, **origin_options, **placement)
+        kind: Any = AutoModelForCausalLM if head else AutoModel
+        model = kind.from_pretrained(source, config=config, dtype=dtype, **origin_options, **placement)
     model = model if placement else model.to(device)
     return model.eval().requires_grad_(False)
 

@@ -1,8 +1,11 @@
 """Find the base model: the embedded default, a local directory, or a repository on the Hugging Face Hub."""
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
 
 from stratalens.config.options import RunConfig
 from stratalens.errors import ModelError
@@ -11,6 +14,9 @@ from stratalens.models.embedded import MODEL_NAME, dense_copy
 from stratalens.models.hub import hub_errors, local_or_hub
 from stratalens.models.model_files import require_sound_files
 from stratalens.models.panics import panics_silenced
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 IDENTITY_SUFFIXES = (".json", ".safetensors", ".bin", ".py")
 """Suffixes of the files in a model directory that its activations depend on."""
@@ -72,6 +78,21 @@ def find_model(config: RunConfig, say: Callable[[str], None] = lambda _message: 
         digest=_digest(location, config.revision, sums),
         trust_remote_code=config.trust_remote_code,
     )
+
+
+@lru_cache(maxsize=4)
+def skeleton(source: ModelSource) -> "PreTrainedModel":
+    """Build the whole decoder of a model without its weights, to look at its modules and their shapes.
+
+    Raises:
+        ModelError: the configuration of the model cannot be read.
+    """
+    from transformers import AutoConfig, AutoModel
+
+    trusted = {"trust_remote_code": source.trust_remote_code}
+    with hub_errors(source.location, ModelError), torch.device("meta"):
+        config = AutoConfig.from_pretrained(source.location, revision=source.revision, **trusted)
+        return AutoModel.from_config(config, **trusted)
 
 
 def _digest(location: str, revision: str | None, sums: Mapping[str, str] | None) -> str:

@@ -11,6 +11,7 @@ from stratalens.corpus import Half, Populations, Side
 from stratalens.harvest import FeatureStats
 from stratalens.harvest.state.document_sample import DocumentMatrix
 from stratalens.harvest.store import HarvestFile
+from stratalens.hookpoint import Hookpoint
 from stratalens.ranking import contrast
 from stratalens.ranking.flags import flags
 
@@ -131,26 +132,29 @@ def _domain_share(
     return np.where(total > 0, smoothed[0] / np.where(total > 0, total, 1), 0.5)
 
 
-class RankingInputs(Mapping[int, RankingInput]):
-    """Layer -> input of the ranking, read from disk at each access, so that one layer at a time is in memory.
+class RankingInputs(Mapping[Hookpoint, RankingInput]):
+    """Hookpoint -> input of the ranking, read from disk at each access, so that one layer at a time is in memory.
 
     Args:
-        files: layer -> its harvest on disk.
-        decoder_norms: layer -> norm of each decoder row.
+        files: hookpoint -> its harvest on disk.
+        decoder_norms: hookpoint -> norm of each decoder row.
         populations: those of the run.
     """
 
     def __init__(
-        self, files: Mapping[int, HarvestFile], decoder_norms: Mapping[int, np.ndarray], populations: Populations
+        self,
+        files: Mapping[Hookpoint, HarvestFile],
+        decoder_norms: Mapping[Hookpoint, np.ndarray],
+        populations: Populations,
     ):
         self._files, self._norms, self._populations = files, decoder_norms, populations
 
-    def __getitem__(self, layer: int) -> RankingInput:
-        norms = self._norms[layer]
-        state = self._files[layer].state(len(norms))
+    def __getitem__(self, hookpoint: Hookpoint) -> RankingInput:
+        norms = self._norms[hookpoint]
+        state = self._files[hookpoint].state(len(norms))
         return RankingInput(state.stats, state.documents.matrix(len(norms)), norms, self._populations)
 
-    def __iter__(self) -> Iterator[int]:
+    def __iter__(self) -> Iterator[Hookpoint]:
         return iter(self._files)
 
     def __len__(self) -> int:

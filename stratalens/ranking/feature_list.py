@@ -7,17 +7,18 @@ from pathlib import Path
 
 from stratalens.errors import ConfigError
 from stratalens.files.plain_yaml import read_text
+from stratalens.hookpoint import NAME, Hookpoint
 
 MAX_LIST_BYTES = 4 * 2**20
 """About half a million features."""
 
 
-def read_feature_list(name: str) -> dict[int, list[int]]:
-    """Read a list of features; return layer -> latents, both in the order of the file.
+def read_feature_list(name: str) -> dict[Hookpoint, list[int]]:
+    """Read a list of features; return hookpoint -> latents, both in the order of the file.
 
     Args:
-        name: path of a CSV file with columns `layer` and `feature_number` (or `latent`), or of a file with lines of two
-            numbers, layer and latent.
+        name: path of a CSV file with columns `layer` and `feature_number` (or `latent`), perhaps `site`, or of a file
+            with lines of a hookpoint and a latent, such as `16 163` or `16_mlp/163`.
 
     Raises:
         ConfigError: the file cannot be read, names no feature, has a line without two numbers, or repeats a feature.
@@ -29,22 +30,32 @@ def read_feature_list(name: str) -> dict[int, list[int]]:
         raise ConfigError(f"{path}: no feature in this file; write lines such as `16 163`")
     header = [column.strip().lower() for column in _cells(path, *numbered[0])]
     if "layer" in header and ("feature_number" in header or "latent" in header):
-        columns = header.index("layer"), header.index("feature_number" if "feature_number" in header else "latent")
         rows = [(number, _cells(path, number, line)) for number, line in numbered[1:]]
-        pairs = [(number, [row[at] if at < len(row) else "" for at in columns]) for number, row in rows]
+        pairs = [(number, _of_row(dict(zip(header, row, strict=False)))) for number, row in rows]
     else:
         pairs = [(number, re.split(r"[\s,;/]+", line.strip())) for number, line in numbered]
-    features: dict[int, dict[int, None]] = {}
+    features: dict[Hookpoint, dict[int, None]] = {}
     for number, pair in pairs:
-        if len(pair) != 2 or not all(re.fullmatch(r"\d{1,7}", word.strip()) for word in pair):
-            raise ConfigError(f"{path}, line {number}: expected a layer and a latent, such as `16 163`")
-        layer, latent = int(pair[0]), int(pair[1])
-        if latent in features.setdefault(layer, {}):
-            raise ConfigError(f"{path}, line {number}: feature {latent} of layer {layer} is listed twice")
-        features[layer][latent] = None
+        place, feature = map(str.strip, pair) if len(pair) == 2 else ("", "")
+        if not NAME.fullmatch(place) or not re.fullmatch(r"\d{1,7}", feature):
+            raise ConfigError(
+                f"{path}, line {number}: expected a layer and a latent, such as `16 163`, or with the site of an SAE, "
+                "such as `16_mlp 163`"
+            )
+        hookpoint, latent = Hookpoint.parse(place), int(feature)
+        if latent in features.setdefault(hookpoint, {}):
+            raise ConfigError(f"{path}, line {number}: feature {latent} of layer {hookpoint} is listed twice")
+        features[hookpoint][latent] = None
     if not features:
         raise ConfigError(f"{path}: no feature in this file; write lines such as `16 163`")
-    return {layer: list(latents) for layer, latents in features.items()}
+    return {hookpoint: list(latents) for hookpoint, latents in features.items()}
+
+
+def _of_row(row: Mapping[str, str]) -> list[str]:
+    """Hookpoint and latent of a row of a CSV file."""
+    site = row.get("site", "").strip()
+    place = row.get("layer", "").strip() + (f"_{site}" if site not in ("", "resid") else "")
+    return [place, row.get("feature_number", row.get("latent", ""))]
 
 
 def _cells(path: Path, number: int, line: str) -> list[str]:
@@ -54,21 +65,23 @@ def _cells(path: Path, number: int, line: str) -> list[str]:
         raise ConfigError(f"{path}, line {number}: not a line of a CSV file ({error})") from None
 
 
-def require_latents(features: Mapping[int, Sequence[int]], latents: Mapping[int, int]) -> None:
+def require_latents(features: Mapping[Hookpoint, Sequence[int]], latents: Mapping[Hookpoint, int]) -> None:
     """Check that every listed feature exists.
 
     Args:
-        features: layer -> listed latents.
-        latents: analysed layer -> number of its latents.
+        features: hookpoint -> listed latents.
+        latents: analysed hookpoint -> number of its latents.
 
     Raises:
         ConfigError: a listed layer was not analysed, or a listed latent does not exist.
     """
-    for layer, numbers in features.items():
-        if layer not in latents:
-            raise ConfigError(f"--features names layer {layer}; the analysed layers are {' '.join(map(str, latents))}")
-        if max(numbers) >= latents[layer]:
+    for hookpoint, numbers in features.items():
+        if hookpoint not in latents:
             raise ConfigError(
-                f"--features names feature {max(numbers)} of layer {layer}, "
-                f"which has features 0 to {latents[layer] - 1}"
+                f"--features names layer {hookpoint}; the analysed layers are {' '.join(map(str, latents))}"
+            )
+        if max(numbers) >= latents[hookpoint]:
+            raise ConfigError(
+                f"--features names feature {max(numbers)} of layer {hookpoint}, "
+                f"which has features 0 to {latents[hookpoint] - 1}"
             )

@@ -12,6 +12,7 @@ from stratalens.harvest import FeatureStats
 from stratalens.harvest.state.document_sample import DocumentMatrix
 from stratalens.harvest.state.layer_state import LayerState
 from stratalens.harvest.state.statistics import HISTOGRAM_BINS
+from stratalens.hookpoint import Hookpoint
 from stratalens.ranking import contrast
 from stratalens.ranking.estimates import mean_norm
 
@@ -46,9 +47,9 @@ class LayerDetails(NamedTuple):
 
 
 class SimilarFeature(NamedTuple):
-    """The reported feature of another layer that correlates most with a feature."""
+    """The reported feature of another hookpoint that correlates most with a feature."""
 
-    layer: int
+    hookpoint: Hookpoint
     feature: int
     correlation: float
     """Pearson's correlation over documents, after centring each side on its mean."""
@@ -125,29 +126,31 @@ def _standardise_within_sides(values: np.ndarray, document_side: np.ndarray) -> 
 
 
 def similar_features(
-    details: Mapping[int, LayerDetails], features: Mapping[int, Sequence[int]]
-) -> dict[int, list[list[SimilarFeature]]]:
+    details: Mapping[Hookpoint, LayerDetails], features: Mapping[Hookpoint, Sequence[int]]
+) -> dict[Hookpoint, list[list[SimilarFeature]]]:
     """Find for each reported feature the one of every other layer that correlates most with it.
 
     Features are correlated over documents, after subtracting the mean of each side: otherwise all features that
     separate the sides would look similar.
 
     Args:
-        details: layer -> its details.
-        features: layer -> reported features, in the same order.
+        details: hookpoint -> its details.
+        features: hookpoint -> reported features, in the same order.
 
     Returns:
-        Layer -> for each of its features the similar ones, at most one per other layer.
+        Hookpoint -> for each of its features the similar ones, at most one per other layer.
     """
-    similar: dict[int, list[list[SimilarFeature]]] = {layer: [[] for _ in own] for layer, own in features.items()}
-    for layer, own in details.items():
+    similar: dict[Hookpoint, list[list[SimilarFeature]]] = {
+        hookpoint: [[] for _ in own] for hookpoint, own in features.items()
+    }
+    for hookpoint, own in details.items():
         for other, others in details.items():
-            if other == layer or not len(features[layer]) or not len(features[other]):
+            if other == hookpoint or not len(features[hookpoint]) or not len(features[other]):
                 continue
             _, here, there = np.intersect1d(own.document, others.document, return_indices=True)
             correlation = own.values[here].T @ others.values[there]
             for row, best in enumerate(correlation.argmax(1)):
                 if correlation[row, best] >= MIN_CORRELATION:
                     feature = SimilarFeature(other, features[other][best], float(correlation[row, best]))
-                    similar[layer][row].append(feature)
+                    similar[hookpoint][row].append(feature)
     return similar

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Int
 
 from stratalens.harvest import FeatureStats
+from stratalens.hookpoint import Hookpoint
 from stratalens.ranking.estimates import mean_norm
 
 
@@ -25,9 +26,9 @@ class LayerFacts(NamedTuple):
 class HarvestSummary:
     """Facts from the harvest about layers and text, without single latents."""
 
-    layers: Mapping[int, LayerFacts]
-    batches_split: Mapping[int, int]
-    """Layer -> batches that did not fit into memory and were halved."""
+    layers: Mapping[Hookpoint, LayerFacts]
+    batches_split: Mapping[Hookpoint, int]
+    """Hookpoint -> batches that did not fit into memory and were halved."""
     passages: Int[np.ndarray, "population"]
     tokens: Int[np.ndarray, "population"]
     """Tokens fed to the model, special ones included."""

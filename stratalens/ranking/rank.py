@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from stratalens.corpus import Half
+from stratalens.hookpoint import Hookpoint
 from stratalens.ranking import contrast
 from stratalens.ranking.estimates import RankingInput, estimates
 
@@ -18,71 +19,71 @@ MAX_Q_VALUE = 0.05
 class Ranking:
     """Ranked features of all layers."""
 
-    top: dict[int, pd.DataFrame]
-    """Layer -> reported features, best first, one row per feature."""
-    latents: dict[int, pd.DataFrame]
-    """Layer -> all latents, one row per latent, in the order of their numbers."""
+    top: dict[Hookpoint, pd.DataFrame]
+    """Hookpoint -> reported features, best first, one row per feature."""
+    latents: dict[Hookpoint, pd.DataFrame]
+    """Hookpoint -> all latents, one row per latent, in the order of their numbers."""
 
 
-def feature_numbers(top: Mapping[int, pd.DataFrame]) -> dict[int, list[int]]:
-    """Layer -> numbers of the reported features, in the order of the table."""
-    return {layer: [int(number) for number in table["feature_number"]] for layer, table in top.items()}
+def feature_numbers(top: Mapping[Hookpoint, pd.DataFrame]) -> dict[Hookpoint, list[int]]:
+    """Hookpoint -> numbers of the reported features, in the order of the table."""
+    return {hookpoint: [int(number) for number in table["feature_number"]] for hookpoint, table in top.items()}
 
 
 def rank_features(
-    layers: Mapping[int, RankingInput],
+    hookpoints: Mapping[Hookpoint, RankingInput],
     *,
     top_n: int,
     rank_by: str,
     split: bool,
-    listed: Mapping[int, Sequence[int]] | None = None,
+    listed: Mapping[Hookpoint, Sequence[int]] | None = None,
 ) -> Ranking:
     """Select the best `top_n` latents of each layer and estimate them on documents that were not used to select them.
 
     Args:
-        layers: layer -> statistics and documents.
+        hookpoints: hookpoint -> statistics and documents.
         top_n: features to report per layer.
         rank_by: one of `RANK_METRICS`.
         split: False where there are too few documents to reserve half of them; then the same documents are used to
             select and to estimate, and the column `confirmed` stays empty.
-        listed: layer -> latents to report instead of the best ones.
+        listed: hookpoint -> latents to report instead of the best ones.
     """
     halves = (Half.DISCOVERY, Half.CONFIRMATION if split else Half.DISCOVERY)
     latents, picked = {}, {}
-    for layer, source in layers.items():
+    for hookpoint, source in hookpoints.items():
         discovery, confirmation = (estimates(source, half) for half in halves)
         table = confirmation
         table["discovery_specialization"] = discovery["specialization"]
         table["discovery_auroc"] = discovery["auroc"]
         order = np.lexsort((table.index, -discovery[rank_by].to_numpy()))
         best = [int(latent) for latent in order if table["live"].iloc[latent]][:top_n]
-        picked[layer] = best if listed is None else list(listed[layer])
-        table["selected"] = table.index.isin(picked[layer])
-        latents[layer] = table
-    _add_q_values(latents, {layer: np.flatnonzero(table["live"]) for layer, table in latents.items()})
+        picked[hookpoint] = best if listed is None else list(listed[hookpoint])
+        table["selected"] = table.index.isin(picked[hookpoint])
+        latents[hookpoint] = table
+    _add_q_values(latents, {hookpoint: np.flatnonzero(table["live"]) for hookpoint, table in latents.items()})
     return Ranking(reported_features(latents, picked, rank_by=rank_by, split=split), latents)
 
 
 def reported_features(
-    latents: Mapping[int, pd.DataFrame], picked: Mapping[int, Sequence[int]], *, rank_by: str, split: bool
-) -> dict[int, pd.DataFrame]:
+    latents: Mapping[Hookpoint, pd.DataFrame], picked: Mapping[Hookpoint, Sequence[int]], *, rank_by: str, split: bool
+) -> dict[Hookpoint, pd.DataFrame]:
     """Build the tables of reported features; q-values are over the reported features of all layers together.
 
     Args:
-        latents: layer -> table of all its latents.
-        picked: layer -> latents to report.
+        latents: hookpoint -> table of all its latents.
+        picked: hookpoint -> latents to report.
         rank_by: one of `RANK_METRICS`, by which rows are sorted.
         split: whether documents were reserved for confirmation.
 
     Returns:
-        Layer -> its reported features, best first.
+        Hookpoint -> its reported features, best first.
     """
-    top: dict[int, pd.DataFrame] = {}
-    for layer, numbers in picked.items():
-        table = latents[layer]
-        top[layer] = table.loc[table["feature_number"].isin(numbers)].drop(columns=["selected", "live"])
-    _add_q_values(top, {layer: np.arange(len(table)) for layer, table in top.items()})
-    return {layer: _ordered(table, rank_by, split) for layer, table in top.items()}
+    top: dict[Hookpoint, pd.DataFrame] = {}
+    for hookpoint, numbers in picked.items():
+        table = latents[hookpoint]
+        top[hookpoint] = table.loc[table["feature_number"].isin(numbers)].drop(columns=["selected", "live"])
+    _add_q_values(top, {hookpoint: np.arange(len(table)) for hookpoint, table in top.items()})
+    return {hookpoint: _ordered(table, rank_by, split) for hookpoint, table in top.items()}
 
 
 def _ordered(table: pd.DataFrame, rank_by: str, split: bool) -> pd.DataFrame:
@@ -94,12 +95,14 @@ def _ordered(table: pd.DataFrame, rank_by: str, split: bool) -> pd.DataFrame:
     return table
 
 
-def _add_q_values(tables: dict[int, pd.DataFrame], rows: dict[int, np.ndarray]) -> None:
+def _add_q_values(tables: dict[Hookpoint, pd.DataFrame], rows: dict[Hookpoint, np.ndarray]) -> None:
     """Add q-values (Benjamini-Hochberg) over the given rows of all layers together; other rows get none."""
-    q = contrast.q_values(np.concatenate([tables[layer]["p_value"].to_numpy()[rows[layer]] for layer in tables]))
+    q = contrast.q_values(
+        np.concatenate([tables[hookpoint]["p_value"].to_numpy()[rows[hookpoint]] for hookpoint in tables])
+    )
     start = 0
-    for layer, table in tables.items():
+    for hookpoint, table in tables.items():
         column = np.full(len(table), np.nan)
-        column[rows[layer]] = q[start : start + len(rows[layer])]
+        column[rows[hookpoint]] = q[start : start + len(rows[hookpoint])]
         table["q_value"] = column
-        start += len(rows[layer])
+        start += len(rows[hookpoint])

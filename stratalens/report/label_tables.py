@@ -6,6 +6,7 @@ import pandas as pd
 
 from stratalens.corpus import Side
 from stratalens.evidence.examples import Example
+from stratalens.hookpoint import Hookpoint
 from stratalens.labels import FeatureLabel
 
 LABEL_COLUMNS = FeatureLabel._fields
@@ -23,7 +24,7 @@ def stored_label(row: pd.Series) -> FeatureLabel:
     return FeatureLabel(**{name: None if pd.isna(row[name]) else row[name] for name in LABEL_COLUMNS})
 
 
-def sentences(domain: str, examples: Mapping[int, list[Example]]) -> dict[int, list[dict[str, object]]]:
+def sentences(domain: str, examples: Mapping[Hookpoint, list[Example]]) -> dict[Hookpoint, list[dict[str, object]]]:
     """Feature -> its strongest passages of both sides: the content of `feature_sentences` in a layer's JSON file."""
     return {
         feature: [
@@ -46,7 +47,7 @@ def strongest(passages: list[Example], side: Side) -> list[Example]:
     return sorted(top, key=lambda example: -example.choice.activation)[:MAX_SENTENCES_PER_SIDE]
 
 
-def detailed_labels(table: pd.DataFrame, domain: str, examples: Mapping[int, list[Example]]) -> pd.DataFrame:
+def detailed_labels(table: pd.DataFrame, domain: str, examples: Mapping[Hookpoint, list[Example]]) -> pd.DataFrame:
     """The detailed label file of a layer: labels, their scores, and each feature's examples, counted and quoted."""
     lead = ["feature_number", "label", f"{domain}_activation", "general_activation", "specialization"]
     detailed = table[lead].copy()
@@ -54,6 +55,7 @@ def detailed_labels(table: pd.DataFrame, domain: str, examples: Mapping[int, lis
     sides = ((domain, Side.DOMAIN), ("general", Side.GENERAL))
     for name, side in sides:
         detailed[f"num_{name}_examples"] = [sum(example.side == side for example in passages) for passages in own]
+    detailed["site"] = table["site"]
     for column in [name for name in LABEL_COLUMNS if name != "label"]:
         detailed[column] = table[column]
     detailed["flags"] = table["flags"]

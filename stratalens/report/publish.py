@@ -11,6 +11,7 @@ from stratalens.config.options import RunConfig
 from stratalens.evidence import Evidence
 from stratalens.files.result_names import RECORD_FILE
 from stratalens.harvest.store import HarvestFile, harvest_path
+from stratalens.hookpoint import Hookpoint
 from stratalens.labels import FeatureLabel
 from stratalens.labels.labelling import LabelledFeatures
 from stratalens.ranking.layer_details import layer_details
@@ -34,7 +35,7 @@ def publish(
     findings: Findings,
     labelled: LabelledFeatures,
     evidence_to_keep: Evidence,
-    hookpoints: Mapping[int, str],
+    modules: Mapping[Hookpoint, str],
     settings: Mapping[str, object],
     directory: Path,
 ) -> Tables:
@@ -45,7 +46,7 @@ def publish(
         findings: the ranked features, with labels.
         labelled: evidence and labels, features of each layer in the order of the evidence.
         evidence_to_keep: the evidence to store, so that features can be labelled again later.
-        hookpoints: layer -> name of the module that was read.
+        modules: hookpoint -> name of the module that was read.
         settings: the content of `config` in the JSON file of each layer.
         directory: where the files go.
 
@@ -55,8 +56,8 @@ def publish(
     evidence = labelled.annotated_evidence.evidence
     tables = build_tables(config, findings.top, findings.latents, findings.facts)
     examples = {
-        layer: dict(zip(evidence.layers[layer].features.tolist(), labelled.examples[layer], strict=True))
-        for layer in findings.top
+        hookpoint: dict(zip(evidence.layers[hookpoint].features.tolist(), labelled.examples[hookpoint], strict=True))
+        for hookpoint in findings.top
     }
     write_tables(
         tables,
@@ -66,10 +67,12 @@ def publish(
         examples=examples,
         settings=settings,
     )
-    for layer in findings.top:
-        path = directory / f"layer_{layer}" / EVIDENCE_FILE
-        layer_evidence = _layer_evidence(labelled, layer)
-        write_evidence_file(layer_evidence, path, domain=config.domain, layer=layer, hookpoint=hookpoints[layer])
+    for hookpoint in findings.top:
+        path = directory / f"layer_{hookpoint}" / EVIDENCE_FILE
+        layer_evidence = _layer_evidence(labelled, hookpoint)
+        write_evidence_file(
+            layer_evidence, path, domain=config.domain, layer=hookpoint.block, hookpoint=modules[hookpoint]
+        )
     write_features(findings.top, directory)
     if not config.no_examples:
         evidence_to_keep.write(directory / EVIDENCE_FOLDER)
@@ -78,14 +81,14 @@ def publish(
 
 
 def write_result_page(
-    tables: Tables, record: Mapping[str, Any], harvest: Mapping[int, HarvestFile], evidence: Path, directory: Path
+    tables: Tables, record: Mapping[str, Any], harvest: Mapping[Hookpoint, HarvestFile], evidence: Path, directory: Path
 ) -> None:
     """Write `report.html`.
 
     Args:
         tables: the tables of the result.
         record: the content of `run.json`.
-        harvest: layer -> the file of its harvest.
+        harvest: hookpoint -> the file of its harvest.
         evidence: the directory that holds the evidence files.
         directory: where the page goes.
 
@@ -94,32 +97,38 @@ def write_result_page(
         ValueError: the record lacks something that the page shows.
     """
     facts = RunFacts.of(json_value(record), tables.domain)  # pyright: ignore[reportArgumentType]
-    stored = {layer: read_evidence_file(evidence / f"layer_{layer}" / EVIDENCE_FILE) for layer in tables.features}
-    width = {layer: len(table) for layer, table in tables.latents.items()}
+    stored = {
+        hookpoint: read_evidence_file(evidence / f"layer_{hookpoint}" / EVIDENCE_FILE) for hookpoint in tables.features
+    }
+    width = {hookpoint: len(table) for hookpoint, table in tables.latents.items()}
     details = {
-        layer: layer_details(
-            harvest[layer].state(width[layer]), table, facts.populations, num_latents=width[layer], split=facts.split
+        hookpoint: layer_details(
+            harvest[hookpoint].state(width[hookpoint]),
+            table,
+            facts.populations,
+            num_latents=width[hookpoint],
+            split=facts.split,
         )
-        for layer, table in tables.features.items()
+        for hookpoint, table in tables.features.items()
     }
     write_page(tables, facts, stored, details, directory / PAGE_FILE)
 
 
 def write_record(
-    record: Mapping[str, Any], layers: Iterable[int], directory: Path, others: Iterable[str] = ()
+    record: Mapping[str, Any], hookpoints: Iterable[Hookpoint], directory: Path, others: Iterable[str] = ()
 ) -> dict[str, Any]:
     """Write `run.json`, with the names of all files of the result, after all of them have been written.
 
     Args:
         record: the content of `run.json` without those names.
-        layers: the layers whose harvests belong to the result.
+        hookpoints: those whose harvests belong to the result.
         directory: where the files of the result are.
         others: names of files of the result that are not below `directory`.
 
     Returns:
         The record as written.
     """
-    names = {*result_files(directory), *(str(harvest_path(layer)) for layer in layers), *others}
+    names = {*result_files(directory), *(str(harvest_path(hookpoint)) for hookpoint in hookpoints), *others}
     record = {**record, "files": sorted(names)}
     write_json(record, directory / RECORD_FILE)
     return record
@@ -131,26 +140,28 @@ def with_labels(findings: Findings, labelled: LabelledFeatures) -> Findings:
     return replace(
         findings,
         top={
-            layer: _with_layer_labels(table, evidence, layer, labelled.scored[layer])
-            for layer, table in findings.top.items()
+            hookpoint: _with_layer_labels(table, evidence, hookpoint, labelled.scored[hookpoint])
+            for hookpoint, table in findings.top.items()
         },
     )
 
 
-def _with_layer_labels(table: pd.DataFrame, evidence: Evidence, layer: int, scored: list[FeatureLabel]) -> pd.DataFrame:
-    labels = pd.DataFrame(scored, columns=list(LABEL_COLUMNS), index=pd.Index(evidence.layers[layer].features))
+def _with_layer_labels(
+    table: pd.DataFrame, evidence: Evidence, hookpoint: Hookpoint, scored: list[FeatureLabel]
+) -> pd.DataFrame:
+    labels = pd.DataFrame(scored, columns=list(LABEL_COLUMNS), index=pd.Index(evidence.layers[hookpoint].features))
     own = labels.loc[table["feature_number"]].reset_index(drop=True)
     return pd.concat([table.drop(columns=[name for name in LABEL_COLUMNS if name in table]), own], axis=1)
 
 
-def _layer_evidence(labelled: LabelledFeatures, layer: int) -> list[FeatureEvidence]:
+def _layer_evidence(labelled: LabelledFeatures, hookpoint: Hookpoint) -> list[FeatureEvidence]:
     return [
         FeatureEvidence(
             feature=int(feature),
-            top_tokens=labelled.tokens[layer][column],
-            support=labelled.labels[layer].support[column],
-            lens=labelled.lenses[layer][column] if labelled.lenses else None,
-            examples=labelled.examples[layer][column],
+            top_tokens=labelled.tokens[hookpoint][column],
+            support=labelled.labels[hookpoint].support[column],
+            lens=labelled.lenses[hookpoint][column] if hookpoint in labelled.lenses else None,
+            examples=labelled.examples[hookpoint][column],
         )
-        for column, feature in enumerate(labelled.annotated_evidence.evidence.layers[layer].features)
+        for column, feature in enumerate(labelled.annotated_evidence.evidence.layers[hookpoint].features)
     ]

@@ -20,12 +20,13 @@ from stratalens.files.result_names import RECORD_FILE
 from stratalens.harvest.harvest import Harvest
 from stratalens.harvest.inputs import RunInputs
 from stratalens.harvest.store import FORMAT
+from stratalens.hookpoint import NAME, Hookpoint
 from stratalens.ranking.layer_facts import HarvestSummary
 from stratalens.report.tables import Tables
 from stratalens.saes.fit_check import FitCheck
 
-LayerKey = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]{0,4})$")]
-"""A layer number as a key of a JSON object."""
+HookpointKey = Annotated[str, Field(pattern=rf"^{NAME.pattern}$")]
+"""A hookpoint as a key of a JSON object."""
 PACKAGES = ("stratalens", "torch", "transformers", "tokenizers", "numpy", "scipy", "pandas", "safetensors")
 """Packages whose versions are recorded."""
 EXECUTION_SETTINGS = ("quiet", "dry_run", "output_dir", "harvest", "workers", "memory_gb")
@@ -33,7 +34,7 @@ EXECUTION_SETTINGS = ("quiet", "dry_run", "output_dir", "harvest", "workers", "m
 
 
 def run_warnings(
-    config: RunConfig, checks: Mapping[int, FitCheck], summary: HarvestSummary, tables: Tables
+    config: RunConfig, checks: Mapping[Hookpoint, FitCheck], summary: HarvestSummary, tables: Tables
 ) -> list[str]:
     """Warnings that a reader must know before trusting the numbers, besides those about the documents."""
     warnings = [
@@ -72,7 +73,7 @@ def shown_settings(config: RunConfig, base_model: str) -> dict[str, object]:
 def build_record(
     config: RunConfig,
     inputs: RunInputs,
-    checks: Mapping[int, FitCheck],
+    checks: Mapping[Hookpoint, FitCheck],
     summary: HarvestSummary,
     harvest: Harvest,
     warnings: list[str],
@@ -82,7 +83,7 @@ def build_record(
     Args:
         config: the options of the run.
         inputs: model, SAEs and text that were read.
-        checks: layer -> the fit check of its SAE.
+        checks: hookpoint -> the fit check of its SAE.
         summary: facts of the harvest by layer.
         harvest: the pass over the text.
         warnings: those of `run_warnings`.
@@ -94,12 +95,12 @@ def build_record(
         "settings": recorded_settings(config),
         "model": inputs.source._asdict(),
         "saes": {
-            layer: {"hookpoint": sae.hookpoint, "latents": sae.num_latents, "k": sae.k, "sha256": sae.digest}
-            for layer, sae in inputs.saes.items()
+            hookpoint: {"hookpoint": sae.module, "latents": sae.num_latents, "k": sae.k, "sha256": sae.digest}
+            for hookpoint, sae in inputs.saes.items()
         },
         "corpus": _corpus_record(config, inputs, summary),
-        "self_check": {layer: asdict(check) for layer, check in checks.items()},
-        "layers": {layer: facts._asdict() for layer, facts in summary.layers.items()},
+        "self_check": {hookpoint: {"layer": hookpoint.block, **asdict(check)} for hookpoint, check in checks.items()},
+        "layers": {hookpoint: facts._asdict() for hookpoint, facts in summary.layers.items()},
         "warnings": list(map(as_printed, [*corpus_warnings(config, inputs.survey), *warnings])),
         "documents": sum(counts.documents for counts in inputs.survey.counts),
         "passages": int(summary.passages.sum()),
@@ -108,7 +109,7 @@ def build_record(
         "harvest_seconds": round(harvest.seconds, 3),
         "tokens_per_second": round(harvest.tokens_read / harvest.seconds, 1),
         "harvest": {
-            "keys": {layer: file.key for layer, file in harvest.files.items()},
+            "keys": {hookpoint: file.key for hookpoint, file in harvest.files.items()},
             "facts": harvest.facts,
             "batches_split": summary.batches_split,
         },
@@ -216,14 +217,14 @@ class RunFacts(_FactsPart):
     created: str
     stratalens: str
     model: ModelFacts
-    saes: dict[LayerKey, SaeFacts]
+    saes: dict[HookpointKey, SaeFacts]
     split: bool
     sides: tuple[SideFacts, SideFacts]
     files: tuple[list[str], list[str]]
     max_length: int
     passages: int
     tokens: int
-    self_check: dict[LayerKey, FitCheckFacts]
+    self_check: dict[HookpointKey, FitCheckFacts]
     warnings: list[str]
     settings: dict[str, Any]
     """Those that affect the results."""

@@ -19,16 +19,20 @@ from stratalens.files.damaged import damaged, read_table
 from stratalens.files.plain_yaml import read_text
 from stratalens.files.result_names import RECORD_FILE
 from stratalens.harvest.store import FORMAT, HarvestFile, harvest_path
+from stratalens.hookpoint import Hookpoint
 from stratalens.ranking.layer_facts import LayerFacts
 from stratalens.ranking.rank import feature_numbers
 from stratalens.report.label_tables import LABEL_COLUMNS
-from stratalens.report.run_record import RunFacts
+from stratalens.report.run_record import HookpointKey, RunFacts
 from stratalens.report.tables import (
     DOMAIN_COLUMNS,
     MEASURES,
+    PLACE_COLUMNS,
     Tables,
     build_tables,
+    places,
     published_name,
+    with_place,
 )
 
 FEATURES_FILE = "features.parquet"
@@ -42,15 +46,15 @@ EVIDENCE_FOLDER = "evidence"
 class Findings:
     """The statistics of all features, those reported and all others, and the facts of each layer."""
 
-    top: dict[int, pd.DataFrame]
-    """Layer -> reported features, in the columns of the ranking."""
-    latents: dict[int, pd.DataFrame]
-    """Layer -> every latent, in the same columns."""
-    facts: Mapping[int, LayerFacts]
+    top: dict[Hookpoint, pd.DataFrame]
+    """Hookpoint -> reported features, in the columns of the ranking."""
+    latents: dict[Hookpoint, pd.DataFrame]
+    """Hookpoint -> every latent, in the same columns."""
+    facts: Mapping[Hookpoint, LayerFacts]
 
     @property
-    def features(self) -> dict[int, list[int]]:
-        """Layer -> numbers of the reported features, in the order of the table."""
+    def features(self) -> dict[Hookpoint, list[int]]:
+        """Hookpoint -> numbers of the reported features, in the order of the table."""
         return feature_numbers(self.top)
 
 
@@ -91,13 +95,14 @@ class Result:
         """The layer comparison, best layer first."""
         return self.tables.layers
 
-    def all_features(self, layer: int) -> pd.DataFrame:
-        """The statistics of every latent of one layer, one row per latent.
+    def all_features(self, hookpoint: Hookpoint | int | str) -> pd.DataFrame:
+        """The statistics of every latent at one hookpoint, such as 28 or `28_mlp`, one row per latent.
 
         Raises:
-            KeyError: the run did not analyse this layer.
+            KeyError: the run did not analyse it.
+            ValueError: it is no hookpoint.
         """
-        return self.tables.latents[layer]
+        return self.tables.latents[Hookpoint.given(hookpoint)]
 
     @property
     def populations(self) -> Populations:
@@ -105,15 +110,19 @@ class Result:
         return Populations()
 
     @property
-    def harvest(self) -> dict[int, HarvestFile]:
-        """Layer -> the file of its harvest."""
+    def harvest(self) -> dict[Hookpoint, HarvestFile]:
+        """Hookpoint -> the file of its harvest."""
         keys = self.record["harvest"]["keys"]
-        return {int(layer): HarvestFile(self.output_dir / harvest_path(int(layer)), keys[layer]) for layer in keys}
+        hookpoints = map(Hookpoint.parse, keys)
+        return {
+            hookpoint: HarvestFile(self.output_dir / harvest_path(hookpoint), keys[str(hookpoint)])
+            for hookpoint in hookpoints
+        }
 
 
-def write_features(top: Mapping[int, pd.DataFrame], directory: Path) -> None:
+def write_features(top: Mapping[Hookpoint, pd.DataFrame], directory: Path) -> None:
     """Write the reported features of all layers to `FEATURES_FILE`."""
-    table = pd.concat([table.assign(layer=layer) for layer, table in top.items()], ignore_index=True)
+    table = pd.concat([with_place(table, hookpoint) for hookpoint, table in top.items()], ignore_index=True)
     table.to_parquet(directory / FEATURES_FILE, index=False)
 
 
@@ -143,12 +152,15 @@ def load_result(directory: str | Path) -> Result:
     try:
         record = json.loads(read_text(path))
         _require_format(directory, record)
-        layers = [int(layer) for layer in _Record.model_validate(record).layers]
+        hookpoints = [Hookpoint.parse(hookpoint) for hookpoint in _Record.model_validate(record).layers]
         RunFacts.of(record, recorded.domain)
     except (ValueError, RecursionError) as error:
         raise damaged(path, error) from None
-    latents = {layer: _latents(directory / f"layer_{layer}" / LATENTS_FILE, recorded.domain) for layer in layers}
-    facts = {layer: LayerFacts(**record["layers"][str(layer)]) for layer in layers}
+    latents = {
+        hookpoint: _latents(directory / f"layer_{hookpoint}" / LATENTS_FILE, recorded.domain)
+        for hookpoint in hookpoints
+    }
+    facts = {hookpoint: LayerFacts(**record["layers"][str(hookpoint)]) for hookpoint in hookpoints}
     return Result(directory, recorded, record, Findings(_features(directory, latents), latents, facts))
 
 
@@ -189,11 +201,8 @@ class _RecordedCorpus(_RecordPart):
     split: bool
 
 
-_LayerKey = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]{0,4})$")]
-
-
 class _RecordedHarvest(_RecordPart):
-    keys: dict[_LayerKey, str]
+    keys: dict[HookpointKey, str]
 
 
 class _Record(_RecordPart):
@@ -202,8 +211,8 @@ class _Record(_RecordPart):
     settings: dict[str, Any]
     model: _RecordedModel
     corpus: _RecordedCorpus
-    saes: dict[_LayerKey, _RecordedSae]
-    layers: Annotated[dict[_LayerKey, _RecordedFacts], Field(min_length=1)]
+    saes: dict[HookpointKey, _RecordedSae]
+    layers: Annotated[dict[HookpointKey, _RecordedFacts], Field(min_length=1)]
     files: list[str]
     harvest: _RecordedHarvest
 
@@ -229,19 +238,29 @@ def _latents(path: Path, domain: str) -> pd.DataFrame:
     _require_columns(path, table, NUMBER_COLUMNS, ("feature_number", "layer"), ("flags", "selected", "live"))
     if table["feature_number"].tolist() != list(range(len(table))):
         raise damaged(path, "its rows are not one per latent, in order")
-    return table.drop(columns="layer")
+    return table.drop(columns=[name for name in PLACE_COLUMNS if name in table])
 
 
-def _features(directory: Path, latents: Mapping[int, pd.DataFrame]) -> dict[int, pd.DataFrame]:
-    """Layer -> reported features."""
+def _features(directory: Path, latents: Mapping[Hookpoint, pd.DataFrame]) -> dict[Hookpoint, pd.DataFrame]:
+    """Hookpoint -> reported features."""
     path = directory / FEATURES_FILE
     table = read_table(path)
     _require_columns(
         path, table, NUMBER_COLUMNS, ("layer", "feature_number", "rank"), ("flags", "confirmed", *LABEL_COLUMNS)
     )
-    top = {layer: table[table["layer"] == layer].drop(columns="layer").reset_index(drop=True) for layer in latents}
-    all_known = all(set(own["feature_number"]) <= set(latents[layer]["feature_number"]) for layer, own in top.items())
-    if not all_known or table.duplicated(["layer", "feature_number"]).any() or sum(map(len, top.values())) < len(table):
+    try:
+        table["place"] = places(table)
+    except (TypeError, ValueError) as error:
+        raise damaged(path, error) from None
+    of_features = [name for name in table if name not in (*PLACE_COLUMNS, "place")]
+    top = {
+        hookpoint: table.loc[table["place"] == str(hookpoint), of_features].reset_index(drop=True)
+        for hookpoint in latents
+    }
+    all_known = all(
+        set(own["feature_number"]) <= set(latents[hookpoint]["feature_number"]) for hookpoint, own in top.items()
+    )
+    if not all_known or table.duplicated(["place", "feature_number"]).any() or sum(map(len, top.values())) < len(table):
         raise damaged(path, f"its features do not match the layers and latents of {RECORD_FILE}")
     return top
 

@@ -8,6 +8,7 @@ import pandas as pd
 
 from stratalens.config.options import RunConfig
 from stratalens.evidence.examples import Example
+from stratalens.hookpoint import Hookpoint
 from stratalens.ranking.layer_facts import LayerFacts
 from stratalens.report.formats import records, write_csv, write_json
 from stratalens.report.label_tables import LABEL_COLUMNS, detailed_labels, sentences
@@ -41,6 +42,8 @@ MEASURES = (
     "flags",
 )
 """Columns of measures, in this order after the columns that identify a feature."""
+PLACE_COLUMNS = ("layer", "site")
+"""Columns that name a hookpoint: the number of its block and one of `SITE_NAMES`."""
 DOMAIN_COLUMNS = ("domain_activation", "domain_firing_rate", "domain_density", "domain_max_activation")
 """Columns whose names in the files begin with the name of the domain."""
 
@@ -50,10 +53,10 @@ class Tables:
     """All tables of a run, in the names and order of their files."""
 
     domain: str
-    features: dict[int, pd.DataFrame]
-    """Layer -> reported features."""
-    latents: dict[int, pd.DataFrame]
-    """Layer -> every latent."""
+    features: dict[Hookpoint, pd.DataFrame]
+    """Hookpoint -> reported features."""
+    latents: dict[Hookpoint, pd.DataFrame]
+    """Hookpoint -> every latent."""
     consolidated: pd.DataFrame
     """Reported features of all layers, best first."""
     layers: pd.DataFrame
@@ -66,29 +69,36 @@ class Tables:
 
 def build_tables(
     config: RunConfig,
-    top: Mapping[int, pd.DataFrame],
-    latents: Mapping[int, pd.DataFrame],
-    facts: Mapping[int, LayerFacts],
+    top: Mapping[Hookpoint, pd.DataFrame],
+    latents: Mapping[Hookpoint, pd.DataFrame],
+    facts: Mapping[Hookpoint, LayerFacts],
 ) -> Tables:
     """Arrange ranked features into the tables of the result.
 
     Args:
         config: the name of the domain, how layers are compared, and the limits of the table of best features.
-        top: layer -> reported features, in the columns of the ranking.
-        latents: layer -> every latent, in the same columns.
-        facts: layer -> what the layer comparison shows besides the features.
+        top: hookpoint -> reported features, in the columns of the ranking.
+        latents: hookpoint -> every latent, in the same columns.
+        facts: hookpoint -> what the layer comparison shows besides the features.
     """
     domain = config.domain
-    features = {layer: _published_table(table, domain, ["rank"]) for layer, table in top.items()}
+    features = {
+        hookpoint: _published_table(table.assign(site=hookpoint.site_name), domain, ["rank", "site"])
+        for hookpoint, table in top.items()
+    }
     all_latents = {
-        layer: _published_table(table, domain, ["live", "selected"]).assign(layer=layer)
-        for layer, table in latents.items()
+        hookpoint: with_place(_published_table(table, domain, ["live", "selected"]), hookpoint)
+        for hookpoint, table in latents.items()
     }
     sort_column = "normalised_specialization" if config.compare_layers_by == "normalised" else "specialization"
     consolidated = _consolidated(features, domain, sort_column)
     above_threshold = consolidated[consolidated["specialization"] >= config.min_specialization]
-    layers = pd.DataFrame([_layer_row(layer, features[layer], all_latents[layer], facts[layer]) for layer in features])
-    layers = layers.sort_values([f"avg_{sort_column}", "layer"], ascending=[False, True], ignore_index=True)
+    layers = pd.DataFrame(
+        [_layer_row(hookpoint, features[hookpoint], all_latents[hookpoint], facts[hookpoint]) for hookpoint in features]
+    )
+    layers = layers.sort_values(
+        [f"avg_{sort_column}", *PLACE_COLUMNS], ascending=[False, True, True], ignore_index=True
+    )
     return Tables(
         domain=domain,
         features=features,
@@ -100,12 +110,28 @@ def build_tables(
     )
 
 
-def _consolidated(features: Mapping[int, pd.DataFrame], domain: str, sort_column: str) -> pd.DataFrame:
+def _consolidated(features: Mapping[Hookpoint, pd.DataFrame], domain: str, sort_column: str) -> pd.DataFrame:
     """The reported features of all layers, best first by a measure that can be compared between layers."""
-    rows = pd.concat([table.assign(layer=layer) for layer, table in features.items()], ignore_index=True)
-    lead = ["feature_number", f"{domain}_activation", "general_activation", "specialization", "rank", "layer"]
+    rows = pd.concat([with_place(table, hookpoint) for hookpoint, table in features.items()], ignore_index=True)
+    lead = ["feature_number", f"{domain}_activation", "general_activation", "specialization", "rank", *PLACE_COLUMNS]
     rows = rows[[*lead, *(name for name in rows if name not in lead)]]
-    return rows.sort_values([sort_column, "layer", "feature_number"], ascending=[False, True, True], ignore_index=True)
+    order = [sort_column, "layer", "feature_number", "site"]
+    return rows.sort_values(order, ascending=[False, True, True, True], ignore_index=True)
+
+
+def with_place(table: pd.DataFrame, hookpoint: Hookpoint) -> pd.DataFrame:
+    """A table with the columns that name the hookpoint of all its rows."""
+    return table.assign(layer=hookpoint.block, site=hookpoint.site_name)
+
+
+def places(table: pd.DataFrame) -> list[str]:
+    """Name of the hookpoint of each row, such as `28` or `28_mlp`; results of older versions have no column `site`.
+
+    Raises:
+        ValueError: a row has no hookpoint.
+    """
+    sites = table["site"] if "site" in table else ["resid"] * len(table)
+    return [str(Hookpoint.at(int(layer), site)) for layer, site in zip(table["layer"], sites, strict=True)]
 
 
 def _published_table(table: pd.DataFrame, domain: str, extra: list[str]) -> pd.DataFrame:
@@ -122,12 +148,14 @@ def published_name(column: str, domain: str) -> str:
     return column.replace("domain_", f"{domain}_") if column in DOMAIN_COLUMNS else column
 
 
-def _layer_row(layer: int, features: pd.DataFrame, latents: pd.DataFrame, facts: LayerFacts) -> dict[str, object]:
+def _layer_row(
+    hookpoint: Hookpoint, features: pd.DataFrame, latents: pd.DataFrame, facts: LayerFacts
+) -> dict[str, object]:
     raw, normalised = features["specialization"], features["normalised_specialization"]
     live = latents[latents["live"]]
     best = raw.idxmax() if len(features) else None
     return {
-        "layer": layer,
+        "layer": hookpoint.block,
         "total_features": len(features),
         "avg_specialization": raw.mean(),
         "max_specialization": raw.max(),
@@ -135,6 +163,7 @@ def _layer_row(layer: int, features: pd.DataFrame, latents: pd.DataFrame, facts:
         "std_specialization": raw.std(ddof=0),
         "top_feature": features["feature_number"].iloc[best] if best is not None else None,
         "top_specialization": raw.max(),
+        "site": hookpoint.site_name,
         "avg_normalised_specialization": normalised.mean(),
         "max_normalised_specialization": normalised.max(),
         "confirmed_features": int(features["confirmed"].sum()) if features["confirmed"].notna().any() else None,
@@ -154,7 +183,7 @@ def write_tables(
     *,
     top_n: int,
     top_features_n: int,
-    examples: Mapping[int, Mapping[int, list[Example]]],
+    examples: Mapping[Hookpoint, Mapping[int, list[Example]]],
     settings: Mapping[str, object],
 ) -> None:
     """Write every table file of a run below `directory`.
@@ -164,15 +193,15 @@ def write_tables(
         directory: an existing directory.
         top_n: reported features per layer, part of file names.
         top_features_n: rows of the table of best features, part of its file name.
-        examples: layer -> feature -> its example passages.
+        examples: hookpoint -> feature -> its example passages.
         settings: the content of `config` in the JSON file of each layer.
     """
     domain = tables.domain
-    for layer, table in tables.features.items():
-        folder = directory / f"layer_{layer}"
+    for hookpoint, table in tables.features.items():
+        folder = directory / f"layer_{hookpoint}"
         folder.mkdir(exist_ok=True)
-        _write_layer(table, folder, domain, layer, top_n, examples[layer], settings)
-        tables.latents[layer].to_parquet(folder / "all_features.parquet", index=False)
+        _write_layer(table, folder, domain, hookpoint, top_n, examples[hookpoint], settings)
+        tables.latents[hookpoint].to_parquet(folder / "all_features.parquet", index=False)
     write_csv(tables.consolidated, directory / "consolidated_top_features_all_layers.csv")
     write_csv(tables.layers, directory / "layer_comparison_report.csv")
     write_csv(tables.best, directory / f"top_{top_features_n}_{domain}_features.csv")
@@ -183,7 +212,7 @@ def _write_layer(
     table: pd.DataFrame,
     folder: Path,
     domain: str,
-    layer: int,
+    hookpoint: Hookpoint,
     top_n: int,
     examples: Mapping[int, list[Example]],
     settings: Mapping[str, object],
@@ -193,7 +222,7 @@ def _write_layer(
         "base_model": settings["base_model"],
         "sae_model": settings["sae_model"],
         "top_n": top_n,
-        "layer_idx": layer,
+        "layer_idx": hookpoint.block,
     }
     write_json(
         {
@@ -203,7 +232,7 @@ def _write_layer(
         },
         folder / f"top_{top_n}_features_analysis.json",
     )
-    write_csv(table[["feature_number", "label"]], folder / f"feature_labels_clean_{domain}.csv")
+    write_csv(table[["feature_number", "label", "site"]], folder / f"feature_labels_clean_{domain}.csv")
     write_csv(detailed_labels(table, domain, examples), folder / f"feature_labels_detailed_{domain}.csv")
 
 
@@ -214,6 +243,7 @@ def summary(tables: Tables) -> dict[str, object]:
     best_layer, best = layer_rows[0] if layer_rows else {}, records(rows.head(1))
     feature_keys = ("feature_number", "layer", "specialization", f"{domain}_activation", "general_activation")
     more_keys = (
+        "site",
         "specialization_low",
         "specialization_high",
         "normalised_specialization",
@@ -224,8 +254,8 @@ def summary(tables: Tables) -> dict[str, object]:
     return {
         "analysis_summary": {
             "total_features_analyzed": len(rows),
-            "total_layers_analyzed": len(tables.features),
-            "layers_analyzed": list(tables.features),
+            "total_layers_analyzed": len({hookpoint.block for hookpoint in tables.features}),
+            "layers_analyzed": list(dict.fromkeys(hookpoint.block for hookpoint in tables.features)),
             "average_specialization": rows["specialization"].mean(),
             "max_specialization": rows["specialization"].max(),
             "best_layer": {
@@ -236,6 +266,7 @@ def summary(tables: Tables) -> dict[str, object]:
                         "avg_specialization",
                         "max_specialization",
                         "top_feature",
+                        "site",
                         "avg_normalised_specialization",
                     )
                 },

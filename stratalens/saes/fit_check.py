@@ -5,8 +5,8 @@ The share of the squared error that is due to the mean error does: it is near ze
 as soon as the mean activation shifts.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial, reduce
 from typing import NamedTuple
 
@@ -15,9 +15,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from stratalens.errors import MismatchError
+from stratalens.hookpoint import Hookpoint
 from stratalens.models.batches import BatchRunner, TokenBatch
-from stratalens.models.families import BlockModule
+from stratalens.models.families import has_hookpoint, locate
 from stratalens.models.hooks import forward, hooked
+from stratalens.saes.probe import Probe
 from stratalens.saes.sae import Sae
 
 SINK_RATIO = 10.0
@@ -45,7 +47,6 @@ class HookpointFit:
 class FitCheck:
     """Result of the fit check of one layer: what was measured on the calibration documents, and the verdict."""
 
-    layer: int
     median_norm: float
     """Of the vectors at the SAE's hookpoint, special tokens and padding left out."""
     own: HookpointFit
@@ -109,44 +110,59 @@ class _BatchMeasurement(NamedTuple):
     """Of the vectors at the countable positions, sinks included."""
 
 
-def neighbouring_hookpoints(hookpoint: str) -> tuple[str, ...]:
-    """The corresponding hookpoints in the blocks below and above: `layers.3` and `layers.5` for `layers.4`."""
-    module = BlockModule.parse(hookpoint)
-    assert module is not None, hookpoint
-    return tuple(str(module._replace(number=n)) for n in (module.number - 1, module.number + 1) if n >= 0)
+@dataclass(frozen=True, eq=False)
+class _Trial:
+    """An SAE tried at a hookpoint, its own or another."""
+
+    probe: Probe
+    block: int
+
+    @property
+    def reads(self) -> Hookpoint:
+        return replace(self.probe.hookpoint, block=self.block)
+
+    @property
+    def target(self) -> Hookpoint:
+        return replace(self.probe.target, block=self.block)
+
+
+def _trials(model: nn.Module, probe: Probe) -> list[_Trial]:
+    """The SAE at its own hookpoint, then at those of the same site in the blocks below and above."""
+    own = probe.hookpoint.block
+    trials = [_Trial(probe, block) for block in (own, own - 1, own + 1) if block >= 0]
+    return [trial for trial in trials if has_hookpoint(model, trial.reads) and has_hookpoint(model, trial.target)]
 
 
 def check_fit(
-    model: nn.Module, saes: Mapping[int, Sae], batches: Iterable[TokenBatch], batch_tokens: int
-) -> dict[int, FitCheck]:
-    """Measure, in one pass over the calibration documents, each layer's median norm and the fit of its SAE.
+    model: nn.Module, probes: Iterable[Probe], batches: Iterable[TokenBatch], batch_tokens: int
+) -> dict[Hookpoint, FitCheck]:
+    """Measure, in one pass over the calibration documents, the median norm at each hookpoint and the fit of its SAE.
 
     Args:
         model: the decoder, with one block above the deepest hookpoint where the model has one.
-        saes: layer -> SAE, on the model's device.
+        probes: the SAEs, on the model's device; their norm limits do not matter.
         batches: the calibration passages, on the model's device.
         batch_tokens: most tokens of a batch; a batch that does not fit into memory is halved.
 
     Returns:
-        Layer -> the fit of its SAE at its own hookpoint and at the neighbouring ones.
+        Hookpoint -> the fit of its SAE there and in the neighbouring blocks.
 
     Raises:
         CapacityError: memory does not suffice for a single passage.
     """
-    modules = dict(model.named_modules())
-    tested = {
-        layer: (sae.hookpoint, *(name for name in neighbouring_hookpoints(sae.hookpoint) if name in modules))
-        for layer, sae in saes.items()
-    }
+    trials = [_trials(model, probe) for probe in probes]
     runner = BatchRunner(batch_tokens)
-    measure = partial(_measure_batch, model, saes, tested)
+    measure = partial(_measure_batch, model, [trial for own in trials for trial in own])
     measured = [result for batch in batches for result in runner.run(batch, measure)]
     checks = {}
-    for layer, sae in saes.items():
-        own, *others = (_total(result[layer, name].sums for result in measured).fit(name) for name in tested[layer])
-        checks[layer] = FitCheck(
-            layer=layer,
-            median_norm=float(torch.cat([result[layer, sae.hookpoint].norms for result in measured]).median()),
+    for own_trials in trials:
+        names = [locate(model, trial.target).module for trial in own_trials]
+        own, *others = (
+            _total(result[trial].sums for result in measured).fit(name)
+            for trial, name in zip(own_trials, names, strict=True)
+        )
+        checks[own_trials[0].reads] = FitCheck(
+            median_norm=float(torch.cat([result[own_trials[0]].norms for result in measured]).median()),
             own=own,
             neighbours=tuple(others),
             problem=_problem(own, others),
@@ -154,37 +170,37 @@ def check_fit(
     return checks
 
 
-def _measure_batch(
-    model: nn.Module, saes: Mapping[int, Sae], tested: Mapping[int, tuple[str, ...]], batch: TokenBatch
-) -> dict[tuple[int, str], _BatchMeasurement]:
-    """(Layer, hookpoint) -> what a batch gives for the layer's SAE there."""
-    measured: dict[tuple[int, str], _BatchMeasurement] = {}
+def _measure_batch(model: nn.Module, trials: Sequence[_Trial], batch: TokenBatch) -> dict[_Trial, _BatchMeasurement]:
+    """Trial -> what a batch gives for it."""
+    measured: dict[_Trial, _BatchMeasurement] = {}
+    inputs: dict[Hookpoint, Tensor] = {}
+    """The vectors that transcoders read, until those that they reconstruct are there."""
 
-    def consumer(hookpoint: str, module_input: Tensor, module_output: Tensor) -> None:
-        for layer, sae in saes.items():
-            if hookpoint in tested[layer]:
-                measured[layer, hookpoint] = _measure(sae, batch, module_input, module_output)
+    def consumer(hookpoint: Hookpoint, vectors: Tensor) -> None:
+        for trial in trials:
+            if hookpoint == trial.target:
+                measured[trial] = _measure(trial.probe.sae, batch, inputs.get(trial.reads, vectors), vectors)
+            elif hookpoint == trial.reads:
+                inputs[hookpoint] = vectors
 
-    hookpoints = {hookpoint for names in tested.values() for hookpoint in names}
+    hookpoints = {hookpoint for trial in trials for hookpoint in (trial.reads, trial.target)}
     with hooked(model, {hookpoint: partial(consumer, hookpoint) for hookpoint in hookpoints}):
         forward(model, batch.input_ids)
     return measured
 
 
 def _measure(
-    sae: Sae,
-    batch: TokenBatch,
-    module_input: Float[Tensor, "batch seq d_model"],
-    module_output: Float[Tensor, "batch seq d_model"],
+    sae: Sae, batch: TokenBatch, source: Float[Tensor, "batch seq d_model"], target: Float[Tensor, "batch seq d_out"]
 ) -> _BatchMeasurement:
-    source = (module_input if sae.reads_input else module_output).to(batch.countable.device)
+    """What a batch gives for an SAE that reads `source` and reconstructs `target`."""
+    source, target = source.to(batch.countable.device), target.to(batch.countable.device)
     norms = torch.linalg.vector_norm(source, dim=-1, dtype=torch.float32)
     countable_norms = norms[batch.countable]
     keep = batch.countable & (norms <= SINK_RATIO * countable_norms.median())
     x = source[keep]
     latents = sae.encode(x)
-    target = module_output.to(keep.device)[keep].float()
-    return _BatchMeasurement(_Sums.of(target, sae.decode(latents, x), int((latents.values > 0).sum())), countable_norms)
+    sums = _Sums.of(target[keep].float(), sae.decode(latents, x), len(latents.value))
+    return _BatchMeasurement(sums, countable_norms)
 
 
 def _problem(own: HookpointFit, others: list[HookpointFit]) -> str:
@@ -207,7 +223,7 @@ def _problem(own: HookpointFit, others: list[HookpointFit]) -> str:
     return ""
 
 
-def require_fit(checks: Mapping[int, FitCheck]) -> None:
+def require_fit(checks: Mapping[Hookpoint, FitCheck]) -> None:
     """Raise an error if an SAE does not fit the layer it is used at.
 
     Raises:

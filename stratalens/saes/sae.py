@@ -1,58 +1,53 @@
-"""Sparse autoencoders: encode residual-stream vectors into sparse latents as the SAE's own library does, and decode."""
+"""Sparse autoencoders: encode vectors into sparse latents as the SAE's own library does, and decode."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
-from typing import Literal, NamedTuple
+from collections.abc import Callable
+from dataclasses import dataclass, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import embedding_bag, linear
+from torch.nn.functional import embedding_bag
+
+from stratalens.hookpoint import Hookpoint
+from stratalens.saes.steps import Activation, Normalise, SparseLatents, Step
 
 MAX_DENSE_ELEMENTS = 64_000_000
 """At most this many dense pre-activations are in memory at once; larger inputs are encoded in pieces."""
 
-
-class SparseLatents(NamedTuple):
-    """The activations of the latents that may fire on each token, k slots per token."""
-
-    values: Float[Tensor, "token slot"]
-    """Activation of the latent in each slot; 0 if it does not fire."""
-    indices: Int[Tensor, "token slot"]
-    """Latent in each slot."""
+Part = TypeVar("Part")
 
 
-@contextmanager
-def _bfloat16_products() -> Iterator[None]:
-    """While open, allow float32 matrix products to use bfloat16 (cpu) or TF32 (cuda) units, with float32 sums.
+class Checkpoint(NamedTuple):
+    """A checkpoint on disk, and where its SAE belongs; none of its files is read yet."""
 
-    Both formats represent every bfloat16 number exactly, so products of two bfloat16 numbers lose no precision.
-    """
-    cpu = torch.backends.mkldnn.matmul  # pyright: ignore[reportAttributeAccessIssue]
-    cuda = torch.backends.cuda.matmul
-    before = cpu.fp32_precision, cuda.fp32_precision
-    cpu.fp32_precision, cuda.fp32_precision = "bf16", "tf32"
-    try:
-        yield
-    finally:
-        cpu.fp32_precision, cuda.fp32_precision = before
+    path: Path
+    hookpoint: Hookpoint
+    """Where the SAE reads."""
+    target: Hookpoint
+    """Where the vectors are that it reconstructs: elsewhere for a transcoder."""
+    module: str
+    """Name of the module that the checkpoint belongs to, as its library writes it, such as `layers.16`."""
 
 
 @dataclass(frozen=True)
 class SaeFile:
     """A checkpoint on disk, described by its configuration; its weights are read only when `load` is called."""
 
-    hookpoint: str
-    """Module name relative to the base model, such as `layers.16`."""
+    hookpoint: Hookpoint
+    """Where the SAE reads."""
+    target: Hookpoint
+    """Where the vectors are that it reconstructs: elsewhere for a transcoder."""
+    module: str
+    """Name of the module that the checkpoint belongs to, as its library writes it, such as `layers.16`."""
     activation: str
-    """`topk` or `groupmax`."""
-    k: int
-    """Most latents that fire on one token."""
+    """Name of the activation, such as `topk`."""
+    k: int | None
+    """Most latents that fire on one token; None without such a limit."""
     num_latents: int
     d_model: int
-    reads_input: bool
-    """True for a transcoder: see `Sae.reads_input`."""
+    """Width of the vectors that it reads."""
     digest: str
     """SHA-256 of the weight file."""
     load: "Callable[[], Sae]"
@@ -64,77 +59,92 @@ class SaeFile:
 
 
 @dataclass(frozen=True)
+class Decoder:
+    """Reconstructs vectors from latents, and from the encoded vectors if it has a skip weight."""
+
+    weight: Float[Tensor, "latent d_out"]
+    """One row for each latent: its direction."""
+    bias: Float[Tensor, "d_out"]
+    skip: Float[Tensor, "d_out d_model"] | None = None
+
+    def __call__(self, latents: SparseLatents, x: Float[Tensor, "token d_model"]) -> Float[Tensor, "token d_out"]:
+        """Reconstruct, in float32."""
+        starts = torch.searchsorted(latents.token, torch.arange(len(x), device=latents.token.device))
+        total = embedding_bag(latents.latent, self.weight, starts, per_sample_weights=latents.value, mode="sum")
+        total = total + self.bias
+        return total if self.skip is None else total + x.float() @ self.skip.T
+
+
+@dataclass(frozen=True)
 class Sae:
-    """A TopK or groupmax sparse autoencoder or transcoder; `b_dec` is folded into the encoder bias in float64.
+    """A sparse autoencoder or transcoder. Activations have the scale of the SAE's own library."""
 
-    Activations have the scale of the SAE's own library.
-    """
-
-    hookpoint: str
-    """Module name relative to the base model, such as `layers.16`."""
-    activation: Literal["topk", "groupmax"]
-    k: int
-    """Most latents that fire on one token."""
-    reads_input: bool
-    """True for a transcoder: it reads the module's input and reconstructs the module's output."""
     digest: str
     """SHA-256 of the weight file."""
-    encoder_weight: Float[Tensor, "latent d_model"]
-    encoder_bias: Float[Tensor, "latent"]
-    decoder_weight: Float[Tensor, "latent d_model"]
-    decoder_bias: Float[Tensor, "d_model"]
-    skip_weight: Float[Tensor, "d_model d_model"] | None
-    bfloat16_weights: bool
-    """True if bfloat16 represents the encoder weights exactly; products with bfloat16 input then lose no precision."""
-
-    @property
-    def d_model(self) -> int:
-        """Width of the residual stream."""
-        return self.encoder_weight.shape[1]
+    d_model: int
+    """Width of the vectors that it reads."""
+    steps: tuple[Step, ...]
+    """From a vector to its pre-activations; if one normalises, it is the first."""
+    activation: Activation
+    decoder: Decoder
 
     @property
     def num_latents(self) -> int:
         """Number of latents, dead ones included."""
-        return self.encoder_weight.shape[0]
+        return self.decoder.weight.shape[0]
+
+    @property
+    def device(self) -> torch.device:
+        """Where its tensors are."""
+        return self.decoder.weight.device
 
     def to(self, device: torch.device) -> "Sae":
         """Copy the SAE with its tensors on another device."""
-        tensors = {f.name: value.to(device) for f in fields(self) if isinstance(value := getattr(self, f.name), Tensor)}
-        return replace(self, **tensors)
+        return replace(
+            self,
+            steps=tuple(_moved(step, device) for step in self.steps),
+            activation=_moved(self.activation, device),
+            decoder=_moved(self.decoder, device),
+        )
 
     def decoder_norms(self) -> Float[Tensor, "latent"]:
         """Euclidean norm of each decoder row."""
-        return self.decoder_weight.norm(dim=1)
+        return self.decoder.weight.norm(dim=1)
 
     def encode(self, x: Float[Tensor, "token d_model"]) -> SparseLatents:
-        """Encode residual-stream vectors into latent activations, in float32 whatever the type of the input."""
-        pieces = [self._encode(piece) for piece in x.split(max(1, MAX_DENSE_ELEMENTS // self.num_latents))]
+        """Encode vectors into latent activations, in float32 whatever the type of the input."""
+        size = max(1, MAX_DENSE_ELEMENTS // self.num_latents)
+        pieces = [self._encode(piece) for piece in x.split(size)]
         if len(pieces) == 1:
             return pieces[0]
-        return SparseLatents(torch.cat([p.values for p in pieces]), torch.cat([p.indices for p in pieces]))
+        token, latent, value = zip(*pieces, strict=True)
+        token = [piece + number * size for number, piece in enumerate(token)]
+        return SparseLatents(torch.cat(token), torch.cat(latent), torch.cat(value))
 
     def _encode(self, x: Float[Tensor, "token d_model"]) -> SparseLatents:
-        if self.bfloat16_weights and x.dtype == torch.bfloat16:
-            with _bfloat16_products():
-                pre = linear(x.float(), self.encoder_weight, self.encoder_bias)
-        else:
-            pre = linear(x.float(), self.encoder_weight, self.encoder_bias)
-        if self.activation == "topk":  # ReLU keeps the order, so it may come after the selection
-            values, indices = pre.topk(self.k, dim=-1, sorted=False)
-            return SparseLatents(values.relu_(), indices)
-        values, index_in_group = pre.unflatten(-1, (self.k, -1)).max(dim=-1)
-        group_starts = torch.arange(0, self.num_latents, self.num_latents // self.k, device=x.device)
-        return SparseLatents(values.relu_(), index_in_group + group_starts)
+        for step in self.steps:
+            x = step(x)
+        return self.activation(x)
 
-    def decode(self, latents: SparseLatents, x: Float[Tensor, "token d_model"]) -> Float[Tensor, "token d_model"]:
-        """Reconstruct the hookpoint's vectors in float32 from latents, and from the input if the SAE has a skip weight.
+    def decode(self, latents: SparseLatents, x: Float[Tensor, "token d_model"]) -> Float[Tensor, "token d_out"]:
+        """Reconstruct the target's vectors in float32.
 
         Args:
             latents: the latents of each token.
             x: the vectors that were encoded.
         """
-        reconstruction = embedding_bag(
-            latents.indices, self.decoder_weight, per_sample_weights=latents.values, mode="sum"
-        )
-        reconstruction = reconstruction + self.decoder_bias
-        return reconstruction if self.skip_weight is None else reconstruction + x.float() @ self.skip_weight.T
+        reconstruction = self.decoder(latents, x)
+        for step in self.steps:
+            if isinstance(step, Normalise):
+                reconstruction = step.undo(reconstruction, x)
+        return reconstruction
+
+
+def _moved(part: Part, device: torch.device) -> Part:
+    """Copy a part of an SAE with its tensors on another device."""
+    assert is_dataclass(part)
+    assert not isinstance(part, type)
+    tensors: dict[str, Any] = {
+        field.name: value.to(device) for field in fields(part) if isinstance(value := getattr(part, field.name), Tensor)
+    }
+    return replace(part, **tensors)

@@ -1,75 +1,112 @@
-"""Find the SAEs of the requested layers: the shipped ones, a local directory, or a Hugging Face Hub repository."""
+"""Find the SAEs of the requested layers and sites: the shipped ones, a local directory, or a Hub repository."""
 
-import re
-from collections.abc import Iterable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from stratalens.config.layer_numbers import DEFAULT_LAYERS, parse_layers
 from stratalens.config.options import RunConfig
 from stratalens.errors import CheckpointError, ConfigError, ModelError
+from stratalens.hookpoint import SITE_NAMES, Hookpoint
 from stratalens.models.embedded import SAE_DIRECTORY
+from stratalens.models.families import width_at
 from stratalens.models.hub import hub_errors, local_or_hub
-from stratalens.models.source import ModelSource
-from stratalens.saes.formats import sparsify
+from stratalens.models.source import ModelSource, skeleton
+from stratalens.saes.formats import FORMATS, Format
 from stratalens.saes.sae import SaeFile
 
 
-def find_saes(config: RunConfig, model: ModelSource) -> dict[int, SaeFile]:
-    """Find the SAE of every requested layer, in rising order of layers, without loading weights.
+def find_saes(
+    config: RunConfig,
+    model: ModelSource,
+    only: Collection[Hookpoint] | None = None,
+    say: Callable[[str], None] = lambda _message: None,
+) -> dict[Hookpoint, SaeFile]:
+    """Find the SAE of every requested layer and site, in rising order of hookpoints, without loading weights.
+
+    Args:
+        config: options of the run.
+        model: the base model.
+        only: the hookpoints to find, instead of those of `--layers` and `--sites`.
+        say: called with the sites that the folder has besides.
 
     Raises:
-        ConfigError: the SAE folder has no SAE for a requested layer, or has several.
+        ConfigError: the SAE folder has no SAE for a requested layer or site, or several sites and none is named.
         CheckpointError: a checkpoint is missing or corrupt, or its width is not that of the model.
         ModelError: the model does not have a requested layer.
     """
-    root = SAE_DIRECTORY if config.sae_model is None else _sae_root(config)
-    directories = sparsify.hookpoints(root)
-    by_layer = _group_by_layer(directories)
-    wanted = parse_layers(config.layers)
-    if wanted is None and config.sae_model is None:
-        wanted = DEFAULT_LAYERS
-    layers = sorted(by_layer) if wanted in (None, "all") else wanted
-    assert not isinstance(layers, str)
-    if not layers:
-        raise CheckpointError(
-            f"{root}: none of its hookpoints is in a numbered layer (found: {', '.join(directories)})"
-        )
+    root = SAE_DIRECTORY if config.sae_model is None else _sae_root(config, only)
+    kind = _format_of(root)
+    whole = skeleton(model)
+    checkpoints = kind.hookpoints(root, whole)
+    wanted = _wanted(config, model, root, checkpoints, say) if only is None else only
     saes = {}
-    for layer in layers:
-        if layer >= model.num_layers:
-            raise ModelError(f"{model.name} has layers 0 to {model.num_layers - 1}; layer {layer} was asked for")
-        if layer not in by_layer:
-            raise ConfigError(f"{root}: no SAE for layer {layer}; it has layers {' '.join(map(str, sorted(by_layer)))}")
-        hookpoint = _choose_hookpoint(layer, by_layer[layer])
-        saes[layer] = sparsify.find_sae(directories[hookpoint], hookpoint)
-        if saes[layer].d_model != model.d_model:
+    for hookpoint in sorted(wanted):
+        if hookpoint.block >= model.num_layers:
+            raise ModelError(
+                f"{model.name} has layers 0 to {model.num_layers - 1}; layer {hookpoint.block} was asked for"
+            )
+        if hookpoint not in checkpoints:
+            raise _no_sae(root, hookpoint, checkpoints)
+        sae = saes[hookpoint] = kind.describe(checkpoints[hookpoint])
+        width = width_at(whole, hookpoint, model.d_model)
+        if sae.d_model != width:
             raise CheckpointError(
-                f"{directories[hookpoint]}: the SAE reads vectors of width {saes[layer].d_model}, "
-                f"but {model.name} has width {model.d_model}; it was made for another model"
+                f"{checkpoints[hookpoint].path}: the SAE reads vectors of width {sae.d_model}, "
+                f"but {model.name} has width {width}; it was made for another model"
             )
     return saes
 
 
-def _group_by_layer(hookpoints: Iterable[str]) -> dict[int, list[str]]:
-    by_layer: dict[int, list[str]] = {}
-    for hookpoint in hookpoints:
-        if match := re.fullmatch(r"[A-Za-z_]+\.(\d+)(\..+)?", hookpoint):
-            by_layer.setdefault(int(match[1]), []).append(hookpoint)
-    return by_layer
+def _wanted(
+    config: RunConfig,
+    model: ModelSource,
+    root: Path,
+    checkpoints: Collection[Hookpoint],
+    say: Callable[[str], None],
+) -> set[Hookpoint]:
+    """The hookpoints of `--layers` and `--sites`."""
+    there = [name for name in SITE_NAMES if any(hookpoint.site_name == name for hookpoint in checkpoints)]
+    sites = list(config.sites) or _default_sites(root, there)
+    others = [name for name in there if name not in sites]
+    if others:
+        say(f"The SAE folder also has sites that are not analysed: {' '.join(others)} (choose with --sites)")
+    layers = parse_layers(config.layers)
+    if layers is None and config.sae_model is None:
+        layers = DEFAULT_LAYERS
+    if isinstance(layers, tuple):
+        return {Hookpoint.at(layer, site) for layer in layers for site in sites}
+    for site in sites:
+        if site not in there:
+            raise ConfigError(f"{root}: no SAE at site {site}; it has {' '.join(there)}")
+    return {hookpoint for hookpoint in checkpoints if hookpoint.site_name in sites}
 
 
-def _choose_hookpoint(layer: int, candidates: list[str]) -> str:
-    """The block's own output if there is an SAE for it, else the only other hookpoint of the layer."""
-    blocks = [hookpoint for hookpoint in candidates if hookpoint.count(".") == 1]
-    chosen = blocks or candidates
-    if len(chosen) > 1:
-        raise ConfigError(
-            f"layer {layer} has several SAEs ({', '.join(chosen)}); give --sae_model a folder with only one of them"
-        )
-    return chosen[0]
+def _default_sites(root: Path, there: list[str]) -> list[str]:
+    """The block output if there is an SAE for it, else the only site of the folder."""
+    if "resid" in there or len(there) == 1:
+        return ["resid" if "resid" in there else there[0]]
+    raise ConfigError(f"{root}: its SAEs are at several sites; choose with --sites {' '.join(there)}")
 
 
-def _sae_root(config: RunConfig) -> Path:
+def _no_sae(root: Path, hookpoint: Hookpoint, there: Collection[Hookpoint]) -> ConfigError:
+    layers = [str(other.block) for other in sorted(there) if other.site_name == hookpoint.site_name]
+    if not layers:
+        sites = dict.fromkeys(other.site_name for other in sorted(there))
+        return ConfigError(f"{root}: no SAE at site {hookpoint.site_name}; it has {' '.join(sites)}")
+    at_site = "" if hookpoint.site_name == "resid" else f" at site {hookpoint.site_name}"
+    return ConfigError(f"{root}: no SAE for layer {hookpoint.block}{at_site}; it has layers {' '.join(layers)}")
+
+
+def _format_of(root: Path) -> Format:
+    for kind in FORMATS.values():
+        if kind.recognises(root):
+            return kind
+    raise CheckpointError(
+        f"{root}: no SAE found; expected directories such as `layers.16` with cfg.json and sae.safetensors"
+    )
+
+
+def _sae_root(config: RunConfig, only: Collection[Hookpoint] | None) -> Path:
     """Directory of the SAEs; of a Hub repository, only the files of the requested layers are downloaded."""
     assert config.sae_model is not None
     source = local_or_hub(config.sae_model, CheckpointError)
@@ -77,9 +114,10 @@ def _sae_root(config: RunConfig) -> Path:
         return Path(source)
     from huggingface_hub import snapshot_download
 
+    layers = parse_layers(config.layers)
+    blocks = layers if isinstance(layers, tuple) else None
+    if only is not None:
+        blocks = sorted({hookpoint.block for hookpoint in only})
     with hub_errors(source, CheckpointError):
-        patterns = [f"**/{name}" for name in (sparsify.CONFIG_FILE, sparsify.WEIGHTS_FILE)]
-        wanted = parse_layers(config.layers)
-        if isinstance(wanted, tuple):
-            patterns = [f"*.{layer}{rest}/*" for layer in wanted for rest in ("", ".*")]
+        patterns = [pattern for kind in FORMATS.values() for pattern in kind.hub_patterns(blocks)]
         return Path(snapshot_download(source, allow_patterns=patterns))

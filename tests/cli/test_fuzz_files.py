@@ -20,7 +20,8 @@ from stratalens.config.validation import make_config
 from stratalens.labels.concepts.lexicon import read_lexicon
 from stratalens.labels.prompts import SAMPLE_VALUES, TEMPLATE_NAMES, Prompts
 from stratalens.ranking.feature_list import read_feature_list
-from stratalens.saes.formats.sparsify import load_sae
+from stratalens.saes.formats.sparsify import load
+from stratalens.saes.steps import GroupMax, TopK
 
 fuzzed = settings(
     max_examples=60, deadline=2000, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
@@ -167,7 +168,7 @@ def test_every_list_of_pairs_is_read(tmp_path, pairs, as_table):
     lines = [f"{layer},{latent}" if as_table else f"{layer} {latent}" for layer, latent in pairs]
     (tmp_path / "list").write_text("\n".join([*(["layer,feature_number"] if as_table else []), *lines]))
     listed = read_feature_list(str(tmp_path / "list"))
-    assert {(layer, latent) for layer, latents in listed.items() for latent in latents} == pairs
+    assert {(place.block, latent) for place, latents in listed.items() for latent in latents} == pairs
 
 
 @fuzzed
@@ -280,7 +281,7 @@ def test_any_cfg_of_an_sae_loads_or_is_a_named_error(tmp_path, options):
     folder = write_sae(tmp_path / "layers.0")
     cfg = json.loads((folder / "cfg.json").read_text())
     (folder / "cfg.json").write_text(json.dumps(cfg | options))
-    error = named_error(lambda: load_sae(folder, "layers.0"))
+    error = named_error(lambda: load(folder))
     assert error is None or len(str(error)) < 800
     assert options or error is None, "as it was written it loads"
 
@@ -290,7 +291,8 @@ def test_any_cfg_of_an_sae_loads_or_is_a_named_error(tmp_path, options):
 )
 def test_every_sound_cfg_of_an_sae_loads(tmp_path, options):
     folder = write_sae(tmp_path / "layers.0", config=options)
-    assert load_sae(folder, "layers.0").k == options.get("k", TINY_K)
+    kind = GroupMax if options.get("activation") == "groupmax" else TopK
+    assert load(folder).activation == kind(options.get("k", TINY_K))
 
 
 @fuzzed
@@ -302,7 +304,7 @@ def test_any_damage_to_the_weights_of_an_sae_loads_or_is_a_named_error(tmp_path,
     for position, bit in flips:
         raw[position % len(raw)] ^= 1 << bit
     (folder / "sae.safetensors").write_bytes(raw[:length])
-    error = named_error(lambda: load_sae(folder, "layers.0"))
+    error = named_error(lambda: load(folder))
     assert length is None or length >= len(raw) or error is not None
     unchanged = (folder / "sae.safetensors").read_bytes() == whole
     assert not unchanged or error is None, "as it was written it loads"
@@ -344,7 +346,7 @@ def test_weights_of_eight_bits_are_read(tmp_path):
     folder = write_sae(tmp_path / "layers.0")
     whole = load_file(folder / "sae.safetensors")
     save_file(whole | {"W_dec": whole["W_dec"].to(torch.float8_e4m3fn)}, folder / "sae.safetensors")
-    decoder = load_sae(folder, "layers.0").decoder_weight
+    decoder = load(folder).decoder.weight
     assert decoder.shape == (TINY_LATENTS, TINY_WIDTH)
     np.testing.assert_allclose(decoder.numpy(), whole["W_dec"].numpy(), atol=0.05)
 

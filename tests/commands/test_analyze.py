@@ -67,7 +67,7 @@ def test_layer_files_have_the_documented_columns(run):
 
 def layer_files_have_the_documented_columns(folder: Path, run: Run) -> None:
     table = pd.read_csv(folder / f"top_{run.top_n}_features_analysis.csv")
-    assert list(table.columns[:5]) == FIRST_COLUMNS
+    assert list(table.columns[:6]) == [*FIRST_COLUMNS, "site"]
     assert set(OTHER_COLUMNS) <= set(table.columns)
     assert list(table["rank"]) == list(range(1, run.top_n + 1))
     assert table["specialization"].is_monotonic_decreasing
@@ -82,7 +82,7 @@ def layer_files_have_the_documented_columns(folder: Path, run: Run) -> None:
     shown = content["feature_sentences"][str(table["feature_number"].iloc[0])]
     assert {example["type"] for example in shown} <= {"financial", "general"}
     assert all(example["sentence"] and example["activation"] > 0 for example in shown)
-    assert list(pd.read_csv(folder / "feature_labels_clean_financial.csv")) == ["feature_number", "label"]
+    assert list(pd.read_csv(folder / "feature_labels_clean_financial.csv")) == ["feature_number", "label", "site"]
     detailed = pd.read_csv(folder / "feature_labels_detailed_financial.csv")
     assert list(detailed)[:7] == [
         *("feature_number", "label", "financial_activation", "general_activation", "specialization"),
@@ -95,7 +95,7 @@ def test_numbers_in_csv_are_plain_decimals_but_for_small_probabilities(run):
     for path in run.directory.rglob("*.csv"):
         with path.open(newline="", encoding="utf-8") as stream:
             for row in csv.DictReader(stream):
-                words = {"label", "flags", "confirmed", "label_source", "label_judge", "label_note"}
+                words = {"label", "site", "flags", "confirmed", "label_source", "label_judge", "label_note"}
                 numbers = {k: v for k, v in row.items() if v and k not in words and "_example_" not in k}
                 small = {k: v for k, v in numbers.items() if k in ("p_value", "q_value") and "e-" in v}
                 assert all(re.fullmatch(r"\d\.\d\de-\d+", value) for value in small.values()), (path, row)
@@ -105,13 +105,13 @@ def test_numbers_in_csv_are_plain_decimals_but_for_small_probabilities(run):
 
 def test_files_across_layers_agree(run):
     consolidated = pd.read_csv(run.directory / "consolidated_top_features_all_layers.csv")
-    assert list(consolidated.columns[:6]) == [*FIRST_COLUMNS, "layer"]
+    assert list(consolidated.columns[:7]) == [*FIRST_COLUMNS, "layer", "site"]
     assert len(consolidated) == run.top_n * len(run.layers)
     assert consolidated["normalised_specialization"].is_monotonic_decreasing
     report = pd.read_csv(run.directory / "layer_comparison_report.csv")
-    assert list(report.columns[:8]) == [
+    assert list(report.columns[:9]) == [
         *("layer", "total_features", "avg_specialization", "max_specialization", "min_specialization"),
-        *("std_specialization", "top_feature", "top_specialization"),
+        *("std_specialization", "top_feature", "top_specialization", "site"),
     ]
     assert report["avg_normalised_specialization"].is_monotonic_decreasing
     for row in report.itertuples():

@@ -1,7 +1,7 @@
 """The second pass equals encoding every token by itself, for the given features only."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -15,19 +15,20 @@ from stratalens.evidence.collect import read_evidence
 from stratalens.evidence.evidence import Evidence, first_tokens
 from stratalens.evidence.passages import Passage, PassageLocation
 from stratalens.files.hashing import hash64
+from stratalens.hookpoint import Hookpoint
 from stratalens.models.loading import load_model
 from stratalens.models.tokens import PassageCutter
-from stratalens.saes.formats.sparsify import load_sae
-from stratalens.saes.hookpoint import LayerProbe
+from stratalens.saes.formats.sparsify import load
+from stratalens.saes.probe import Probe
 
-LAYERS = (0, 2)
+LAYERS = Hookpoint(0), Hookpoint(2)
 TEXTS = [
     "In 2019 <file_sep> it cost £5.50 <|endoftext|>, or 12% more, in Paris.",
     "The bank raised its rate by 3.5%, and bonds fell sharply.  Nobody in Zürich had expected it.",
     "Short words only.",
     "<|pad|>The heron waited in the reeds while 😀 the sparrow sang.\n\nIts nest was made of twigs, and of hair.",
 ]
-FEATURES = {0: [63, 5, 17, 40, 2], 2: [0, 31]}
+FEATURES = {Hookpoint(0): [63, 5, 17, 40, 2], Hookpoint(2): [0, 31]}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -41,12 +42,12 @@ class Setting:
     """A model with probes and passages, and every latent of every token by itself."""
 
     model: torch.nn.Module
-    probes: list[LayerProbe]
+    probes: list[Probe]
     passages: list[Passage]
     special_ids: frozenset[int]
-    naive: dict[int, np.ndarray]
-    """Layer -> `[token, latent]`, without exception."""
-    norms: dict[int, np.ndarray]
+    naive: dict[Hookpoint, np.ndarray]
+    """Hookpoint -> `[token, latent]`, without exception."""
+    norms: dict[Hookpoint, np.ndarray]
 
     def read(self, features=FEATURES, probes=None, batch_tokens=64, **options) -> Evidence:
         options = {"special_ids": self.special_ids, "batch_tokens": batch_tokens} | options
@@ -75,20 +76,20 @@ def setting(tiny_model, tokenizer, tmp_path_factory) -> Setting:
         passages.append(Passage(location, number, population, text, cutter.sequence(span), cutter.token_offsets(span)))
     probes, naive, norms = [], {}, {}
     for layer in LAYERS:
-        folder = write_sae(root / f"layers.{layer}", seed=layer)
-        sae = load_sae(folder, f"layers.{layer}")
-        probes.append(LayerProbe(layer, sae, float("inf")))
+        folder = write_sae(root / f"layers.{layer}", seed=layer.block)
+        sae = load(folder)
+        probes.append(Probe(layer, layer, sae, float("inf")))
         vectors = torch.cat([block_output(model, layer, one) for one in passages])
         rows = torch.zeros(len(vectors), TINY_LATENTS)
         for at, vector in enumerate(vectors):
             latents = sae.encode(vector[None])
-            rows[at, latents.indices[0]] = latents.values[0]
+            rows[at, latents.latent] = latents.value
         naive[layer], norms[layer] = rows.numpy(), vectors.norm(dim=1).numpy()
     return Setting(model, probes, passages, cutter.special_ids, naive, norms)
 
 
 @torch.inference_mode()
-def block_output(model: torch.nn.Module, layer: int, one: Passage) -> torch.Tensor:
+def block_output(model: torch.nn.Module, layer: Hookpoint, one: Passage) -> torch.Tensor:
     """Output of a block on a passage that is alone in its batch, `[seq, d_model]`."""
     kept = []
     handle = model.get_submodule(f"layers.{layer}").register_forward_hook(
@@ -117,9 +118,9 @@ def test_evidence_is_the_block_output_encoded_token_by_token(setting, batch_toke
 def test_only_the_given_features_have_columns_in_the_given_order(setting):
     evidence = setting.read()
     assert {layer: one.features.tolist() for layer, one in evidence.layers.items()} == FEATURES
-    swapped = setting.read({0: FEATURES[0][::-1], 2: [31]})
-    assert np.array_equal(dense(swapped, 0), dense(evidence, 0)[:, ::-1])
-    assert np.array_equal(dense(swapped, 2), dense(evidence, 2)[:, [1]])
+    swapped = setting.read({LAYERS[0]: FEATURES[LAYERS[0]][::-1], LAYERS[1]: [31]})
+    assert np.array_equal(dense(swapped, LAYERS[0]), dense(evidence, LAYERS[0])[:, ::-1])
+    assert np.array_equal(dense(swapped, LAYERS[1]), dense(evidence, LAYERS[1])[:, [1]])
 
 
 def test_first_positions_special_tokens_and_sinks_have_no_activation(setting):
@@ -130,12 +131,12 @@ def test_first_positions_special_tokens_and_sinks_have_no_activation(setting):
         assert setting.naive[layer][~counts].any(), "there is something to leave out"
         assert not dense(evidence, layer)[~counts].any()
         assert dense(evidence, layer)[counts].any(1).all()
-    limit = float(np.median(setting.norms[0]))
-    probe = LayerProbe(0, setting.probes[0].sae, limit)
-    limited = dense(setting.read(everything, [probe]), 0)
-    kept = counts & (setting.norms[0] <= limit)
+    limit = float(np.median(setting.norms[LAYERS[0]]))
+    probe = replace(setting.probes[0], norm_limit=limit)
+    limited = dense(setting.read(everything, [probe]), LAYERS[0])
+    kept = counts & (setting.norms[LAYERS[0]] <= limit)
     assert np.array_equal(limited.any(1), kept)
-    assert np.allclose(limited[kept], dense(evidence, 0)[kept])
+    assert np.allclose(limited[kept], dense(evidence, LAYERS[0])[kept])
 
 
 def test_progress_counts_every_passage_and_token_once(setting):
@@ -146,9 +147,9 @@ def test_progress_counts_every_passage_and_token_once(setting):
 
 
 def test_a_layer_without_reported_features_has_no_columns(setting):
-    evidence = setting.read({0: [], 2: [31]})
-    assert dense(evidence, 0).shape == (first_tokens(setting.passages)[-1], 0)
-    assert evidence.maxima(0).shape == evidence.means(0).shape == (len(TEXTS), 0)
+    evidence = setting.read({LAYERS[0]: [], LAYERS[1]: [31]})
+    assert dense(evidence, LAYERS[0]).shape == (first_tokens(setting.passages)[-1], 0)
+    assert evidence.maxima(LAYERS[0]).shape == evidence.means(LAYERS[0]).shape == (len(TEXTS), 0)
 
 
 def test_loaded_evidence_equals_what_was_written(setting, tmp_path):

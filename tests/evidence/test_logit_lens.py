@@ -18,6 +18,7 @@ from stratalens.evidence.logit_lens import (
     layer_lenses,
     load_head,
 )
+from stratalens.hookpoint import Hookpoint
 from stratalens.models.source import ModelSource
 
 CPU = torch.device("cpu")
@@ -126,18 +127,19 @@ def test_a_direction_that_points_at_a_token_promotes_it_and_its_opposite_suppres
 
 
 def test_every_layer_gets_lenses_with_text_tokens(tiny_model, tokenizer):
-    rows = {0: directions(64), 2: directions(64, seed=2)}
+    first, last = Hookpoint(0), Hookpoint(2)
+    rows = {first: directions(64), last: directions(64, seed=2)}
     found = layer_lenses(
-        source_of(tiny_model), rows.__getitem__, {0: [1, 5], 2: [3]}, tokenizer.decode, CPU, torch.float32
+        source_of(tiny_model), rows.__getitem__, {first: [1, 5], last: [3]}, tokenizer.decode, CPU, torch.float32
     )
-    assert found is not None
-    assert {layer: len(lenses) for layer, lenses in found.items()} == {0: 2, 2: 1}
+    assert {layer: len(lenses) for layer, lenses in found.items()} == {first: 2, last: 1}
     vocabulary = {tokenizer.decode([n]) for n in range(len(tokenizer))}
-    assert {one.token for one in found[0][0].promoted} <= vocabulary
+    assert {one.token for one in found[first][0].promoted} <= vocabulary
 
 
 def test_a_model_with_an_unknown_final_norm_has_no_lens(tiny_model, monkeypatch):
     monkeypatch.setattr("stratalens.evidence.logit_lens.FINAL_NORMS", ("no_such_norm",))
     source = source_of(tiny_model)
     assert load_head(source, CPU, torch.float32) is None
-    assert layer_lenses(source, lambda _layer: directions(4), {0: [1]}, lambda ids: "", CPU, torch.float32) is None
+    some = {Hookpoint(0): [1]}
+    assert layer_lenses(source, lambda _place: directions(4), some, lambda ids: "", CPU, torch.float32) == {}

@@ -15,6 +15,7 @@ from stratalens.errors import OutputError
 from stratalens.files.locations import cache_folder
 from stratalens.files.output_dir import WORK_FOLDER, working_in
 from stratalens.harvest.store import ShardStore, key_of
+from stratalens.hookpoint import Hookpoint
 from stratalens.labels.llm.cache import CachedModel
 from stratalens.labels.llm.endpoint import EndpointModel
 
@@ -55,7 +56,7 @@ def stored(output: Path) -> ShardStore:
     """Store a state in an output directory, in a run that is then stopped."""
     store = ShardStore(output / WORK_FOLDER / "shards")
     with suppress(KeyboardInterrupt), working_in(output):
-        store.write(0, key_of("a shard"), b"what was read")
+        store.write(Hookpoint(0), key_of("a shard"), b"what was read")
         raise KeyboardInterrupt
     return store
 
@@ -65,7 +66,7 @@ def test_what_a_stopped_run_leaves_is_for_the_user_alone(umask, tmp_path):
     store = stored(tmp_path / "out")
     assert rights(tmp_path / "out") == 0o777
     assert rights(tmp_path / "out" / WORK_FOLDER) == 0o700
-    assert rights(store.path(0, key_of("a shard"))) == 0o600
+    assert rights(store.path(Hookpoint(0), key_of("a shard"))) == 0o600
 
 
 def test_what_an_earlier_version_left_open_to_others_is_closed(tmp_path):
@@ -73,7 +74,7 @@ def test_what_an_earlier_version_left_open_to_others_is_closed(tmp_path):
     (tmp_path / "out" / WORK_FOLDER).chmod(0o755)
     store = stored(tmp_path / "out")
     assert rights(tmp_path / "out" / WORK_FOLDER) == 0o700
-    assert store.holds(0, key_of("a shard"))
+    assert store.holds(Hookpoint(0), key_of("a shard"))
 
 
 @pytest.fixture

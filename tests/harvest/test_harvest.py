@@ -167,7 +167,7 @@ def test_a_damaged_harvest_is_named_and_read_again(tiny_arguments, finished, mon
     counter = ReadCounter(monkeypatch)
     assert analyze(tiny_arguments) == 0
     assert "The harvest of layers 2 in this directory is damaged; reading it again" in capsys.readouterr().out
-    assert {layers for _, layers in counter.read} == {1}
+    assert {hookpoints for _, hookpoints in counter.read} == {1}
     assert contents(finished) == before
 
 
@@ -267,14 +267,14 @@ def test_only_an_additional_layer_is_read(tiny_arguments, output, whole, monkeyp
     assert analyze(tiny_arguments, "--quiet", "--layers", "2") == 0
     counter = ReadCounter(monkeypatch)
     assert analyze(tiny_arguments, "--quiet") == 0
-    assert {layers for _, layers in counter.read} == {1}
+    assert {hookpoints for _, hookpoints in counter.read} == {1}
     assert contents(output) == contents(whole)
 
 
 def test_workers_may_return_shards_in_any_order(tiny_arguments, output, whole, monkeypatch):
     class Backwards(LocalWorker):
-        def read(self, layers, tasks):
-            yield from reversed(list(super().read(layers, tasks)))
+        def read(self, hookpoints, tasks):
+            yield from reversed(list(super().read(hookpoints, tasks)))
 
     monkeypatch.setattr("stratalens.harvest.harvest.LocalWorker", Backwards)
     assert workers.LocalWorker is LocalWorker

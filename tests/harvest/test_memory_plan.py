@@ -20,6 +20,7 @@ from threads import one_thread
 from stratalens.cli.main import main
 from stratalens.errors import CapacityError
 from stratalens.harvest.memory_plan import MemoryEstimate, plan_passes
+from stratalens.hookpoint import Hookpoint
 from stratalens.models.batches import BatchRunner, TokenBatch, pack_batches
 from stratalens.models.memory import out_of_memory
 
@@ -144,7 +145,11 @@ def test_an_error_that_is_not_about_memory_is_raised():
     assert not out_of_memory(ValueError("out of memory"))
 
 
-@given(st.dictionaries(st.integers(0, 50), st.integers(1, 100), min_size=1), st.integers(0, 200), st.integers(1, 500))
+@given(
+    st.dictionaries(st.builds(Hookpoint, st.integers(0, 50)), st.integers(1, 100), min_size=1),
+    st.integers(0, 200),
+    st.integers(1, 500),
+)
 def test_passes_contain_every_layer_once_the_deepest_first_and_fit_into_memory(layers, fixed, limit):
     estimate = MemoryEstimate(process=0, model=fixed, batch=0, layers=layers, on_device=True)
     passes = plan_passes(estimate, limit)

@@ -32,15 +32,16 @@ from stratalens.harvest.state.layer_state import (
 from stratalens.harvest.state.statistics import HISTOGRAM_BINS as BINS
 from stratalens.harvest.state.statistics import FeatureStats
 from stratalens.harvest.state.top_examples import EXAMPLES_KEPT, TopExamples
+from stratalens.hookpoint import Hookpoint
 from stratalens.models import tokens as tokens_module
 from stratalens.models.loading import load_model
 from stratalens.models.token_classes import vocabulary_classes
 from stratalens.models.tokens import PassageCutter
-from stratalens.saes.formats.sparsify import load_sae
-from stratalens.saes.hookpoint import LayerProbe
+from stratalens.saes.formats.sparsify import load
+from stratalens.saes.probe import Probe
 
 LENGTH = 24
-LAYERS = (0, 1, 2)
+FIRST, INPUT, LAST = LAYERS = Hookpoint(0), Hookpoint(1, "resid", "in"), Hookpoint(2)
 EXACT = {"latents", "passages", "tokens", "countable_positions", "positions", "passages_fired", "positions_fired"}
 SINKS = 39
 """Positions of each layer whose norm is made to exceed the limit."""
@@ -61,7 +62,7 @@ def document_rows() -> list[DocumentRow]:
     ]
 
 
-Harvest = dict[int, LayerState]
+Harvest = dict[Hookpoint, LayerState]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -80,12 +81,12 @@ class Setting:
     cutter: PassageCutter
     token_classes: torch.Tensor
     rows: list[DocumentRow]
-    probes: list[LayerProbe]
-    hooked_saes: dict[int, naive.HookedSae]
-    passages: dict[int, list[naive.EncodedPassage]]
+    probes: list[Probe]
+    hooked_saes: dict[Hookpoint, naive.HookedSae]
+    passages: dict[Hookpoint, list[naive.EncodedPassage]]
 
     def reader(self, batch_tokens: int = 1024, **callbacks) -> ShardReader:
-        probes = {probe.layer: probe for probe in self.probes}
+        probes = {probe.hookpoint: probe for probe in self.probes}
         return ShardReader(self.model, probes, self.cutter, self.token_classes, batch_tokens, **callbacks)
 
     def cut(self, rows: Iterable[DocumentRow] | None = None, characters: int = 10**9) -> list[Shard]:
@@ -103,15 +104,15 @@ def setting(tiny_model, tokenizer, tmp_path_factory) -> Setting:
     root = tmp_path_factory.mktemp("harvest saes")
     low = {"encoder.bias": torch.linspace(-40.0, 0.0, TINY_LATENTS)}
     folders = {
-        0: write_sae(root / "layers.0", seed=0),
-        1: write_sae(root / "layers.1", seed=1, config={"transcode": True, "activation": "groupmax"}),
-        2: write_sae(root / "layers.2", seed=2, config={"k": 48}, **low),  # pyright: ignore[reportArgumentType]
+        FIRST: write_sae(root / "layers.0", seed=0),
+        INPUT: write_sae(root / "layers.1", seed=1, config={"transcode": True, "activation": "groupmax"}),
+        LAST: write_sae(root / "layers.2", seed=2, config={"k": 48}, **low),  # pyright: ignore[reportArgumentType]
     }
     rows = document_rows()
     readings = naive.read(tiny_model, tokenizer, rows, LENGTH, ([], []))
     hooked_saes, passages = {}, {}
     for layer, folder in folders.items():
-        anything = naive.HookedSae(folder, layer if layer == 1 else layer + 1, np.inf)
+        anything = naive.HookedSae(folder, layer.block + (layer != INPUT), np.inf)
         norms = np.sort(
             np.concatenate([np.linalg.norm(one.hidden, axis=1) for one in naive.encode(readings, anything)])
         )
@@ -124,7 +125,7 @@ def setting(tiny_model, tokenizer, tmp_path_factory) -> Setting:
         cutter=PassageCutter(tokenizer, LENGTH),
         token_classes=torch.from_numpy(vocabulary_classes(tokenizer)),
         rows=rows,
-        probes=[LayerProbe(n, load_sae(folders[n], f"layers.{n}"), hooked_saes[n].norm_limit) for n in LAYERS],
+        probes=[Probe(n, Hookpoint(n.block), load(folders[n]), hooked_saes[n].norm_limit) for n in LAYERS],
         hooked_saes=hooked_saes,
         passages=passages,
     )
@@ -135,11 +136,11 @@ def reference(setting) -> Harvest:
     return setting.harvest()
 
 
-def documents(one: Harvest, layer: int) -> DocumentMatrix:
+def documents(one: Harvest, layer: Hookpoint) -> DocumentMatrix:
     return one[layer].documents.matrix(TINY_LATENTS)
 
 
-def statistics(one: Harvest, layer: int) -> FeatureStats:
+def statistics(one: Harvest, layer: Hookpoint) -> FeatureStats:
     return one[layer].stats.for_latents(np.arange(TINY_LATENTS))
 
 
@@ -201,7 +202,7 @@ def test_statistics_equal_a_naive_count_over_single_passages(setting, reference,
     assert_same_statistics(statistics(reference, layer), expected)
     assert (expected["class_mass"].sum((0, 1)) > 0).all(), "every class of token is among the cases"
     assert 0 < expected["early_mass"].sum() < expected["activation_sum"].sum()
-    assert (expected["passages_fired"].sum(0) == 0).any() == (layer == 2), "some latents of one layer are dead"
+    assert (expected["passages_fired"].sum(0) == 0).any() == (layer == LAST), "some latents of one layer are dead"
 
 
 @pytest.mark.parametrize("layer", LAYERS)
@@ -267,16 +268,16 @@ def test_a_document_of_many_passages_over_many_shards_is_one_row_with_the_mean_o
     monkeypatch.setattr(tokens_module, "MAX_PIECE_CHARACTERS", 150)
     row = setting.rows[LONG]
     shards = setting.cut([row], characters=100)
-    own = [one for one in setting.passages[0] if one.row is row]
+    own = [one for one in setting.passages[FIRST] if one.row is row]
     cut = setting.harvest(shards)
     assert len(shards) >= 3
     assert [shard.rows for shard in shards] == [0] * (len(shards) - 1) + [1]
-    matrix = documents(cut, 0)
+    matrix = documents(cut, FIRST)
     assert matrix.document.tolist() == [row.document]
-    assert matrix.passages.tolist() == [cut[0].stats.passages.sum()]
-    assert cut[0].stats.passages.sum() >= len(own)
-    assert len(cut[0].documents.document) == len(shards)
-    joined = cut[0].stats.for_latents(np.arange(TINY_LATENTS)).mean_sum.sum(0) / cut[0].stats.passages.sum()
+    assert matrix.passages.tolist() == [cut[FIRST].stats.passages.sum()]
+    assert cut[FIRST].stats.passages.sum() >= len(own)
+    assert len(cut[FIRST].documents.document) == len(shards)
+    joined = cut[FIRST].stats.for_latents(np.arange(TINY_LATENTS)).mean_sum.sum(0) / cut[FIRST].stats.passages.sum()
     np.testing.assert_allclose(matrix.values.toarray()[0], joined, rtol=1e-4, atol=1e-4)
 
 
@@ -297,7 +298,7 @@ def test_shards_contain_every_character_once_and_count_each_row_where_it_ends(se
 
 def test_chunks_contain_every_passage_once(setting):
     read = [tuple(sequence) for chunk in chunks(setting.cut()[0], setting.cutter) for sequence in chunk.sequences]
-    assert read == [tuple(one.ids) for one in setting.passages[0]]
+    assert read == [tuple(one.ids) for one in setting.passages[FIRST]]
 
 
 def test_the_digest_of_a_shard_depends_on_its_pieces_and_on_nothing_else(setting):
@@ -326,9 +327,9 @@ def test_large_corpora_have_large_shards_within_bounds(corpus, shard):
 def test_progress_reports_every_token_and_every_row_once(setting, monkeypatch, chunk_tokens):
     monkeypatch.setattr(harvest_module, "CHUNK_TOKENS", chunk_tokens)
     tokens, rows = [], []
-    state = setting.reader(200, on_batch=tokens.append, on_rows=rows.append).read(setting.cut()[0], LAYERS)[0]
-    assert sum(tokens) == state.stats.tokens.sum() == sum(len(one.ids) for one in setting.passages[0])
-    assert state.stats.passages.sum() == len(setting.passages[0])
+    state = setting.reader(200, on_batch=tokens.append, on_rows=rows.append).read(setting.cut()[0], LAYERS)[FIRST]
+    assert sum(tokens) == state.stats.tokens.sum() == sum(len(one.ids) for one in setting.passages[FIRST])
+    assert state.stats.passages.sum() == len(setting.passages[FIRST])
     assert sum(rows) == len(setting.rows)
 
 
@@ -363,12 +364,12 @@ def test_special_tokens_around_and_inside_a_passage_never_count(setting):
     )
     framed = replace(setting, cutter=PassageCutter(tokenizer, LENGTH)).harvest()
     readings = naive.read(setting.model_directory, tokenizer, setting.rows, LENGTH, ([0], [1]))
-    read = naive.encode(readings, setting.hooked_saes[0])
+    read = naive.encode(readings, setting.hooked_saes[FIRST])
     expected = naive.statistics(read, tokenizer)
     tokens = sum(len(one.ids) for one in read)
-    assert framed[0].stats.tokens.sum() == tokens
+    assert framed[FIRST].stats.tokens.sum() == tokens
     assert expected["countable_positions"].sum() == tokens - 2 * len(read) - 2
-    stats = statistics(framed, 0)
+    stats = statistics(framed, FIRST)
     for name in ("countable_positions", "positions", "positions_fired"):
         assert np.array_equal(getattr(stats, name), expected[name]), name
     np.testing.assert_allclose(stats.class_mass, expected["class_mass"], rtol=1e-4, atol=1e-4)

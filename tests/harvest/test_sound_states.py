@@ -13,6 +13,7 @@ from stratalens.errors import CapacityError, OutputError
 from stratalens.files.atomic import read_checksummed, write_checksummed
 from stratalens.harvest import store
 from stratalens.harvest.state.layer_state import pack_state, unpack_state
+from stratalens.hookpoint import Hookpoint
 from stratalens.ranking.estimates import RankingInputs
 from stratalens.report.saved import load_result
 
@@ -21,7 +22,7 @@ Arrays = dict[str, np.ndarray]
 
 
 def packed_state(result) -> bytes:
-    file = load_result(result).harvest[0]
+    file = load_result(result).harvest[Hookpoint(0)]
     packed = read_checksummed(file.path, file.key)
     assert packed is not None
     return packed
@@ -54,13 +55,13 @@ FORGED: dict[str, Callable[[Arrays], Any]] = {
 
 @pytest.mark.parametrize("case", FORGED)
 def test_a_forged_state_is_refused_wherever_it_is_read(result, capsys, documented, case):
-    file = load_result(result).harvest[0]
+    file = load_result(result).harvest[Hookpoint(0)]
     arrays = load(packed_state(result))
     FORGED[case](arrays)
     write_checksummed(file.path, file.key, save(arrays))
     assert file.is_intact()
     with pytest.raises(OutputError, match=r"layer_0\.state: missing, damaged or of another version"):
-        RankingInputs({0: file}, {0: np.ones(64)}, Populations())[0]
+        RankingInputs({Hookpoint(0): file}, {Hookpoint(0): np.ones(64)}, Populations())[Hookpoint(0)]
     line = refused(capsys, "report", str(result), "--quiet")
     assert line.endswith("harvest/layer_0.state: missing, damaged or of another version; run the analysis again")
     documented("Finished results", "a forged harvest", line)
@@ -82,7 +83,7 @@ def test_a_state_for_which_there_is_no_memory_is_named(result, monkeypatch):
     def no_memory(*_: object) -> None:
         raise MemoryError
 
-    file = load_result(result).harvest[0]
+    file = load_result(result).harvest[Hookpoint(0)]
     monkeypatch.setattr(store, "unpack_state", no_memory)
     with pytest.raises(CapacityError, match=r"layer_0\.state: out of memory while it was read"):
         file.state()

@@ -8,6 +8,7 @@ from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 from stratalens.corpus.populations import Half, Side
 from stratalens.corpus.words import phrase_stems
 from stratalens.evidence.similarity import PassageSet
+from stratalens.hookpoint import Hookpoint
 from stratalens.labels.by_evidence import score_by_terms
 from stratalens.labels.concepts.lexicon import load_lexicon
 from stratalens.labels.detection import (
@@ -180,11 +181,11 @@ def test_a_scored_label_has_the_score_of_another_features_label(text):
 
 def test_the_control_is_another_features_different_label():
     labels = ["A", "B", "A", UNCLEAR, "C"]
-    controls = choose_controls(labels, 3, [10, 20, 30, 40, 50])
+    controls = choose_controls(labels, LAYER, [10, 20, 30, 40, 50])
     assert set(controls) == set(range(5))
     for column, other in controls.items():
         assert labels[other] not in (labels[column], UNCLEAR)
-    assert choose_controls(labels, 3, [10, 20, 30, 40, 50]) == controls
-    assert set(choose_controls(["A", "A", UNCLEAR], 3, [1, 2, 3])) == {2}, "no other label: no control"
-    varied = {choose_controls(["A", "B", "C", "D"], layer, [1, 2, 3, 4])[0] for layer in range(20)}
+    assert choose_controls(labels, LAYER, [10, 20, 30, 40, 50]) == controls
+    assert set(choose_controls(["A", "A", UNCLEAR], LAYER, [1, 2, 3])) == {2}, "no other label: no control"
+    varied = {choose_controls(["A", "B", "C", "D"], Hookpoint(layer), [1, 2, 3, 4])[0] for layer in range(20)}
     assert varied == {1, 2, 3}

@@ -16,6 +16,7 @@ from tiny import TINY_WIDTH, write_sae
 from stratalens.config.validation import make_config
 from stratalens.harvest.inputs import find_inputs
 from stratalens.harvest.open_model import OpenModel, open_model
+from stratalens.hookpoint import Hookpoint
 from stratalens.progress import NoProgress
 
 fuzzed = settings(
@@ -52,7 +53,7 @@ def changed(model: Path, **entries: object) -> None:
 @pytest.mark.parametrize("entries", [{}, {"rms_norm_eps": 1e-3}, {"rope_theta": 5e5}, {"unheard_of": [1]}])
 def test_a_sound_config_of_a_model_opens(tiny_saes, small_texts, model, entries):
     changed(model, **entries)
-    assert opened(model, tiny_saes, small_texts).norm_limits.keys() == {0, 2}
+    assert opened(model, tiny_saes, small_texts).norm_limits.keys() == {Hookpoint(0), Hookpoint(2)}
 
 
 def opened(model: Path, saes: Path, texts: tuple[Path, Path]) -> OpenModel:

@@ -9,7 +9,9 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
 from stratalens.errors import ModelError
-from stratalens.models.hooks import drop_blocks_above, forward, hooked
+from stratalens.hookpoint import Hookpoint
+from stratalens.models.families import number_of_blocks
+from stratalens.models.hooks import Consumer, drop_blocks_above, forward, hooked
 from stratalens.models.loading import choose_dtype, load_model
 
 CPU = torch.device("cpu")
@@ -20,10 +22,10 @@ def tiny(source: Path, blocks: int | None = None) -> nn.Module:
     return load_model(source, blocks=blocks, device=CPU, dtype=torch.float32)
 
 
-def capture(model: nn.Module, ids: Tensor, *hookpoints: str) -> dict[str, tuple[Tensor, Tensor]]:
-    """Hookpoint -> (input, output) of the module in one forward pass."""
-    taken: dict[str, tuple[Tensor, Tensor]] = {}
-    with hooked(model, {name: lambda x, y, name=name: taken.update({name: (x, y)}) for name in hookpoints}):
+def capture(model: nn.Module, ids: Tensor, *names: str) -> dict[str, Tensor]:
+    """Name of a hookpoint -> its vectors in one forward pass."""
+    taken: dict[str, Tensor] = {}
+    with hooked(model, {Hookpoint.parse(name): lambda x, name=name: taken.update({name: x}) for name in names}):
         forward(model, ids)
     return taken
 
@@ -33,34 +35,34 @@ def hooks_left(model: nn.Module) -> int:
 
 
 def test_hook_passes_on_block_output_which_is_the_next_hidden_state_and_not_that_of_its_own_index(tiny_model):
-    taken = capture(tiny(tiny_model), IDS, *(f"layers.{n}" for n in range(TINY_BLOCKS)))
+    taken = capture(tiny(tiny_model), IDS, *(f"{n}{side}" for n in range(TINY_BLOCKS) for side in ("", "_resid_in")))
     whole = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
     with torch.inference_mode():
         hidden = whole(IDS, output_hidden_states=True).hidden_states
         assert len(hidden) == TINY_BLOCKS + 1
         for n in range(TINY_BLOCKS):
-            block_input, block_output = taken[f"layers.{n}"]
+            block_input, block_output = taken[f"{n}_resid_in"], taken[str(n)]
             torch.testing.assert_close(block_input, hidden[n])
             assert not torch.allclose(block_output, hidden[n], atol=0.01)
             if n + 1 < TINY_BLOCKS:
                 torch.testing.assert_close(block_output, hidden[n + 1])
-        last = taken[f"layers.{TINY_BLOCKS - 1}"][1]
+        last = taken[str(TINY_BLOCKS - 1)]
         assert not torch.allclose(last, hidden[-1], atol=0.01), "the last entry has passed the final norm"
         torch.testing.assert_close(whole.model.norm(last), hidden[-1])
 
 
 def test_hook_on_a_part_of_a_block_passes_on_that_parts_input_and_output(tiny_model):
     model = tiny(tiny_model)
-    source, result = capture(model, IDS, "layers.1.mlp")["layers.1.mlp"]
+    source, result = capture(model, IDS, "1_mlp_norm", "1_mlp").values()
     torch.testing.assert_close(model.get_submodule("layers.1.mlp")(source), result)
 
 
 @pytest.mark.parametrize("blocks", range(1, TINY_BLOCKS))
 def test_truncated_model_gives_the_same_block_outputs_as_the_whole_one(tiny_model, blocks):
-    names = [f"layers.{n}" for n in range(blocks)]
+    names = [str(n) for n in range(blocks)]
     whole, truncated = capture(tiny(tiny_model), IDS, *names), capture(tiny(tiny_model, blocks), IDS, *names)
     for name in names:
-        assert torch.equal(whole[name][1], truncated[name][1])
+        assert torch.equal(whole[name], truncated[name])
 
 
 def test_truncated_model_has_only_the_blocks_asked_for_in_the_precision_asked_for_and_no_gradient(tiny_model):
@@ -79,13 +81,13 @@ def test_more_blocks_than_the_model_has_are_refused_with_both_numbers(tiny_model
 def test_hooks_are_gone_after_the_pass_and_after_a_consumer_that_raises(tiny_model):
     model = tiny(tiny_model)
 
-    def fail(_source: Tensor, _result: Tensor) -> None:
+    def fail(_vectors: Tensor) -> None:
         assert hooks_left(model) == 2
         raise RuntimeError("from the consumer")
 
-    capture(model, IDS, "layers.0")
+    capture(model, IDS, "0")
     assert hooks_left(model) == 0
-    consumers = {"layers.0": lambda _x, _y: None, "layers.1": fail}
+    consumers: dict[Hookpoint, Consumer] = {Hookpoint(0): lambda _x: None, Hookpoint(1): fail}
     with pytest.raises(RuntimeError, match="from the consumer"), hooked(model, consumers):
         forward(model, IDS)
     assert hooks_left(model) == 0
@@ -94,30 +96,26 @@ def test_hooks_are_gone_after_the_pass_and_after_a_consumer_that_raises(tiny_mod
 def test_unknown_module_is_named_and_leaves_no_hook(tiny_model):
     model = tiny(tiny_model)
     with pytest.raises(ModelError, match=r"layers\.9"):
-        capture(model, IDS, "layers.0", "layers.9")
+        capture(model, IDS, "0", "9")
     assert hooks_left(model) == 0
 
 
 def test_right_padding_without_a_mask_changes_nothing_at_real_positions(tiny_model):
-    model, name = tiny(tiny_model), f"layers.{TINY_BLOCKS - 1}"
+    model, name = tiny(tiny_model), str(TINY_BLOCKS - 1)
     short, long = IDS[:1, :7], IDS[1:]
     padded = torch.cat([torch.cat([short, torch.zeros(1, 5, dtype=torch.long)], dim=1), long])
-    together = capture(model, padded, name)[name][1]
-    torch.testing.assert_close(together[0, :7], capture(model, short, name)[name][1][0], rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(together[1], capture(model, long, name)[name][1][0], rtol=1e-4, atol=1e-5)
+    together = capture(model, padded, name)[name]
+    torch.testing.assert_close(together[0, :7], capture(model, short, name)[name][0], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(together[1], capture(model, long, name)[name][0], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(("hookpoint", "kept"), [("layers.0", 1), ("layers.2", 3), ("layers.1.mlp", 2)])
-def test_drop_blocks_above_removes_the_blocks_above_a_hookpoint_and_leaves_those_below_as_they_were(
-    tiny_model, hookpoint, kept
-):
-    model = tiny(tiny_model)
-    before = capture(model, IDS, hookpoint)[hookpoint][1]
-    drop_blocks_above(model, hookpoint)
-    blocks = model.get_submodule("layers")
-    assert isinstance(blocks, nn.ModuleList)
-    assert len(blocks) == kept
-    assert torch.equal(capture(model, IDS, hookpoint)[hookpoint][1], before)
+@pytest.mark.parametrize("block", [0, 2])
+def test_drop_blocks_above_removes_the_blocks_above_one_and_leaves_those_below_as_they_were(tiny_model, block):
+    model, name = tiny(tiny_model), str(block)
+    before = capture(model, IDS, name)[name]
+    drop_blocks_above(model, block)
+    assert number_of_blocks(model) == block + 1
+    assert torch.equal(capture(model, IDS, name)[name], before)
 
 
 def test_a_dtype_that_is_named_is_taken_as_it_is():

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,10 +23,12 @@ from tiny import TINY_BLOCKS, TINY_LATENTS, TINY_WIDTH, tiny_run_arguments, writ
 from stratalens.config.validation import make_config
 from stratalens.errors import CheckpointError, ConfigError, ModelError
 from stratalens.files.hashing import digest_of
+from stratalens.hookpoint import Hookpoint
 from stratalens.models.hub import hub_errors
 from stratalens.models.source import ModelSource, find_model
-from stratalens.saes.formats.sparsify import hookpoints
+from stratalens.saes.formats.sparsify import _checkpoints
 from stratalens.saes.source import find_saes
+from stratalens.saes.steps import Linear
 
 RUN_ALL = """
 import contextlib, io, json, sys
@@ -229,7 +231,7 @@ def test_seeds_lie_one_level_deeper_and_the_lowest_is_taken(tmp_path):
     for seed in (2, 1):
         write_sae(tmp_path / "layers.3" / f"seed{seed}", seed=seed)
     write_sae(tmp_path / "layers.0")
-    assert hookpoints(tmp_path) == {"layers.0": tmp_path / "layers.0", "layers.3": tmp_path / "layers.3" / "seed1"}
+    assert _checkpoints(tmp_path) == {"layers.0": tmp_path / "layers.0", "layers.3": tmp_path / "layers.3" / "seed1"}
 
 
 def test_other_files_and_folders_of_a_run_and_spaces_in_names_do_not_matter(tmp_path):
@@ -239,37 +241,37 @@ def test_other_files_and_folders_of_a_run_and_spaces_in_names_do_not_matter(tmp_
     for name in ("config.json", "optimizer_0.pt", "rank_0_state.safetensors", "lr_scheduler_0.pt"):
         (root / name).write_text("other")
     (root / "logs").mkdir()
-    assert hookpoints(root) == {"layers.0": root / "layers.0"}
+    assert _checkpoints(root) == {"layers.0": root / "layers.0"}
 
 
 @pytest.mark.parametrize("deeper", ["", "seed0"])
 def test_one_checkpoint_may_be_named_itself(tmp_path, deeper):
     folder = write_sae(tmp_path / "layers.2" / deeper)
-    assert hookpoints(folder) == {"layers.2": folder}
+    assert _checkpoints(folder) == {"layers.2": folder}
 
 
 def test_one_checkpoint_may_be_named_from_inside_it(monkeypatch, tmp_path, tiny):
     monkeypatch.chdir(write_sae(tmp_path / "layers.2"))
     saes = find_saes(make_config(base_model="m", sae_model="."), tiny)
-    assert {layer: sae.hookpoint for layer, sae in saes.items()} == {2: "layers.2"}
+    assert {str(place): sae.module for place, sae in saes.items()} == {"2": "layers.2"}
 
 
 def test_the_hookpoints_of_a_run_are_listed_by_their_names(tmp_path):
     names = ["embed_tokens", "h.3.attn", "layers.10", "layers.2", "layers.5.mlp"]
     for name in names:
         write_sae(tmp_path / name)
-    assert sorted(hookpoints(tmp_path)) == names
+    assert sorted(_checkpoints(tmp_path)) == names
 
 
 def test_half_a_checkpoint_is_listed_so_that_its_missing_half_is_reported(tmp_path):
     for name, missing in (("layers.0", "cfg.json"), ("layers.1", "sae.safetensors")):
         (write_sae(tmp_path / name) / missing).unlink()
-    assert sorted(hookpoints(tmp_path)) == ["layers.0", "layers.1"]
+    assert sorted(_checkpoints(tmp_path)) == ["layers.0", "layers.1"]
 
 
-def test_a_folder_without_checkpoints_is_refused(tmp_path):
+def test_a_folder_without_checkpoints_is_refused(tmp_path, tiny):
     with pytest.raises(CheckpointError, match=r"no SAE found; expected directories such as `layers.16`"):
-        hookpoints(tmp_path)
+        loaded(tiny, tmp_path)
 
 
 @pytest.fixture
@@ -278,37 +280,77 @@ def tiny(tiny_model) -> ModelSource:
     return find_model(make_config(base_model=str(tiny_model), sae_model="unused"))
 
 
-def loaded(tiny: ModelSource, saes: Path, *layers: str) -> dict[int, str]:
-    """Layer -> hookpoint of the SAE that is used for it."""
-    config = make_config(base_model=tiny.location, sae_model=str(saes), layers=layers)
-    return {layer: sae.hookpoint for layer, sae in find_saes(config, tiny).items()}
+def loaded(
+    tiny: ModelSource, saes: Path, *layers: str, sites: Sequence[str] = (), notes: list[str] | None = None
+) -> dict[str, str]:
+    """Hookpoint -> module of the SAE that is used for it."""
+    config = make_config(base_model=tiny.location, sae_model=str(saes), layers=layers, sites=sites)
+    say = (lambda _line: None) if notes is None else notes.append
+    return {str(hookpoint): sae.module for hookpoint, sae in find_saes(config, tiny, say=say).items()}
 
 
 def test_without_layers_or_with_all_every_layer_that_has_an_sae_is_used(tmp_path, tiny):
     for name in ("layers.3", "layers.0", "embed_tokens"):
         write_sae(tmp_path / name)
-    assert list(loaded(tiny, tmp_path).items()) == [(0, "layers.0"), (3, "layers.3")]
+    assert list(loaded(tiny, tmp_path).items()) == [("0", "layers.0"), ("3", "layers.3")]
     assert loaded(tiny, tmp_path, "all") == loaded(tiny, tmp_path)
-    assert loaded(tiny, tmp_path, "3") == {3: "layers.3"}
+    assert loaded(tiny, tmp_path, "3") == {"3": "layers.3"}
 
 
-def test_the_output_of_a_block_is_preferred_to_its_parts(tmp_path, tiny):
+def test_of_several_sites_the_output_of_the_block_is_read_and_one_line_names_the_others(tmp_path, tiny):
     for name in ("layers.1", "layers.1.mlp", "layers.1.self_attn", "layers.2.mlp"):
         write_sae(tmp_path / name)
-    assert loaded(tiny, tmp_path) == {1: "layers.1", 2: "layers.2.mlp"}
+    notes = []
+    assert loaded(tiny, tmp_path, notes=notes) == {"1": "layers.1"}
+    assert notes == ["The SAE folder also has sites that are not analysed: attn mlp (choose with --sites)"]
+    assert loaded(tiny, tmp_path, sites=["mlp"]) == {"1_mlp": "layers.1.mlp", "2_mlp": "layers.2.mlp"}
+    assert list(loaded(tiny, tmp_path, "1", sites=["mlp", "resid"])) == ["1", "1_mlp"]
+
+
+def test_without_an_sae_of_a_block_the_only_site_is_read(tmp_path, tiny):
+    for name in ("layers.1.mlp", "layers.2.mlp"):
+        write_sae(tmp_path / name)
+    assert loaded(tiny, tmp_path, "1") == {"1_mlp": "layers.1.mlp"}
+
+
+def test_a_transcoder_reads_what_its_module_reads(tmp_path, tiny):
+    for name in ("layers.1", "layers.1.mlp", "layers.2.self_attn"):
+        write_sae(tmp_path / name, config={"transcode": True})
+    config = make_config(base_model=tiny.location, sae_model=str(tmp_path), sites=("resid_in", "mlp_norm", "attn_norm"))
+    targets = {str(place): str(sae.target) for place, sae in find_saes(config, tiny).items()}
+    assert targets == {"1_resid_in": "1", "1_mlp_norm": "1_mlp", "2_attn_norm": "2_attn"}
 
 
 def test_two_parts_of_a_block_are_a_choice_that_the_user_must_make(tmp_path, tiny):
     for name in ("layers.1.mlp", "layers.1.self_attn"):
         write_sae(tmp_path / name)
-    with pytest.raises(ConfigError, match=r"layer 1 has several SAEs \(layers.1.mlp, layers.1.self_attn\)"):
+    with pytest.raises(ConfigError, match=r"its SAEs are at several sites; choose with --sites attn mlp"):
+        loaded(tiny, tmp_path)
+    with pytest.raises(ConfigError, match=r"no SAE at site resid; it has attn mlp"):
+        loaded(tiny, tmp_path, sites=["resid"])
+    with pytest.raises(ConfigError, match=r"no SAE for layer 2 at site mlp; it has layers 1"):
+        loaded(tiny, tmp_path, "2", sites=["mlp"])
+
+
+def test_a_folder_whose_names_are_of_another_model_is_refused(tmp_path, tiny):
+    for name in ("transformer.h.1", "embed_tokens", "layers.1.no_such_part"):
+        write_sae(tmp_path / name)
+    with pytest.raises(
+        CheckpointError, match=r"none of its SAEs belongs to a block of this model.*found: embed_tokens"
+    ):
+        loaded(tiny, tmp_path)
+
+
+def test_an_sae_of_a_layer_that_the_model_lacks_is_an_error(tmp_path, tiny):
+    write_sae(tmp_path / f"layers.{TINY_BLOCKS}.mlp")
+    with pytest.raises(ModelError, match=rf"has layers 0 to {TINY_BLOCKS - 1}; layer {TINY_BLOCKS} was asked for"):
         loaded(tiny, tmp_path)
 
 
 def test_a_layer_is_read_from_its_number_and_not_from_its_digits(tmp_path, tiny):
     for name in ("layers.1", "layers.11", "layers.21.mlp"):
         write_sae(tmp_path / name)
-    assert loaded(tiny, tmp_path, "1") == {1: "layers.1"}
+    assert loaded(tiny, tmp_path, "1") == {"1": "layers.1"}
 
 
 def test_the_sae_of_a_folder_is_the_one_on_disk(tmp_path, tiny):
@@ -316,7 +358,9 @@ def test_the_sae_of_a_folder_is_the_one_on_disk(tmp_path, tiny):
     tensors: dict[str, Any] = {"encoder.bias": bias, "b_dec": torch.zeros(TINY_WIDTH)}
     write_sae(tmp_path / "layers.1", **tensors)
     config = make_config(base_model=tiny.location, sae_model=str(tmp_path))
-    assert torch.equal(find_saes(config, tiny)[1].load().encoder_bias, bias)
+    (step,) = find_saes(config, tiny)[Hookpoint(1)].load().steps
+    assert isinstance(step, Linear)
+    assert torch.equal(step.bias, bias)
 
 
 def test_a_local_model_is_described_by_its_own_config(tiny, tiny_model):

@@ -3,13 +3,16 @@
 import pytest
 
 from stratalens.errors import ConfigError
+from stratalens.hookpoint import Hookpoint
 from stratalens.ranking.feature_list import read_feature_list, require_latents
 
+WIDTHS = {Hookpoint(4): 64, Hookpoint(16): 64}
 
-def read(tmp_path, text: str) -> dict[int, list[int]]:
+
+def read(tmp_path, text: str) -> dict[str, list[int]]:
     path = tmp_path / "list.txt"
     path.write_text(text, encoding="utf-8")
-    return read_feature_list(str(path))
+    return {str(hookpoint): latents for hookpoint, latents in read_feature_list(str(path)).items()}
 
 
 @pytest.mark.parametrize(
@@ -27,8 +30,21 @@ def read(tmp_path, text: str) -> dict[int, list[int]]:
 )
 def test_a_list_is_read_in_its_order(tmp_path, text):
     found = read(tmp_path, text)
-    assert found == {16: [163, 2], 4: [7]}
-    assert list(found) == [16, 4]
+    assert found == {"16": [163, 2], "4": [7]}
+    assert list(found) == ["16", "4"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "16 163\n16_mlp 7\n16_resid_in 2\n",
+        "16/163\n16_mlp/7\n16_resid_in/2\n",
+        "layer,feature_number,site\n16,163,resid\n16,7,mlp\n16,2,resid_in\n",
+        "site,latent,layer\n,163,16\nmlp,7,16\nresid_in,2,16\n",
+    ],
+)
+def test_a_list_may_name_sites(tmp_path, text):
+    assert read(tmp_path, text) == {"16": [163], "16_mlp": [7], "16_resid_in": [2]}
 
 
 @pytest.mark.parametrize(
@@ -46,6 +62,8 @@ def test_a_list_is_read_in_its_order(tmp_path, text):
         ("\n# a\n16 163\n16 163\n", "line 4: feature 163 of layer 16 is listed twice"),
         ("layer,feature_number\n16\n", "line 2: expected a layer and a latent"),
         ("layer,feature_number\n16,x\n", "line 2: expected a layer and a latent"),
+        ("16_head 163\n", "line 1: expected a layer and a latent"),
+        ("layer,latent,site\n16,163,head\n", "line 2: expected a layer and a latent"),
         ("layer,label\n16,x\n", "line 1: expected a layer and a latent"),
         ("layer,feature_number\n\n16,1\n16,1\n", "line 4: feature 1 of layer 16 is listed twice"),
     ],
@@ -63,8 +81,8 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path):
 
 
 def test_features_must_exist():
-    require_latents({4: [0, 63], 16: [5]}, {4: 64, 16: 64})
+    require_latents({Hookpoint(4): [0, 63], Hookpoint(16): [5]}, WIDTHS)
     with pytest.raises(ConfigError, match="--features names layer 5; the analysed layers are 4 16"):
-        require_latents({5: [0]}, {4: 64, 16: 64})
+        require_latents({Hookpoint(5): [0]}, WIDTHS)
     with pytest.raises(ConfigError, match="--features names feature 64 of layer 4, which has features 0 to 63"):
-        require_latents({4: [0, 64, 3]}, {4: 64, 16: 64})
+        require_latents({Hookpoint(4): [0, 64, 3]}, WIDTHS)

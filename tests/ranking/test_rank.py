@@ -12,6 +12,7 @@ from stratalens.corpus.populations import Half, Population, Populations, Side
 from stratalens.harvest.state.document_sample import DocumentSample, SampledPassages
 from stratalens.harvest.state.passage_values import PassageValues
 from stratalens.harvest.state.statistics import FeatureStats
+from stratalens.hookpoint import Hookpoint
 from stratalens.models.token_classes import TOKEN_CLASSES, TokenClass
 from stratalens.ranking.estimates import RankingInput, estimates
 from stratalens.ranking.rank import rank_features
@@ -80,8 +81,8 @@ def planted(seed: int) -> Corpus:
 def ranked_alone(source: RankingInput, **options) -> tuple[pd.DataFrame, pd.DataFrame]:
     """(reported features, all latents) of one layer."""
     settings = {"top_n": 6, "rank_by": "specialization", "split": True} | options
-    ranking = rank_features({0: source}, **settings)
-    return ranking.top[0], ranking.latents[0]
+    ranking = rank_features({Hookpoint(0): source}, **settings)
+    return ranking.top[Hookpoint(0)], ranking.latents[Hookpoint(0)]
 
 
 @pytest.mark.parametrize("rank_by", RANK_METRICS)
@@ -119,7 +120,7 @@ def test_a_feature_planted_in_one_half_only_is_not_confirmed():
 def test_shuffled_labels_confirm_something_no_more_often_than_the_nominal_rate():
     runs, found = 200, 0
     for seed in range(runs):
-        layers = {n: Corpus(1000 + 2 * seed + n, 120).layer_input() for n in (0, 1)}
+        layers = {Hookpoint(n): Corpus(1000 + 2 * seed + n, 120).layer_input() for n in (0, 1)}
         ranking = rank_features(layers, top_n=6, rank_by=RANK_METRICS[seed % len(RANK_METRICS)], split=True)
         found += any(table["confirmed"].any() for table in ranking.top.values())
     assert found <= stats.binom.ppf(0.999, runs, 0.05)
@@ -228,15 +229,16 @@ def test_without_a_split_all_documents_select_and_estimate_and_nothing_is_confir
 
 
 def test_q_values_are_benjamini_hochberg_over_the_selected_and_over_the_live_latents_of_all_layers():
-    layers = {n: planted(8 + n).layer_input() for n in (4, 10, 16)}
+    layers = {Hookpoint(n): planted(8 + n).layer_input() for n in (4, 10, 16)}
     ranking = rank_features(layers, top_n=5, rank_by="specialization", split=True)
     live = {layer: table[table["live"]] for layer, table in ranking.latents.items()}
     for tables in (ranking.top, live):
         together = pd.concat(tables.values())
         np.testing.assert_allclose(together["q_value"], stats.false_discovery_control(together["p_value"]))
     assert len(pd.concat(ranking.top.values())) == 15
-    alone = rank_features({4: layers[4]}, top_n=5, rank_by="specialization", split=True).top[4]
-    assert not np.allclose(alone["q_value"], ranking.top[4]["q_value"])
+    first = Hookpoint(4)
+    alone = rank_features({first: layers[first]}, top_n=5, rank_by="specialization", split=True).top[first]
+    assert not np.allclose(alone["q_value"], ranking.top[first]["q_value"])
 
 
 def test_flags_name_the_class_of_token_that_holds_most_of_the_mass_on_domain_text():

@@ -13,6 +13,7 @@ from matplotlib.colors import to_hex
 from matplotlib.image import imread
 
 from stratalens.config.validation import make_config
+from stratalens.hookpoint import Hookpoint
 from stratalens.ranking.layer_facts import LayerFacts
 from stratalens.report.figures.drawing import (
     RESOLUTION,
@@ -74,7 +75,8 @@ def features(count: int, labels: Sequence[object] = (), seed: int = 0) -> pd.Dat
     return table.assign(label=pd.Series(named, dtype=object))
 
 
-def tables(top: dict[int, pd.DataFrame], latents: int = 50, domain: str = "financial") -> Tables:
+def tables(by_block: dict[int, pd.DataFrame], latents: int = 50, domain: str = "financial") -> Tables:
+    top = {Hookpoint(block): table for block, table in by_block.items()}
     draw = np.random.default_rng(1)
     other = pd.DataFrame(draw.lognormal(-2, 2, (latents, 2)), columns=["domain_activation", "general_activation"])
     other = other.assign(feature_number=np.arange(latents), specialization=0.0, normalised_specialization=0.0)
@@ -143,7 +145,7 @@ def test_text_is_shown_as_text_one_glyph_per_character(tmp_path, label):
     counts = []
     for shown in ("", label):
         with paper_style():
-            write_layer_figure(3, features(1, [shown]), "financial", tmp_path / "figure")
+            write_layer_figure(Hookpoint(3), features(1, [shown]), "financial", tmp_path / "figure")
         counts.append(glyphs(tmp_path / "figure.svg"))
     assert counts[1] - counts[0] == len(label)
 
@@ -182,12 +184,12 @@ def test_confirmed_features_are_filled_and_all_others_hollow():
 
 
 def test_titles_say_layer_domain_and_how_many_are_confirmed():
-    assert layer_title(3, features(30), "financial") == "Layer 3: 20 of 30 financial features confirmed"
-    assert layer_title(3, features(1), "legal") == "Layer 3: 1 of 1 legal feature confirmed"
-    assert layer_title(3, features(0), "legal") == "Layer 3: no legal features reported"
-    assert layer_title(3, features(90), "legal").endswith(f"; the first {MAX_FEATURES} are shown")
+    assert layer_title(Hookpoint(3), features(30), "financial") == "Layer 3: 20 of 30 financial features confirmed"
+    assert layer_title(Hookpoint(3), features(1), "legal") == "Layer 3: 1 of 1 legal feature confirmed"
+    assert layer_title(Hookpoint(3), features(0), "legal") == "Layer 3: no legal features reported"
+    assert layer_title(Hookpoint(3), features(90), "legal").endswith(f"; the first {MAX_FEATURES} are shown")
     untested = features(2).assign(confirmed=pd.array([pd.NA, pd.NA], dtype="boolean"))
-    assert layer_title(3, untested, "legal") == "Layer 3: 2 legal features, without confirmation"
+    assert layer_title(Hookpoint(3), untested, "legal") == "Layer 3: 2 legal features, without confirmation"
 
 
 def damaged(column: str, value: float) -> pd.DataFrame:

@@ -23,6 +23,7 @@ from refusal import named_error
 from stratalens.cli.main import main
 from stratalens.cli.show import show
 from stratalens.evidence.evidence import PASSAGES_FILE, Evidence
+from stratalens.hookpoint import Hookpoint
 from stratalens.report.evidence_file import read_lenses
 from stratalens.report.saved import load_result
 
@@ -68,7 +69,7 @@ def read_everything(result: Path) -> None:
     evidence = Evidence.load(result / "evidence", saved.findings.top)
     for layer, one in evidence.layers.items():
         read_lenses(result / f"layer_{layer}" / "evidence.json", one.features.tolist())
-    show(result, 0, int(first_feature(result)[1]))
+    show(result, Hookpoint(0), int(first_feature(result)[1]))
 
 
 @fuzzed
@@ -317,4 +318,4 @@ def test_labels_of_a_record_cannot_control_the_terminal(result, capsys):
 
 def test_an_undamaged_result_is_read_completely(finished):
     read_everything(finished)
-    assert load_result(finished).findings.top.keys() == {0, 2}
+    assert load_result(finished).findings.top.keys() == {Hookpoint(0), Hookpoint(2)}

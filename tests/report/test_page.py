@@ -22,6 +22,7 @@ from scipy import stats
 from stratalens.cli.main import main
 from stratalens.corpus.populations import Half, Population, Populations, Side
 from stratalens.harvest.state.statistics import HISTOGRAM_BINS, histogram_bin
+from stratalens.hookpoint import Hookpoint
 from stratalens.ranking.layer_details import LayerDetails, layer_details, similar_features
 from stratalens.report.page.data import script_json
 from stratalens.report.page.write import significant
@@ -77,7 +78,7 @@ def test_no_number_is_a_dash():
     assert significant(None) == significant(math.nan) == "–"
 
 
-def details_of(result: Path, layer: int) -> tuple[LayerDetails, pd.DataFrame, object]:
+def details_of(result: Path, layer: Hookpoint) -> tuple[LayerDetails, pd.DataFrame, object]:
     saved = load_result(result)
     top, state = saved.findings.top[layer], saved.harvest[layer].state()
     width = len(saved.findings.latents[layer])
@@ -89,7 +90,7 @@ def details_of(result: Path, layer: int) -> tuple[LayerDetails, pd.DataFrame, ob
 
 
 def test_histograms_count_every_passage_of_both_sides_once(finished):
-    details, top, state = details_of(finished, 2)
+    details, top, state = details_of(finished, Hookpoint(2))
     documents = state.documents.matrix(64)  # each is one passage here
     assert documents.passages.max() == 1
     for feature, sides in zip(top["feature_number"], details.histograms, strict=True):
@@ -103,7 +104,7 @@ def test_histograms_count_every_passage_of_both_sides_once(finished):
 
 
 def test_the_interval_of_a_layers_average_is_welchs_of_the_documents_averages(finished):
-    details, top, state = details_of(finished, 2)
+    details, top, state = details_of(finished, Hookpoint(2))
     split = load_result(finished).record["corpus"]["split"]
     half = Half.CONFIRMATION if split else Half.DISCOVERY
     norm = state.stats.norm_sum.sum() / state.stats.positions.sum()
@@ -120,11 +121,12 @@ def test_neighbours_correlate_within_sides_and_not_only_because_both_distinguish
     shared, noise = random.normal(size=400), random.normal(size=(400, 3))
     here = np.stack([shared + 5 * (side == 0), noise[:, 0]], 1)
     there = np.stack([noise[:, 1] + 5 * (side == 0), 2 * shared + 0.1 * noise[:, 2]], 1)
-    found = similar_features({4: planted(here, side), 8: planted(there, side)}, {4: [11, 12], 8: [21, 22]})
-    assert [(one.layer, one.feature) for one in found[4][0]] == [(8, 22)]
-    assert found[4][0][0].correlation == pytest.approx(1, abs=0.02)
-    assert found[4][1] == []
-    assert [(one.layer, one.feature) for one in found[8][1]] == [(4, 11)]
+    a, b = Hookpoint(4), Hookpoint(4, "mlp")
+    found = similar_features({a: planted(here, side), b: planted(there, side)}, {a: [11, 12], b: [21, 22]})
+    assert [(one.hookpoint, one.feature) for one in found[a][0]] == [(b, 22)]
+    assert found[a][0][0].correlation == pytest.approx(1, abs=0.02)
+    assert found[a][1] == []
+    assert [(one.hookpoint, one.feature) for one in found[b][1]] == [(a, 11)]
 
 
 def planted(values: np.ndarray, side: np.ndarray) -> LayerDetails:
@@ -145,10 +147,12 @@ def test_the_page_holds_every_reported_feature_as_the_tables_do(finished):
 
 def test_examples_of_the_page_are_those_of_the_evidence(finished):
     data = data_of((finished / PAGE).read_text(encoding="utf-8"))
-    evidence = {layer: json.loads((finished / f"layer_{layer}/evidence.json").read_text()) for layer in data["layers"]}
+    evidence = {
+        layer: json.loads((finished / f"layer_{layer}/evidence.json").read_text()) for layer in data["hookpoints"]
+    }
     seen = 0
     for at, card in enumerate(data["cards"]):
-        layer, number = data["features"]["layer"][at], data["features"]["feature_number"][at]
+        layer, number = data["places"][at], data["features"]["feature_number"][at]
         one = next(one for one in evidence[layer]["features"] if one["feature_number"] == number)
         for (kind, passage, fired), stored in zip(card["examples"], one["examples"], strict=True):
             side, half, tokens = data["passages"][passage]

@@ -9,6 +9,7 @@ import pytest
 from browser import Browser
 from report_page import ReportPage
 
+from stratalens.hookpoint import Hookpoint
 from stratalens.ranking.layer_details import LayerDetails, layer_details
 from stratalens.report.evidence_file import StoredEvidence, read_evidence_file
 from stratalens.report.page.write import write_page
@@ -37,7 +38,7 @@ def repeated(table: pd.DataFrame, times: int) -> pd.DataFrame:
     return pd.concat(copies, ignore_index=True)
 
 
-def details_of(saved: Result, layer: int, times: int) -> LayerDetails:
+def details_of(saved: Result, layer: Hookpoint, times: int) -> LayerDetails:
     top, width = saved.findings.top[layer], len(saved.findings.latents[layer])
     details = layer_details(
         saved.harvest[layer].state(), top, saved.populations, num_latents=width, split=saved.record["corpus"]["split"]

@@ -135,25 +135,24 @@ def test_saes_outside_numbered_layers_are_refused_with_their_names(refused, docu
     write_sae(tmp_path / "saes" / "embed_tokens")
     line = refused(sae_model=str(tmp_path / "saes"))
     documented("SAE checkpoints", "SAEs outside numbered layers", line)
-    assert "none of its hookpoints is in a numbered layer (found: embed_tokens)" in line
+    assert (
+        "none of its SAEs belongs to a block of this model, or to a known module in one (found: embed_tokens)" in line
+    )
 
 
 def test_saes_of_modules_that_the_model_lacks_are_refused_by_the_name_of_the_module(refused, documented, tmp_path):
     write_sae(tmp_path / "saes" / "h.2")
     line = refused(sae_model=str(tmp_path / "saes"))
-    assert "the model has no module `h.2`" in line
+    assert "none of its SAEs belongs to a block of this model, or to a known module in one (found: h.2)" in line
     documented("SAE checkpoints", "an SAE of a module that the model lacks", line)
 
 
-def test_several_saes_of_one_layer_are_refused_with_the_choice(refused, documented, tmp_path):
+def test_saes_at_several_sites_are_refused_with_the_choice(refused, documented, tmp_path):
     for part in ("mlp", "self_attn"):
         write_sae(tmp_path / "saes" / f"layers.2.{part}")
     line = refused(sae_model=str(tmp_path / "saes"))
-    documented("SAE checkpoints", "several SAEs of one layer", line)
-    assert (
-        "layer 2 has several SAEs (layers.2.mlp, layers.2.self_attn); give --sae_model a folder with only one of them"
-        in line
-    )
+    documented("SAE checkpoints", "SAEs at several sites", line)
+    assert "its SAEs are at several sites; choose with --sites attn mlp" in line
 
 
 def test_a_file_in_place_of_a_directory_of_model_or_saes_is_refused(refused, documented, tmp_path):
@@ -231,7 +230,7 @@ def test_a_refusal_leaves_the_results_of_an_earlier_run_as_they_were(capsys, tin
     before = {path.name: path.read_bytes() for path in out.iterdir()}
     write_sae(tmp_path / "saes" / "h.2")
     assert main(["analyze", *with_options(tiny_arguments, {"sae_model": str(tmp_path / "saes")})]) == 2
-    assert "no module `h.2`" in capsys.readouterr().err
+    assert "(found: h.2)" in capsys.readouterr().err
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 
 

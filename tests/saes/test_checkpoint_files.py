@@ -10,8 +10,10 @@ from special_files import made_special
 from tiny import write_sae
 
 from stratalens.errors import CapacityError
+from stratalens.hookpoint import Hookpoint
 from stratalens.saes.formats import sparsify
-from stratalens.saes.formats.sparsify import find_sae, load_sae
+from stratalens.saes.formats.sparsify import describe, load
+from stratalens.saes.sae import Checkpoint
 
 FILES = ["cfg.json", "sae.safetensors"]
 
@@ -51,7 +53,8 @@ def test_links_in_the_folder_and_links_to_folders_are_followed(folder, tmp_path)
     (folder / "sae.safetensors").rename(folder / "weights")
     (folder / "sae.safetensors").symlink_to("weights")
     (tmp_path / "link").symlink_to(folder)
-    assert load_sae(tmp_path / "link", "layers.2").digest == find_sae(folder, "layers.2").digest
+    checkpoint = Checkpoint(folder, Hookpoint(2), Hookpoint(2), "layers.2")
+    assert load(tmp_path / "link").digest == describe(checkpoint).digest
 
 
 @pytest.mark.parametrize("content", ["[" * 100_000, '{"a":' * 100_000, "[" * 2**21])
@@ -75,6 +78,6 @@ def test_weights_for_which_there_is_no_memory_are_named(folder, monkeypatch):
     def no_memory(*_: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(sparsify, "load", no_memory)
+    monkeypatch.setattr(sparsify, "load_tensors", no_memory)
     with pytest.raises(CapacityError, match=r"layers\.2/sae\.safetensors: out of memory while it was read"):
-        load_sae(folder, "layers.2")
+        load(folder)

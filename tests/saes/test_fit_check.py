@@ -11,8 +11,10 @@ from tiny import write_sae
 
 from stratalens.errors import MismatchError
 from stratalens.files.locations import DATA_DIRECTORY
+from stratalens.hookpoint import Hookpoint
 from stratalens.models.batches import TokenBatch, pack_batches
 from stratalens.models.embedded import SAE_DIRECTORY
+from stratalens.models.families import number_of_blocks
 from stratalens.models.hooks import forward, hooked
 from stratalens.models.loading import load_model
 from stratalens.models.tokens import PassageCutter
@@ -21,10 +23,10 @@ from stratalens.saes.fit_check import (
     HookpointFit,
     _problem,
     check_fit,
-    neighbouring_hookpoints,
     require_fit,
 )
-from stratalens.saes.formats.sparsify import load_sae
+from stratalens.saes.formats.sparsify import load
+from stratalens.saes.probe import Probe
 from stratalens.saes.sae import Sae
 
 LAYERS = (4, 10, 16, 22, 28)
@@ -55,23 +57,28 @@ def whole_model(embedded_model) -> torch.nn.Module:
     return load_model(embedded_model, blocks=None, device=torch.device("cpu"), dtype=torch.bfloat16)
 
 
-def shipped(layer: int) -> Sae:
-    return load_sae(SAE_DIRECTORY / f"layers.{layer}", f"layers.{layer}")
+def probe(layer: int, sae: Sae) -> Probe:
+    return Probe(Hookpoint(layer), Hookpoint(layer), sae, float("inf"))
+
+
+def check(model: torch.nn.Module, batches: list[TokenBatch], layer: int, sae: Sae) -> FitCheck:
+    return check_fit(model, [probe(layer, sae)], batches, 4096)[Hookpoint(layer)]
 
 
 @pytest.fixture(scope="module")
 def checks(whole_model, batches, tmp_path_factory) -> Mapping[int, FitCheck]:
-    """One pass over the texts: `layer` at its own block, `layer + 30` one block above, `layer + 60` one below."""
-    saes = {}
-    for layer in LAYERS:
-        saes[layer] = shipped(layer)
-        saes[layer + 30] = replace(saes[layer], hookpoint=f"layers.{layer + 1}")
-        saes[layer + 60] = replace(saes[layer], hookpoint=f"layers.{layer - 1}")
-    folder = tmp_path_factory.mktemp("random sae")
-    saes[TIED] = load_sae(write_sae(folder, width=576), "layers.10")
-    other = torch.randn(saes[TIED].decoder_weight.shape, generator=torch.Generator().manual_seed(5))
-    saes[RANDOM] = replace(saes[TIED], decoder_weight=other / other.norm(dim=1, keepdim=True))
-    return check_fit(whole_model, saes, batches, 4096)
+    """Of the SAE of `layer` at its own block, under `layer + 30` one block above, under `layer + 60` one below."""
+    saes = {layer: load(SAE_DIRECTORY / f"layers.{layer}") for layer in LAYERS}
+    found = check_fit(whole_model, [probe(*of_layer) for of_layer in saes.items()], batches, 4096)
+    checks = {hookpoint.block: checked for hookpoint, checked in found.items()}
+    for offset, moved in ((30, 1), (60, -1)):
+        probes = [probe(layer + moved, sae) for layer, sae in saes.items()]
+        found = check_fit(whole_model, probes, batches, 4096)
+        checks |= {hookpoint.block - moved + offset: checked for hookpoint, checked in found.items()}
+    tied = load(write_sae(tmp_path_factory.mktemp("random sae"), width=576))
+    other = torch.randn(tied.decoder.weight.shape, generator=torch.Generator().manual_seed(5))
+    random = replace(tied, decoder=replace(tied.decoder, weight=other / other.norm(dim=1, keepdim=True)))
+    return checks | {TIED: check(whole_model, batches, 10, tied), RANDOM: check(whole_model, batches, 10, random)}
 
 
 @pytest.mark.parametrize("layer", LAYERS)
@@ -82,7 +89,7 @@ def test_a_shipped_sae_fits_its_own_block(checks, layer):
     assert own.fvu < 0.5
     assert 0 < own.l0 <= 32
     assert own.fvu < min(other.fvu for other in checks[layer].neighbours)
-    require_fit({layer: checks[layer]})
+    require_fit({Hookpoint(layer): checks[layer]})
 
 
 @pytest.mark.parametrize("layer", LAYERS)
@@ -92,19 +99,19 @@ def test_an_sae_placed_one_block_off_is_refused_and_the_right_block_is_named(che
     assert misplaced.own.hookpoint == f"layers.{layer + (1 if moved == 'above' else -1)}"
     assert f"layers.{layer} clearly better" in misplaced.problem
     with pytest.raises(MismatchError, match=rf"layers\.{layer}\b"):
-        require_fit({layer: misplaced})
+        require_fit({Hookpoint(layer): misplaced})
 
 
 @pytest.mark.parametrize("key", [RANDOM, TIED])
 def test_an_sae_of_random_weights_is_refused(checks, key):
     assert checks[key].problem
     with pytest.raises(MismatchError):
-        require_fit({10: checks[key]})
+        require_fit({Hookpoint(10): checks[key]})
 
 
 def test_the_error_names_the_hookpoint_and_what_to_do(checks):
     with pytest.raises(MismatchError) as caught:
-        require_fit({4: checks[4], 10: checks[RANDOM]})
+        require_fit({Hookpoint(4): checks[4], Hookpoint(10): checks[RANDOM]})
     for part in ("layers.10", "--base_model", "--sae_model", "--allow_poor_fit"):
         assert part in str(caught.value)
 
@@ -115,7 +122,7 @@ def outputs(whole_model, batches) -> Mapping[int, torch.Tensor]:
     taken: dict[int, list[torch.Tensor]] = {4: [], 10: [], 28: []}
     for batch in batches:
         consumers = {
-            f"layers.{n}": lambda _, out, parts=parts, batch=batch: parts.append(out[batch.countable])
+            Hookpoint(n): lambda out, parts=parts, batch=batch: parts.append(out[batch.countable])
             for n, parts in taken.items()
         }
         with hooked(whole_model, consumers):
@@ -145,18 +152,34 @@ def test_only_a_clearly_better_fit_at_a_neighbour_or_none_at_all_is_a_problem(ow
     assert bool(_problem(fits[0], fits[1:])) == refused
 
 
-def test_neighbours_are_the_same_module_in_the_adjacent_blocks():
-    assert neighbouring_hookpoints("layers.4") == ("layers.3", "layers.5")
-    assert neighbouring_hookpoints("layers.0.mlp") == ("layers.1.mlp",)
+def test_neighbours_are_the_same_site_in_the_adjacent_blocks(tiny_model, tokenizer, tmp_path):
+    model = load_model(tiny_model, blocks=None, device=torch.device("cpu"), dtype=torch.float32)
+    cutter = PassageCutter(tokenizer, 64, 2)
+    sequences = [cutter.sequence(cutter.first_spans("The bank raised its rate by half a percent.", 1)[0])] * 3
+    batches = list(pack_batches(sequences, 512, cutter.special_ids))
+    sae = load(write_sae(tmp_path))
+    blocks = number_of_blocks(model)
+    for place, names in (
+        (Hookpoint(1), ["layers.1", "layers.0", "layers.2"]),
+        (Hookpoint(0, "mlp"), ["layers.0.mlp", "layers.1.mlp"]),
+        (Hookpoint(blocks - 1), [f"layers.{blocks - 1}", f"layers.{blocks - 2}"]),
+    ):
+        found = check_fit(model, [Probe(place, place, sae, float("inf"))], batches, 512)[place]
+        assert [fit.hookpoint for fit in (found.own, *found.neighbours)] == names
 
 
-def test_the_share_of_unexplained_variance_is_that_of_a_plain_computation(checks, outputs):
-    x = outputs[10]
-    sae = shipped(10)
-    error = x.double() - sae.decode(sae.encode(x), x).double()
-    variance = (x.double() - x.double().mean(0)).pow(2).sum()
-    assert x.float().norm(dim=1).max() < 10 * checks[10].median_norm, "no sink is among these texts at this layer"
-    assert checks[10].own.fvu == pytest.approx(float(error.pow(2).sum() / variance), rel=1e-4)
-    share = float(len(x) * error.mean(0).pow(2).sum() / variance)
-    assert checks[10].own.mean_error_share == pytest.approx(share, rel=1e-3)
-    assert checks[10].own.l0 == pytest.approx(float((sae.encode(x).values > 0).sum(1).double().mean()), rel=1e-4)
+def test_a_transcoder_is_measured_by_what_it_reconstructs(tiny_model, tokenizer, tmp_path):
+    model = load_model(tiny_model, blocks=None, device=torch.device("cpu"), dtype=torch.float32)
+    cutter = PassageCutter(tokenizer, 64, 2)
+    sequences = [cutter.sequence(cutter.first_spans(text, 1)[0]) for text in ("The bank raised it.", "A heron waits.")]
+    (batch,) = pack_batches(sequences, 512, cutter.special_ids)
+    sae, read = load(write_sae(tmp_path, config={"transcode": True})), {}
+    places = Hookpoint(1, "mlp_norm"), Hookpoint(1, "mlp")
+    with hooked(model, {place: lambda x, place=place: read.update({place: x[batch.countable]}) for place in places}):
+        forward(model, batch.input_ids)
+    source, target = (read[place] for place in places)
+    error = target - sae.decode(sae.encode(source), source)
+    expected = error.pow(2).sum() / (target - target.mean(0)).pow(2).sum()
+    found = check_fit(model, [Probe(*places, sae, float("inf"))], [batch], 512)[places[0]]
+    assert found.own.fvu == pytest.approx(float(expected), rel=1e-4)
+    assert found.median_norm == pytest.approx(float(source.norm(dim=1).median()), rel=1e-5)

@@ -13,14 +13,16 @@ from tiny import write_sae
 from torch import Tensor
 
 from stratalens.files.locations import DATA_DIRECTORY
+from stratalens.hookpoint import Hookpoint
 from stratalens.models.batches import pack_batches
 from stratalens.models.embedded import SAE_DIRECTORY
 from stratalens.models.hooks import forward, hooked
 from stratalens.models.loading import load_model
 from stratalens.models.tokens import PassageCutter
 from stratalens.saes import sae as sae_module
-from stratalens.saes.formats.sparsify import load_sae
-from stratalens.saes.sae import Sae, SparseLatents
+from stratalens.saes.formats.sparsify import load
+from stratalens.saes.sae import Sae
+from stratalens.saes.steps import Linear, SparseLatents
 
 SHIPPED_LAYERS = (4, 10, 16, 22, 28)
 WIDTH = 32
@@ -49,7 +51,7 @@ def activations(embedded_model, real_tokenizer) -> dict[int, Tensor]:
         real = torch.arange(batch.input_ids.shape[1]) < torch.from_numpy(batch.lengths)[:, None]
         with hooked(
             model,
-            {f"layers.{n}": lambda _, out, n=n, real=real: taken[n].append(out[real]) for n in SHIPPED_LAYERS},
+            {Hookpoint(n): lambda out, n=n, real=real: taken[n].append(out[real]) for n in SHIPPED_LAYERS},
         ):
             forward(model, batch.input_ids)
     return {layer: torch.cat(parts) for layer, parts in taken.items()}
@@ -61,12 +63,33 @@ def _no_gradient() -> Iterator[None]:
         yield
 
 
+def linear_of(sae: Sae) -> Linear:
+    (step,) = sae.steps
+    assert isinstance(step, Linear)
+    return step
+
+
 def oracle(folder: Path) -> SparseCoder:
     return SparseCoder.load_from_disk(folder).float()
 
 
-def dense(latents: SparseLatents, width: int) -> Tensor:
-    return torch.zeros(len(latents.values), width).scatter_(1, latents.indices, latents.values)
+def dense(latents: SparseLatents, tokens: int, width: int) -> Tensor:
+    found = torch.zeros(tokens, width)
+    found[latents.token, latents.latent] = latents.value
+    return found
+
+
+def of_slots(values: Tensor, indices: Tensor, width: int) -> Tensor:
+    """Dense latents of sparsify's slots."""
+    return torch.zeros(len(values), width).scatter_(1, indices, values)
+
+
+def slots(latents: SparseLatents, tokens: int, k: int) -> tuple[Tensor, Tensor]:
+    """Values and indices in k slots for each token, as sparsify has them, those that are not used with zeros."""
+    slot = torch.arange(len(latents.token)) - torch.searchsorted(latents.token, latents.token)
+    values, indices = torch.zeros(tokens, k), torch.zeros(tokens, k, dtype=torch.long)
+    values[latents.token, slot], indices[latents.token, slot] = latents.value, latents.latent
+    return values, indices
 
 
 def rounding(coder: SparseCoder, x: Tensor) -> Tensor:
@@ -80,11 +103,12 @@ def assert_encodes_alike(sae: Sae, coder: SparseCoder, x: Tensor) -> None:
     theirs = coder.encode(x.float())
     ours = sae.encode(x)
     width = coder.num_latents
-    assert ours.values.dtype == torch.float32
-    assert bool((ours.values >= 0).all())
-    expected = dense(SparseLatents(theirs.top_acts, theirs.top_indices), width)
+    assert ours.value.dtype == torch.float32
+    assert bool((ours.value > 0).all())
+    assert bool((ours.token.diff() >= 0).all())
+    expected = of_slots(theirs.top_acts, theirs.top_indices, width)
     tolerance = rounding(coder, x)[:, None]
-    differs = (dense(ours, width) - expected).abs() > tolerance
+    differs = (dense(ours, len(x), width) - expected).abs() > tolerance
     last = theirs.top_acts.min(dim=1, keepdim=True).values
     ties = (theirs.pre_acts - last).abs() <= tolerance
     assert not bool((differs & ~ties).any())
@@ -95,8 +119,8 @@ def assert_encodes_alike(sae: Sae, coder: SparseCoder, x: Tensor) -> None:
 @pytest.mark.parametrize("layer", SHIPPED_LAYERS)
 def test_shipped_sae_encodes_real_activations_as_sparsify_does_from_either_precision(activations, layer):
     folder = SAE_DIRECTORY / f"layers.{layer}"
-    sae, coder = load_sae(folder, f"layers.{layer}"), oracle(folder)
-    assert sae.bfloat16_weights, "bfloat16 input takes the fast path"
+    sae, coder = load(folder), oracle(folder)
+    assert linear_of(sae).bfloat16_weights, "bfloat16 input takes the fast path"
     assert activations[layer].dtype == torch.bfloat16
     assert_encodes_alike(sae, coder, activations[layer])
     assert_encodes_alike(sae, coder, activations[layer].float())
@@ -105,10 +129,10 @@ def test_shipped_sae_encodes_real_activations_as_sparsify_does_from_either_preci
 @pytest.mark.parametrize("layer", SHIPPED_LAYERS)
 def test_shipped_sae_decodes_as_sparsify_does(activations, layer):
     folder = SAE_DIRECTORY / f"layers.{layer}"
-    sae, coder = load_sae(folder, f"layers.{layer}"), oracle(folder)
+    sae, coder = load(folder), oracle(folder)
     latents = sae.encode(activations[layer])
     rebuilt = sae.decode(latents, activations[layer])
-    theirs = coder.decode(latents.values, latents.indices)
+    theirs = coder.decode(*slots(latents, len(rebuilt), 32))
     assert bool(((rebuilt - theirs).norm(dim=1) <= 1e-5 * theirs.norm(dim=1)).all())
 
 
@@ -142,10 +166,9 @@ def inputs(tokens: int = 50) -> Tensor:
 )
 def test_every_kind_of_checkpoint_encodes_and_rebuilds_as_sparsify_does(tmp_path, settings):
     coder = random_coder(tmp_path, **settings)
-    sae = load_sae(tmp_path, "layers.0")
+    sae = load(tmp_path)
     x = inputs()
     assert sae.num_latents == coder.num_latents
-    assert sae.reads_input == coder.cfg.transcode
     assert_encodes_alike(sae, coder, x)
     assert_encodes_alike(sae, coder, x.bfloat16())
     torch.testing.assert_close(sae.decode(sae.encode(x), x), coder(x).sae_out, rtol=1e-5, atol=1e-5)
@@ -153,12 +176,12 @@ def test_every_kind_of_checkpoint_encodes_and_rebuilds_as_sparsify_does(tmp_path
 
 def test_skip_connection_changes_what_is_rebuilt(tmp_path):
     random_coder(tmp_path, skip_connection=True)
-    sae, x = load_sae(tmp_path, "layers.0"), inputs()
-    assert sae.skip_weight is not None
-    without = sae.encoder_weight.new_zeros(len(x), sae.num_latents)
+    sae, x = load(tmp_path), inputs()
+    skip = sae.decoder.skip
+    assert skip is not None
     latents = sae.encode(x)
-    bare = without.scatter_(1, latents.indices, latents.values) @ sae.decoder_weight + sae.decoder_bias
-    torch.testing.assert_close(sae.decode(latents, x) - bare, x @ sae.skip_weight.T, rtol=1e-4, atol=1e-4)
+    bare = dense(latents, len(x), sae.num_latents) @ sae.decoder.weight + sae.decoder.bias
+    torch.testing.assert_close(sae.decode(latents, x) - bare, x @ skip.T, rtol=1e-4, atol=1e-4)
 
 
 def test_decoder_bias_is_subtracted_unless_the_coder_transcodes(tmp_path):
@@ -166,21 +189,21 @@ def test_decoder_bias_is_subtracted_unless_the_coder_transcodes(tmp_path):
     one = random_coder(tmp_path / "sae")
     other = random_coder(tmp_path / "transcoder", transcode=True)
     assert torch.equal(one.encoder.weight, other.encoder.weight)
-    plain, transcoder = (load_sae(tmp_path / name, "layers.0") for name in ("sae", "transcoder"))
+    plain, transcoder = (load(tmp_path / name) for name in ("sae", "transcoder"))
     torch.testing.assert_close(
-        dense(plain.encode(x + one.b_dec), 64), dense(transcoder.encode(x), 64), rtol=1e-4, atol=1e-4
+        dense(plain.encode(x + one.b_dec), len(x), 64), dense(transcoder.encode(x), len(x), 64), rtol=1e-4, atol=1e-4
     )
-    assert not torch.allclose(dense(plain.encode(x), 64), dense(transcoder.encode(x), 64), atol=0.1)
+    assert not torch.allclose(dense(plain.encode(x), len(x), 64), dense(transcoder.encode(x), len(x), 64), atol=0.1)
 
 
-def test_slots_beyond_the_positive_latents_hold_zero(tmp_path):
+def test_fewer_than_k_latents_fire_where_fewer_are_positive(tmp_path):
     low: dict[str, Any] = {"encoder.bias": torch.full((64,), -4.0)}
     write_sae(tmp_path, config={"k": 48}, **low)
-    sae, coder, x = load_sae(tmp_path, "layers.0"), oracle(tmp_path), inputs()
+    sae, coder, x = load(tmp_path), oracle(tmp_path), inputs()
     positive = (coder.encode(x).pre_acts > 0).sum(1)
     assert positive.sum() > 0
     assert positive.max() < 48
-    assert torch.equal((sae.encode(x).values > 0).sum(1), positive)
+    assert torch.equal(torch.bincount(sae.encode(x).token, minlength=len(x)), positive)
     assert_encodes_alike(sae, coder, x)
 
 
@@ -188,7 +211,7 @@ def test_config_of_an_older_sparsify_reads_as_the_library_reads_it(tmp_path):
     coder = random_coder(tmp_path)
     old = {"expansion_factor": 2, "normalize_decoder": True, "num_latents": 64, "k": 8, "signed": False, "d_in": WIDTH}
     (tmp_path / "cfg.json").write_text(json.dumps(old))
-    assert_encodes_alike(load_sae(tmp_path, "layers.0"), oracle(tmp_path), inputs())
+    assert_encodes_alike(load(tmp_path), oracle(tmp_path), inputs())
     assert torch.equal(oracle(tmp_path).encode(inputs()).pre_acts, coder.encode(inputs()).pre_acts)
 
 
@@ -196,24 +219,24 @@ def test_config_of_an_older_sparsify_reads_as_the_library_reads_it(tmp_path):
 @pytest.mark.parametrize("elements", [1, 64 * 7])
 def test_encoding_in_pieces_equals_encoding_whole(tmp_path, monkeypatch, activation, elements):
     random_coder(tmp_path, activation=activation)
-    sae, x = load_sae(tmp_path, "layers.0"), inputs()
+    sae, x = load(tmp_path), inputs()
     whole = sae.encode(x)
     monkeypatch.setattr(sae_module, "MAX_DENSE_ELEMENTS", elements)
     pieces = sae.encode(x)
-    assert pieces.values.shape == whole.values.shape == (50, 8)
-    torch.testing.assert_close(dense(pieces, 64), dense(whole, 64), rtol=1e-5, atol=1e-5)
+    assert len(pieces.value) == len(whole.value) > 0
+    torch.testing.assert_close(dense(pieces, 50, 64), dense(whole, 50, 64), rtol=1e-5, atol=1e-5)
 
 
 def test_no_tokens_encode_to_no_latents(tmp_path):
     random_coder(tmp_path)
-    assert load_sae(tmp_path, "layers.0").encode(torch.zeros(0, WIDTH)).values.shape == (0, 8)
+    assert load(tmp_path).encode(torch.zeros(0, WIDTH)).value.shape == (0,)
 
 
 @pytest.mark.parametrize("tokens_width", [WIDTH, WIDTH + 1])
 def test_global_precision_settings_are_as_before_after_encoding_and_after_a_failure(tmp_path, tokens_width):
     random_coder(tmp_path, dtype=torch.bfloat16)
-    sae = load_sae(tmp_path, "layers.0")
-    assert sae.bfloat16_weights
+    sae = load(tmp_path)
+    assert linear_of(sae).bfloat16_weights
     cpu = torch.backends.mkldnn.matmul  # pyright: ignore[reportAttributeAccessIssue]
     cuda = torch.backends.cuda.matmul
     before = cpu.fp32_precision, cuda.fp32_precision

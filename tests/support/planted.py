@@ -10,8 +10,9 @@ from stratalens.corpus.populations import Half, Population, Side
 from stratalens.evidence.evidence import Evidence, LayerEvidence
 from stratalens.evidence.passages import Passage, PassageLocation
 from stratalens.files.hashing import hash64
+from stratalens.hookpoint import Hookpoint
 
-LAYER = 3
+LAYER = Hookpoint(3)
 SPECIAL_ID = 0
 TOKEN = re.compile(r"\s?(?:\w+|[^\w\s])|\s+")
 

@@ -12,7 +12,7 @@ function openCard(row, { addHistory = true, keepScroll = keepScrollOnClose } = {
   openRow = row;
   keepScrollOnClose = keepScroll;
   changeState({ feature: row.id }, { addHistory });
-  byId("card-title").replaceChildren(`Layer ${row.layer}, feature ${row.feature_number}: `, el("bdi", {}, oneLine(row.label)));
+  byId("card-title").replaceChildren(`Layer ${row.hookpoint}, feature ${row.feature_number}: `, el("bdi", {}, oneLine(row.label)));
   byId("card-body").replaceChildren(...cardParts(row));
   hideTip();
   if (!byId("card").open) byId("card").showModal();

@@ -9,7 +9,7 @@ const asinhScaled = (value) => Math.asinh(value / LINEAR_PERCENT);
 const TICKS = [-30, -10, -3, -1, -0.3, -0.1, 0, 0.1, 0.3, 1, 3, 10, 30];
 const jitter = (at) => ((at * 0.618034) % 1) - 0.5;
 const narrow = () => innerWidth < 700;
-const ofLayer = (layer) => rows.filter((row) => row.layer === layer);
+const ofLayer = (layer) => rows.filter((row) => row.hookpoint === layer);
 
 async function loadPlotly() {
   const packed = Uint8Array.from(atob(byId("charts-library").textContent), (ch) => ch.charCodeAt(0));
@@ -21,7 +21,7 @@ function palette() {
   const style = getComputedStyle(document.documentElement);
   const named = (name) => style.getPropertyValue(name).trim();
   const scale = named("--layers").split(" ");
-  const colour = (layer) => scale[Math.round((data.layers.indexOf(layer) / Math.max(1, data.layers.length - 1)) * (scale.length - 1))];
+  const colour = (layer) => scale[Math.round((data.hookpoints.indexOf(layer) / Math.max(1, data.hookpoints.length - 1)) * (scale.length - 1))];
   return { text: named("--text"), faint: named("--faint"), line: named("--line"), surface: named("--surface"), colour, scale };
 }
 
@@ -63,14 +63,14 @@ const titled = (text) => ({ title: { text, standoff: 8 } });
 const legend = { showlegend: true, legend: { orientation: "h", yref: "container", y: 0, yanchor: "bottom", x: 0, font: { size: 11 } } };
 
 function layersChart(colours) {
-  const traces = data.layers.flatMap((layer, position) => {
+  const traces = data.hookpoints.flatMap((layer, position) => {
     const own = ofLayer(layer);
     const y = own.map((row) => asinhScaled(100 * row.normalised_specialization));
     const box = { type: "box", y, x: own.map(() => position), boxpoints: false, width: 0.7, hoverinfo: "skip", line: { color: colours.faint, width: 1.2 }, fillcolor: "rgba(0,0,0,0)" };
     return [box, points(own, own.map((_, at) => position + 0.5 * jitter(at)), y, { marker: marker(own, layer, colours) })];
   });
   const ticks = { tickvals: TICKS.map(asinhScaled), ticktext: TICKS.map(String) };
-  const xaxis = { zeroline: false, tickvals: data.layers.map((_, at) => at), ticktext: data.layers.map(String), ...titled("layer") };
+  const xaxis = { zeroline: false, tickvals: data.hookpoints.map((_, at) => at), ticktext: data.hookpoints.map(String), ...titled("layer") };
   return [traces, layout(colours, { xaxis, yaxis: { ...ticks, ...titled("share of norm, %") } })];
 }
 
@@ -80,8 +80,8 @@ function activationsChart(colours) {
   const floor = Math.max(1e-4, positive.length ? positive.sort((a, b) => a - b)[Math.floor(positive.length * 0.02)] : 1e-4);
   const top = Math.max(...positive, 1) * 1.3;
   const clipped = (values) => values.map((value) => Math.max(floor, value));
-  const others = { type: "scatter", mode: "markers", name: "other latents", x: clipped(background.general), y: clipped(background.domain), text: background.number.map((number, at) => `latent ${background.layer[at]}/${number}, not reported`), hoverinfo: "text", marker: { size: 3, color: colours.faint, opacity: 0.5 } };
-  const own = data.layers.map((layer) => {
+  const others = { type: "scatter", mode: "markers", name: "other latents", x: clipped(background.general), y: clipped(background.domain), text: background.number.map((number, at) => `latent ${background.hookpoint[at]}/${number}, not reported`), hoverinfo: "text", marker: { size: 3, color: colours.faint, opacity: 0.5 } };
+  const own = data.hookpoints.map((layer) => {
     const chosen = ofLayer(layer);
     return points(chosen, clipped(chosen.map((row) => row.general_activation)), clipped(chosen.map((row) => row.domain_activation)), { name: `layer ${layer}`, marker: { ...marker(chosen, layer, colours), color: colours.colour(layer) } });
   });
@@ -93,10 +93,10 @@ function activationsChart(colours) {
 
 function acrossChart(colours) {
   const ranks = Array.from({ length: ACROSS_RANKS }, (_, at) => at + 1);
-  const at = (layer, rank) => rows.find((row) => row.layer === layer && row.rank === rank);
-  const grid = ranks.map((rank) => data.layers.map((layer) => at(layer, rank)));
+  const at = (layer, rank) => rows.find((row) => row.hookpoint === layer && row.rank === rank);
+  const grid = ranks.map((rank) => data.hookpoints.map((layer) => at(layer, rank)));
   const each = (show) => grid.map((line) => line.map((row) => (row ? show(row) : null)));
-  const heat = { type: "heatmap", x: data.layers.map((layer) => `layer ${layer}`), y: ranks.map(String), z: each((row) => asinhScaled(100 * row.normalised_specialization)), customdata: each((row) => row.id), text: each((row) => String(row.feature_number)), hovertext: each(hover), hoverinfo: "text", texttemplate: "%{text}", showscale: !narrow(), xgap: 2, ygap: 2, colorscale: colours.scale.map((colour, position) => [position / (colours.scale.length - 1), colour]), colorbar: { thickness: 10, outlinewidth: 0, tickvals: TICKS.map(asinhScaled), ticktext: TICKS.map((tick) => `${tick}%`) } };
+  const heat = { type: "heatmap", x: data.hookpoints.map((layer) => `layer ${layer}`), y: ranks.map(String), z: each((row) => asinhScaled(100 * row.normalised_specialization)), customdata: each((row) => row.id), text: each((row) => String(row.feature_number)), hovertext: each(hover), hoverinfo: "text", texttemplate: "%{text}", showscale: !narrow(), xgap: 2, ygap: 2, colorscale: colours.scale.map((colour, position) => [position / (colours.scale.length - 1), colour]), colorbar: { thickness: 10, outlinewidth: 0, tickvals: TICKS.map(asinhScaled), ticktext: TICKS.map((tick) => `${tick}%`) } };
   return [[heat], layout(colours, { yaxis: { autorange: "reversed", type: "category", ...titled("rank in its layer") }, xaxis: { type: "category" } })];
 }
 
@@ -104,8 +104,8 @@ function densityChart(colours) {
   const { background } = data;
   const clipped = (value) => Math.max(1e-3, 100 * value);
   const density = (row) => clipped((row.domain_density + row.general_density) / 2);
-  const others = { type: "scatter", mode: "markers", name: "other latents", x: background.density.map(clipped), y: background.auroc, text: background.number.map((number, at) => `latent ${background.layer[at]}/${number}, not reported`), hoverinfo: "text", marker: { size: 3, color: colours.faint, opacity: 0.5 } };
-  const own = data.layers.map((layer) => {
+  const others = { type: "scatter", mode: "markers", name: "other latents", x: background.density.map(clipped), y: background.auroc, text: background.number.map((number, at) => `latent ${background.hookpoint[at]}/${number}, not reported`), hoverinfo: "text", marker: { size: 3, color: colours.faint, opacity: 0.5 } };
+  const own = data.hookpoints.map((layer) => {
     const chosen = ofLayer(layer);
     return points(chosen, chosen.map(density), chosen.map((row) => row.auroc), { name: `layer ${layer}`, marker: marker(chosen, layer, colours) });
   });
@@ -117,8 +117,8 @@ function densityChart(colours) {
 function forestChart(colours) {
   const best = rows.slice(0, FOREST_FEATURES);
   const width = narrow() ? 0 : 48;
-  const traces = data.layers.map((layer) => {
-    const own = best.filter((row) => row.layer === layer);
+  const traces = data.hookpoints.map((layer) => {
+    const own = best.filter((row) => row.hookpoint === layer);
     const value = own.map((row) => 100 * row.normalised_specialization);
     const error = { type: "data", symmetric: false, array: own.map((row, at) => 100 * row.normalised_high - value[at]), arrayminus: own.map((row, at) => value[at] - 100 * row.normalised_low), color: colours.colour(layer), thickness: 2, width: 0 };
     return points(own, value, own.map((row) => best.indexOf(row)), { name: `layer ${layer}`, error_x: error, marker: marker(own, layer, colours) });

@@ -3,9 +3,9 @@
 const data = JSON.parse(byId("data").textContent);
 const columnNames = Object.keys(data.features);
 const rows = (data.features.feature_number || []).map((_, at) => {
-  const row = { at, card: data.cards[at] };
+  const row = { at, card: data.cards[at], hookpoint: data.places[at] };
   for (const name of columnNames) row[name] = data.features[name][at];
-  row.id = `${row.layer}/${row.feature_number}`;
+  row.id = `${row.hookpoint}/${row.feature_number}`;
   row.flagList = row.flags ? row.flags.split("; ") : [];
   row.passages = (row.card.examples || []).map((example) => example[1]);
   return row;
@@ -44,7 +44,7 @@ function filteredRows() {
   const matches = query && passageText.map((text) => text.includes(query));
   const chosen = rows.filter(
     (row) =>
-      (!state.layer || String(row.layer) === state.layer) &&
+      (!state.layer || row.hookpoint === state.layer) &&
       (!state.flag || (state.flag === "none" ? !row.flagList.length : row.flagList.includes(state.flag))) &&
       (!state.confirmed || yesNo(row.confirmed) === state.confirmed) &&
       (!label || row.label.toLowerCase().includes(label)) &&

@@ -3,7 +3,7 @@
 /** Rows that are added to the table at a time, as the reader scrolls. */
 const BATCH = 100;
 const COLUMNS = [
-  { name: "layer", title: "Layer", number: true, key: (row) => row.layer, show: (row) => row.layer },
+  { name: "layer", title: "Layer", number: true, key: (row) => data.hookpoints.indexOf(row.hookpoint), show: (row) => row.hookpoint },
   { name: "feature", title: "Feature", number: true, key: (row) => row.feature_number, show: (row) => row.feature_number },
   { name: "rank", title: "Rank", hint: "Rank in its layer", number: true, less: true, key: (row) => row.rank, show: (row) => row.rank },
   { name: "label", title: "Label", key: (row) => row.label, show: (row) => oneLine(row.label) },
@@ -88,7 +88,7 @@ const FILTERS = { q: "search", label: "filter-label", layer: "filter-layer", fla
 function fillFilters() {
   const option = (value, text) => el("option", { value }, text);
   const flags = [...new Set(rows.flatMap((row) => row.flagList))].sort();
-  byId("filter-layer").replaceChildren(option("", "all"), ...data.layers.map((layer) => option(String(layer), String(layer))));
+  byId("filter-layer").replaceChildren(option("", "all"), ...data.hookpoints.map((layer) => option(layer, layer)));
   byId("filter-flag").replaceChildren(option("", "all"), option("none", "no flag"), ...flags.map((flag) => option(flag, flag.replaceAll("_", " "))));
   byId("filter-confirmed").disabled = !data.split;
   for (const [name, id] of Object.entries(FILTERS)) {

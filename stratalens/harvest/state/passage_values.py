@@ -11,7 +11,7 @@ from torch import Tensor
 
 from stratalens.models.batches import TokenBatch
 from stratalens.models.token_classes import TOKEN_CLASSES
-from stratalens.saes.sae import SparseLatents
+from stratalens.saes.steps import SparseLatents
 
 EARLY_SHARE = 0.1
 """The tokens of this first share of a passage count as early."""
@@ -88,10 +88,8 @@ def reduce_batch(
         The columns by name, without `population` and `tokens`; `batch_row` is the passage of each row of the batch.
     """
     row, position = encoded.keep.nonzero(as_tuple=True)
-    values, fires = encoded.latents.values, encoded.latents.values > 0
-    token = fires.nonzero()[:, 0]
-    activation = values[fires]
-    keys, entry = torch.unique(row[token] * num_latents + encoded.latents.indices[fires], return_inverse=True)
+    token, latent, activation = encoded.latents
+    keys, entry = torch.unique(row[token] * num_latents + latent, return_inverse=True)
     lengths = torch.from_numpy(batch.lengths).to(row.device)
     early = (position < EARLY_SHARE * lengths[row])[token]
     token_class = token_classes[batch.input_ids[row, position]][token]

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from stratalens.hookpoint import Hookpoint
 from stratalens.report.figures.drawing import (
     GREY,
     TEXT_SIZE,
@@ -49,17 +50,17 @@ NOT_HELD_OUT = (
 )
 
 
-def write_layer_figure(layer: int, features: pd.DataFrame, domain: str, stem: Path) -> None:
+def write_layer_figure(hookpoint: Hookpoint, features: pd.DataFrame, domain: str, stem: Path) -> None:
     """Write the figure of one layer as `<stem>.png` and `<stem>.svg`.
 
     Args:
-        layer: number of the layer.
+        hookpoint: of the features.
         features: its reported features, with `rank`; the first `MAX_FEATURES` are shown.
         domain: name of the domain.
         stem: path of the files without their suffixes.
     """
     rows = features.sort_values("rank", kind="stable").head(MAX_FEATURES).reset_index(drop=True)
-    title = layer_title(layer, features, domain)
+    title = layer_title(hookpoint, features, domain)
     figure = new_figure(TOP + BOTTOM + ROW * max(len(rows), 1))
     height = figure.get_size_inches()[1]
     figure.text(MARGIN / WIDTH, 1 - 0.08 / height, title, fontsize=TITLE_SIZE, fontweight="bold", va="top")
@@ -70,15 +71,15 @@ def write_layer_figure(layer: int, features: pd.DataFrame, domain: str, stem: Pa
     save(figure, stem, title)
 
 
-def layer_title(layer: int, features: pd.DataFrame, domain: str) -> str:
+def layer_title(hookpoint: Hookpoint, features: pd.DataFrame, domain: str) -> str:
     """The title of the figure, with the number of confirmed features."""
     name, count = short_domain(domain), len(features)
     if not count:
-        return f"Layer {layer}: no {name} features reported"
+        return f"Layer {hookpoint}: no {name} features reported"
     if was_tested(features):
-        title = f"Layer {layer}: {int(features['confirmed'].sum())} of {_counted(count, name)} confirmed"
+        title = f"Layer {hookpoint}: {int(features['confirmed'].sum())} of {_counted(count, name)} confirmed"
     else:
-        title = f"Layer {layer}: {_counted(count, name)}, without confirmation"
+        title = f"Layer {hookpoint}: {_counted(count, name)}, without confirmation"
     return title if count <= MAX_FEATURES else f"{title}; the first {MAX_FEATURES} are shown"
 
 

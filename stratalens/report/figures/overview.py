@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from stratalens.hookpoint import Hookpoint
 from stratalens.report.figures.drawing import (
     GREY,
     MAX_DRAWABLE,
@@ -31,7 +32,7 @@ from stratalens.report.figures.forest import (
     set_rows,
     shares,
 )
-from stratalens.report.tables import Tables
+from stratalens.report.tables import Tables, places
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -48,8 +49,8 @@ PANEL_HEIGHT, FOREST_HEIGHT = 2.0, 2.45
 """Inches: the upper panels, and the lower ones."""
 LEFT, RIGHT, NAMES_END, MARGIN = 0.62, 4.35, 2.34, 0.08
 """Inches from the left edge to the two columns of panels, to where labels end, to where text begins."""
-Colours = dict[int, tuple[float, ...]]
-"""Layer -> RGBA."""
+Colours = dict[str, tuple[float, ...]]
+"""Name of a hookpoint -> RGBA."""
 
 
 class Span(NamedTuple):
@@ -61,8 +62,7 @@ class Span(NamedTuple):
 
 def write_overview(tables: Tables, stem: Path) -> None:
     """Write the overview figure of a run as `<stem>.png` and `<stem>.svg`."""
-    layers = sorted(tables.features)
-    colours = _colours(layers)
+    colours = _colours([str(hookpoint) for hookpoint in sorted(tables.features)])
     rows = tables.consolidated
     figure = new_figure(HEIGHT)
     _headline(figure, tables)
@@ -74,16 +74,17 @@ def write_overview(tables: Tables, stem: Path) -> None:
     save(figure, stem, f"{tables.domain} features by layer")
 
 
-def _colours(layers: list[int]) -> Colours:
-    """Dark to light from the first layer to the last, without the lightest, which are hard to see on paper."""
+def _colours(hookpoints: list[str]) -> Colours:
+    """Dark to light from the first hookpoint to the last, without the lightest, which are hard to see on paper."""
     import matplotlib
 
     scale = matplotlib.colormaps["viridis"]
-    return {layer: scale(at) for layer, at in zip(layers, np.linspace(0.08, 0.82, len(layers)), strict=True)}
+    shades = np.linspace(0.08, 0.82, len(hookpoints))
+    return {hookpoint: scale(at) for hookpoint, at in zip(hookpoints, shades, strict=True)}
 
 
 def _headline(figure: "Figure", tables: Tables) -> None:
-    rows, layers = tables.consolidated, len(tables.features)
+    rows, layers = tables.consolidated, len({hookpoint.block for hookpoint in tables.features})
     features = f"{len(rows) or 'No'} {short_domain(tables.domain)} {'feature' if len(rows) == 1 else 'features'}"
     title = f"{features} in {layers} {'layer' if layers == 1 else 'layers'}"
     if was_tested(rows):
@@ -116,8 +117,9 @@ def _by_layer(axes: "Axes", rows: pd.DataFrame, values: Float[np.ndarray, " row"
     confirmed = is_confirmed(rows)
     shown = np.abs(values) < MAX_DRAWABLE
     size = 11 if len(colours) <= MAX_LAYER_TICKS else 4
-    for position, (layer, colour) in enumerate(colours.items()):
-        own = shown & (rows["layer"] == layer).to_numpy()
+    place = np.array(places(rows))
+    for position, (hookpoint, colour) in enumerate(colours.items()):
+        own = shown & (place == hookpoint)
         across = position + jitter.uniform(-0.22, 0.22, len(rows))
         for mask, face in ((own & confirmed, [colour]), (own & ~confirmed, "none")):
             axes.scatter(
@@ -127,10 +129,10 @@ def _by_layer(axes: "Axes", rows: pd.DataFrame, values: Float[np.ndarray, " row"
             axes.hlines(
                 np.median(values[own]), position - 0.36, position + 0.36, color="black", linewidth=1.2, zorder=3
             )
-    layers = list(colours)
-    ticks = range(0, len(layers), -(-len(layers) // MAX_LAYER_TICKS) or 1)
-    axes.set_xticks(ticks, [str(layers[position]) for position in ticks])
-    middle, half = (len(layers) - 1) / 2, max(len(layers), 3) / 2 + 0.1
+    hookpoints = list(colours)
+    ticks = range(0, len(hookpoints), -(-len(hookpoints) // MAX_LAYER_TICKS) or 1)
+    axes.set_xticks(ticks, [hookpoints[position] for position in ticks])
+    middle, half = (len(hookpoints) - 1) / 2, max(len(hookpoints), 3) / 2 + 0.1
     axes.set(xlim=(middle - half, middle + half), xlabel="layer (bar: median)")
     axes.grid(axis="x", visible=False)
 
@@ -164,14 +166,14 @@ def _activations(axes: "Axes", tables: Tables, colours: Colours) -> None:
     axes.scatter(*points.T, s=1.2, color="0.78", linewidth=0, rasterized=True)
     axes.scatter([], [], s=5, color="0.7", label="other latents")
     named = list(colours)[:: -(-len(colours) // MAX_LEGEND_LAYERS) or 1]
-    for layer, colour in colours.items():
-        own = tables.features[layer]
+    for hookpoint, colour in colours.items():
+        own = tables.features[Hookpoint.parse(hookpoint)]
         confirmed = is_confirmed(own)
         for mask, face in ((confirmed, [colour]), (~confirmed, "white")):
             across, up = _points(own.loc[mask, measures]).clip(min=span.low).T
             axes.scatter(across, up, s=11, facecolor=face, edgecolor=[colour], linewidth=0.7)
-        if layer in named:
-            axes.scatter([], [], s=11, color=[colour], label=f"layer {layer}")
+        if hookpoint in named:
+            axes.scatter([], [], s=11, color=[colour], label=f"layer {hookpoint}")
     axes.plot(span, span, color=GREY, linestyle=(0, (4, 2)), linewidth=0.8)
     axes.set(xscale="log", yscale="log", xlim=(span.low * 0.8, span.high), ylim=(span.low * 0.8, span.high))
     axes.set(xlabel="mean activation, general text", ylabel=f"mean activation, {short_domain(tables.domain)} text")
@@ -203,8 +205,8 @@ def _forest(figure: "Figure", rows: pd.DataFrame, colours: Colours) -> None:
     estimates = shares(best)
     scale = set_share_range(axes, "x", share_range(*estimates))
     set_rows(axes, len(best))
-    draw_estimates(axes, best, estimates, [colours[int(layer)] for layer in best["layer"]])
-    keys = [f"{layer}/{number}" for layer, number in zip(best["layer"], best["feature_number"], strict=True)]
+    draw_estimates(axes, best, estimates, [colours[place] for place in places(best)])
+    keys = [f"{place}/{number}" for place, number in zip(places(best), best["feature_number"], strict=True)]
     draw_names(axes, best, keys, MARGIN, NAMES_END)
     axes.set_xlabel("% of norm as in A" + (f", {scale}" if scale else "") + ",\n95% interval")
     _titled(axes, "C  Strongest features (layer/feature)", NAMES_END + 0.08 - MARGIN)

@@ -12,7 +12,7 @@ def write_figures(tables: Tables, directory: Path) -> None:
     """Write all figures of a run below an existing directory."""
     with paper_style():
         write_overview(tables, directory / f"{tables.domain}_feature_analysis")
-        for layer, features in tables.features.items():
-            folder = directory / f"layer_{layer}"
+        for hookpoint, features in tables.features.items():
+            folder = directory / f"layer_{hookpoint}"
             folder.mkdir(parents=True, exist_ok=True)
-            write_layer_figure(layer, features, tables.domain, folder / f"{tables.domain}_features")
+            write_layer_figure(hookpoint, features, tables.domain, folder / f"{tables.domain}_features")

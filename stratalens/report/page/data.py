@@ -9,6 +9,7 @@ import pandas as pd
 
 from stratalens.evidence.logit_lens import TokenLogit
 from stratalens.harvest.state.statistics import HISTOGRAM_BINS_PER_DECADE, HISTOGRAM_LOW
+from stratalens.hookpoint import Hookpoint
 from stratalens.ranking.layer_details import (
     LayerDetails,
     SideHistogram,
@@ -19,7 +20,7 @@ from stratalens.report.evidence_file import StoredEvidence, StoredExample
 from stratalens.report.formats import json_value
 from stratalens.report.page.wording import FLAG_MEANINGS, KINDS
 from stratalens.report.run_record import RunFacts
-from stratalens.report.tables import Tables, published_name
+from stratalens.report.tables import Tables, places, published_name
 
 MAX_BACKGROUND_LATENTS = 1500
 """Latents that are not reported and that the charts show in grey behind the reported ones."""
@@ -40,35 +41,37 @@ def script_json(content: object) -> str:
 def page_data(
     tables: Tables,
     facts: RunFacts,
-    evidence: Mapping[int, Mapping[int, StoredEvidence]],
-    details: Mapping[int, LayerDetails],
+    evidence: Mapping[Hookpoint, Mapping[int, StoredEvidence]],
+    details: Mapping[Hookpoint, LayerDetails],
 ) -> dict[str, Any]:
     """Collect all that the page's scripts need, as plain JSON values.
 
     Args:
         tables: the tables of the run.
         facts: what the page shows of the run's record.
-        evidence: layer -> feature -> its stored evidence; features without any may be missing.
-        details: layer -> histograms and document values from the harvest, features in the order of `tables.features`.
+        evidence: hookpoint -> feature -> its stored evidence; features without any may be missing.
+        details: hookpoint -> histograms and values of documents, features in the order of `tables.features`.
     """
     rows = tables.consolidated
-    numbers = {layer: table["feature_number"].tolist() for layer, table in tables.features.items()}
-    positions = {(layer, number): at for layer, own in numbers.items() for at, number in enumerate(own)}
+    numbers = {hookpoint: table["feature_number"].tolist() for hookpoint, table in tables.features.items()}
+    positions = {(hookpoint, number): at for hookpoint, own in numbers.items() for at, number in enumerate(own)}
     neighbours = similar_features(details, numbers)
     passages = _Passages(tables.domain)
     cards = []
-    for layer, number in zip(rows["layer"].tolist(), rows["feature_number"].tolist(), strict=True):
-        at = positions[layer, number]
-        histogram, similar = details[layer].histograms[at], neighbours[layer][at]
-        cards.append(_card(evidence[layer].get(number), histogram, similar, passages))
+    keys = list(zip(map(Hookpoint.parse, places(rows)), rows["feature_number"].tolist(), strict=True))
+    for hookpoint, number in keys:
+        at = positions[hookpoint, number]
+        histogram, similar = details[hookpoint].histograms[at], neighbours[hookpoint][at]
+        cards.append(_card(evidence[hookpoint].get(number), histogram, similar, passages))
     return {
         "domain": tables.domain,
         "split": facts.split,
-        "layers": sorted(tables.features),
+        "hookpoints": [str(hookpoint) for hookpoint in sorted(tables.features)],
         "flags": FLAG_MEANINGS,
         "kinds": KINDS,
         "histogram": {"low": HISTOGRAM_LOW, "binsPerDecade": HISTOGRAM_BINS_PER_DECADE},
         "features": _columns(rows, tables.domain),
+        "places": places(rows),
         "cards": cards,
         "passages": passages.entries,
         "background": _background(tables),
@@ -110,7 +113,7 @@ def _card(
     """What the card of one feature shows besides the columns of the table."""
     card: dict[str, object] = {
         "histogram": [[side.silent, side.fired] for side in histogram],
-        "neighbours": [[layer, feature, round(correlation, 3)] for layer, feature, correlation in similar],
+        "neighbours": [[str(hookpoint), feature, round(correlation, 3)] for hookpoint, feature, correlation in similar],
     }
     if evidence is None:
         return card
@@ -151,7 +154,7 @@ def _background(tables: Tables) -> dict[str, list[object]]:
     positions = np.linspace(0, max(0, len(unreported) - 1), MAX_BACKGROUND_LATENTS).astype(int)
     chosen = unreported.iloc[np.unique(positions)[: len(unreported)]]
     columns = {
-        "layer": chosen["layer"].tolist(),
+        "hookpoint": places(chosen),
         "number": chosen["feature_number"].tolist(),
         "domain": chosen[f"{domain}_activation"],
         "general": chosen["general_activation"],
@@ -159,6 +162,6 @@ def _background(tables: Tables) -> dict[str, list[object]]:
         "auroc": chosen["auroc"],
     }
     return {
-        name: [value if isinstance(value, int) else _short(value) for value in values]
+        name: [value if isinstance(value, int | str) else _short(value) for value in values]
         for name, values in columns.items()
     }

@@ -9,12 +9,13 @@ from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
+from stratalens.hookpoint import Hookpoint
 from stratalens.ranking.layer_details import LayerDetails
 from stratalens.report.evidence_file import StoredEvidence
 from stratalens.report.formats import records
 from stratalens.report.page.data import page_data, script_json
 from stratalens.report.run_record import RunFacts
-from stratalens.report.tables import Tables
+from stratalens.report.tables import Tables, places
 
 PAGE_FILE = "report.html"
 _SCRIPTS = ("format.js", "state.js", "table.js", "card.js", "charts.js", "main.js")
@@ -24,8 +25,8 @@ _SCRIPTS = ("format.js", "state.js", "table.js", "card.js", "charts.js", "main.j
 def write_page(
     tables: Tables,
     facts: RunFacts,
-    evidence: Mapping[int, Mapping[int, StoredEvidence]],
-    details: Mapping[int, LayerDetails],
+    evidence: Mapping[Hookpoint, Mapping[int, StoredEvidence]],
+    details: Mapping[Hookpoint, LayerDetails],
     path: Path,
 ) -> None:
     """Render the page of a result and write it as UTF-8.
@@ -33,8 +34,8 @@ def write_page(
     Args:
         tables: the tables of the run.
         facts: what the page shows of the run's record.
-        evidence: layer -> feature -> its stored evidence.
-        details: layer -> histograms and intervals from the harvest, features in the order of `tables.features`.
+        evidence: hookpoint -> feature -> its stored evidence.
+        details: hookpoint -> histograms and intervals from the harvest, features in the order of `tables.features`.
         path: the file to write.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -47,20 +48,10 @@ def write_page(
         lstrip_blocks=True,
     )
     environment.filters["significant"] = significant
-    labels = tables.consolidated.set_index(["layer", "feature_number"])["label"].to_dict()
-    layers = [
-        row
-        | {
-            "low": details[row["layer"]].average_low,
-            "high": details[row["layer"]].average_high,
-            "label": labels.get((row["layer"], row["top_feature"])),
-        }
-        for row in records(tables.layers)
-    ]
-    best = records(tables.consolidated.head(1))
+    best = records(tables.consolidated.head(1).assign(hookpoint=places(tables.consolidated.head(1))))
     page = environment.get_template("page.html").render(
         facts=facts,
-        layers=layers,
+        layers=_layer_rows(tables, details),
         best=best[0] if best else None,
         rows=tables.consolidated,
         confirmed=_confirmed_count(tables),
@@ -70,6 +61,18 @@ def write_page(
         charts=charts_library(),
     )
     path.write_text(page, encoding="utf-8", errors="backslashreplace")
+
+
+def _layer_rows(tables: Tables, details: Mapping[Hookpoint, LayerDetails]) -> list[dict[str, object]]:
+    """The rows of the table of layers."""
+    features = zip(places(tables.consolidated), tables.consolidated["feature_number"], strict=True)
+    labels = dict(zip(features, tables.consolidated["label"], strict=True))
+    rows = []
+    for place, row in zip(places(tables.layers), records(tables.layers), strict=True):
+        own = details[Hookpoint.parse(place)]
+        interval = {"low": own.average_low, "high": own.average_high}
+        rows.append(row | interval | {"hookpoint": place, "label": labels.get((place, row["top_feature"]))})
+    return rows
 
 
 def significant(value: float | None, digits: int = 3, factor: float = 1.0) -> str:

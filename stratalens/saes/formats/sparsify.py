@@ -2,26 +2,33 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load
-from torch import Tensor
+from safetensors.torch import load as load_tensors
+from torch import Tensor, nn
 
 from stratalens.errors import CheckpointError
 from stratalens.files.regular import named_when_out_of_memory, open_regular, read_regular, reason_of
+from stratalens.hookpoint import Hookpoint
+from stratalens.models.families import hookpoint_of
 from stratalens.models.model_files import require_own_file
-from stratalens.saes.sae import Sae, SaeFile
+from stratalens.saes.sae import Checkpoint, Decoder, Sae, SaeFile
+from stratalens.saes.steps import Activation, GroupMax, Linear, TopK
 
 CONFIG_FILE = "cfg.json"
 WEIGHTS_FILE = "sae.safetensors"
 MAX_CONFIG_BYTES = 2**20
 MAX_SIZE = 2**31 - 1
 """Largest number in a configuration. Larger ones are nonsense, and of thousands of digits Python prints none."""
+MAX_NAMES_CHARACTERS = 300
+"""Of names of directories in an error message."""
+ACTIVATIONS: dict[str, Callable[[int], Activation]] = {"topk": TopK, "groupmax": GroupMax}
 FLOATING_POINT_PREFIXES = ("F", "BF")
 """Prefixes of the names of floating-point types in a safetensors header."""
 
@@ -52,14 +59,47 @@ class SparsifyConfig(BaseModel):
         return weights | decoder | ({"W_skip": (self.d_in, self.d_in)} if self.skip_connection else {})
 
 
-def hookpoints(root: Path) -> dict[str, Path]:
-    """List the hookpoints of a run directory, each with the directory of its checkpoint.
+def recognises(root: Path) -> bool:
+    """Whether a directory holds checkpoints of this format."""
+    return bool(_checkpoints(root))
 
-    With several seeds per hookpoint, the first by name is taken. Other files of the run are ignored. The directory of
-    a single checkpoint may be given as well.
+
+def hub_patterns(blocks: Iterable[int] | None) -> list[str]:
+    """Patterns of the files to download from a Hub repository, for some blocks or for all."""
+    if blocks is None:
+        return [f"**/{name}" for name in (CONFIG_FILE, WEIGHTS_FILE)]
+    return [f"*.{block}{rest}/*" for block in blocks for rest in ("", ".*")]
+
+
+def hookpoints(root: Path, model: nn.Module) -> dict[Hookpoint, Checkpoint]:
+    """Find where each SAE of a directory reads, without reading weights.
+
+    Args:
+        root: a run directory, or the directory of a single checkpoint.
+        model: tells which modules stand at which hookpoint; its weights may be missing.
 
     Raises:
-        CheckpointError: the directory holds no checkpoint of this format.
+        CheckpointError: none of the modules named in the directory is at a known hookpoint.
+    """
+    found: dict[Hookpoint, Checkpoint] = {}
+    checkpoints = _checkpoints(root)
+    for module, folder in checkpoints.items():
+        target = hookpoint_of(model, module, "out")
+        source = hookpoint_of(model, module, "in") if _transcodes(folder) else target
+        if source is not None and target is not None:
+            found.setdefault(source, Checkpoint(folder, source, target, module))
+    if not found:
+        raise CheckpointError(
+            f"{root}: none of its SAEs belongs to a block of this model, or to a known module in one "
+            f"(found: {', '.join(checkpoints)[:MAX_NAMES_CHARACTERS]})"
+        )
+    return found
+
+
+def _checkpoints(root: Path) -> dict[str, Path]:
+    """Module -> directory of its checkpoint.
+
+    With several seeds per module, the first by name is taken. Other files of the run are ignored.
     """
     if (root / CONFIG_FILE).is_file() and (root / WEIGHTS_FILE).is_file():
         path = root.resolve()
@@ -71,21 +111,24 @@ def hookpoints(root: Path) -> dict[str, Path]:
         checkpoint = folder if not seeds or (folder / WEIGHTS_FILE).exists() else seeds[0]
         if (checkpoint / CONFIG_FILE).exists() or (checkpoint / WEIGHTS_FILE).exists():
             checkpoints[folder.name] = checkpoint
-    if not checkpoints:
-        raise CheckpointError(
-            f"{root}: no SAE found; expected directories such as `layers.16` with {CONFIG_FILE} and {WEIGHTS_FILE}"
-        )
     return checkpoints
 
 
-def find_sae(folder: Path, hookpoint: str) -> SaeFile:
+def _transcodes(folder: Path) -> bool:
+    """Whether a checkpoint is a transcoder; a damaged configuration is reported only if the SAE is wanted."""
+    with suppress(CheckpointError):
+        return _read_config(folder / CONFIG_FILE).transcode
+    return False
+
+
+def describe(checkpoint: Checkpoint) -> SaeFile:
     """Read the configuration of one checkpoint and check the names, types and shapes of its tensors, not their values.
 
     Raises:
         CheckpointError: a file is missing, corrupt or of an unsupported kind.
     """
-    config = _read_config(folder / CONFIG_FILE)
-    path = folder / WEIGHTS_FILE
+    config = _read_config(checkpoint.path / CONFIG_FILE)
+    path = checkpoint.path / WEIGHTS_FILE
     try:
         require_own_file(path, CheckpointError)
         with safe_open(path, framework="pt") as tensors:
@@ -101,18 +144,19 @@ def find_sae(folder: Path, hookpoint: str) -> SaeFile:
             raise CheckpointError(f"{path}: `{name}` holds {dtypes[name]}, but floating-point numbers are expected")
         _require_shape(name, shape, shapes, path)
     return SaeFile(
-        hookpoint=hookpoint,
+        hookpoint=checkpoint.hookpoint,
+        target=checkpoint.target,
+        module=checkpoint.module,
         activation=config.activation,
         k=config.k,
         num_latents=config.width,
         d_model=config.d_in,
-        reads_input=config.transcode,
         digest=digest,
-        load=partial(load_sae, folder, hookpoint),
+        load=partial(load, checkpoint.path),
     )
 
 
-def load_sae(folder: Path, hookpoint: str) -> Sae:
+def load(folder: Path) -> Sae:
     """Load one checkpoint in float32.
 
     Raises:
@@ -125,19 +169,14 @@ def load_sae(folder: Path, hookpoint: str) -> Sae:
     weight, bias, decoder, decoder_bias = (
         checked[name] for name in ("encoder.weight", "encoder.bias", "W_dec", "b_dec")
     )
+    # b_dec, which is subtracted from the vectors, is folded into the bias in float64
     folded_bias = bias if config.transcode else (bias.double() - weight.double() @ decoder_bias.double()).float()
     return Sae(
-        hookpoint=hookpoint,
-        activation="topk" if config.activation == "topk" else "groupmax",
-        k=config.k,
-        reads_input=config.transcode,
         digest=digest,
-        encoder_weight=weight,
-        encoder_bias=folded_bias,
-        decoder_weight=decoder,
-        decoder_bias=decoder_bias,
-        skip_weight=checked.get("W_skip"),
-        bfloat16_weights=torch.equal(weight.bfloat16().float(), weight),
+        d_model=config.d_in,
+        steps=(Linear.of(weight, folded_bias),),
+        activation=ACTIVATIONS[config.activation](config.k),
+        decoder=Decoder(decoder, decoder_bias, checked.get("W_skip")),
     )
 
 
@@ -154,7 +193,7 @@ def _read_config(path: Path) -> SparsifyConfig:
         raise CheckpointError(f"{path}: cannot be read as JSON ({reason_of(error)})") from None
     if config.signed:
         raise CheckpointError(f"{path}: `signed: true` (top-k of |h|, no ReLU) is not supported")
-    if config.activation not in ("topk", "groupmax"):
+    if config.activation not in ACTIVATIONS:
         raise CheckpointError(f"{path}: activation `{config.activation[:60]}` is unknown; expected topk or groupmax")
     if config.k > config.width:
         raise CheckpointError(f"{path}: k = {config.k} exceeds the {config.width} latents")
@@ -168,7 +207,7 @@ def _read_tensors(path: Path) -> tuple[dict[str, Tensor], str]:
     try:
         with named_when_out_of_memory(path), open_regular(path) as stream:
             data = stream.read()
-            return load(data), hashlib.sha256(data).hexdigest()
+            return load_tensors(data), hashlib.sha256(data).hexdigest()
     except (SafetensorError, OSError, ValueError, KeyError) as error:
         raise _unreadable(path, error) from None
 

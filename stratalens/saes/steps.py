@@ -1,0 +1,177 @@
+"""The steps of an encoder, and the activation that picks the latents that fire."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn.functional import linear
+
+
+class SparseLatents(NamedTuple):
+    """The latents that fire, one entry for each token and latent, in the order of tokens."""
+
+    token: Int[Tensor, "entry"]
+    """Index of the token among those encoded, never falling."""
+    latent: Int[Tensor, "entry"]
+    value: Float[Tensor, "entry"]
+    """Activation, above 0."""
+
+
+@runtime_checkable
+class Step(Protocol):
+    """One step of an encoder: vectors in, vectors or pre-activations out, `[token, _]`."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Apply the step; the first one gets vectors in the type of the model."""
+        ...
+
+
+@runtime_checkable
+class Activation(Protocol):
+    """The last step of an encoder: which latents fire on each token."""
+
+    def __call__(self, pre: Float[Tensor, "token latent"]) -> SparseLatents:
+        """Pick the latents that fire."""
+        ...
+
+
+@contextmanager
+def _bfloat16_products() -> Iterator[None]:
+    """While open, allow float32 matrix products to use bfloat16 (cpu) or TF32 (cuda) units, with float32 sums.
+
+    Both formats represent every bfloat16 number exactly, so products of two bfloat16 numbers lose no precision.
+    """
+    cpu = torch.backends.mkldnn.matmul  # pyright: ignore[reportAttributeAccessIssue]
+    cuda = torch.backends.cuda.matmul
+    before = cpu.fp32_precision, cuda.fp32_precision
+    cpu.fp32_precision, cuda.fp32_precision = "bf16", "tf32"
+    try:
+        yield
+    finally:
+        cpu.fp32_precision, cuda.fp32_precision = before
+
+
+@dataclass(frozen=True)
+class Normalise:
+    """Bring every vector to the same scale, and what is reconstructed from it back to its own.
+
+    SAELens calls this `layer_norm`, or `constant_norm_rescale` without a centre.
+    """
+
+    centred: bool
+    """Whether the mean over components is subtracted and the vector divided by their standard deviation + 1e-5; else
+    it is only divided, by the root of its mean square."""
+
+    def __call__(self, x: Float[Tensor, "token d_model"]) -> Float[Tensor, "token d_model"]:
+        """Apply the step."""
+        mean, scale = self._mean_and_scale(x.float())
+        return (x.float() - mean) / scale
+
+    def undo(
+        self, reconstruction: Float[Tensor, "token d_model"], x: Float[Tensor, "token d_model"]
+    ) -> Float[Tensor, "token d_model"]:
+        """Bring reconstructions to the scale of the vectors x that were encoded."""
+        mean, scale = self._mean_and_scale(x.float())
+        return reconstruction * scale + mean
+
+    def _mean_and_scale(self, x: Float[Tensor, "token d_model"]) -> tuple[Tensor, Tensor]:
+        if self.centred:
+            return x.mean(-1, keepdim=True), x.std(-1, keepdim=True) + 1e-5
+        return torch.zeros((len(x), 1), device=x.device), x.norm(dim=-1, keepdim=True) / x.shape[-1] ** 0.5
+
+
+@dataclass(frozen=True)
+class Subtract:
+    """Subtract the same vector from every vector, in float32."""
+
+    vector: Float[Tensor, "d_model"]
+
+    def __call__(self, x: Float[Tensor, "token d_model"]) -> Float[Tensor, "token d_model"]:
+        """Apply the step."""
+        return x.float() - self.vector
+
+
+@dataclass(frozen=True)
+class Linear:
+    """Pre-activations: a matrix product in float32 whatever the type of the input, plus a bias."""
+
+    weight: Float[Tensor, "latent d_model"]
+    bias: Float[Tensor, "latent"]
+    bfloat16_weights: bool
+    """True if bfloat16 represents the weights exactly; products with bfloat16 input then lose no precision."""
+
+    @classmethod
+    def of(cls, weight: Float[Tensor, "latent d_model"], bias: Float[Tensor, "latent"]) -> "Linear":
+        """Look at float32 weights whether bfloat16 represents them."""
+        return cls(weight, bias, torch.equal(weight.bfloat16().float(), weight))
+
+    def __call__(self, x: Float[Tensor, "token d_model"]) -> Float[Tensor, "token latent"]:
+        """Apply the step."""
+        if self.bfloat16_weights and x.dtype == torch.bfloat16:
+            with _bfloat16_products():
+                return linear(x.float(), self.weight, self.bias)
+        return linear(x.float(), self.weight, self.bias)
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Multiply every pre-activation by the factor of its latent."""
+
+    factor: Float[Tensor, "latent"]
+
+    def __call__(self, x: Float[Tensor, "token latent"]) -> Float[Tensor, "token latent"]:
+        """Apply the step."""
+        return x * self.factor
+
+
+@dataclass(frozen=True)
+class TopK:
+    """ReLU of the k largest pre-activations of each token; fewer fire where fewer are positive."""
+
+    k: int
+
+    def __call__(self, pre: Float[Tensor, "token latent"]) -> SparseLatents:
+        """Pick the latents that fire."""
+        values, latents = pre.topk(self.k, dim=-1, sorted=False)  # ReLU keeps the order, so it may come afterwards
+        return _positive(values, latents)
+
+
+@dataclass(frozen=True)
+class GroupMax:
+    """ReLU of the largest pre-activation in each of k groups of neighbouring latents."""
+
+    k: int
+
+    def __call__(self, pre: Float[Tensor, "token latent"]) -> SparseLatents:
+        """Pick the latents that fire."""
+        width = pre.shape[1]
+        values, in_group = pre.unflatten(-1, (self.k, -1)).max(dim=-1)
+        return _positive(values, in_group + torch.arange(0, width, width // self.k, device=pre.device))
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """Pre-activations above a threshold: JumpReLU, and ReLU where it is 0 (Rajamanoharan et al. 2024)."""
+
+    threshold: Float[Tensor, "latent"]
+    """At least 0."""
+
+    def __call__(self, pre: Float[Tensor, "token latent"]) -> SparseLatents:
+        """Pick the latents that fire."""
+        return pick(pre, pre > self.threshold)
+
+
+def pick(values: Float[Tensor, "token latent"], fires: Bool[Tensor, "token latent"]) -> SparseLatents:
+    """The latents that fire, with their values."""
+    token, latent = fires.nonzero(as_tuple=True)
+    return SparseLatents(token, latent, values[fires])
+
+
+def _positive(values: Float[Tensor, "token slot"], latents: Int[Tensor, "token slot"]) -> SparseLatents:
+    """Those of the chosen latents whose values are positive."""
+    fires = values > 0
+    return SparseLatents(fires.nonzero()[:, 0], latents[fires], values[fires])
