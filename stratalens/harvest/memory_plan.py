@@ -12,6 +12,7 @@ from stratalens.harvest.inputs import RunInputs
 from stratalens.harvest.shard_reader import CHUNK_TOKENS
 from stratalens.harvest.state.top_examples import EXAMPLES_KEPT
 from stratalens.models.hub import hub_errors
+from stratalens.models.model_config import load_config
 from stratalens.models.token_classes import TOKEN_CLASSES
 from stratalens.saes.sae import MAX_DENSE_ELEMENTS
 
@@ -65,12 +66,12 @@ def count_parameters(inputs: RunInputs) -> tuple[int, int]:
     Raises:
         ModelError: the configuration of the model cannot be read.
     """
-    from transformers import AutoConfig, AutoModel
+    from transformers import AutoModel
 
     source = inputs.source
     trusted = {"trust_remote_code": source.trust_remote_code}
+    config = load_config(source.location, ModelError, revision=source.revision, **trusted)
     with hub_errors(source.location, ModelError), torch.device("meta"):
-        config = AutoConfig.from_pretrained(source.location, revision=source.revision, **trusted)
         model = AutoModel.from_config(config, **trusted)
     embedding = sum(p.numel() for p in model.get_input_embeddings().parameters())
     blocks = sum(p.numel() for p in model.parameters()) - embedding

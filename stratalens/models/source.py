@@ -9,6 +9,7 @@ from stratalens.errors import ModelError
 from stratalens.files.hashing import combined_digest, digest_of
 from stratalens.models.embedded import MODEL_NAME, dense_copy
 from stratalens.models.hub import hub_errors, local_or_hub
+from stratalens.models.model_config import load_config
 from stratalens.models.model_files import require_sound_files
 from stratalens.models.panics import panics_silenced
 
@@ -52,12 +53,9 @@ def find_model(config: RunConfig, say: Callable[[str], None] = lambda _message: 
     else:
         location, name, sums = local_or_hub(config.base_model, ModelError), config.base_model, None
     require_sound_files(location, ModelError)
-    from transformers import AutoConfig
-
+    options = {"revision": config.revision, "trust_remote_code": config.trust_remote_code}
+    model_config = load_config(location, ModelError, **options)
     with hub_errors(location, ModelError):
-        model_config = AutoConfig.from_pretrained(
-            location, revision=config.revision, trust_remote_code=config.trust_remote_code
-        )
         text_config = model_config.get_text_config()
         sizes = {size: getattr(text_config, size, None) for size in ("num_hidden_layers", "hidden_size")}
     if not all(isinstance(size, int) and 0 < size < MAX_LAYERS_OR_WIDTH for size in sizes.values()):
