@@ -12,6 +12,7 @@ from stratalens.models.hub import hub_errors, local_or_hub
 from stratalens.models.model_config import load_config
 from stratalens.models.model_files import require_sound_files
 from stratalens.models.panics import panics_silenced
+from stratalens.models.tokenizer_parts import require_bounded_tokenizer
 
 IDENTITY_SUFFIXES = (".json", ".safetensors", ".bin", ".py")
 """Suffixes of the files in a model directory that its activations depend on."""
@@ -102,6 +103,7 @@ def load_tokenizer(model: ModelSource):
         tokenizer = AutoTokenizer.from_pretrained(
             model.location, revision=model.revision, trust_remote_code=model.trust_remote_code
         )
+        require_bounded_tokenizer(model.location, tokenizer, ModelError)
         tokenizer("a")  # some damage shows only in use
     if not tokenizer.is_fast:
         raise ModelError(f"{model.name}: it has only a slow tokenizer, without character offsets; a fast one is needed")

@@ -22,6 +22,7 @@ from stratalens.models.loading import choose_device, choose_dtype
 from stratalens.models.model_config import load_config
 from stratalens.models.model_files import require_sound_files
 from stratalens.models.panics import panics_silenced
+from stratalens.models.tokenizer_parts import require_bounded_tokenizer
 
 IDENTITY_SUFFIXES = (".json", ".safetensors", ".bin", ".jinja")
 """Suffixes of the files of a model directory that its answers depend on."""
@@ -125,6 +126,7 @@ def _load(location: str, device_name: str, dtype_name: str) -> _Loaded:
         with hub_errors(location, LabelingError), quiet_transformers():
             with panics_silenced():
                 tokenizer = AutoTokenizer.from_pretrained(location, trust_remote_code=False)
+                require_bounded_tokenizer(location, tokenizer, LabelingError)
                 tokenizer("a")  # some damage shows only in use
             model: Any = AutoModelForCausalLM.from_pretrained(
                 location, config=config, dtype=dtype, trust_remote_code=False, **placement
