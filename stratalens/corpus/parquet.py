@@ -55,9 +55,8 @@ def _require_flat(path: Path | Url, schema: Any, wanted: list[str]) -> None:
     """
     for column in map(schema.column, range(len(schema))):
         if _is_of(column.path, wanted) and column.max_repetition_level > 0:
-            raise CorpusError(
-                f"{path}: the column `{column.path.split('.')[0][:60]}` holds lists; expected a text or an id in each row"
-            )
+            name = column.path.split(".")[0][:60]
+            raise CorpusError(f"{path}: the column `{name}` holds lists; expected a text or an id in each row")
 
 
 def _is_of(path_in_schema: str, wanted: list[str]) -> bool:

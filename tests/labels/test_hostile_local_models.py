@@ -188,6 +188,7 @@ def test_an_error_of_a_library_while_it_answers_is_one_line(model, monkeypatch):
     (model / "chat_template.jinja").unlink()
     sound = labeller(model)
     sound.check()
+    assert sound._loaded is not None
     monkeypatch.setattr(sound._loaded.model, "generate", lambda **_: json.loads("x"))
     with pytest.raises(LabelingError, match=r"no usable Hugging Face model here .Expecting value"):
         sound.reply(TURNS, max_tokens=8)
