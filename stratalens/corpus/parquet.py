@@ -38,12 +38,30 @@ def read_parquet(path: Path | Url, text_column: str, remedy: str) -> Iterator[Ro
             columns = table.schema_arrow.names
             require_column(str(path), columns, text_column, remedy)
             wanted = [column for column in (text_column, ID_COLUMN) if column in columns]
+            _require_flat(path, table.schema, wanted)
             _require_bounded_pages(path, stream, table.metadata, wanted)
             batches = table.iter_batches(batch_size=1, columns=wanted, use_threads=False)
             yield from starmap(make_row, map(partial(_cells, path, text_column), batches))
     except (pyarrow.ArrowException, ValueError, OverflowError) as error:
         reason = str(error).splitlines() or [type(error).__name__]
         raise CorpusError(f"{path}: not a readable parquet file ({reason[0]})") from None
+
+
+def _require_flat(path: Path | Url, schema: Any, wanted: list[str]) -> None:
+    """Check that no column holds lists: one row of a few bytes may be a list of any length.
+
+    Raises:
+        CorpusError: one does.
+    """
+    for column in map(schema.column, range(len(schema))):
+        if _is_of(column.path, wanted) and column.max_repetition_level > 0:
+            name = column.path.split(".")[0][:60]
+            raise CorpusError(f"{path}: the column `{name}` holds lists; expected a text or an id in each row")
+
+
+def _is_of(path_in_schema: str, wanted: list[str]) -> bool:
+    """Whether a leaf of the schema belongs to one of the wanted columns, whose names may hold dots."""
+    return any(path_in_schema == name or path_in_schema.startswith(f"{name}.") for name in wanted)
 
 
 def _require_bounded_pages(path: Path | Url, stream: io.BufferedIOBase, metadata: Any, wanted: list[str]) -> None:
@@ -55,7 +73,7 @@ def _require_bounded_pages(path: Path | Url, stream: io.BufferedIOBase, metadata
     for number in range(metadata.num_row_groups):
         group = metadata.row_group(number)
         for chunk in map(group.column, range(group.num_columns)):
-            if chunk.path_in_schema.split(".")[0] not in wanted:
+            if not _is_of(chunk.path_in_schema, wanted):
                 continue
             if isinstance(path, Url):
                 bounded = _is_bounded(chunk.total_uncompressed_size, chunk.total_compressed_size)

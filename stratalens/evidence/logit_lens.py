@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -12,6 +12,7 @@ from stratalens.errors import ModelError
 from stratalens.hookpoint import Hookpoint
 from stratalens.models.families import FINAL_NORMS
 from stratalens.models.hub import hub_errors, quiet_transformers
+from stratalens.models.model_config import load_config
 from stratalens.models.source import ModelSource
 
 TOKENS_SHOWN = 10
@@ -72,11 +73,11 @@ def load_head(source: ModelSource, device: torch.device, dtype: torch.dtype) -> 
     Raises:
         ModelError: the model cannot be loaded.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
+    origin: dict[str, Any] = {"revision": source.revision, "trust_remote_code": source.trust_remote_code}
+    config = load_config(source.location, ModelError, **origin)
     with hub_errors(source.location, ModelError), quiet_transformers():
-        origin = {"revision": source.revision, "trust_remote_code": source.trust_remote_code}
-        config = AutoConfig.from_pretrained(source.location, **origin)
         text = config.get_text_config()
         text.num_hidden_layers = 0
         if getattr(text, "layer_types", None):

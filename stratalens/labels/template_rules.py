@@ -9,11 +9,14 @@ from jinja2 import nodes
 
 LISTS = ("examples", "contrast", "passages")
 """Values that a loop may go over."""
-FILTERS = (
-    *("abs", "capitalize", "count", "d", "default", "first", "float", "int", "join", "last", "length", "lower"),
-    *("round", "title", "trim", "upper"),
-)
-"""Only `join` makes a text longer, and it may be applied only to one of the lists."""
+FILTERS = {
+    **dict.fromkeys(("abs", "capitalize", "count", "first", "last", "length", "lower", "title", "upper"), 0),
+    **dict.fromkeys(("float", "int", "round", "trim"), 1),
+    **dict.fromkeys(("d", "default", "join"), 2),
+}
+"""Name -> how many arguments it may have. Only `join` makes a text longer, and only one of the lists may be joined."""
+MAX_DIGITS = 10
+"""Largest argument of `round`, which computes ten to this power."""
 ALLOWED = (
     *(nodes.Template, nodes.Output, nodes.TemplateData, nodes.For, nodes.If, nodes.CondExpr),
     *(nodes.Name, nodes.Const, nodes.Getattr, nodes.Getitem, nodes.Slice, nodes.Tuple, nodes.Keyword),
@@ -64,10 +67,21 @@ def _problem(node: nodes.Node, in_loop: bool) -> str | None:
         if node.recursive or not _is_list(node.iter):
             return f"a loop over something else than {', '.join(LISTS)}"
     if isinstance(node, nodes.Filter):
-        if node.name not in FILTERS:
-            return f"the filter `{node.name[:40]}`"
-        if node.name == "join" and not (_is_list(node.node) and all(isinstance(arg, nodes.Const) for arg in node.args)):
-            return f"`join` of something else than {', '.join(LISTS)}"
+        return _filter_problem(node)
+    return None
+
+
+def _filter_problem(node: nodes.Filter) -> str | None:
+    if node.name not in FILTERS:
+        return f"the filter `{node.name[:40]}`"
+    arguments = [*node.args, *(keyword.value for keyword in node.kwargs)]
+    constants = [argument.value for argument in arguments if isinstance(argument, nodes.Const)]
+    if node.name == "join" and not (_is_list(node.node) and len(constants) == len(arguments)):
+        return f"`join` of something else than {', '.join(LISTS)}"
+    if len(arguments) > FILTERS[node.name] or node.dyn_args is not None or node.dyn_kwargs is not None:
+        return f"more arguments of `{node.name}` than {FILTERS[node.name]}"
+    if node.name == "round" and arguments and constants not in [[digits] for digits in range(MAX_DIGITS + 1)]:
+        return f"`round` to something else than 0 to {MAX_DIGITS} digits"
     return None
 
 

@@ -85,7 +85,7 @@ def hub_errors(source: str, error_type: type[StratalensError]) -> Iterator[None]
             raise
         library = type(error).__module__.split(".")[0]
         if isinstance(error, StratalensError) or not (
-            isinstance(error, OSError | ValueError) or library in HUB_LIBRARIES or _is_raised_by_library(error)
+            isinstance(error, OSError | ValueError) or library in HUB_LIBRARIES or is_raised_by_library(error)
         ):
             raise
         chain: list[BaseException] = [error]
@@ -94,7 +94,7 @@ def hub_errors(source: str, error_type: type[StratalensError]) -> Iterator[None]
         raise error_type(_describe_errors(source, chain, error_type)) from None
 
 
-def _is_raised_by_library(error: BaseException) -> bool:
+def is_raised_by_library(error: BaseException) -> bool:
     """Whether it was raised outside this package; libraries may raise any type of error for an invalid config."""
     traceback = error.__traceback__
     while traceback is not None and traceback.tb_next is not None:

@@ -14,6 +14,7 @@ from stratalens.config.options import RunConfig
 from stratalens.errors import ModelError
 from stratalens.models.hooks import forward
 from stratalens.models.hub import hub_errors, quiet_transformers
+from stratalens.models.model_config import load_config
 from stratalens.models.source import ModelSource
 
 
@@ -75,8 +76,8 @@ def load_model(
     from transformers import AutoModel, AutoModelForCausalLM
 
     _limit_kernel_caches()
-    origin_options = {"revision": revision, "trust_remote_code": trust_remote_code}
-    config = _config_of_first_blocks(source, blocks, origin_options)
+    origin_options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
+    config = _config_of_first_blocks(str(source), blocks, origin_options)
     placement: dict[str, object] = {}
     if device.type == "cuda":
         placement["device_map"] = "auto" if device.index is None else {"": device}
@@ -98,11 +99,9 @@ def _limit_kernel_caches() -> None:
     os.environ.setdefault("LRU_CACHE_CAPACITY", "16")
 
 
-def _config_of_first_blocks(source: str | Path, blocks: int | None, origin_options: Mapping[str, Any]) -> Any:
+def _config_of_first_blocks(source: str, blocks: int | None, origin_options: Mapping[str, Any]) -> Any:
     """The model's configuration with its number of blocks lowered to `blocks`; None keeps all."""
-    from transformers import AutoConfig
-
-    config = AutoConfig.from_pretrained(source, **origin_options)
+    config = load_config(source, ModelError, **origin_options)
     text_config = config.get_text_config()
     if blocks is not None:
         if blocks > text_config.num_hidden_layers:

@@ -5,6 +5,7 @@ from pathlib import Path, PurePath
 
 from stratalens.errors import StratalensError
 from stratalens.files.regular import read_regular, reason_of, require_regular, size_text
+from stratalens.models.tokenizer_parts import require_bounded_file
 
 MAX_TEXT_BYTES = 32 * 2**20
 """Largest config, template or index of weights. The index of a model of a trillion weights takes 15 MB."""
@@ -12,6 +13,8 @@ MAX_VOCABULARY_BYTES = 256 * 2**20
 """Largest file of a tokenizer; those of 250,000 tokens take 35 MB."""
 TEXT_SUFFIXES = (".json", ".txt", ".jinja", ".model", ".py")
 VOCABULARY_NAMES = ("tokenizer.", "vocab.", "merges.", "spiece.", "sentencepiece.")
+TOKENIZERS = "tokenizer.*json"
+"""Fast tokenizers; one beside `tokenizer.json` may be for another version of the library."""
 WEIGHTS_INDEXES = "*.index.json"
 
 
@@ -19,7 +22,8 @@ def require_sound_files(location: str, error_type: type[StratalensError]) -> Non
     """Check the files in the directory of a model; a Hub id is left to the Hub's client, which has its own checks.
 
     A file must be a regular one, and may not be a link out of the directory, save into the Hub's cache of the same
-    repository. Files of text are limited in size, and an index names weights in the directory alone.
+    repository. Files of text are limited in size, an index names weights in the directory alone, and a tokenizer does
+    not make texts far longer.
 
     Args:
         location: a local directory or a Hub id.
@@ -37,6 +41,8 @@ def require_sound_files(location: str, error_type: type[StratalensError]) -> Non
                 _require_sound(path, error_type)
         for index in sorted(directory.glob(WEIGHTS_INDEXES)):
             _require_own_weights(index, error_type)
+        for tokenizer in sorted(directory.glob(TOKENIZERS)):
+            require_bounded_file(tokenizer, error_type, MAX_VOCABULARY_BYTES)
     except OSError as error:
         raise error_type(f"{error.filename or directory}: cannot be read: {reason_of(error)}") from None
 

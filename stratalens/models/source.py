@@ -12,8 +12,10 @@ from stratalens.errors import ModelError
 from stratalens.files.hashing import combined_digest, digest_of
 from stratalens.models.embedded import MODEL_NAME, dense_copy
 from stratalens.models.hub import hub_errors, local_or_hub
+from stratalens.models.model_config import load_config
 from stratalens.models.model_files import require_sound_files
 from stratalens.models.panics import panics_silenced
+from stratalens.models.tokenizer_parts import require_bounded_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -58,12 +60,9 @@ def find_model(config: RunConfig, say: Callable[[str], None] = lambda _message: 
     else:
         location, name, sums = local_or_hub(config.base_model, ModelError), config.base_model, None
     require_sound_files(location, ModelError)
-    from transformers import AutoConfig
-
+    options = {"revision": config.revision, "trust_remote_code": config.trust_remote_code}
+    model_config = load_config(location, ModelError, **options)
     with hub_errors(location, ModelError):
-        model_config = AutoConfig.from_pretrained(
-            location, revision=config.revision, trust_remote_code=config.trust_remote_code
-        )
         text_config = model_config.get_text_config()
         sizes = {size: getattr(text_config, size, None) for size in ("num_hidden_layers", "hidden_size")}
     if not all(isinstance(size, int) and 0 < size < MAX_LAYERS_OR_WIDTH for size in sizes.values()):
@@ -87,11 +86,11 @@ def skeleton(source: ModelSource) -> "PreTrainedModel":
     Raises:
         ModelError: the configuration of the model cannot be read.
     """
-    from transformers import AutoConfig, AutoModel
+    from transformers import AutoModel
 
     trusted = {"trust_remote_code": source.trust_remote_code}
+    config = load_config(source.location, ModelError, revision=source.revision, **trusted)
     with hub_errors(source.location, ModelError), torch.device("meta"):
-        config = AutoConfig.from_pretrained(source.location, revision=source.revision, **trusted)
         return AutoModel.from_config(config, **trusted)
 
 
@@ -125,6 +124,7 @@ def load_tokenizer(model: ModelSource):
         tokenizer = AutoTokenizer.from_pretrained(
             model.location, revision=model.revision, trust_remote_code=model.trust_remote_code
         )
+        require_bounded_tokenizer(model.location, tokenizer, ModelError)
         tokenizer("a")  # some damage shows only in use
     if not tokenizer.is_fast:
         raise ModelError(f"{model.name}: it has only a slow tokenizer, without character offsets; a fast one is needed")

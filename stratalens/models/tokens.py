@@ -83,6 +83,11 @@ class PassageCutter:
             raise self._damaged("it changes a text to which it adds special tokens")
         self.prefix, self.suffix = framed[:start], framed[start + len(bare) :]
         self.span_tokens = max_length - len(self.prefix) - len(self.suffix)
+        if self.span_tokens < 1:
+            raise ModelError(
+                f"{self._name}: its tokenizer adds {len(framed) - len(bare):,} special tokens to a passage, so that "
+                f"--max_length {max_length} leaves no room for text; give a larger --max_length"
+            )
         self.min_length = min(min_length, self.span_tokens)
         marked_special = {token_id for token_id, token in tokenizer.added_tokens_decoder.items() if token.special}
         self.special_ids = frozenset(marked_special.union(tokenizer.all_special_ids))
@@ -129,9 +134,13 @@ class PassageCutter:
                 raise
             raise self._damaged(error) from None
 
+    @property
+    def _name(self) -> str:
+        return getattr(self.tokenizer, "name_or_path", "the model")
+
     def _damaged(self, reason: object) -> ModelError:
-        name, said = getattr(self.tokenizer, "name_or_path", "the model"), " ".join(str(reason).split())[:200]
-        return ModelError(f"{name}: its tokenizer is damaged ({said}); copy or download the model again")
+        said = " ".join(str(reason).split())[:200]
+        return ModelError(f"{self._name}: its tokenizer is damaged ({said}); copy or download the model again")
 
     def sequence(self, span: TokenSpan) -> np.ndarray:
         """Token ids `[seq]` for the model, int64: the span between the special tokens that the tokenizer adds."""

@@ -148,6 +148,30 @@ def test_the_pages_that_are_found_fill_their_column_chunk(tmp_path, compression,
                 assert sum(page.unpacked_bytes for page in pages) <= chunk.total_uncompressed_size
 
 
+LISTS = {
+    "of nulls": ({"text": [[None] * 3_000_000]}, "text"),
+    "of texts as id": ({"text": ["one"], "id": [["x"] * 1_000_000]}, "id"),
+    "in a table": ({"text": [{"part": [1] * 1_000_000}]}, "text"),
+    "of lists": ({"text": [[[None] * 1_000_000]]}, "text"),
+}
+
+
+@pytest.mark.parametrize("case", LISTS)
+def test_a_list_in_a_row_of_parquet_is_refused_before_it_is_read(tmp_path, monkeypatch, case):
+    rows, column = LISTS[case]
+    pyarrow.parquet.write_table(pyarrow.table(rows), tmp_path / "a.parquet", compression="zstd")
+    assert (tmp_path / "a.parquet").stat().st_size < 2**16
+    monkeypatch.delattr(pyarrow.parquet.ParquetFile, "iter_batches")
+    message = refused(tmp_path / "a.parquet")
+    assert message.endswith(f"a.parquet: the column `{column}` holds lists; expected a text or an id in each row")
+
+
+def test_a_list_in_another_column_of_parquet_is_not_read(tmp_path):
+    rows = {"text": ["one"], "texts": [[1, 2]], "id": [7]}
+    pyarrow.parquet.write_table(pyarrow.table(rows), tmp_path / "a.parquet")
+    assert rows_of(tmp_path / "a.parquet") == [Row("one", "7")]
+
+
 @pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.csv", "a.parquet", "a.txt.gz", "a.parquet.gz"])
 @pytest.mark.parametrize("kind", ["a named pipe", "a device without end"])
 def test_what_is_no_regular_file_is_refused_by_its_name_and_skipped_in_a_directory(tmp_path, documented, name, kind):

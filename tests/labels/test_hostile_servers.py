@@ -2,8 +2,10 @@
 
 import json
 import re
+import time
 from contextlib import suppress
 
+import httpx2
 import pytest
 from chat_servers import (
     MisbehavingServer,
@@ -21,6 +23,7 @@ from chat_servers import (
 from stratalens.config.options import LabelConfig
 from stratalens.errors import LabelingError
 from stratalens.labels.labelling import open_labeller
+from stratalens.labels.llm import client
 from stratalens.labels.llm.address import base_url, is_openai
 from stratalens.labels.llm.chat import NoReply
 from stratalens.labels.llm.client import MAX_BODY_BYTES, SENT_HEADERS
@@ -369,6 +372,84 @@ def test_an_answer_made_to_break_its_reader_is_no_reply(monkeypatch, step, reaso
         model.reply(ASK, max_tokens=5)
         with pytest.raises(NoReply, match=reason):
             model.reply(ASK, max_tokens=5)
+
+
+CODECS = ["idna", "punycode", "rot13", "zlib_codec", "bz2_codec", "hex", "undefined", "utf-16", '"a\x01b"']
+
+
+@pytest.mark.parametrize("charset", CODECS)
+@pytest.mark.parametrize("status", [200, 400])
+def test_the_charset_of_an_answer_picks_no_codec(charset, status):
+    sent = {"Content_Type": f"application/json; charset={charset}"}
+    with MisbehavingServer(body(completion("größe"), status, **sent)) as server:
+        model = EndpointModel(server.url, "stub")
+        if status == 200:
+            assert model.reply(ASK, max_tokens=5).text == "größe"
+        else:
+            with pytest.raises(NoReply, match=r"^the server refuses the request \(400\)$"):
+                model.reply(ASK, max_tokens=5)
+
+
+def test_a_long_answer_in_a_slow_codec_takes_no_time():
+    long = body(b"a" * 400_000 + b"-" + b"a" * 400_000, 400, Content_Type="text/plain; charset=punycode")
+    started = time.monotonic()
+    with pytest.raises(NoReply, match="refuses the request"):
+        reply(long)
+    assert time.monotonic() - started < 5
+
+
+PAUSES = [
+    "Fri, 31 Dec 2026 23:59:59 +" + "9" * 400,
+    "Fri, 31 Dec 99999999999 23:59:59 GMT",
+    "9" * 4000,
+    "1e999",
+    "nan",
+    "-1",
+    "\u0661",
+]
+
+
+@pytest.mark.parametrize("name", ["Retry_After", "Retry_After_Ms"])
+@pytest.mark.parametrize("pause", PAUSES)
+def test_a_pause_that_is_no_plain_number_is_not_computed_with(monkeypatch, name, pause):
+    monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0.01)
+    sent = {name: pause.encode().decode("latin-1")}
+    assert reply(error(429, "slow down", **sent), ok("fine")).text == "fine"
+
+
+@pytest.mark.parametrize(
+    ("header", "left"),
+    [
+        ("1.5", True),
+        ("Fri, 31 Dec 1999 23:59:59 GMT", True),
+        ("Fri, 31 Dec 1999 23:59:59 +0100", False),
+        ("12345678901", False),
+    ],
+)
+def test_a_plain_pause_reaches_the_client(header, left):
+    response = httpx2.Response(429, headers={"Retry-After": header})
+    client._limit_pause(response)
+    assert ("retry-after" in response.headers) is left
+
+
+def test_whatever_an_answer_makes_a_library_raise_is_no_reply(monkeypatch):
+    monkeypatch.setattr("openai._base_client.SyncAPIClient._should_retry", lambda *_: int("x"))
+    with MisbehavingServer(error(429, "slow down"), models=error(500, "oops")) as server:
+        model = EndpointModel(server.url, "stub")
+        with pytest.raises(NoReply, match=r"^the client failed \(ValueError\)$"):
+            model.reply(ASK, max_tokens=5)
+        for asked in (model, EndpointModel(server.url)):
+            with pytest.raises(LabelingError, match=r"the client failed \(ValueError\)"):
+                asked.check()
+
+
+@pytest.mark.parametrize(
+    "address", ["http://a..b/", "http://127.0.0.1:1/\ud800", f"http://{'a' * 64}.example", f"http://{'a' * 9000}/"]
+)
+def test_an_address_that_no_socket_takes_is_refused(address):
+    with pytest.raises(LabelingError, match="not an address; write one such as") as caught:
+        EndpointModel(address)
+    assert len(str(caught.value).encode()) < 400
 
 
 def test_the_longest_answer_is_taken():

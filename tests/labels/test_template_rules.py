@@ -22,6 +22,9 @@ SOUND = {
     "{% if label is defined and passages | length > 2 %}many{% elif label %}few{% endif %}": "many",
     "{{ 'a' ~ passages | first | trim ~ (1 + 2 - 1) }}": "aone2",
     "{{ label if passages else 'nothing' }}{# a remark #}": '"Bonds"',
+    "{{ 2.345 | round(2) }} {{ 2.5 | round }} {{ nothing | default('none', true) }} {{ 'x.' | trim('.') }}": (
+        "2.35 2.0 none x"
+    ),
     "{% raw %}{{ x }}{% endraw %}": "{{ x }}",
 }
 
@@ -53,6 +56,14 @@ ENDLESS = {
     "a passage between passages": ("{{ passages | join(passages[0]) }}", "`join` of something else than"),
     "another template": ("{% include 'detection.jinja' %}", "another template in line 1"),
     "a list of its own": ("{{ [1, 2] }}", "a list of its own in line 1"),
+    "a power of ten": ("{{ 1 | round(99999999) }}", "`round` to something else than 0 to 10 digits in line 1"),
+    "a power of ten by name": ("{{ 1 | round(precision=10 ** 9) }}", "`round` to something else than"),
+    "a power of ten from a value": ("{{ 1 | round(most_words) }}", "`round` to something else than"),
+    "digits below zero": ("{{ 1 | round(-9999999) }}", "`round` to something else than"),
+    "a method of rounding": ("{{ 1 | round(3, 'floor') }}", "more arguments of `round` than 1"),
+    "arguments from a list": ("{{ 1 | round(*passages) }}", "more arguments of `round` than 1"),
+    "separators from a list": ("{{ passages | join(*passages) }}", "more arguments of `join` than 2"),
+    "arguments from a table": ("{{ 1 | int(**examples[0]) }}", "more arguments of `int` than 1"),
     "a macro": ("{% macro a() %}{{ a() }}{% endmacro %}", "a macro in line 1"),
 }
 

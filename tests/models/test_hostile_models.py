@@ -14,9 +14,12 @@ from refusal import named_error, refusal, with_options
 from tiny import TINY_WIDTH, write_sae
 
 from stratalens.config.validation import make_config
+from stratalens.errors import LabelingError, ModelError
 from stratalens.harvest.inputs import find_inputs
 from stratalens.harvest.open_model import OpenModel, open_model
 from stratalens.hookpoint import Hookpoint
+from stratalens.labels.llm.local import LocalModel
+from stratalens.models.model_config import load_config
 from stratalens.progress import NoProgress
 
 fuzzed = settings(
@@ -102,3 +105,60 @@ def test_an_sae_that_does_not_fit_its_layer_is_refused(capsys, documented, tiny_
     assert "the SAE of layers.2 does not fit: it explains nothing here (FVU " in line
     assert line.endswith("Check --base_model and --sae_model, or pass --allow_poor_fit")
     documented("SAE checkpoints", "an SAE that does not fit its layer", re.sub(r"FVU [0-9.]+", "FVU 9.87", line))
+
+
+NUMBERS: dict[str, dict[str, object]] = {
+    "layers": {"num_hidden_layers": 10**10},
+    "layers of another family": {"model_type": "qwen2", "num_hidden_layers": 10_001},
+    "layers below zero": {"num_hidden_layers": -(10**11)},
+    "experts": {"num_local_experts": 10**6},
+    "kinds of attention": {"model_type": "gpt_neo", "attention_types": [[["global"], 10**10]]},
+    "a number far inside": {"text_config": {"x": [[{"y": 2**31 + 1}]]}},
+    "a number of 4,000 digits": {"intermediate_size": 10**4000},
+}
+
+
+@pytest.mark.parametrize("case", NUMBERS)
+def test_numbers_that_would_become_endless_lists_are_refused_before_they_do(monkeypatch, model, case):
+    changed(model, **NUMBERS[case])
+    monkeypatch.setattr("transformers.AutoConfig.from_pretrained", lambda *_arguments, **_options: pytest.fail("read"))
+    with pytest.raises(ModelError, match=r"its config.json is not that of a causal language model \(") as caught:
+        load_config(str(model), ModelError)
+    assert len(str(caught.value).removeprefix(str(model))) < 120
+    with pytest.raises(LabelingError, match=r"its config.json is not that of a causal language model \("):
+        LocalModel(str(model)).check()
+
+
+def test_large_numbers_that_models_have_are_taken(model):
+    sound = {"rope_theta": 10**11, "max_position_embeddings": 10_485_760, "vocab_size": 300_000}
+    changed(model, **sound, vocab_size_per_layer_input=262_144, sliding_window=2**31 - 1)
+    assert load_config(str(model), ModelError).vocab_size == 300_000
+
+
+FETCHED = "kernels-community/flash-attn"
+ATTENTIONS: list[tuple[dict[str, object], str | None]] = [
+    ({}, None),
+    ({"attn_implementation": "eager"}, "eager"),
+    ({"attn_implementation": FETCHED}, None),
+    ({"_attn_implementation": FETCHED}, None),
+    ({"_attn_implementation_internal": FETCHED}, None),
+    ({"attn_implementation": {"": FETCHED}}, None),
+    ({"attn_implementation": "flash_attention_2"}, None),
+    ({"attn_implementation": 5}, None),
+]
+
+
+@pytest.mark.parametrize(("entries", "taken"), ATTENTIONS)
+def test_an_attention_that_would_be_fetched_gives_way_to_one_that_is_built_in(
+    tiny_saes, small_texts, model, entries, taken
+):
+    changed(model, **entries)
+    assert load_config(str(model), ModelError)._attn_implementation == taken
+    network = opened(model, tiny_saes, small_texts).model
+    assert network.config._attn_implementation == (taken or "sdpa")
+
+
+def test_an_attention_in_a_part_of_a_config_is_not_fetched_either(model):
+    text = json.loads((model / "config.json").read_text()) | {"_attn_implementation": FETCHED}
+    (model / "config.json").write_text(json.dumps({"model_type": "llava", "text_config": text}))
+    assert load_config(str(model), ModelError).get_text_config()._attn_implementation is None

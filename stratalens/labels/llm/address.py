@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 
 from stratalens.errors import LabelingError
 from stratalens.files.redaction import redacted
+from stratalens.labels.llm.masking import MAX_SHOWN_CHARACTERS
 
 KEY_VARIABLE = "STRATALENS_API_KEY"
 """Environment variable of the API key for `--labeling_endpoint`, wherever that is."""
@@ -29,6 +30,8 @@ def base_url(address: str) -> str:
         parts = urlsplit(address.strip())
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0 or " " in parts.netloc:
             raise ValueError
+        if parts.hostname.isascii():
+            parts.hostname.encode("idna")  # what the socket does; raises for an empty or overlong part of the name
     except ValueError:
         raise not_an_address(address) from None
     path = re.sub(r"(/chat/completions|/models)?/*$", "", parts.path.rstrip("/"))
@@ -37,7 +40,8 @@ def base_url(address: str) -> str:
 
 def not_an_address(given: str) -> LabelingError:
     """Return the error for an address of no server."""
-    return LabelingError(f"{redacted(given)}: not an address; write one such as http://localhost:8000/v1")
+    shown = redacted(given)[:MAX_SHOWN_CHARACTERS].encode(errors="replace").decode()
+    return LabelingError(f"{shown}: not an address; write one such as http://localhost:8000/v1")
 
 
 def origin(url: str) -> str:

@@ -1,18 +1,20 @@
 """The HTTP client of a labelling server: what it sends, and what it accepts as an answer."""
 
+import re
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any
 from urllib.parse import urljoin
 
-from stratalens.errors import LabelingError
+from stratalens.errors import LabelingError, StratalensError
 from stratalens.files.redaction import redacted
 from stratalens.labels.llm.address import is_loopback, is_openai, not_an_address, origin
 from stratalens.labels.llm.chat import NoReply
 from stratalens.labels.llm.deadline import within
 from stratalens.labels.llm.keys import require_sendable_headers
 from stratalens.labels.llm.masking import KeyMask
+from stratalens.models.hub import is_raised_by_library
 
 PLACEHOLDER_KEY = "none"
 """Sent if there is no API key: local servers need none, but the client requires one."""
@@ -30,6 +32,12 @@ SENT_HEADERS = frozenset(
 )
 """Headers of a request. The client would add others, about this machine and from `OPENAI_CUSTOM_HEADERS`; the last
 of these tells it to return an answer unread."""
+
+PAUSE_HEADERS = ("retry-after", "retry-after-ms")
+PLAIN_PAUSE = re.compile(
+    r"[0-9]{1,10}(\.[0-9]{1,10})?|[A-Z][a-z]{2}, [0-9]{2} [A-Z][a-z]{2} [0-9]{4} [0-9:]{8} GMT", re.ASCII
+)
+"""A number of seconds, or a date as HTTP writes it; the client computes with whatever else it can read as a date."""
 
 OPENAI_HEADERS = frozenset({"openai-organization", "openai-project"})
 """Headers from `OPENAI_ORG_ID` and `OPENAI_PROJECT_ID`, for OpenAI's own servers."""
@@ -72,18 +80,39 @@ def open_client(
         on_response()
         _refuse_redirect(response, url, mask)
         _refuse_packed(response, url, mask)
+        _limit_pause(response)
+        response.encoding = "utf-8"  # else the server's `charset` picks any of Python's codecs, some of them slow
         response.stream = _bounded(response.stream, timeout_seconds)
 
     require_sendable_headers()
     try:
         httpx2.URL(url)
-    except httpx2.InvalidURL:
+    except (httpx2.InvalidURL, ValueError):
         raise not_an_address(url) from None
     timeout = openai.Timeout(timeout_seconds, connect=min(CONNECT_SECONDS, timeout_seconds))
     web = _open_connections(url, timeout, before_attempt, {"request": [prepare], "response": [inspect]})
     return openai.OpenAI(
         api_key=key or PLACEHOLDER_KEY, base_url=url, timeout=timeout, max_retries=MAX_RETRIES, http_client=web
     )
+
+
+@contextmanager
+def client_failures() -> Iterator[None]:
+    """Turn what the client's libraries raise inside the block into `NoReply`, save the client's own errors.
+
+    Raises:
+        NoReply: an answer made a library fail.
+    """
+    import openai
+
+    try:
+        yield
+    except (openai.OpenAIError, StratalensError, NoReply):
+        raise
+    except Exception as problem:
+        if not is_raised_by_library(problem):
+            raise
+        raise NoReply(f"the client failed ({type(problem).__name__})") from None
 
 
 def _open_connections(
@@ -147,6 +176,13 @@ def _refuse_packed(response: Any, url: str, mask: KeyMask) -> None:
             f"{origin(url)} packs its answer (Content-Encoding: {mask.one_line(encoding)}) though the request asks "
             "for plain text; switch compression off at the server or the proxy before it"
         )
+
+
+def _limit_pause(response: Any) -> None:
+    """Leave only a pause that the client can compute with; it has its own for a server that asks for none."""
+    for name in PAUSE_HEADERS:
+        if not PLAIN_PAUSE.fullmatch(response.headers.get(name, "0")):
+            del response.headers[name]
 
 
 def _bounded(stream: Any, timeout_seconds: float):

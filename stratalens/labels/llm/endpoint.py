@@ -21,7 +21,7 @@ from stratalens.labels.llm.chat import (
     Reply,
     usable_text,
 )
-from stratalens.labels.llm.client import open_client
+from stratalens.labels.llm.client import client_failures, open_client
 from stratalens.labels.llm.dialect import (
     Completion,
     Dialect,
@@ -175,7 +175,9 @@ class EndpointModel:
         create = self._client.chat.completions.with_raw_response.create
         while True:
             try:
-                answer = create(model=self.model, messages=list(messages), **dialect.parameters(max_tokens, schema))
+                parameters = {"model": self.model, "messages": list(messages), **dialect.parameters(max_tokens, schema)}
+                with client_failures():
+                    answer = create(**parameters)
                 break
             except openai.APIStatusError as problem:
                 error_body = _error_body(problem, messages)
@@ -219,7 +221,8 @@ class EndpointModel:
         import openai
 
         try:
-            answer = self._client.with_options(max_retries=1).models.with_raw_response.list()
+            with client_failures():
+                answer = self._client.with_options(max_retries=1).models.with_raw_response.list()
             return [model.id for model in ServedModels.model_validate_json(answer.content).data]
         except (openai.NotFoundError, ValidationError):  # the server has no list of models, or not a valid one
             return None

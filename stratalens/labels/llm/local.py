@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,22 +15,28 @@ from stratalens.labels.llm.chat import (
     Reply,
     usable_text,
 )
+from stratalens.labels.llm.chat_template import MAX_TEMPLATE_SECONDS, ChatTemplate
 from stratalens.labels.llm.deadline import within
 from stratalens.models.hub import hub_errors, local_or_hub, quiet_transformers
 from stratalens.models.loading import choose_device, choose_dtype
+from stratalens.models.model_config import load_config
 from stratalens.models.model_files import require_sound_files
 from stratalens.models.panics import panics_silenced
+from stratalens.models.tokenizer_parts import require_bounded_tokenizer
 
 IDENTITY_SUFFIXES = (".json", ".safetensors", ".bin", ".jinja")
 """Suffixes of the files of a model directory that its answers depend on."""
 
-MAX_TEMPLATE_SECONDS = 60.0
-"""For a model's chat template, a small program that comes with the model, and for the tokens of what it makes."""
+CHECK_MESSAGES = [Message(role="system", content="Be brief."), Message(role="user", content="Say yes.")]
 
 
 class _Loaded(NamedTuple):
+    source: str
     model: Any
     tokenizer: Any
+    template: ChatTemplate | None
+    end_ids: list[int]
+    """Tokens that end an answer."""
     context: int | None
     """Limit on the tokens of prompt and answer together; None if the model has none."""
 
@@ -75,13 +82,13 @@ class LocalModel:
         return f"{location.resolve().name} ({digest[:12]})"
 
     def check(self) -> None:
-        """Load the model, so that a failure is reported before the run starts.
+        """Load the model and make it answer with one token, so that a failure is reported before the run starts.
 
         Raises:
-            LabelingError: it cannot be loaded; the message says what to do.
+            LabelingError: it cannot be loaded or run; the message says what to do.
         """
-        with self._lock:
-            self._ensure_loaded()
+        with suppress(NoReply):  # one token may well be an empty answer
+            self.reply(CHECK_MESSAGES, max_tokens=1)
 
     def reply(
         self, messages: Sequence[Message], *, max_tokens: int, schema: Mapping[str, object] | None = None
@@ -91,11 +98,12 @@ class LocalModel:
 
         with self._lock, quiet_transformers():  # it would warn of every long prompt, and of sampling options
             loaded = self._ensure_loaded()
-            try:
-                return _generate(loaded, messages, max_tokens)
-            except torch.OutOfMemoryError:
-                torch.cuda.empty_cache()
-                raise NoReply("out of GPU memory") from None
+            with hub_errors(loaded.source, LabelingError):
+                try:
+                    return _generate(loaded, messages, max_tokens)
+                except torch.OutOfMemoryError:
+                    torch.cuda.empty_cache()
+                    raise NoReply("out of GPU memory") from None
 
     def _ensure_loaded(self) -> _Loaded:
         if self._loaded is None:
@@ -113,13 +121,15 @@ def _load(location: str, device_name: str, dtype_name: str) -> _Loaded:
     if device.type == "cuda":
         placement["device_map"] = "auto" if device.index is None else {"": device}
     require_sound_files(location, LabelingError)
+    config = load_config(location, LabelingError)
     try:
         with hub_errors(location, LabelingError), quiet_transformers():
             with panics_silenced():
                 tokenizer = AutoTokenizer.from_pretrained(location, trust_remote_code=False)
+                require_bounded_tokenizer(location, tokenizer, LabelingError)
                 tokenizer("a")  # some damage shows only in use
             model: Any = AutoModelForCausalLM.from_pretrained(
-                location, dtype=dtype, trust_remote_code=False, **placement
+                location, config=config, dtype=dtype, trust_remote_code=False, **placement
             )
             model = model if placement else model.to(device)
     except torch.OutOfMemoryError:
@@ -127,51 +137,76 @@ def _load(location: str, device_name: str, dtype_name: str) -> _Loaded:
             f"{location}: does not fit into the memory of {device}; use a smaller labelling model or another device"
         ) from None
     context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    return _Loaded(model.eval().requires_grad_(False), tokenizer, context)
+    return _Loaded(
+        location,
+        model.eval().requires_grad_(False),
+        tokenizer,
+        _chat_template(location, tokenizer),
+        _keep_only_ends(location, model, tokenizer),
+        context if type(context) is int else None,
+    )
+
+
+def _chat_template(location: str, tokenizer: Any) -> ChatTemplate | None:
+    if tokenizer.chat_template is None:
+        return None
+    with hub_errors(location, LabelingError):
+        template, tokens = tokenizer.get_chat_template(), tokenizer.special_tokens_map
+    if not isinstance(template, str):
+        raise LabelingError(f"{location}: its chat template is no text; choose another model with --labeling_model")
+    return ChatTemplate(location, template, {name: str(token) for name, token in tokens.items()})
+
+
+def _keep_only_ends(location: str, model: Any, tokenizer: Any) -> list[int]:
+    """Replace the model's own settings for generation, which may ask for any work, by the tokens that end an answer.
+
+    Raises:
+        LabelingError: one of them is no token of the model.
+    """
+    from transformers import GenerationConfig
+
+    own, tokenizer_end = model.generation_config.eos_token_id, tokenizer.eos_token_id
+    end_ids = own if isinstance(own, list) else [token_id for token_id in (own, tokenizer_end) if token_id is not None]
+    pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer_end
+    size = model.get_input_embeddings().weight.shape[0]
+    for token_id in (*end_ids, *([] if pad_id is None else [pad_id])):
+        if type(token_id) is not int or not 0 <= token_id < size:
+            raise LabelingError(
+                f"{location}: {str(token_id)[:40]!a} is no token of this model, but named as one that ends an answer; "
+                "correct its generation_config.json and tokenizer_config.json"
+            )
+    model.generation_config = GenerationConfig(eos_token_id=None if own == [] else own, pad_token_id=pad_id)
+    return end_ids
 
 
 def _generate(loaded: _Loaded, messages: Sequence[Message], max_tokens: int) -> Reply:
     """Decode greedily within the context; a prompt that is too long is refused, not cut."""
     import torch
 
-    model, tokenizer, context = loaded
-    inputs = _encode(tokenizer, messages)
+    model, tokenizer, context = loaded.model, loaded.tokenizer, loaded.context
+    inputs = _encode(loaded, messages)
     prompt_tokens = inputs["input_ids"].shape[1]
     max_new_tokens = max_tokens if context is None else min(max_tokens, context - prompt_tokens)
     if max_new_tokens < 1:
         raise NoReply("prompt longer than the model's context")
-    # With do_sample=False, sampling options of the model's configuration have no effect but cause a warning.
-    greedy = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None, "max_new_tokens": max_new_tokens}
-    end_ids = model.generation_config.eos_token_id
-    end_ids = set(end_ids if isinstance(end_ids, list) else [end_ids, tokenizer.eos_token_id])
-    pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     with torch.inference_mode():
-        output = model.generate(**inputs.to(model.device), **greedy, pad_token_id=pad_id)
+        output = model.generate(**inputs.to(model.device), do_sample=False, max_new_tokens=max_new_tokens)
     answer_ids = output[0, prompt_tokens:].tolist()
-    cut_off = len(answer_ids) >= max_new_tokens and answer_ids[-1] not in end_ids
+    cut_off = len(answer_ids) >= max_new_tokens and answer_ids[-1] not in loaded.end_ids
     text = usable_text(tokenizer.decode(answer_ids, skip_special_tokens=True), cut_off)
     return Reply(text, prompt_tokens, len(answer_ids), cut_off)
 
 
-def _encode(tokenizer: Any, messages: Sequence[Message]) -> Any:
+def _encode(loaded: _Loaded, messages: Sequence[Message]) -> Any:
     """Return the token ids of the chat, `[1, seq]`: by the model's template, else of the plain texts in order."""
-    from jinja2 import TemplateError
-
-    plain_text = "\n\n".join(message["content"] for message in messages)
-    if tokenizer.chat_template is None:
-        return tokenizer(plain_text, return_tensors="pt")
-    options = {"add_generation_prompt": True, "return_tensors": "pt", "return_dict": True}
-
-    def apply(turns: list[Message]) -> Any:
-        return within(MAX_TEMPLATE_SECONDS, lambda: tokenizer.apply_chat_template(turns, **options))
-
+    if loaded.template is None:
+        prompt, options = "\n\n".join(message["content"] for message in messages), {}
+    else:
+        prompt, options = loaded.template.prompt(messages), {"add_special_tokens": False}
     try:
-        try:
-            return apply(list(messages))
-        except TemplateError:  # some templates reject a system turn, or two turns of the same role
-            return apply([Message(role="user", content=plain_text)])
+        return within(MAX_TEMPLATE_SECONDS, lambda: loaded.tokenizer(prompt, return_tensors="pt", **options))
     except TimeoutError:
         raise LabelingError(
-            f"{tokenizer.name_or_path}: its chat template did not end within {MAX_TEMPLATE_SECONDS:g} s; "
+            f"{loaded.source}: its tokenizer did not end within {MAX_TEMPLATE_SECONDS:g} s; "
             "choose another model with --labeling_model"
         ) from None
