@@ -97,9 +97,9 @@ class Terminal:
 
     def show_timings(self, result: Result) -> None:
         """Print how long each stage of the run took, and the peak of its memory."""
-        seconds = result.record["seconds"]
+        seconds = result.record.seconds
         stages = ", ".join(f"{stage} {took:.1f}" for stage, took in seconds.items())
-        peak = result.record["peak_memory_bytes"] / 1e9
+        peak = result.record.peak_memory_bytes / 1e9
         self.say(f"Took {sum(seconds.values()):.1f} s ({stages}); peak memory {peak:.2f} GB")
 
 

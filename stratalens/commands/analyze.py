@@ -17,7 +17,7 @@ from stratalens.harvest.inputs import find_inputs
 from stratalens.harvest.open_model import open_model
 from stratalens.labels import label_features
 from stratalens.labels.concepts.lexicon import load_lexicon
-from stratalens.labels.labelling import open_labeller
+from stratalens.labels.labelling import LabelSources, open_labeller
 from stratalens.models.memory import peak_memory_bytes
 from stratalens.progress import NoProgress, Progress, TimedProgress
 from stratalens.ranking import rank_features
@@ -25,9 +25,10 @@ from stratalens.ranking.estimates import RankingInputs
 from stratalens.ranking.feature_list import require_latents
 from stratalens.ranking.rank import feature_numbers
 from stratalens.report import publish
-from stratalens.report.publish import with_labels, write_record, write_result_page
-from stratalens.report.run_record import build_record, run_warnings, shown_settings
+from stratalens.report.publish import ResultContent, with_labels, write_record
+from stratalens.report.recording import build_record, run_warnings
 from stratalens.report.saved import Findings, Result
+from stratalens.report.tables import build_tables
 
 
 def analyze(config: RunConfig, progress: Progress | None = None, *, started: float | None = None) -> Result:
@@ -71,19 +72,17 @@ def _analyze(config: RunConfig, work: WorkDirectories, progress: TimedProgress) 
     features = feature_numbers(ranking.top)
     summary, locations = summarise_harvest(harvest.files, fvu, features, inputs.survey.populations)
     collected = collect_evidence(config, inputs, opened, features, locations, progress)
-    labelled = label_features(config, collected, ranking.top, lexicon, labeller, progress)
-    findings = with_labels(Findings(ranking.top, ranking.latents, summary.layers), labelled)
+    reports = label_features(config, collected, ranking.top, LabelSources(lexicon, labeller), progress)
+    findings = with_labels(Findings(ranking.top, ranking.latents, summary.layers), reports)
     progress.stage("report")
-    modules = {hookpoint: sae.module for hookpoint, sae in inputs.saes.items()}
-    settings = shown_settings(config, inputs.source.name)
-    tables = publish(config, findings, labelled, collected.evidence, modules, settings, work.staging)
+    tables = build_tables(config, findings.top, findings.latents, findings.facts)
     warnings = run_warnings(config, opened.checks, summary, tables)
     for warning in warnings:
         progress.warn(warning)
     record = build_record(config, inputs, opened.checks, summary, harvest, warnings)
-    write_result_page(tables, record, harvest.files, work.staging, work.staging)
-    record |= {"seconds": progress.seconds(), "peak_memory_bytes": peak_memory_bytes()}
-    record = write_record(record, harvest.files, work.staging)
+    publish(ResultContent(config, findings, reports, collected.evidence, record, harvest.files), work.staging)
+    used = {"seconds": progress.seconds(), "peak_memory_bytes": peak_memory_bytes()}
+    record = write_record(record.model_copy(update=used), harvest.files, work.staging)
     return Result(work.result, config, record, findings)
 
 

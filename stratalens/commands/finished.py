@@ -11,13 +11,12 @@ from stratalens.files.output_dir import WorkDirectories
 from stratalens.files.result_names import RECORD_FILE
 from stratalens.harvest.inputs import find_inputs
 from stratalens.harvest.open_model import open_model
-from stratalens.hookpoint import Hookpoint
-from stratalens.labels.labelling import LabelledFeatures
+from stratalens.labels.feature_report import Reports
 from stratalens.progress import Progress
 from stratalens.report import publish
 from stratalens.report.evidence_file import EVIDENCE_FILE, read_lenses
-from stratalens.report.publish import with_labels, write_record, write_result_page
-from stratalens.report.run_record import recorded_settings, shown_settings
+from stratalens.report.publish import ResultContent, with_labels, write_record
+from stratalens.report.recording import recorded_settings
 from stratalens.report.saved import EVIDENCE_FOLDER, Findings, Result
 
 
@@ -53,9 +52,9 @@ def collect_again(result: Result, config: RunConfig, findings: Findings, progres
     """
     require_allowed_sources(result.output_dir / RECORD_FILE, config, SOURCES, is_record=True)
     inputs = find_inputs(config, progress, findings.top)
-    if f"{inputs.survey.digest:016x}" != result.record["corpus"]["digest"]:
+    if f"{inputs.survey.digest:016x}" != result.record.corpus.digest:
         raise ConfigError(f"{result.output_dir}: its text has changed since; run the analysis again")
-    if inputs.source.digest != result.record["model"]["digest"]:
+    if inputs.source.digest != result.record.model.digest:
         raise ConfigError(f"{result.output_dir}: its model has changed since; run the analysis again")
     opened = open_model(config, inputs, progress)
     fvu = {hookpoint: facts.fvu for hookpoint, facts in findings.facts.items()}
@@ -64,12 +63,7 @@ def collect_again(result: Result, config: RunConfig, findings: Findings, progres
 
 
 def publish_again(
-    result: Result,
-    recorded: RunConfig,
-    findings: Findings,
-    labelled: LabelledFeatures,
-    evidence: Evidence,
-    work: WorkDirectories,
+    result: Result, recorded: RunConfig, findings: Findings, reports: Reports, evidence: Evidence, work: WorkDirectories
 ) -> Result:
     """Rewrite the files of a finished result with new findings, labels and evidence; its harvest stays.
 
@@ -77,18 +71,15 @@ def publish_again(
         result: as it was before.
         recorded: all options to record.
         findings: the new ones.
-        labelled: their labels.
-        evidence: theirs.
+        reports: the same features with their labels and evidence.
+        evidence: to store.
         work: where the files are written.
 
     Returns:
         the result with its new options, record and findings.
     """
-    modules = {Hookpoint.parse(hookpoint): sae["hookpoint"] for hookpoint, sae in result.record["saes"].items()}
-    settings = shown_settings(recorded, result.record["model"]["name"])
-    findings = with_labels(findings, labelled)
-    tables = publish(recorded, findings, labelled, evidence, modules, settings, work.staging)
-    record = result.record | {"settings": recorded_settings(recorded)}
-    write_result_page(tables, record, result.harvest, work.staging, work.staging)
+    findings = with_labels(findings, reports)
+    record = result.record.model_copy(update={"settings": recorded_settings(recorded)})
+    publish(ResultContent(recorded, findings, reports, evidence, record, result.harvest), work.staging)
     record = write_record(record, result.harvest, work.staging)
     return replace(result, recorded=recorded, record=record, findings=findings)

@@ -13,7 +13,8 @@ from stratalens.files.output_dir import WorkDirectories, working_in
 from stratalens.hookpoint import Hookpoint
 from stratalens.labels import label_features
 from stratalens.labels.concepts.lexicon import load_lexicon
-from stratalens.labels.labelling import LabelledFeatures, open_labeller
+from stratalens.labels.feature_report import Reports
+from stratalens.labels.labelling import LabelSources, open_labeller
 from stratalens.progress import NoProgress, Progress
 from stratalens.ranking.feature_list import read_feature_list, require_latents
 from stratalens.ranking.rank import reported_features
@@ -51,10 +52,10 @@ def _label(result: Result, options: LabelConfig, work: WorkDirectories, progress
     collected = load_evidence(result)
     if collected is None or not _covers_exactly(collected, findings):
         collected = collect_again(result, config, findings, progress)
-    labelled = label_features(config, collected, findings.top, lexicon, labeller, progress, only=listed)
+    reports = label_features(config, collected, findings.top, LabelSources(lexicon, labeller), progress, only=listed)
     if listed is not None:
-        labelled = _keep_other_labels(result, labelled, listed)
-    return publish_again(result, recorded, findings, labelled, collected.evidence, work)
+        reports = _keep_other_labels(result, reports, listed)
+    return publish_again(result, recorded, findings, reports, collected.evidence, work)
 
 
 def _add_listed(result: Result, listed: Mapping[Hookpoint, Sequence[int]], rank_by: str) -> Findings:
@@ -65,25 +66,22 @@ def _add_listed(result: Result, listed: Mapping[Hookpoint, Sequence[int]], rank_
         hookpoint: list(dict.fromkeys([*table["feature_number"].tolist(), *listed.get(hookpoint, ())]))
         for hookpoint, table in before.items()
     }
-    top = reported_features(latents, reported, rank_by=rank_by, split=result.record["corpus"]["split"])
+    top = reported_features(latents, reported, rank_by=rank_by, split=result.record.split)
     return replace(result.findings, top=top)
 
 
-def _keep_other_labels(
-    result: Result, labelled: LabelledFeatures, listed: Mapping[Hookpoint, Sequence[int]]
-) -> LabelledFeatures:
+def _keep_other_labels(result: Result, reports: Reports, listed: Mapping[Hookpoint, Sequence[int]]) -> Reports:
     """Replace the new labels of features that are not listed by the labels that they had before."""
-    scored = {}
-    for hookpoint, rows in labelled.scored.items():
+    kept: Reports = {}
+    for hookpoint, own in reports.items():
         before = result.findings.top[hookpoint].set_index("feature_number")
-        features = labelled.annotated_evidence.evidence.layers[hookpoint].features
-        scored[hookpoint] = [
-            row
-            if feature in listed.get(hookpoint, ()) or feature not in before.index
-            else stored_label(before.loc[feature])
-            for feature, row in zip(features.tolist(), rows, strict=True)
+        kept[hookpoint] = [
+            report
+            if report.feature in listed.get(hookpoint, ()) or report.feature not in before.index
+            else replace(report, label=stored_label(before.loc[report.feature]))
+            for report in own
         ]
-    return replace(labelled, scored=scored)
+    return kept
 
 
 def _covers_exactly(collected: CollectedEvidence, findings: Findings) -> bool:

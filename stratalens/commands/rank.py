@@ -16,7 +16,8 @@ from stratalens.hookpoint import Hookpoint
 from stratalens.labels import FeatureLabel, label_features
 from stratalens.labels.concepts.lexicon import load_lexicon
 from stratalens.labels.feature_label import EVIDENCE
-from stratalens.labels.labelling import LabelledFeatures
+from stratalens.labels.feature_report import Reports
+from stratalens.labels.labelling import LabelSources
 from stratalens.progress import NoProgress, Progress
 from stratalens.ranking import rank_features
 from stratalens.ranking.estimates import RankingInputs
@@ -51,11 +52,11 @@ def rank(directory: Path, options: RankConfig, progress: Progress | None = None)
         stored = load_evidence(before) or collect_again(before, config, findings, progress)
         collected = _select_features(stored, findings.features)
         lexicon = load_lexicon(config.domain, config.lexicon)
-        labelled = label_features(config, collected, findings.top, lexicon, None, progress)
+        reports = label_features(config, collected, findings.top, LabelSources(lexicon), progress)
         known = {hookpoint: set(evidence.features.tolist()) for hookpoint, evidence in stored.evidence.layers.items()}
-        labelled = _keep_labels(before, labelled, known)
+        reports = _keep_labels(before, reports, known)
         result = publish_again(
-            before, recorded, findings, labelled, _drop_without_evidence(collected.evidence, known), work
+            before, recorded, findings, reports, _drop_without_evidence(collected.evidence, known), work
         )
     reported = [(hookpoint, feature) for hookpoint, features in findings.features.items() for feature in features]
     unlabelled = sum(feature not in known[hookpoint] for hookpoint, feature in reported)
@@ -69,10 +70,10 @@ def rank(directory: Path, options: RankConfig, progress: Progress | None = None)
 def _rank_again(before: Result, config: RunConfig) -> Findings:
     norms = {hookpoint: table["decoder_norm"].to_numpy() for hookpoint, table in before.findings.latents.items()}
     ranking = rank_features(
-        RankingInputs(before.harvest, norms, before.populations),
+        RankingInputs(before.harvest, norms, before.record.populations),
         top_n=config.top_n,
         rank_by=config.rank_by,
-        split=before.record["corpus"]["split"],
+        split=before.record.split,
         listed=before.findings.features if config.features is not None else None,
     )
     return Findings(ranking.top, ranking.latents, before.findings.facts)
@@ -106,16 +107,16 @@ def _drop_without_evidence(evidence: Evidence, known: Mapping[Hookpoint, set[int
     return Evidence(evidence.passages, hookpoints)
 
 
-def _keep_labels(before: Result, labelled: LabelledFeatures, known: Mapping[Hookpoint, set[int]]) -> LabelledFeatures:
+def _keep_labels(before: Result, reports: Reports, known: Mapping[Hookpoint, set[int]]) -> Reports:
     """Give features the labels that they had before; those without evidence get the note that they are unlabelled."""
-    scored = {}
-    for hookpoint, rows in labelled.scored.items():
+    unlabelled = FeatureLabel(UNLABELLED, EVIDENCE, label_note=NOTE)
+    kept: Reports = {}
+    for hookpoint, own in reports.items():
         table = before.findings.top[hookpoint].set_index("feature_number")
-        features = labelled.annotated_evidence.evidence.layers[hookpoint].features.tolist()
-        scored[hookpoint] = [
-            stored_label(table.loc[feature])
-            if feature in table.index
-            else (row if feature in known[hookpoint] else FeatureLabel(UNLABELLED, EVIDENCE, label_note=NOTE))
-            for feature, row in zip(features, rows, strict=True)
+        kept[hookpoint] = [
+            replace(report, label=stored_label(table.loc[report.feature]))
+            if report.feature in table.index
+            else (report if report.feature in known[hookpoint] else replace(report, label=unlabelled))
+            for report in own
         ]
-    return replace(labelled, scored=scored)
+    return kept

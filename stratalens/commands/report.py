@@ -5,6 +5,7 @@ from pathlib import Path
 
 from stratalens.files.output_dir import working_in
 from stratalens.report import load_result
+from stratalens.report.evidence_file import EVIDENCE_FILE, read_evidence_file
 from stratalens.report.figures.write import write_figures
 from stratalens.report.publish import write_record, write_result_page
 from stratalens.report.saved import Result, require_result
@@ -23,6 +24,7 @@ def report(directory: Path) -> Result:
     with working_in(directory) as work:
         result = load_result(directory)
         write_figures(result.tables, work.staging)
-        write_result_page(result.tables, result.record, result.harvest, directory, work.staging)
-        record = write_record(result.record, result.harvest, work.staging, others=result.record["files"])
+        evidence = {place: read_evidence_file(directory / f"layer_{place}" / EVIDENCE_FILE) for place in result.harvest}
+        write_result_page(result.tables, result.record, result.harvest, evidence, work.staging)
+        record = write_record(result.record, result.harvest, work.staging, others=result.record.files)
     return replace(result, record=record)

@@ -26,7 +26,7 @@ EARLY_FLAG = "early_position"
 
 def label_by_evidence(
     annotated_evidence: AnnotatedEvidence, top: Mapping[Hookpoint, pd.DataFrame], progress: Progress
-) -> tuple[dict[Hookpoint, LayerLabels], dict[Hookpoint, list[FeatureLabel]]]:
+) -> dict[Hookpoint, LayerLabels]:
     """Label the features of all layers from the evidence and score the labels by their own terms.
 
     Args:
@@ -35,29 +35,27 @@ def label_by_evidence(
         progress: informed after each layer.
 
     Returns:
-        By hookpoint the labels with their support, and labels with scores, both in the evidence's order of features.
+        Hookpoint -> labels with their support and scores, in the evidence's order of features.
     """
     labels: dict[Hookpoint, LayerLabels] = {}
-    scored: dict[Hookpoint, list[FeatureLabel]] = {}
     with progress.track("Labelling", sum(len(table) for table in top.values())) as advance:
         for hookpoint, table in top.items():
             flags = dict(zip(table["feature_number"], table["flags"], strict=True))
             features = annotated_evidence.evidence.layers[hookpoint].features
             early = np.array([EARLY_FLAG in str(flags[feature]) for feature in features], dtype=bool)
             labels[hookpoint] = label_layer_by_evidence(annotated_evidence, hookpoint, early)
-            scored[hookpoint] = score_by_terms(annotated_evidence, hookpoint, labels[hookpoint].labels)
             advance(len(table), 0)
-    return labels, scored
+    return labels
 
 
 def label_layer_by_evidence(
     annotated_evidence: AnnotatedEvidence, hookpoint: Hookpoint, early: Bool[np.ndarray, "feature"]
 ) -> LayerLabels:
-    """Label the features of one layer from the discovery half.
+    """Label the features of one layer from the discovery half, and score the labels on the other.
 
     Args:
         annotated_evidence: evidence and annotated passages.
-        hookpoint: number of the layer.
+        hookpoint: of the features.
         early: which features have most of their activation on the first tenth of passages.
     """
     annotated = annotated_evidence.annotated
@@ -65,13 +63,12 @@ def label_layer_by_evidence(
         annotated, unit_activations(annotated_evidence.evidence.layers[hookpoint], annotated.units)
     )
     tasks = annotated_evidence.tasks(hookpoint, Half.DISCOVERY)
-    return LayerLabels(
-        labels=[
-            choose_label(annotated, associations, column, task, early=bool(early[column]))
-            for column, task in enumerate(tasks)
-        ],
-        support=[support_of(annotated, associations, column) for column in range(len(tasks))],
-    )
+    labels = [
+        choose_label(annotated, associations, column, task, early=bool(early[column]))
+        for column, task in enumerate(tasks)
+    ]
+    support = [support_of(annotated, associations, column) for column in range(len(tasks))]
+    return LayerLabels(labels, support, score_by_terms(annotated_evidence, hookpoint, labels))
 
 
 def score_by_terms(

@@ -1,7 +1,7 @@
 """Labels by a language model, which also judges them; where it fails, the label from the evidence is used."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
@@ -26,10 +26,10 @@ from stratalens.labels.evidence_labels import UNCLEAR
 from stratalens.labels.feature_label import (
     AnnotatedEvidence,
     FeatureLabel,
-    LayerLabels,
     choose_controls,
     with_detection,
 )
+from stratalens.labels.feature_report import FeatureReport, Reports
 from stratalens.labels.judge import (
     FIRING_THRESHOLD,
     LabelEvidence,
@@ -41,17 +41,6 @@ from stratalens.progress import Progress
 
 MAX_POSITIVES_FOR_MODEL = 10
 """Positives, at most, in a detection task that a language model is asked to do."""
-
-
-@dataclass(frozen=True)
-class LayerPromptInput:
-    """Content of the prompts about the features of one layer, one entry per feature."""
-
-    examples: list[list[Example]]
-    top_tokens: list[list[str]]
-    """Tokens with most of the feature's activation."""
-    promoted: list[list[str]]
-    """Tokens whose logits the feature raises most."""
 
 
 FeatureKey = tuple[Hookpoint, int]
@@ -71,87 +60,65 @@ class _ScoringJob(NamedTuple):
 
 def label_by_model(
     annotated_evidence: AnnotatedEvidence,
-    prompt_inputs: Mapping[Hookpoint, LayerPromptInput],
-    labels: Mapping[Hookpoint, LayerLabels],
-    scored: Mapping[Hookpoint, list[FeatureLabel]],
+    reports: Reports,
     judge: LanguageJudge,
     progress: Progress,
     *,
     show_text: bool,
     only: Mapping[Hookpoint, Sequence[int]] | None = None,
-) -> dict[Hookpoint, list[FeatureLabel]]:
+) -> Reports:
     """Have a language model label every feature and score its labels.
 
     Args:
         annotated_evidence: evidence and annotated passages.
-        prompt_inputs: hookpoint -> content of the prompts.
-        labels: hookpoint -> labels from the evidence.
-        scored: hookpoint -> the same labels with scores, used where the model fails.
+        reports: the features with their labels from the evidence, which are used where the model fails.
         judge: the language model.
         progress: informed after each answer.
         show_text: False to send no passage; labels are then scored by their own words.
-        only: hookpoint -> features to ask about; None for all. The others keep their labels from `scored`.
-
-    Returns:
-        Hookpoint -> labels with scores, in the evidence's order of features.
+        only: hookpoint -> features to ask about; None for all. The others keep their labels.
     """
     keys = [
         (hookpoint, column)
-        for hookpoint in scored
-        for column, feature in enumerate(annotated_evidence.evidence.layers[hookpoint].features.tolist())
-        if only is None or feature in only.get(hookpoint, ())
+        for hookpoint, own in reports.items()
+        for column, report in enumerate(own)
+        if only is None or report.feature in only.get(hookpoint, ())
     ]
     answers: dict[FeatureKey, str | UnusableAnswer] = {}
     rows: dict[FeatureKey, FeatureLabel] = {}
     with progress.track("Labelling by model", 2 * len(keys)) as advance:
-        ask_for_label = partial(_ask_for_label, judge, prompt_inputs, labels, show_text)
-        for key, answer in zip(keys, map_concurrently(ask_for_label, keys, judge.concurrency), strict=True):
+        ask_for_label = partial(_ask_for_label, judge, show_text)
+        asked = [reports[hookpoint][column] for hookpoint, column in keys]
+        for key, answer in zip(keys, map_concurrently(ask_for_label, asked, judge.concurrency), strict=True):
             answers[key] = answer
             advance(1, 0)
-        jobs = _scoring_jobs(annotated_evidence, scored, answers)
+        jobs = _scoring_jobs(annotated_evidence, reports, answers)
         advance(len(keys) - len(jobs), 0)
         score_label = partial(_score_label, annotated_evidence, judge, show_text)
         for job, row in zip(jobs, map_concurrently(score_label, jobs, judge.concurrency), strict=True):
             rows[job.hookpoint, job.column] = row
             advance(1, 0)
-    return _final_labels(judge, scored, answers, rows)
-
-
-def _final_labels(
-    judge: LanguageJudge,
-    scored: Mapping[Hookpoint, list[FeatureLabel]],
-    answers: Mapping[FeatureKey, str | UnusableAnswer],
-    rows: Mapping[FeatureKey, FeatureLabel],
-) -> dict[Hookpoint, list[FeatureLabel]]:
-    """Return hookpoint -> one label per feature: the model's with or without a score, or that from the evidence."""
     return {
         hookpoint: [
-            rows.get((hookpoint, column)) or _without_score(judge, answers.get((hookpoint, column)), from_evidence)
-            for column, from_evidence in enumerate(layer_labels)
+            replace(
+                report, label=rows.get((hookpoint, at)) or _without_score(judge, answers.get((hookpoint, at)), report)
+            )
+            for at, report in enumerate(own)
         ]
-        for hookpoint, layer_labels in scored.items()
+        for hookpoint, own in reports.items()
     }
 
 
-def _ask_for_label(
-    judge: LanguageJudge,
-    prompt_inputs: Mapping[Hookpoint, LayerPromptInput],
-    labels: Mapping[Hookpoint, LayerLabels],
-    show_text: bool,
-    key: FeatureKey,
-) -> str | UnusableAnswer:
-    hookpoint, column = key
-    prompt_input = prompt_inputs[hookpoint]
-    examples = [example for example in prompt_input.examples[column] if example.half == Half.DISCOVERY]
+def _ask_for_label(judge: LanguageJudge, show_text: bool, report: FeatureReport) -> str | UnusableAnswer:
+    examples = [example for example in report.examples if example.half == Half.DISCOVERY]
     firing = [example for example in examples if example.choice.kind != "near_miss"]
     on_domain = [example for example in firing if example.side == Side.DOMAIN]
     shown = sorted(on_domain or firing, key=lambda example: example.choice.kind != "top")
     evidence = LabelEvidence(
         examples=[_token_text(example) for example in shown],
         contrast=[_token_text(example) for example in examples if example.choice.kind == "near_miss"],
-        top_tokens=prompt_input.top_tokens[column],
-        words=[name for name, _ in labels[hookpoint].support[column].phrases],
-        promoted=prompt_input.promoted[column],
+        top_tokens=[token.token for token in report.top_tokens],
+        words=[name for name, _ in report.support.phrases],
+        promoted=[] if report.lens is None else [token.token for token in report.lens.promoted],
         highest=max((example.choice.activation for example in examples), default=0.0),
     )
     try:
@@ -165,21 +132,17 @@ def _token_text(example: Example) -> TokenText:
 
 
 def _scoring_jobs(
-    annotated_evidence: AnnotatedEvidence,
-    scored: Mapping[Hookpoint, list[FeatureLabel]],
-    answers: Mapping[FeatureKey, str | UnusableAnswer],
+    annotated_evidence: AnnotatedEvidence, reports: Reports, answers: Mapping[FeatureKey, str | UnusableAnswer]
 ) -> list[_ScoringJob]:
     """Return the model's labels that can be scored, each with its task and the label of another feature."""
     jobs = []
-    for hookpoint, evidence_labels in scored.items():
-        layer_answers = [answers.get((hookpoint, column)) for column in range(len(evidence_labels))]
+    for hookpoint, own in reports.items():
+        layer_answers = [answers.get((hookpoint, column)) for column in range(len(own))]
         label_texts = [
-            answer if isinstance(answer, str) else from_evidence.label
-            for answer, from_evidence in zip(layer_answers, evidence_labels, strict=True)
+            answer if isinstance(answer, str) else report.label.label
+            for answer, report in zip(layer_answers, own, strict=True)
         ]
-        controls = choose_controls(
-            label_texts, hookpoint, annotated_evidence.evidence.layers[hookpoint].features.tolist()
-        )
+        controls = choose_controls(label_texts, hookpoint, [report.feature for report in own])
         for column, task in enumerate(annotated_evidence.tasks(hookpoint, Half.CONFIRMATION, MAX_POSITIVES_FOR_MODEL)):
             if isinstance(layer_answers[column], str) and label_texts[column] != UNCLEAR and task is not None:
                 control = label_texts[controls[column]] if column in controls else None
@@ -187,14 +150,12 @@ def _scoring_jobs(
     return jobs
 
 
-def _without_score(
-    judge: LanguageJudge, answer: str | UnusableAnswer | None, from_evidence: FeatureLabel
-) -> FeatureLabel:
+def _without_score(judge: LanguageJudge, answer: str | UnusableAnswer | None, report: FeatureReport) -> FeatureLabel:
     """Return the label of a feature that has no scored label by the model; its `label_note` says why."""
     if answer is None:
-        return from_evidence
+        return report.label
     if isinstance(answer, UnusableAnswer):
-        return from_evidence._replace(label_note=f"labelled by evidence: {judge.name}: {answer}")
+        return report.label._replace(label_note=f"labelled by evidence: {judge.name}: {answer}")
     note = "not scored: nothing to score by" if answer == UNCLEAR else "fires on too few confirmation passages to score"
     return FeatureLabel(answer, judge.name, label_note=note)
 

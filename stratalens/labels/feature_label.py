@@ -75,10 +75,12 @@ class AnnotatedEvidence:
 
 
 class LayerLabels(NamedTuple):
-    """Labels of one layer from the discovery half, and what supports them; one entry per feature."""
+    """Labels of one layer from the discovery half, what supports them, and how they score; one entry per feature."""
 
     labels: list[Label]
     support: list[Support]
+    scored: list["FeatureLabel"]
+    """The labels with their scores on the confirmation half."""
 
 
 def with_detection(label: FeatureLabel, detection: Detection, control_auroc: float | None) -> FeatureLabel:

@@ -1,21 +1,22 @@
 """Label the reported features: from the evidence, or by a language model if one is configured."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import pandas as pd
 
 from stratalens.config.options import LabelConfig
 from stratalens.evidence.collect import CollectedEvidence
-from stratalens.evidence.examples import Example, layer_examples
-from stratalens.evidence.logit_lens import FeatureLens
-from stratalens.evidence.top_tokens import TopToken, top_tokens
+from stratalens.evidence.examples import layer_examples
+from stratalens.evidence.top_tokens import top_tokens
 from stratalens.files.locations import cache_folder
 from stratalens.hookpoint import Hookpoint
 from stratalens.labels.by_evidence import label_by_evidence
-from stratalens.labels.by_model import LayerPromptInput, label_by_model
+from stratalens.labels.by_model import label_by_model
 from stratalens.labels.concepts.lexicon import Lexicon
-from stratalens.labels.feature_label import AnnotatedEvidence, FeatureLabel, LayerLabels
+from stratalens.labels.feature_label import AnnotatedEvidence, LayerLabels
+from stratalens.labels.feature_report import FeatureReport, Reports
 from stratalens.labels.judge import LanguageJudge
 from stratalens.labels.llm.cache import CachedModel
 from stratalens.labels.llm.endpoint import EndpointModel
@@ -25,26 +26,6 @@ from stratalens.progress import Progress
 
 ANSWERS_FOLDER = "answers"
 """Folder for the answers of labelling models in the user's cache directory."""
-
-
-@dataclass(frozen=True)
-class LabelledFeatures:
-    """Labels of the reported features, with the evidence that is published with them.
-
-    The features of a layer are in the order of the evidence.
-    """
-
-    annotated_evidence: AnnotatedEvidence
-    labels: Mapping[Hookpoint, LayerLabels]
-    """Hookpoint -> labels from the discovery half, with their support."""
-    scored: Mapping[Hookpoint, list[FeatureLabel]]
-    """Hookpoint -> the labels to publish, with their scores."""
-    lenses: Mapping[Hookpoint, list[FeatureLens]]
-    """Hookpoint -> tokens that each feature promotes and suppresses; see `CollectedEvidence`."""
-    examples: Mapping[Hookpoint, list[list[Example]]]
-    """Hookpoint -> passages to publish; empty lists if corpus text is to be kept out of files."""
-    tokens: Mapping[Hookpoint, list[list[TopToken]]]
-    """Hookpoint -> tokens with most of each feature's activation."""
 
 
 @dataclass(frozen=True)
@@ -96,59 +77,71 @@ def open_labeller(config: LabelConfig, progress: Progress) -> Labeller | None:
     return Labeller(LanguageJudge(cached, prompts), cached)
 
 
+class LabelSources(NamedTuple):
+    """What labels are made of."""
+
+    lexicon: Lexicon
+    labeller: Labeller | None = None
+    """The language model; None to label from the evidence alone."""
+
+
 def label_features(
     config: LabelConfig,
     collected: CollectedEvidence,
     top: Mapping[Hookpoint, pd.DataFrame],
-    lexicon: Lexicon,
-    labeller: Labeller | None,
+    sources: LabelSources,
     progress: Progress,
     only: Mapping[Hookpoint, Sequence[int]] | None = None,
-) -> LabelledFeatures:
+) -> Reports:
     """Label the reported features of all layers and score the labels.
 
     Args:
         config: how to label.
         collected: evidence and lenses of the features.
-        top: hookpoint -> reported features with their `flags`.
-        lexicon: concepts for the labels.
-        labeller: the language model; None to label from the evidence.
+        top: hookpoint -> reported features in the columns of the ranking.
+        sources: lexicon and language model.
         progress: informed of each step.
         only: hookpoint -> features that the language model is asked about; None for all.
     """
     progress.stage("labels")
-    evidence, lenses = collected
-    annotated_evidence = AnnotatedEvidence.of(evidence, lexicon, words_only=config.no_examples)
-    labels, scored = label_by_evidence(annotated_evidence, top, progress)
-    examples = {hookpoint: layer_examples(evidence, hookpoint, annotated_evidence.passage_sets) for hookpoint in top}
-    tokens = {hookpoint: top_tokens(evidence, hookpoint) for hookpoint in top}
-    if labeller is not None:
-        prompt_inputs = {
-            hookpoint: LayerPromptInput(
-                examples=examples[hookpoint],
-                top_tokens=[[token.token for token in feature_tokens] for feature_tokens in tokens[hookpoint]],
-                promoted=_promoted(lenses, hookpoint, len(table)),
-            )
-            for hookpoint, table in top.items()
-        }
-        scored = label_by_model(
-            annotated_evidence,
-            prompt_inputs,
-            labels,
-            scored,
-            labeller.judge,
-            progress,
-            show_text=not config.no_examples,
-            only=only,
-        )
-        progress.say(labeller.cost())
+    annotated_evidence = AnnotatedEvidence.of(collected.evidence, sources.lexicon, words_only=config.no_examples)
+    labels = label_by_evidence(annotated_evidence, top, progress)
+    reports = {
+        hookpoint: _reports(collected, annotated_evidence, hookpoint, top[hookpoint], of_layer)
+        for hookpoint, of_layer in labels.items()
+    }
+    if sources.labeller is not None:
+        judge, show_text = sources.labeller.judge, not config.no_examples
+        reports = label_by_model(annotated_evidence, reports, judge, progress, show_text=show_text, only=only)
+        progress.say(sources.labeller.cost())
     if config.no_examples:
-        examples = {hookpoint: [[] for _ in of_features] for hookpoint, of_features in examples.items()}
-    return LabelledFeatures(annotated_evidence, labels, scored, lenses, examples, tokens)
+        reports = {place: [replace(report, examples=[]) for report in own] for place, own in reports.items()}
+    return reports
 
 
-def _promoted(lenses: Mapping[Hookpoint, list[FeatureLens]], hookpoint: Hookpoint, features: int) -> list[list[str]]:
-    """Return the tokens that each feature promotes; empty lists without a logit lens."""
-    if hookpoint not in lenses:
-        return [[] for _ in range(features)]
-    return [[token.token for token in lens.promoted] for lens in lenses[hookpoint]]
+def _reports(
+    collected: CollectedEvidence,
+    annotated_evidence: AnnotatedEvidence,
+    hookpoint: Hookpoint,
+    table: pd.DataFrame,
+    labels: LayerLabels,
+) -> list[FeatureReport]:
+    """Join all that is known of the features of one hookpoint, in the order of the evidence."""
+    evidence = collected.evidence
+    features = evidence.layers[hookpoint].features.tolist()
+    rows = {row["feature_number"]: row for row in table.to_dict("records")}
+    examples = layer_examples(evidence, hookpoint, annotated_evidence.passage_sets)
+    tokens, lenses = top_tokens(evidence, hookpoint), collected.lenses.get(hookpoint)
+    return [
+        FeatureReport(
+            hookpoint=hookpoint,
+            feature=feature,
+            statistics=rows[feature],
+            label=labels.scored[column],
+            support=labels.support[column],
+            top_tokens=tokens[column],
+            lens=None if lenses is None else lenses[column],
+            examples=examples[column],
+        )
+        for column, feature in enumerate(features)
+    ]

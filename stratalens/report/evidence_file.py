@@ -1,20 +1,21 @@
 """`evidence.json`: what fires each reported feature of a layer, written for people and programs, and read back."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, NamedTuple, TypeVar
+from typing import Annotated, TypeVar
 
 from pydantic import BaseModel, ConfigDict, FailFast, ValidationError, model_validator
 
 from stratalens.corpus import Half
+from stratalens.corpus.populations import side_name
 from stratalens.evidence.examples import Example
 from stratalens.evidence.logit_lens import FeatureLens, TokenLogit
 from stratalens.evidence.top_tokens import TopToken
 from stratalens.files.damaged import damaged
 from stratalens.files.regular import named_when_out_of_memory, read_regular
-from stratalens.labels.evidence_labels import Support
-from stratalens.report.formats import json_value
+from stratalens.labels import FeatureReport
+from stratalens.report.formats import plain_number
 
 EVIDENCE_FILE = "evidence.json"
 MAX_EVIDENCE_BYTES = 2**30
@@ -32,51 +33,6 @@ class _FirstError(FailFast):
 Item = TypeVar("Item")
 ItemList = Annotated[list[Item], _FirstError()]
 """A list whose first wrong item is reported; reports of all items of a hostile list would fill the memory."""
-
-
-class FeatureEvidence(NamedTuple):
-    """The evidence of one feature, ready to be written."""
-
-    feature: int
-    top_tokens: list[TopToken]
-    support: Support
-    lens: FeatureLens | None
-    examples: list[Example]
-    """Empty if corpus text must stay out of the files (`--no_examples`)."""
-
-
-def write_evidence_file(
-    features: Sequence[FeatureEvidence], path: Path, *, domain: str, layer: int, hookpoint: str
-) -> None:
-    """Write the evidence of one layer as JSON, one feature per line, so that tools such as grep can read it."""
-    head = json.dumps({"layer": layer, "hookpoint": hookpoint, "domain": domain}, ensure_ascii=False)[:-1]
-    lines = [json.dumps(_feature_json(feature, domain), ensure_ascii=False, allow_nan=False) for feature in features]
-    path.write_text(f'{head}, "features": [\n' + ",\n".join(lines) + "\n]}\n", encoding="utf-8")
-
-
-def _feature_json(evidence: FeatureEvidence, domain: str) -> dict[str, object]:
-    fields = {
-        "feature_number": evidence.feature,
-        "top_tokens": [token._asdict() for token in evidence.top_tokens],
-        "phrases": [{"phrase": name, "preference": score} for name, score in evidence.support.phrases],
-        "concepts": [{"concept": name, "preference": score} for name, score in evidence.support.concepts],
-        "promoted": [token._asdict() for token in evidence.lens.promoted] if evidence.lens else None,
-        "suppressed": [token._asdict() for token in evidence.lens.suppressed] if evidence.lens else None,
-    }
-    examples = [_example_json(example, domain) for example in evidence.examples]
-    return {name: json_value(value) for name, value in fields.items()} | {"examples": examples}
-
-
-def _example_json(example: Example, domain: str) -> Mapping[str, object]:
-    return {
-        "kind": example.choice.kind,
-        "side": domain if example.side == 0 else "general",
-        "half": Half(example.half).name.lower(),
-        "quantile": example.choice.quantile,
-        "activation": example.choice.activation,
-        "tokens": example.tokens,
-        "activations": [float(f"{value:.{ACTIVATION_DIGITS}g}") for value in example.activations],
-    }
 
 
 class _StoredModel(BaseModel):
@@ -105,6 +61,7 @@ class StoredExample(_StoredModel):
     kind: str
     side: str
     half: str
+    quantile: float | None = None
     activation: float
     tokens: ItemList[str]
     activations: ItemList[float]
@@ -126,6 +83,67 @@ class StoredEvidence(_StoredModel):
     promoted: ItemList[TokenLogit] | None
     suppressed: ItemList[TokenLogit] | None
     examples: ItemList[StoredExample]
+
+    @classmethod
+    def of(cls, report: FeatureReport, domain: str) -> "StoredEvidence":
+        """The evidence of a feature, in the numbers that the file has."""
+        lens = report.lens
+        return cls(
+            feature_number=report.feature,
+            top_tokens=[_rounded(token) for token in report.top_tokens],
+            phrases=[StoredPhrase(phrase=name, preference=_number(score)) for name, score in report.support.phrases],
+            concepts=[
+                StoredConcept(concept=name, preference=_number(score)) for name, score in report.support.concepts
+            ],
+            promoted=None if lens is None else [_rounded(token) for token in lens.promoted],
+            suppressed=None if lens is None else [_rounded(token) for token in lens.suppressed],
+            examples=[_stored_example(example, domain) for example in report.examples],
+        )
+
+
+def _stored_example(example: Example, domain: str) -> StoredExample:
+    return StoredExample(
+        kind=example.choice.kind,
+        side=side_name(domain, example.side),
+        half=Half(example.half).name.lower(),
+        quantile=example.choice.quantile,
+        activation=example.choice.activation,
+        tokens=example.tokens,
+        activations=[float(f"{value:.{ACTIVATION_DIGITS}g}") for value in example.activations],
+    )
+
+
+def _number(value: float) -> float:
+    """A number as JSON files have it."""
+    return float(plain_number(value))
+
+
+TokenRow = TypeVar("TokenRow", TopToken, TokenLogit)
+
+
+def _rounded(token: TokenRow) -> TokenRow:
+    return token._make(value if isinstance(value, str) else _number(value) for value in token)
+
+
+def write_evidence_file(
+    features: Sequence[StoredEvidence], path: Path, *, domain: str, layer: int, hookpoint: str
+) -> None:
+    """Write the evidence of one layer as JSON, one feature per line, so that tools such as grep can read it."""
+    head = json.dumps({"layer": layer, "hookpoint": hookpoint, "domain": domain}, ensure_ascii=False)[:-1]
+    lines = [json.dumps(_as_json(feature), ensure_ascii=False, allow_nan=False) for feature in features]
+    path.write_text(f'{head}, "features": [\n' + ",\n".join(lines) + "\n]}\n", encoding="utf-8")
+
+
+def _as_json(stored: StoredEvidence) -> dict[str, object]:
+    tokens = {
+        name: None if own is None else [token._asdict() for token in own]
+        for name, own in (
+            ("top_tokens", stored.top_tokens),
+            ("promoted", stored.promoted),
+            ("suppressed", stored.suppressed),
+        )
+    }
+    return stored.model_dump() | tokens
 
 
 class _StoredFile(_StoredModel):

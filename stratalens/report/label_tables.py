@@ -1,13 +1,13 @@
 """Parts of the tables and files that show a feature's label and the text that fires it."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 import pandas as pd
 
 from stratalens.corpus import Side
+from stratalens.corpus.populations import side_name
 from stratalens.evidence.examples import Example
-from stratalens.hookpoint import Hookpoint
-from stratalens.labels import FeatureLabel
+from stratalens.labels import FeatureLabel, FeatureReport
 
 LABEL_COLUMNS = FeatureLabel._fields
 """Columns of a feature's label and its scores, last in every table."""
@@ -24,20 +24,20 @@ def stored_label(row: pd.Series) -> FeatureLabel:
     return FeatureLabel(**{name: None if pd.isna(row[name]) else row[name] for name in LABEL_COLUMNS})
 
 
-def sentences(domain: str, examples: Mapping[Hookpoint, list[Example]]) -> dict[Hookpoint, list[dict[str, object]]]:
+def sentences(domain: str, reports: Sequence[FeatureReport]) -> dict[int, list[dict[str, object]]]:
     """Feature -> its strongest passages of both sides: the content of `feature_sentences` in a layer's JSON file."""
     return {
-        feature: [
+        report.feature: [
             {
                 "sentence": example.text,
                 "activation": example.choice.activation,
-                "type": domain if example.side == Side.DOMAIN else "general",
+                "type": side_name(domain, example.side),
                 "peak_token": example.tokens[example.peak].strip(),
             }
             for side in Side
-            for example in strongest(passages, side)
+            for example in strongest(report.examples, side)
         ]
-        for feature, passages in examples.items()
+        for report in reports
     }
 
 
@@ -47,12 +47,13 @@ def strongest(passages: list[Example], side: Side) -> list[Example]:
     return sorted(top, key=lambda example: -example.choice.activation)[:MAX_SENTENCES_PER_SIDE]
 
 
-def detailed_labels(table: pd.DataFrame, domain: str, examples: Mapping[Hookpoint, list[Example]]) -> pd.DataFrame:
+def detailed_labels(table: pd.DataFrame, domain: str, reports: Sequence[FeatureReport]) -> pd.DataFrame:
     """The detailed label file of a layer: labels, their scores, and each feature's examples, counted and quoted."""
     lead = ["feature_number", "label", f"{domain}_activation", "general_activation", "specialization"]
     detailed = table[lead].copy()
+    examples = {report.feature: report.examples for report in reports}
     own = [examples.get(int(feature), []) for feature in table["feature_number"]]
-    sides = ((domain, Side.DOMAIN), ("general", Side.GENERAL))
+    sides = [(side_name(domain, side), side) for side in Side]
     for name, side in sides:
         detailed[f"num_{name}_examples"] = [sum(example.side == side for example in passages) for passages in own]
     detailed["site"] = table["site"]

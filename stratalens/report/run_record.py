@@ -1,185 +1,50 @@
-"""The record of a run, `run.json`: what is needed to repeat it, facts about its input, and the resources it used."""
+"""`run.json`, the record of a run: one definition by which it is written and read."""
 
-import platform
-from collections.abc import Mapping
-from dataclasses import asdict
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from stratalens.config.options import LabelConfig, RunConfig
 from stratalens.corpus import Populations, Side
-from stratalens.corpus.describe import corpus_warnings
 from stratalens.corpus.populations import side_name
-from stratalens.files.redaction import as_printed, redacted, redacted_settings
 from stratalens.files.result_names import RECORD_FILE
-from stratalens.harvest.harvest import Harvest
-from stratalens.harvest.inputs import RunInputs
-from stratalens.harvest.store import FORMAT
-from stratalens.hookpoint import NAME, Hookpoint
-from stratalens.ranking.layer_facts import HarvestSummary
-from stratalens.report.tables import Tables
-from stratalens.saes.fit_check import FitCheck
+from stratalens.harvest.store import HarvestFile, harvest_path
+from stratalens.hookpoint import NAME_PATTERN, Hookpoint
+from stratalens.ranking.layer_facts import LayerFacts
+from stratalens.report.formats import write_json
 
-HookpointKey = Annotated[str, Field(pattern=rf"^{NAME.pattern}$")]
+HookpointKey = Annotated[str, Field(pattern=rf"^{NAME_PATTERN}$")]
 """A hookpoint as a key of a JSON object."""
-PACKAGES = ("stratalens", "torch", "transformers", "tokenizers", "numpy", "scipy", "pandas", "safetensors")
-"""Packages whose versions are recorded."""
 EXECUTION_SETTINGS = ("quiet", "dry_run", "output_dir", "harvest", "workers", "memory_gb")
 """Settings that control how the work is done and do not affect the results; only `run.json` records them."""
 
 
-def run_warnings(
-    config: RunConfig, checks: Mapping[Hookpoint, FitCheck], summary: HarvestSummary, tables: Tables
-) -> list[str]:
-    """Warnings that a reader must know before trusting the numbers, besides those about the documents."""
-    warnings = [
-        f"the SAE of {check.own.hookpoint} may not fit: {check.problem}" for check in checks.values() if check.problem
-    ]
-    if any(summary.batches_split.values()):
-        warnings.append(
-            f"{max(summary.batches_split.values())} batches did not fit into memory and were halved, which may change "
-            "the last digits; a lower --batch_tokens avoids it"
-        )
-    if tables.below_threshold:
-        warnings.append(
-            f"{tables.below_threshold} of {len(tables.consolidated)} reported features are below "
-            f"--min_specialization {config.min_specialization:g} and left out of the top {config.top_features_n} file"
-        )
-    if config.domain_data and not config.general_data:
-        warnings.append(
-            "your texts were contrasted with the built-in general texts, which differ in style as well as in subject; "
-            "--general_data with text of the same kind separates the two"
-        )
-    return warnings
+class _Part(BaseModel):
+    """A part of the record, checked strictly; entries that are not named here are kept as they are."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="allow")
 
 
-def recorded_settings(config: LabelConfig) -> dict[str, object]:
-    """The options as `run.json` stores them: without credentials in addresses, and without what was allowed once."""
-    return redacted_settings(config.model_dump(mode="json", exclude={"overwrite", "allow_fetch"}))
-
-
-def shown_settings(config: RunConfig, base_model: str) -> dict[str, object]:
-    """The settings of the run with its defaults resolved: all that is needed to repeat it, except credentials."""
-    values = recorded_settings(config)
-    models = {"base_model": redacted(base_model), "sae_model": values["sae_model"] or "embedded"}
-    return models | {k: v for k, v in values.items() if k not in (*models, *EXECUTION_SETTINGS)}
-
-
-def build_record(
-    config: RunConfig,
-    inputs: RunInputs,
-    checks: Mapping[Hookpoint, FitCheck],
-    summary: HarvestSummary,
-    harvest: Harvest,
-    warnings: list[str],
-) -> dict[str, object]:
-    """The content of `run.json`, without secrets; file names, the time taken and peak memory are added at the end.
-
-    Args:
-        config: the options of the run.
-        inputs: model, SAEs and text that were read.
-        checks: hookpoint -> the fit check of its SAE.
-        summary: facts of the harvest by layer.
-        harvest: the pass over the text.
-        warnings: those of `run_warnings`.
-    """
-    record: dict[str, object] = {
-        "format": FORMAT,
-        "stratalens": _version("stratalens"),
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "settings": recorded_settings(config),
-        "model": inputs.source._asdict(),
-        "saes": {
-            hookpoint: {"hookpoint": sae.module, "latents": sae.num_latents, "k": sae.k, "sha256": sae.digest}
-            for hookpoint, sae in inputs.saes.items()
-        },
-        "corpus": _corpus_record(config, inputs, summary),
-        "self_check": {hookpoint: {"layer": hookpoint.block, **asdict(check)} for hookpoint, check in checks.items()},
-        "layers": {hookpoint: facts._asdict() for hookpoint, facts in summary.layers.items()},
-        "warnings": list(map(as_printed, [*corpus_warnings(config, inputs.survey), *warnings])),
-        "documents": sum(counts.documents for counts in inputs.survey.counts),
-        "passages": int(summary.passages.sum()),
-        "tokens": int(summary.tokens.sum()),
-        "tokens_read": harvest.tokens_read,
-        "harvest_seconds": round(harvest.seconds, 3),
-        "tokens_per_second": round(harvest.tokens_read / harvest.seconds, 1),
-        "harvest": {
-            "keys": {hookpoint: file.key for hookpoint, file in harvest.files.items()},
-            "facts": harvest.facts,
-            "batches_split": summary.batches_split,
-        },
-        "versions": {name: _version(name) for name in PACKAGES} | {"python": platform.python_version()},
-        "machine": {"system": platform.platform(), "threads": torch.get_num_threads()},
-    }
-    return redacted_settings(record)
-
-
-def _corpus_record(config: RunConfig, inputs: RunInputs, summary: HarvestSummary) -> dict[str, object]:
-    """The part of the record about the text: its digest, files and counts by side."""
-    names = [side_name(config.domain, side) for side in Side]
-    counts = {name: asdict(counts) for name, counts in zip(names, inputs.survey.counts, strict=True)}
-    files = {name: [str(file.path) for file in own] for name, own in zip(names, inputs.corpus.files, strict=True)}
-    return {
-        "digest": f"{inputs.survey.digest:016x}",
-        "split": inputs.survey.split,
-        **counts,
-        "files": files,
-        "lengths": _lengths(config, summary, inputs.survey.populations),
-    }
-
-
-def result_files(staging: Path) -> list[str]:
-    """Names, relative to `staging`, of all files of a result except the record itself."""
-    files = (path for path in staging.rglob("*") if path.is_file() and path.name != RECORD_FILE)
-    return sorted(str(path.relative_to(staging)) for path in files)
-
-
-def _lengths(config: RunConfig, summary: HarvestSummary, populations: Populations) -> dict[str, object]:
-    """Mean countable positions per passage of each side, recorded because maxima grow with passage length."""
-    lengths: dict[str, object] = {"max_length": config.max_length}
-    for side in Side:
-        own = populations.where(side=side)
-        passages = max(1, int(summary.passages[own].sum()))
-        mean = float(summary.countable_positions[own].sum()) / passages
-        lengths[f"mean_{side_name(config.domain, side)}_passage"] = round(mean, 2)
-    return lengths
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "unknown"
-
-
-class _FactsPart(BaseModel):
-    """A part of the record, checked strictly; entries that are not named here are ignored."""
-
-    model_config = ConfigDict(strict=True, frozen=True)
-
-
-class ModelFacts(_FactsPart):
+class ModelRecord(_Part):
     """The language model."""
 
     name: str
     num_layers: int
     d_model: int
+    digest: str
 
 
-class SaeFacts(_FactsPart):
-    """The SAE of one layer."""
+class SaeRecord(_Part):
+    """The SAE of one hookpoint."""
 
     hookpoint: str
+    """Name of its module, such as `layers.16`."""
     latents: int
     k: int | None
+    sha256: str
 
 
-class SideFacts(_FactsPart):
+class SideRecord(_Part):
     """The documents of one side."""
 
     documents: int
@@ -193,7 +58,24 @@ class SideFacts(_FactsPart):
     beyond_max_documents: int
 
 
-class FitFacts(_FactsPart):
+class LengthsRecord(_Part):
+    """How long passages are."""
+
+    max_length: int
+
+
+class CorpusRecord(_Part):
+    """The text. Besides these entries it has one `SideRecord` for each side, under the side's name."""
+
+    digest: str
+    split: bool
+    files: dict[str, list[str]]
+    """Name of a side -> its files."""
+    lengths: LengthsRecord
+    __pydantic_extra__: dict[str, SideRecord] = Field(init=False)  # pyright: ignore[reportIncompatibleVariableOverride]
+
+
+class FitRecord(_Part):
     """How well an SAE reconstructs the activations at one hookpoint."""
 
     hookpoint: str
@@ -202,63 +84,127 @@ class FitFacts(_FactsPart):
     l0: float | None
 
 
-class FitCheckFacts(_FactsPart):
+class FitCheckRecord(_Part):
     """The fit check of an SAE at its own hookpoint and at the neighbouring ones."""
 
-    own: FitFacts
-    neighbours: list[FitFacts]
+    own: FitRecord
+    neighbours: list[FitRecord]
     problem: str
 
 
-class RunFacts(_FactsPart):
-    """The facts in `run.json` that the page shows, checked."""
+class LayerFactsRecord(_Part):
+    """What the layer comparison shows besides features."""
 
-    domain: str
-    created: str
+    fvu: float | None
+    mean_hookpoint_norm: float | None
+    dropped_share: float | None
+
+
+class HarvestRecord(_Part):
+    """The harvest on disk."""
+
+    keys: dict[HookpointKey, str]
+
+
+class RunRecord(_Part):
+    """The content of `run.json`."""
+
+    format: int
     stratalens: str
-    model: ModelFacts
-    saes: dict[HookpointKey, SaeFacts]
-    split: bool
-    sides: tuple[SideFacts, SideFacts]
-    files: tuple[list[str], list[str]]
-    max_length: int
+    created: str
+    settings: dict[str, Any]
+    model: ModelRecord
+    saes: dict[HookpointKey, SaeRecord]
+    corpus: CorpusRecord
+    self_check: dict[HookpointKey, FitCheckRecord]
+    layers: Annotated[dict[HookpointKey, LayerFactsRecord], Field(min_length=1)]
+    warnings: list[str]
     passages: int
     tokens: int
-    self_check: dict[HookpointKey, FitCheckFacts]
-    warnings: list[str]
-    settings: dict[str, Any]
-    """Those that affect the results."""
+    harvest: HarvestRecord
+    seconds: dict[str, float] = Field(default_factory=dict)
+    """Stage -> time that it took."""
+    peak_memory_bytes: int = 0
+    files: list[str] = Field(default_factory=list)
+    """Names of all files of the result but `run.json` itself."""
+
+    @model_validator(mode="after")
+    def _agrees(self) -> "RunRecord":
+        if not set(self.layers) == set(self.saes) == set(self.harvest.keys) == set(self.self_check):
+            raise ValueError("`layers`, `saes`, `self_check` and `harvest` name different layers")
+        if missing := [name for name in self._side_names if name not in self.corpus.__pydantic_extra__]:
+            raise ValueError(f"`corpus` has no {missing[0]}")
+        if not set(self._side_names) <= set(self.corpus.files):
+            raise ValueError("`corpus` lacks the files of a side")
+        return self
+
+    @property
+    def domain(self) -> str:
+        """Name of the domain."""
+        return str(self.settings.get("domain"))
+
+    @property
+    def _side_names(self) -> list[str]:
+        return [side_name(self.domain, side) for side in Side]
+
+    @property
+    def hookpoints(self) -> list[Hookpoint]:
+        """The analysed hookpoints."""
+        return list(map(Hookpoint.parse, self.layers))
+
+    @property
+    def modules(self) -> dict[Hookpoint, str]:
+        """Hookpoint -> name of the module that its SAE belongs to."""
+        return {hookpoint: self.saes[str(hookpoint)].hookpoint for hookpoint in self.hookpoints}
+
+    @property
+    def facts(self) -> dict[Hookpoint, LayerFacts]:
+        """Hookpoint -> what the layer comparison shows besides features."""
+        facts = {hookpoint: self.layers[str(hookpoint)] for hookpoint in self.hookpoints}
+        return {place: LayerFacts(own.fvu, own.mean_hookpoint_norm, own.dropped_share) for place, own in facts.items()}
+
+    @property
+    def split(self) -> bool:
+        """Whether documents were held out to confirm features."""
+        return self.corpus.split
+
+    @property
+    def sides(self) -> list[SideRecord]:
+        """The documents of each side, by its number."""
+        return [self.corpus.__pydantic_extra__[name] for name in self._side_names]
+
+    @property
+    def texts(self) -> list[list[str]]:
+        """Files of the text of each side, by its number."""
+        return [self.corpus.files[name] for name in self._side_names]
 
     @property
     def populations(self) -> Populations:
         """The populations of the documents."""
         return Populations()
 
-    @classmethod
-    def of(cls, record: dict[str, Any], domain: str) -> "RunFacts":
-        """Pick the facts out of the content of `run.json`.
+    @property
+    def shown_settings(self) -> dict[str, Any]:
+        """Settings that affect the results."""
+        return {name: value for name, value in self.settings.items() if name not in EXECUTION_SETTINGS}
 
-        Args:
-            record: that content.
-            domain: name of the domain, by which the record names one side.
+    @property
+    def resolved_settings(self) -> dict[str, Any]:
+        """The settings with their defaults resolved: all that is needed to repeat the run, except credentials."""
+        models = {"base_model": self.model.name, "sae_model": self.settings.get("sae_model") or "embedded"}
+        return models | {name: value for name, value in self.shown_settings.items() if name not in models}
 
-        Raises:
-            ValueError: something is missing or has the wrong type.
-        """
-        try:
-            corpus = record["corpus"]
-            names = [side_name(domain, side) for side in Side]
-            values = {
-                "domain": domain,
-                "split": corpus["split"],
-                "sides": tuple(corpus[name] for name in names),
-                "files": tuple(corpus["files"][name] for name in names),
-                "max_length": corpus["lengths"]["max_length"],
-                "settings": {
-                    name: value for name, value in record["settings"].items() if name not in EXECUTION_SETTINGS
-                },
-            }
-            copied = ("created", "stratalens", "model", "saes", "passages", "tokens", "self_check", "warnings")
-            return cls.model_validate(values | {name: record[name] for name in copied})
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{error} is missing") from None
+    def harvest_files(self, output_dir: Path) -> dict[Hookpoint, HarvestFile]:
+        """Hookpoint -> the file of its harvest in an output directory."""
+        keys = self.harvest.keys
+        return {place: HarvestFile(output_dir / harvest_path(place), keys[str(place)]) for place in self.hookpoints}
+
+    def write(self, directory: Path) -> None:
+        """Write `run.json`."""
+        write_json(self.model_dump(mode="json"), directory / RECORD_FILE)
+
+
+def result_files(staging: Path) -> list[str]:
+    """Names, relative to `staging`, of all files of a result except the record itself."""
+    files = (path for path in staging.rglob("*") if path.is_file() and path.name != RECORD_FILE)
+    return sorted(str(path.relative_to(staging)) for path in files)

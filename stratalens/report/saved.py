@@ -5,25 +5,22 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from stratalens.config.config_file import as_taken, read_config_file
 from stratalens.config.options import RunConfig
 from stratalens.config.validation import make_config
-from stratalens.corpus import Populations
 from stratalens.errors import ConfigError
 from stratalens.files.damaged import damaged, read_table
 from stratalens.files.plain_yaml import read_text
 from stratalens.files.result_names import RECORD_FILE
-from stratalens.harvest.store import FORMAT, HarvestFile, harvest_path
+from stratalens.harvest.store import FORMAT, HarvestFile
 from stratalens.hookpoint import Hookpoint
 from stratalens.ranking.layer_facts import LayerFacts
 from stratalens.ranking.rank import feature_numbers
 from stratalens.report.label_tables import LABEL_COLUMNS
-from stratalens.report.run_record import HookpointKey, RunFacts
+from stratalens.report.run_record import RunRecord
 from stratalens.report.tables import (
     DOMAIN_COLUMNS,
     MEASURES,
@@ -65,7 +62,7 @@ class Result:
     output_dir: Path
     recorded: RunConfig
     """All options of the run: to show and to record again. A command acts upon `config`."""
-    record: dict[str, Any]
+    record: RunRecord
     """The content of `run.json`."""
     findings: Findings
     """Their reported features have labels."""
@@ -105,19 +102,9 @@ class Result:
         return self.tables.latents[Hookpoint.given(hookpoint)]
 
     @property
-    def populations(self) -> Populations:
-        """The populations of its documents."""
-        return Populations()
-
-    @property
     def harvest(self) -> dict[Hookpoint, HarvestFile]:
         """Hookpoint -> the file of its harvest."""
-        keys = self.record["harvest"]["keys"]
-        hookpoints = map(Hookpoint.parse, keys)
-        return {
-            hookpoint: HarvestFile(self.output_dir / harvest_path(hookpoint), keys[str(hookpoint)])
-            for hookpoint in hookpoints
-        }
+        return self.record.harvest_files(self.output_dir)
 
 
 def write_features(top: Mapping[Hookpoint, pd.DataFrame], directory: Path) -> None:
@@ -150,18 +137,17 @@ def load_result(directory: str | Path) -> Result:
     path = directory / RECORD_FILE
     recorded = make_config(**read_config_file(path).options)
     try:
-        record = json.loads(read_text(path))
-        _require_format(directory, record)
-        hookpoints = [Hookpoint.parse(hookpoint) for hookpoint in _Record.model_validate(record).layers]
-        RunFacts.of(record, recorded.domain)
+        content = json.loads(read_text(path))
+        _require_format(directory, content)
+        record = RunRecord.model_validate(content)
     except (ValueError, RecursionError) as error:
         raise damaged(path, error) from None
     latents = {
         hookpoint: _latents(directory / f"layer_{hookpoint}" / LATENTS_FILE, recorded.domain)
-        for hookpoint in hookpoints
+        for hookpoint in record.hookpoints
     }
-    facts = {hookpoint: LayerFacts(**record["layers"][str(hookpoint)]) for hookpoint in hookpoints}
-    return Result(directory, recorded, record, Findings(_features(directory, latents), latents, facts))
+    findings = Findings(_features(directory, latents), latents, record.facts)
+    return Result(directory, recorded, record, findings)
 
 
 def _require_format(directory: Path, content: object) -> None:
@@ -173,54 +159,6 @@ def _require_format(directory: Path, content: object) -> None:
             f"stratalens reads format {FORMAT}; run the analysis again, or use the version that made it "
             f"({str(record.get('stratalens', 'unknown'))[:20]})"
         )
-
-
-class _RecordPart(BaseModel):
-    """A part of `run.json`, checked strictly; entries that are not named here are ignored."""
-
-    model_config = ConfigDict(strict=True)
-
-
-class _RecordedFacts(_RecordPart):
-    fvu: float | None
-    mean_hookpoint_norm: float | None
-    dropped_share: float | None
-
-
-class _RecordedSae(_RecordPart):
-    hookpoint: str
-
-
-class _RecordedModel(_RecordPart):
-    name: str
-    digest: str
-
-
-class _RecordedCorpus(_RecordPart):
-    digest: str
-    split: bool
-
-
-class _RecordedHarvest(_RecordPart):
-    keys: dict[HookpointKey, str]
-
-
-class _Record(_RecordPart):
-    """What later commands read from `run.json`."""
-
-    settings: dict[str, Any]
-    model: _RecordedModel
-    corpus: _RecordedCorpus
-    saes: dict[HookpointKey, _RecordedSae]
-    layers: Annotated[dict[HookpointKey, _RecordedFacts], Field(min_length=1)]
-    files: list[str]
-    harvest: _RecordedHarvest
-
-    @model_validator(mode="after")
-    def _same_layers(self) -> "_Record":
-        if not set(self.layers) == set(self.saes) == set(self.harvest.keys):
-            raise ValueError("`layers`, `saes` and `harvest` name different layers")
-        return self
 
 
 NUMBER_COLUMNS = (

@@ -1,14 +1,14 @@
 """The tables of a run: their columns, their order, and their files."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
 from stratalens.config.options import RunConfig
-from stratalens.evidence.examples import Example
 from stratalens.hookpoint import Hookpoint
+from stratalens.labels import FeatureReport
 from stratalens.ranking.layer_facts import LayerFacts
 from stratalens.report.formats import records, write_csv, write_json
 from stratalens.report.label_tables import LABEL_COLUMNS, detailed_labels, sentences
@@ -179,61 +179,44 @@ def _layer_row(
 
 def write_tables(
     tables: Tables,
-    directory: Path,
-    *,
-    top_n: int,
-    top_features_n: int,
-    examples: Mapping[Hookpoint, Mapping[int, list[Example]]],
+    reports: Mapping[Hookpoint, Sequence[FeatureReport]],
     settings: Mapping[str, object],
+    directory: Path,
 ) -> None:
     """Write every table file of a run below `directory`.
 
     Args:
         tables: the tables of the run.
+        reports: hookpoint -> its reported features.
+        settings: all that is needed to repeat the run; `top_n` and `top_features_n` are part of file names.
         directory: an existing directory.
-        top_n: reported features per layer, part of file names.
-        top_features_n: rows of the table of best features, part of its file name.
-        examples: hookpoint -> feature -> its example passages.
-        settings: the content of `config` in the JSON file of each layer.
     """
     domain = tables.domain
-    for hookpoint, table in tables.features.items():
+    for hookpoint in tables.features:
         folder = directory / f"layer_{hookpoint}"
         folder.mkdir(exist_ok=True)
-        _write_layer(table, folder, domain, hookpoint, top_n, examples[hookpoint], settings)
-        tables.latents[hookpoint].to_parquet(folder / "all_features.parquet", index=False)
+        _write_layer(tables, hookpoint, reports[hookpoint], settings, folder)
     write_csv(tables.consolidated, directory / "consolidated_top_features_all_layers.csv")
     write_csv(tables.layers, directory / "layer_comparison_report.csv")
-    write_csv(tables.best, directory / f"top_{top_features_n}_{domain}_features.csv")
+    write_csv(tables.best, directory / f"top_{settings['top_features_n']}_{domain}_features.csv")
     write_json(summary(tables), directory / f"{domain}_feature_summary.json")
 
 
 def _write_layer(
-    table: pd.DataFrame,
-    folder: Path,
-    domain: str,
+    tables: Tables,
     hookpoint: Hookpoint,
-    top_n: int,
-    examples: Mapping[int, list[Example]],
+    reports: Sequence[FeatureReport],
     settings: Mapping[str, object],
+    folder: Path,
 ) -> None:
-    write_csv(table, folder / f"top_{top_n}_features_analysis.csv")
-    config = {
-        "base_model": settings["base_model"],
-        "sae_model": settings["sae_model"],
-        "top_n": top_n,
-        "layer_idx": hookpoint.block,
-    }
-    write_json(
-        {
-            "top_features": records(table),
-            "feature_sentences": sentences(domain, examples),
-            "config": config | dict(settings),
-        },
-        folder / f"top_{top_n}_features_analysis.json",
-    )
+    table, domain, stem = tables.features[hookpoint], tables.domain, f"top_{settings['top_n']}_features_analysis"
+    first = {name: settings[name] for name in ("base_model", "sae_model", "top_n")} | {"layer_idx": hookpoint.block}
+    write_csv(table, folder / f"{stem}.csv")
+    content = {"top_features": records(table), "feature_sentences": sentences(domain, reports)}
+    write_json(content | {"config": first | dict(settings)}, folder / f"{stem}.json")
     write_csv(table[["feature_number", "label", "site"]], folder / f"feature_labels_clean_{domain}.csv")
-    write_csv(detailed_labels(table, domain, examples), folder / f"feature_labels_detailed_{domain}.csv")
+    write_csv(detailed_labels(table, domain, reports), folder / f"feature_labels_detailed_{domain}.csv")
+    tables.latents[hookpoint].to_parquet(folder / "all_features.parquet", index=False)
 
 
 def summary(tables: Tables) -> dict[str, object]:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -11,11 +12,14 @@ from scripted_model import Answer, Script, kind_of, label_in, rated
 from stratalens.corpus.populations import Half
 from stratalens.errors import LabelingError
 from stratalens.evidence.examples import layer_examples
+from stratalens.evidence.logit_lens import FeatureLens, TokenLogit
+from stratalens.evidence.top_tokens import TopToken
 from stratalens.files.hashing import hash64
-from stratalens.labels.by_evidence import label_layer_by_evidence, score_by_terms
-from stratalens.labels.by_model import MAX_POSITIVES_FOR_MODEL, LayerPromptInput, label_by_model
+from stratalens.labels.by_evidence import label_layer_by_evidence
+from stratalens.labels.by_model import MAX_POSITIVES_FOR_MODEL, label_by_model
 from stratalens.labels.concepts.lexicon import load_lexicon
 from stratalens.labels.feature_label import AnnotatedEvidence, FeatureLabel, LayerLabels
+from stratalens.labels.feature_report import FeatureReport, Reports
 from stratalens.labels.judge import LanguageJudge
 from stratalens.labels.llm.chat import ChatModel, NoReply
 from stratalens.labels.prompts import Prompts
@@ -54,29 +58,41 @@ def text(tmp_path_factory) -> AnnotatedEvidence:
 
 
 @pytest.fixture(scope="module")
-def by_evidence(text) -> tuple[LayerLabels, list[FeatureLabel]]:
-    found = label_layer_by_evidence(text, LAYER, np.zeros(len(WORDS), bool))
-    return found, score_by_terms(text, LAYER, found.labels)
+def by_evidence(text) -> LayerLabels:
+    return label_layer_by_evidence(text, LAYER, np.zeros(len(WORDS), bool))
+
+
+def reports_of(text: AnnotatedEvidence, labels: LayerLabels, words: Sequence[str], promoted: str = "") -> Reports:
+    """The features of some labels, each with a word as its only top token."""
+    examples = layer_examples(text.evidence, LAYER, text.passage_sets)
+    lens = FeatureLens([TokenLogit(promoted, 1.0, 1.0)], []) if promoted else None
+    reports = [
+        FeatureReport(
+            hookpoint=LAYER,
+            feature=feature,
+            statistics={},
+            label=labels.scored[column],
+            support=labels.support[column],
+            top_tokens=[TopToken(words[column], 1.0, 0.0)],
+            lens=lens,
+            examples=examples[column],
+        )
+        for column, feature in enumerate(text.evidence.layers[LAYER].features.tolist())
+    ]
+    return {LAYER: reports}
+
+
+def first_of(labels: LayerLabels) -> LayerLabels:
+    return LayerLabels(labels.labels[:1], labels.support[:1], [FeatureLabel("x", "evidence")])
 
 
 def labelled(
-    text: AnnotatedEvidence, by_evidence, model: Script, *, show_text: bool = True, **options
+    text: AnnotatedEvidence, by_evidence: LayerLabels, model: Script, *, show_text: bool = True, **options
 ) -> list[FeatureLabel]:
     assert isinstance(model, ChatModel)
-    labels, scored = by_evidence
-    examples = layer_examples(text.evidence, LAYER, text.passage_sets)
-    prompt_inputs = LayerPromptInput(examples, [[word] for word in WORDS], [["next"] for _ in WORDS])
-    judge = LanguageJudge(model, Prompts())
-    return label_by_model(
-        text,
-        {LAYER: prompt_inputs},
-        {LAYER: labels},
-        {LAYER: scored},
-        judge,
-        NoProgress(),
-        show_text=show_text,
-        **options,
-    )[LAYER]
+    judge, reports = LanguageJudge(model, Prompts()), reports_of(text, by_evidence, WORDS, "next")
+    found = label_by_model(text, reports, judge, NoProgress(), show_text=show_text, **options)
+    return [report.label for report in found[LAYER]]
 
 
 def test_a_model_that_knows_the_answer_scores_1(text, by_evidence):
@@ -156,7 +172,7 @@ FAILURES: dict[str, tuple[Answer, str]] = {
 def test_every_failure_falls_back_to_the_evidence_and_says_why(text, by_evidence, name):
     answer, reason = FAILURES[name]
     rows = labelled(text, by_evidence, Script(answer))
-    for row, own in zip(rows, by_evidence[1], strict=True):
+    for row, own in zip(rows, by_evidence.scored, strict=True):
         assert row.label_note == f"labelled by evidence: {reason}"
         assert row._replace(label_note=None) == own._replace(label_note=None)
 
@@ -183,7 +199,7 @@ def test_only_the_features_asked_for_are_labelled(text, by_evidence):
     model = Script(knowing)
     rows = labelled(text, by_evidence, model, only={LAYER: [10]})
     assert [row.label_source for row in rows] == ["evidence", "script", "evidence", "evidence"]
-    assert rows[0] == by_evidence[1][0]
+    assert rows[0] == by_evidence.scored[0]
     assert [kind_of(question) for question in model.questions].count("label") == 1
 
 
@@ -197,13 +213,10 @@ def test_no_more_requests_than_the_concurrency_are_in_progress(text, by_evidence
 
 def test_a_feature_of_general_text_is_shown_with_general_passages(text, by_evidence):
     evidence = planted_evidence(PASSAGES, [on_words("heron")])
-    examples = layer_examples(evidence, LAYER, text.passage_sets)[0]
     model = Script(lambda _question: '{"label": "Birds"}')
-    labels = LayerLabels(by_evidence[0].labels[:1], by_evidence[0].support[:1])
-    prompt_inputs = LayerPromptInput([examples], [["heron"]], [[]])
-    other, scored = AnnotatedEvidence(evidence, text.annotated, text.passage_sets), [FeatureLabel("x", "evidence")]
-    judge = LanguageJudge(model, Prompts())
-    label_by_model(other, {LAYER: prompt_inputs}, {LAYER: labels}, {LAYER: scored}, judge, NoProgress(), show_text=True)
+    other = AnnotatedEvidence(evidence, text.annotated, text.passage_sets)
+    reports = reports_of(other, first_of(by_evidence), ["heron"])
+    label_by_model(other, reports, LanguageJudge(model, Prompts()), NoProgress(), show_text=True)
     assert "<<heron>>" in model.questions[0]
 
 
@@ -213,11 +226,8 @@ def test_the_prompt_shows_firing_passages_with_marks_and_near_misses_without(tex
     examples = layer_examples(evidence, LAYER, other.passage_sets)[0]
     misses = [one.text for one in examples if one.choice.kind == "near_miss" and one.half == Half.DISCOVERY]
     model = Script(lambda _question: '{"label": "Payouts"}')
-    labels = LayerLabels(by_evidence[0].labels[:1], by_evidence[0].support[:1])
-    prompt_inputs = LayerPromptInput([examples], [["rose"]], [[]])
-    scored = [FeatureLabel("x", "evidence")]
-    judge = LanguageJudge(model, Prompts())
-    label_by_model(other, {LAYER: prompt_inputs}, {LAYER: labels}, {LAYER: scored}, judge, NoProgress(), show_text=True)
+    reports = reports_of(other, first_of(by_evidence), ["rose"])
+    label_by_model(other, reports, LanguageJudge(model, Prompts()), NoProgress(), show_text=True)
     question = model.questions[0]
     assert re.search(r'^1\. peak 10\.0: ".*<<.*>>.*"$', question, re.MULTILINE)
     listed = [json.loads(line[2:]) for line in question.splitlines() if line.startswith('- "')]

@@ -83,7 +83,7 @@ def details_of(result: Path, layer: Hookpoint) -> tuple[LayerDetails, pd.DataFra
     top, state = saved.findings.top[layer], saved.harvest[layer].state()
     width = len(saved.findings.latents[layer])
     return (
-        layer_details(state, top, saved.populations, num_latents=width, split=saved.record["corpus"]["split"]),
+        layer_details(state, top, saved.record.populations, num_latents=width, split=saved.record.split),
         top,
         state,
     )
@@ -105,7 +105,7 @@ def test_histograms_count_every_passage_of_both_sides_once(finished):
 
 def test_the_interval_of_a_layers_average_is_welchs_of_the_documents_averages(finished):
     details, top, state = details_of(finished, Hookpoint(2))
-    split = load_result(finished).record["corpus"]["split"]
+    split = load_result(finished).record.split
     half = Half.CONFIRMATION if split else Half.DISCOVERY
     norm = state.stats.norm_sum.sum() / state.stats.positions.sum()
     documents = state.documents.matrix(64)

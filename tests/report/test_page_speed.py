@@ -13,7 +13,6 @@ from stratalens.hookpoint import Hookpoint
 from stratalens.ranking.layer_details import LayerDetails, layer_details
 from stratalens.report.evidence_file import StoredEvidence, read_evidence_file
 from stratalens.report.page.write import write_page
-from stratalens.report.run_record import RunFacts
 from stratalens.report.saved import Result, load_result
 from stratalens.report.tables import build_tables
 
@@ -41,7 +40,7 @@ def repeated(table: pd.DataFrame, times: int) -> pd.DataFrame:
 def details_of(saved: Result, layer: Hookpoint, times: int) -> LayerDetails:
     top, width = saved.findings.top[layer], len(saved.findings.latents[layer])
     details = layer_details(
-        saved.harvest[layer].state(), top, saved.populations, num_latents=width, split=saved.record["corpus"]["split"]
+        saved.harvest[layer].state(), top, saved.record.populations, num_latents=width, split=saved.record.split
     )
     return details._replace(histograms=details.histograms * times, values=np.tile(details.values, times))
 
@@ -67,7 +66,7 @@ def large_report(embedded_run, tmp_path_factory) -> Path:
     many = {layer: in_short(own, times) for layer, own in evidence.items()}
     details = {layer: details_of(saved, layer, times) for layer in findings.top}
     path = tmp_path_factory.mktemp("large") / "report.html"
-    write_page(tables, RunFacts.of(saved.record, config.domain), many, details, path)
+    write_page(tables, saved.record, many, details, path)
     return path
 
 

@@ -19,7 +19,7 @@ from stratalens.ranking.layer_details import (
 from stratalens.report.evidence_file import StoredEvidence, StoredExample
 from stratalens.report.formats import json_value
 from stratalens.report.page.wording import FLAG_MEANINGS, KINDS
-from stratalens.report.run_record import RunFacts
+from stratalens.report.run_record import RunRecord
 from stratalens.report.tables import Tables, places, published_name
 
 MAX_BACKGROUND_LATENTS = 1500
@@ -40,7 +40,7 @@ def script_json(content: object) -> str:
 
 def page_data(
     tables: Tables,
-    facts: RunFacts,
+    record: RunRecord,
     evidence: Mapping[Hookpoint, Mapping[int, StoredEvidence]],
     details: Mapping[Hookpoint, LayerDetails],
 ) -> dict[str, Any]:
@@ -48,7 +48,7 @@ def page_data(
 
     Args:
         tables: the tables of the run.
-        facts: what the page shows of the run's record.
+        record: of the run.
         evidence: hookpoint -> feature -> its stored evidence; features without any may be missing.
         details: hookpoint -> histograms and values of documents, features in the order of `tables.features`.
     """
@@ -65,7 +65,7 @@ def page_data(
         cards.append(_card(evidence[hookpoint].get(number), histogram, similar, passages))
     return {
         "domain": tables.domain,
-        "split": facts.split,
+        "split": record.split,
         "hookpoints": [str(hookpoint) for hookpoint in sorted(tables.features)],
         "flags": FLAG_MEANINGS,
         "kinds": KINDS,

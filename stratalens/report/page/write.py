@@ -14,7 +14,7 @@ from stratalens.ranking.layer_details import LayerDetails
 from stratalens.report.evidence_file import StoredEvidence
 from stratalens.report.formats import records
 from stratalens.report.page.data import page_data, script_json
-from stratalens.report.run_record import RunFacts
+from stratalens.report.run_record import RunRecord
 from stratalens.report.tables import Tables, places
 
 PAGE_FILE = "report.html"
@@ -24,7 +24,7 @@ _SCRIPTS = ("format.js", "state.js", "table.js", "card.js", "charts.js", "main.j
 
 def write_page(
     tables: Tables,
-    facts: RunFacts,
+    record: RunRecord,
     evidence: Mapping[Hookpoint, Mapping[int, StoredEvidence]],
     details: Mapping[Hookpoint, LayerDetails],
     path: Path,
@@ -33,7 +33,7 @@ def write_page(
 
     Args:
         tables: the tables of the run.
-        facts: what the page shows of the run's record.
+        record: of the run.
         evidence: hookpoint -> feature -> its stored evidence.
         details: hookpoint -> histograms and intervals from the harvest, features in the order of `tables.features`.
         path: the file to write.
@@ -50,14 +50,14 @@ def write_page(
     environment.filters["significant"] = significant
     best = records(tables.consolidated.head(1).assign(hookpoint=places(tables.consolidated.head(1))))
     page = environment.get_template("page.html").render(
-        facts=facts,
+        record=record,
         layers=_layer_rows(tables, details),
         best=best[0] if best else None,
         rows=tables.consolidated,
         confirmed=_confirmed_count(tables),
         style=_asset("page.css"),
         scripts=[_asset(name) for name in _SCRIPTS],
-        data=script_json(page_data(tables, facts, evidence, details)),
+        data=script_json(page_data(tables, record, evidence, details)),
         charts=charts_library(),
     )
     path.write_text(page, encoding="utf-8", errors="backslashreplace")

@@ -1,0 +1,138 @@
+"""Build the record of a run: what is needed to repeat it, facts about its input, and the resources it used."""
+
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+
+import torch
+
+from stratalens.config.options import LabelConfig, RunConfig
+from stratalens.corpus import Populations, Side
+from stratalens.corpus.describe import corpus_warnings
+from stratalens.corpus.populations import side_name
+from stratalens.files.redaction import as_printed, redacted_settings
+from stratalens.harvest.harvest import Harvest
+from stratalens.harvest.inputs import RunInputs
+from stratalens.harvest.store import FORMAT
+from stratalens.hookpoint import Hookpoint
+from stratalens.ranking.layer_facts import HarvestSummary
+from stratalens.report.formats import json_value
+from stratalens.report.run_record import RunRecord
+from stratalens.report.tables import Tables
+from stratalens.saes.fit_check import FitCheck
+
+PACKAGES = ("stratalens", "torch", "transformers", "tokenizers", "numpy", "scipy", "pandas", "safetensors")
+"""Packages whose versions are recorded."""
+
+
+def run_warnings(
+    config: RunConfig, checks: Mapping[Hookpoint, FitCheck], summary: HarvestSummary, tables: Tables
+) -> list[str]:
+    """Warnings that a reader must know before trusting the numbers, besides those about the documents."""
+    warnings = [
+        f"the SAE of {check.own.hookpoint} may not fit: {check.problem}" for check in checks.values() if check.problem
+    ]
+    if any(summary.batches_split.values()):
+        warnings.append(
+            f"{max(summary.batches_split.values())} batches did not fit into memory and were halved, which may change "
+            "the last digits; a lower --batch_tokens avoids it"
+        )
+    if tables.below_threshold:
+        warnings.append(
+            f"{tables.below_threshold} of {len(tables.consolidated)} reported features are below "
+            f"--min_specialization {config.min_specialization:g} and left out of the top {config.top_features_n} file"
+        )
+    if config.domain_data and not config.general_data:
+        warnings.append(
+            "your texts were contrasted with the built-in general texts, which differ in style as well as in subject; "
+            "--general_data with text of the same kind separates the two"
+        )
+    return warnings
+
+
+def recorded_settings(config: LabelConfig) -> dict[str, object]:
+    """The options as `run.json` stores them: without credentials in addresses, and without what was allowed once."""
+    return redacted_settings(config.model_dump(mode="json", exclude={"overwrite", "allow_fetch"}))
+
+
+def build_record(
+    config: RunConfig,
+    inputs: RunInputs,
+    checks: Mapping[Hookpoint, FitCheck],
+    summary: HarvestSummary,
+    harvest: Harvest,
+    warnings: list[str],
+) -> RunRecord:
+    """The record of a run, without secrets; file names, the time taken and peak memory are added at the end.
+
+    Args:
+        config: the options of the run.
+        inputs: model, SAEs and text that were read.
+        checks: hookpoint -> the fit check of its SAE.
+        summary: facts of the harvest by layer.
+        harvest: the pass over the text.
+        warnings: those of `run_warnings`.
+    """
+    record: dict[str, object] = {
+        "format": FORMAT,
+        "stratalens": _version("stratalens"),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "settings": recorded_settings(config),
+        "model": inputs.source._asdict(),
+        "saes": {
+            hookpoint: {"hookpoint": sae.module, "latents": sae.num_latents, "k": sae.k, "sha256": sae.digest}
+            for hookpoint, sae in inputs.saes.items()
+        },
+        "corpus": _corpus_record(config, inputs, summary),
+        "self_check": {hookpoint: {"layer": hookpoint.block, **asdict(check)} for hookpoint, check in checks.items()},
+        "layers": {hookpoint: facts._asdict() for hookpoint, facts in summary.layers.items()},
+        "warnings": list(map(as_printed, [*corpus_warnings(config, inputs.survey), *warnings])),
+        "documents": sum(counts.documents for counts in inputs.survey.counts),
+        "passages": int(summary.passages.sum()),
+        "tokens": int(summary.tokens.sum()),
+        "tokens_read": harvest.tokens_read,
+        "harvest_seconds": round(harvest.seconds, 3),
+        "tokens_per_second": round(harvest.tokens_read / harvest.seconds, 1),
+        "harvest": {
+            "keys": {hookpoint: file.key for hookpoint, file in harvest.files.items()},
+            "facts": harvest.facts,
+            "batches_split": summary.batches_split,
+        },
+        "versions": {name: _version(name) for name in PACKAGES} | {"python": platform.python_version()},
+        "machine": {"system": platform.platform(), "threads": torch.get_num_threads()},
+    }
+    return RunRecord.model_validate(json_value(redacted_settings(record)))
+
+
+def _corpus_record(config: RunConfig, inputs: RunInputs, summary: HarvestSummary) -> dict[str, object]:
+    """The part of the record about the text: its digest, files and counts by side."""
+    names = [side_name(config.domain, side) for side in Side]
+    counts = {name: asdict(counts) for name, counts in zip(names, inputs.survey.counts, strict=True)}
+    files = {name: [str(file.path) for file in own] for name, own in zip(names, inputs.corpus.files, strict=True)}
+    return {
+        "digest": f"{inputs.survey.digest:016x}",
+        "split": inputs.survey.split,
+        **counts,
+        "files": files,
+        "lengths": _lengths(config, summary, inputs.survey.populations),
+    }
+
+
+def _lengths(config: RunConfig, summary: HarvestSummary, populations: Populations) -> dict[str, object]:
+    """Mean countable positions per passage of each side, recorded because maxima grow with passage length."""
+    lengths: dict[str, object] = {"max_length": config.max_length}
+    for side in Side:
+        own = populations.where(side=side)
+        passages = max(1, int(summary.passages[own].sum()))
+        mean = float(summary.countable_positions[own].sum()) / passages
+        lengths[f"mean_{side_name(config.domain, side)}_passage"] = round(mean, 2)
+    return lengths
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "unknown"
