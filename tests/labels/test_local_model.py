@@ -73,7 +73,7 @@ def test_the_system_turn_is_not_lost_where_the_template_has_none(tiny_model, tmp
 def test_a_template_that_loops_is_given_up(tiny_model, tmp_path, monkeypatch):
     monkeypatch.setattr(chat_template, "MAX_TEMPLATE_SECONDS", 1.0)
     copy = shutil.copytree(tiny_model, tmp_path / "copy")
-    long = "{% for i in range(99999) %}{% for j in range(100) %}{% endfor %}{% endfor %}"
+    long = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
     (copy / "chat_template.jinja").write_text(long)
     with pytest.raises(LabelingError, match=r"copy: its chat template did not end within 1 s; choose another model"):
         LocalModel(str(copy), device="cpu", dtype="float32").reply(QUESTION, max_tokens=8)
