@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, FailFast, Field, model_validator
 
 from stratalens.config.config_file import as_taken, read_config_file
 from stratalens.config.options import RunConfig
@@ -17,6 +17,7 @@ from stratalens.corpus import Populations
 from stratalens.errors import ConfigError
 from stratalens.files.damaged import damaged, read_table
 from stratalens.files.plain_yaml import read_text
+from stratalens.files.record import MAX_RECORDED_FILES
 from stratalens.files.result_names import RECORD_FILE
 from stratalens.harvest.store import FORMAT, HarvestFile, harvest_path
 from stratalens.ranking.layer_facts import LayerFacts
@@ -204,7 +205,7 @@ class _Record(_RecordPart):
     corpus: _RecordedCorpus
     saes: dict[_LayerKey, _RecordedSae]
     layers: Annotated[dict[_LayerKey, _RecordedFacts], Field(min_length=1)]
-    files: list[str]
+    files: Annotated[list[str], Field(max_length=MAX_RECORDED_FILES), FailFast()]
     harvest: _RecordedHarvest
 
     @model_validator(mode="after")

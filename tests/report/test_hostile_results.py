@@ -180,6 +180,10 @@ DAMAGED: dict[str, tuple[Damage, str]] = {
         "run.json: damaged, missing or of another version",
     ),
     "a record without SAEs": (lambda out: record_with(out, ("saes",), {}), "run.json: damaged, missing or of anoth"),
+    "a record that lists more files than a run writes": (
+        lambda out: record_with(out, ("files",), ["report.html"] * 100_001),
+        "run.json: damaged, missing or of another version",
+    ),
     "features without a column": (
         lambda out: without(out / "features.parquet", "auroc"),
         "features.parquet: damaged, missing or of another version (no column auroc)",
