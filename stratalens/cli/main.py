@@ -17,6 +17,7 @@ from stratalens.config.options import (
     RunConfig,
 )
 from stratalens.errors import ConfigError, StratalensError, printable
+from stratalens.files.locations import user_path
 
 if TYPE_CHECKING:
     from stratalens.cli.terminal import Terminal
@@ -248,4 +249,4 @@ def _result_directory(words: list[str], program: str) -> tuple[Path, list[str]]:
         return Path(), words
     if not words or words[0].startswith("-"):
         raise ConfigError(f"the result directory comes first: {program}")
-    return Path(words[0]).expanduser(), words[1:]
+    return user_path(words[0]), words[1:]

@@ -23,6 +23,7 @@ from stratalens.corpus.remote import (
     find_url,
 )
 from stratalens.errors import CorpusError
+from stratalens.files.locations import user_path
 from stratalens.files.redaction import redacted
 
 NOTHING_THERE = "no such file, directory or glob"
@@ -70,8 +71,8 @@ def find_files(
 
 def _find(path: str | Path) -> FoundFiles:
     if str(path).startswith("file://"):
-        path = cast(Path, file_at(str(path)))
-    return find_url(str(path)) if is_url(path) else _find_local(Path(path).expanduser())
+        return _find_local(cast(Path, file_at(str(path))))
+    return find_url(str(path)) if is_url(path) else _find_local(user_path(str(path)))
 
 
 def _find_local(path: Path) -> FoundFiles:
