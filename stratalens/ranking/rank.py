@@ -95,7 +95,12 @@ def _ordered(table: pd.DataFrame, rank_by: str, split: bool) -> pd.DataFrame:
 
 
 def _add_q_values(tables: dict[int, pd.DataFrame], rows: dict[int, np.ndarray]) -> None:
-    """Add q-values (Benjamini-Hochberg) over the given rows of all layers together; other rows get none."""
+    """Add q-values (Benjamini-Hochberg) over the given rows of all layers together; other rows get none.
+
+    Rows of dead latents, which a user may list, have no p-value and get none either.
+    """
+    tested = {layer: table["p_value"].notna().to_numpy() for layer, table in tables.items()}
+    rows = {layer: numbers[tested[layer][numbers]] for layer, numbers in rows.items()}
     q = contrast.q_values(np.concatenate([tables[layer]["p_value"].to_numpy()[rows[layer]] for layer in tables]))
     start = 0
     for layer, table in tables.items():

@@ -82,7 +82,7 @@ def _example_json(example: Example, domain: str) -> Mapping[str, object]:
 class _StoredModel(BaseModel):
     """A part of the file, checked strictly when it is read."""
 
-    model_config = ConfigDict(strict=True, frozen=True)
+    model_config = ConfigDict(strict=True, frozen=True, allow_inf_nan=False)
 
 
 class StoredPhrase(_StoredModel):

@@ -159,7 +159,7 @@ def _version(package: str) -> str:
 class _FactsPart(BaseModel):
     """A part of the record, checked strictly; entries that are not named here are ignored."""
 
-    model_config = ConfigDict(strict=True, frozen=True)
+    model_config = ConfigDict(strict=True, frozen=True, allow_inf_nan=False)
 
 
 class ModelFacts(_FactsPart):

@@ -1,7 +1,7 @@
 """Read a finished result back, so that later commands need no new harvest."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,11 +22,10 @@ from stratalens.files.result_names import RECORD_FILE
 from stratalens.harvest.store import FORMAT, HarvestFile, harvest_path
 from stratalens.ranking.layer_facts import LayerFacts
 from stratalens.ranking.rank import feature_numbers
-from stratalens.report.label_tables import LABEL_COLUMNS
+from stratalens.report.columns import COLUMNS_OF_FEATURES, COLUMNS_OF_LATENTS, require_columns, require_measured
 from stratalens.report.run_record import RunFacts
 from stratalens.report.tables import (
     DOMAIN_COLUMNS,
-    MEASURES,
     Tables,
     build_tables,
     published_name,
@@ -149,7 +148,10 @@ def load_result(directory: str | Path) -> Result:
     except (ValueError, RecursionError) as error:
         raise damaged(path, error) from None
     latents = {layer: _latents(directory / f"layer_{layer}" / LATENTS_FILE, recorded.domain) for layer in layers}
-    facts = {layer: LayerFacts(**record["layers"][str(layer)]) for layer in layers}
+    facts = {
+        layer: LayerFacts(**{name: record["layers"][str(layer)][name] for name in LayerFacts._fields})
+        for layer in layers
+    }
     return Result(directory, recorded, record, Findings(_features(directory, latents), latents, facts))
 
 
@@ -167,7 +169,7 @@ def _require_format(directory: Path, content: object) -> None:
 class _RecordPart(BaseModel):
     """A part of `run.json`, checked strictly; entries that are not named here are ignored."""
 
-    model_config = ConfigDict(strict=True)
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
 
 
 class _RecordedFacts(_RecordPart):
@@ -215,19 +217,11 @@ class _Record(_RecordPart):
         return self
 
 
-NUMBER_COLUMNS = (
-    "domain_activation",
-    "general_activation",
-    "specialization",
-    *(set(MEASURES) - {"confirmed", "flags"}),
-)
-"""Columns that hold numbers in every table of features, by their names in the ranking."""
-
-
 def _latents(path: Path, domain: str) -> pd.DataFrame:
     """All latents of a layer, with the column names of the ranking (`domain_...` whatever the domain is called)."""
     table = read_table(path).rename(columns={published_name(name, domain): name for name in DOMAIN_COLUMNS})
-    _require_columns(path, table, NUMBER_COLUMNS, ("feature_number", "layer"), ("flags", "selected", "live"))
+    require_columns(path, table, COLUMNS_OF_LATENTS)
+    require_measured(path, table)
     if table["feature_number"].tolist() != list(range(len(table))):
         raise damaged(path, "its rows are not one per latent, in order")
     return table.drop(columns="layer")
@@ -237,24 +231,9 @@ def _features(directory: Path, latents: Mapping[int, pd.DataFrame]) -> dict[int,
     """Layer -> reported features."""
     path = directory / FEATURES_FILE
     table = read_table(path)
-    _require_columns(
-        path, table, NUMBER_COLUMNS, ("layer", "feature_number", "rank"), ("flags", "confirmed", *LABEL_COLUMNS)
-    )
+    require_columns(path, table, COLUMNS_OF_FEATURES)
     top = {layer: table[table["layer"] == layer].drop(columns="layer").reset_index(drop=True) for layer in latents}
     all_known = all(set(own["feature_number"]) <= set(latents[layer]["feature_number"]) for layer, own in top.items())
     if not all_known or table.duplicated(["layer", "feature_number"]).any() or sum(map(len, top.values())) < len(table):
         raise damaged(path, f"its features do not match the layers and latents of {RECORD_FILE}")
     return top
-
-
-def _require_columns(
-    path: Path, table: pd.DataFrame, numbers: Iterable[str], integers: Iterable[str], others: Iterable[str]
-) -> None:
-    """Check that all columns exist, and that those of numbers and of integers hold such."""
-    missing = sorted({*numbers, *integers, *others} - set(table.columns))
-    if missing:
-        raise damaged(path, f"no column {', '.join(missing[:3])}")
-    wrong = [name for name in numbers if not pd.api.types.is_numeric_dtype(table[name])]
-    wrong += [name for name in integers if not pd.api.types.is_integer_dtype(table[name])]
-    if wrong:
-        raise damaged(path, f"no numbers in the column {', '.join(wrong[:3])}")

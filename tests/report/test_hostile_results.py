@@ -107,6 +107,12 @@ def without(path: Path, *columns: str) -> None:
     pd.read_parquet(path).drop(columns=list(columns)).to_parquet(path, index=False)
 
 
+def not_a_number(path: Path) -> None:
+    evidence = json.loads(path.read_text())
+    evidence["features"][0]["top_tokens"][0]["share"] = float("nan")
+    path.write_text(json.dumps(evidence))
+
+
 def saved_arrays(path: Path, **arrays: np.ndarray) -> None:
     with np.load(path) as archive:
         np.savez_compressed(path, **{**{name: archive[name] for name in archive.files}, **arrays})
@@ -190,7 +196,15 @@ DAMAGED: dict[str, tuple[Damage, str]] = {
     ),
     "features with text in a column of numbers": (
         lambda out: edited(out / "features.parquet", auroc="high"),
-        "features.parquet: damaged, missing or of another version (no numbers in the column auroc)",
+        "features.parquet: damaged, missing or of another version (the column auroc does not hold finite numbers)",
+    ),
+    "features whose confirmation is a text": (
+        lambda out: edited(out / "features.parquet", confirmed="yes"),
+        "features.parquet: damaged, missing or of another version (the column confirmed does not hold true, false or",
+    ),
+    "latents of infinite activation": (
+        lambda out: edited(out / "layer_0/all_features.parquet", general_activation=np.inf),
+        "all_features.parquet: damaged, missing or of another version (the column general_activation does not hold",
     ),
     "features that are not latents": (
         lambda out: edited(out / "features.parquet", feature_number=10**6),
@@ -240,6 +254,10 @@ DAMAGED: dict[str, tuple[Damage, str]] = {
     "evidence of other features": (
         lambda out: shutil.copy(out / "layer_2/evidence.json", out / "layer_0/evidence.json"),
         "evidence.json: damaged, missing or of another version (no evidence on feature",
+    ),
+    "evidence that is not a number": (
+        lambda out: not_a_number(out / "layer_0/evidence.json"),
+        "evidence.json: damaged, missing or of another version",
     ),
     "deeply nested evidence": (
         lambda out: (out / "layer_0/evidence.json").write_text("[" * 100_000),
