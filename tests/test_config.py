@@ -161,9 +161,34 @@ def test_texts_on_this_machine_that_a_record_names_are_told_and_those_of_the_use
     assert notes == []
 
 
-def test_a_record_that_merges_tables_sets_no_more(tmp_path):
-    path = written(tmp_path, "settings: {top_n: 7, <<: {labeling_endpoint: http://host.invalid, quiet: true}}\n")
-    assert parsed("--config", path) == make_config(top_n=7)
+NOT_UTF_8 = ["\udcff", "a\ud800b"]
+
+
+@pytest.mark.parametrize("word", NOT_UTF_8)
+def test_no_option_takes_a_text_that_is_not_utf_8(word):
+    texts = [name for name, field in RunConfig.model_fields.items() if "str" in str(field.annotation)]
+    assert {"domain", "device", "text_column", "layers", "revision"} <= set(texts)
+    for name in RunConfig.model_fields:
+        for value in (word, [word], {"a": [word]}, {word: 1}, Path(word)):
+            with pytest.raises(ConfigError, match=r"the name '.*\\ud.*' is not UTF-8; rename it, or choose another"):
+                make_config(**{name: value})
+    with pytest.raises(ConfigError, match="is not UTF-8"):
+        make_config(**{word: 1})
+
+
+@pytest.mark.parametrize("option", ["--domain", "--device", "--text_column", "--output_dir"])
+def test_the_command_line_refuses_such_a_text_in_one_line(capsys, option):
+    assert main(["analyze", option, "\udcff"]) == 2
+    assert capsys.readouterr().err == "stratalens: the name '\\udcff' is not UTF-8; rename it, or choose another\n"
+
+
+@pytest.mark.parametrize(
+    "device", ["cuda:99999999999999999999", "cuda:256", "cuda:100", "cuda:01", "cuda:٣", "cuda:-1"]
+)
+def test_a_device_of_a_number_that_no_machine_has_is_refused(device):
+    with pytest.raises(ConfigError, match="is unknown; expected auto, cpu, mps, cuda or cuda:N"):
+        make_config(device=device)
+    assert make_config(device="cuda:15").device == "cuda:15"
 
 
 def test_the_user_sets_all_of_them_beside_a_record(tmp_path):
