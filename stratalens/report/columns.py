@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from stratalens.files.damaged import damaged
+from stratalens.report.evidence_file import MAX_NUMBER
 from stratalens.report.label_tables import LABEL_COLUMNS
 from stratalens.report.tables import MEASURES
 
@@ -29,6 +30,12 @@ def _is_numeric(column: pd.Series, kinds: str = "fiu") -> bool:
     return isinstance(column.dtype, np.dtype) and column.dtype.kind in kinds
 
 
+def _is_plain(values: np.ndarray) -> np.ndarray:
+    """Where values are neither too large for sums nor, unless they are 0, too small for the axis of a figure."""
+    sizes = np.abs(values)
+    return (sizes == 0) | ((sizes >= 1 / MAX_NUMBER) & (sizes <= MAX_NUMBER))
+
+
 def _is_empty(column: pd.Series) -> bool:
     return column.dtype == object and bool(column.isna().all())
 
@@ -39,8 +46,8 @@ def _is_text(column: pd.Series) -> bool:
     return column.dtype == object and pd.api.types.infer_dtype(column, skipna=True) in ("string", "empty")
 
 
-FINITE = _numbers("finite numbers", np.isfinite)
-MEASURED = _numbers("finite numbers", lambda values: ~np.isinf(values))
+FINITE = _numbers("finite numbers", _is_plain)
+MEASURED = _numbers("finite numbers", lambda values: np.isnan(values) | _is_plain(values))
 """Nothing for a dead latent."""
 EFFECT = _numbers("numbers", lambda values: np.ones(len(values), dtype=bool))
 """Infinite where both sides are constant and differ."""

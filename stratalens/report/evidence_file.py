@@ -19,6 +19,8 @@ from stratalens.report.formats import json_value
 EVIDENCE_FILE = "evidence.json"
 MAX_EVIDENCE_BYTES = 2**30
 """A larger file is refused; a feature with all its examples takes about 80 KB."""
+MAX_NUMBER = 1e100
+"""Larger numbers in evidence and tables are refused: none comes of 32-bit activations, and sums of them overflow."""
 ACTIVATION_DIGITS = 4
 """Significant digits of an activation in the file."""
 
@@ -126,6 +128,18 @@ class StoredEvidence(_StoredModel):
     promoted: ItemList[TokenLogit] | None
     suppressed: ItemList[TokenLogit] | None
     examples: ItemList[StoredExample]
+
+    @model_validator(mode="after")
+    def _numbers_of_a_run(self) -> "StoredEvidence":
+        numbers = [
+            *(number for token in self.top_tokens for number in (token.share, token.background)),
+            *(stored.preference for stored in (*self.phrases, *self.concepts)),
+            *(number for token in (*(self.promoted or ()), *(self.suppressed or ())) for number in token[1:]),
+            *(number for example in self.examples for number in (example.activation, *example.activations)),
+        ]
+        if max(map(abs, numbers), default=0) > MAX_NUMBER:
+            raise ValueError("a number is larger than any that a run writes")
+        return self
 
 
 class _StoredFile(_StoredModel):

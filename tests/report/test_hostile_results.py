@@ -107,10 +107,26 @@ def without(path: Path, *columns: str) -> None:
     pd.read_parquet(path).drop(columns=list(columns)).to_parquet(path, index=False)
 
 
-def not_a_number(path: Path) -> None:
-    evidence = json.loads(path.read_text())
-    evidence["features"][0]["top_tokens"][0]["share"] = float("nan")
-    path.write_text(json.dumps(evidence))
+NUMBERS_OF_EVIDENCE = [
+    *[("top_tokens", 0, "share"), ("top_tokens", 0, "background"), ("promoted", 0, "logit")],
+    *[("suppressed", 0, "deviation"), ("examples", 0, "activation"), ("examples", 0, "activations", 0)],
+]
+
+
+def evidence_with(path: Path, at: tuple, value: object) -> None:
+    path.write_text(json.dumps(replaced(json.loads(path.read_text()), ("features", 0, *at), value)))
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf"), 1.7976931348623157e308, -1e101])
+def test_a_number_in_evidence_that_no_run_writes_is_refused_by_every_command_that_shows_it(result, capsys, number):
+    path = result / "layer_0/evidence.json"
+    sound = path.read_text()
+    shown = str(json.loads(sound)["features"][0]["feature_number"])
+    for at in NUMBERS_OF_EVIDENCE:
+        evidence_with(path, at, number)
+        assert "evidence.json: damaged, missing or of another version" in refused(capsys, "report", str(result))
+        assert main(["show", str(result), "0", shown]) == 2
+        path.write_text(sound)
 
 
 def saved_arrays(path: Path, **arrays: np.ndarray) -> None:
@@ -256,7 +272,7 @@ DAMAGED: dict[str, tuple[Damage, str]] = {
         "evidence.json: damaged, missing or of another version (no evidence on feature",
     ),
     "evidence that is not a number": (
-        lambda out: not_a_number(out / "layer_0/evidence.json"),
+        lambda out: evidence_with(out / "layer_0/evidence.json", ("top_tokens", 0, "share"), float("nan")),
         "evidence.json: damaged, missing or of another version",
     ),
     "deeply nested evidence": (
