@@ -1,6 +1,7 @@
 """Options come from defaults, a file and flags, in this order; help and version need no heavy library."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -85,6 +86,7 @@ def test_a_record_never_sets_where_text_goes_what_is_silenced_and_what_is_allowe
     path = written(tmp_path, json.dumps({"stratalens": "0.1.0", "settings": settings}), name)
     notes: list[str] = []
     assert parse(["--config", path], "stratalens analyze", RunConfig, note=notes.append) == make_config(**OWN)
+    assert notes.pop() == f"{path}: it names texts on this machine: domain_data a.txt"
     assert len(notes) == 1
     for option in (*SENDING, *ALLOWING, "workers"):
         assert option in notes[0]
@@ -108,9 +110,85 @@ def test_a_record_sends_results_only_to_where_it_lies(tmp_path, monkeypatch):
         assert ["output_dir" in note for note in notes] == ([] if taken == named else [True])
 
 
-def test_a_record_that_merges_tables_sets_no_more(tmp_path):
-    path = written(tmp_path, "settings: {top_n: 7, <<: {labeling_endpoint: http://host.invalid, quiet: true}}\n")
-    assert parsed("--config", path) == make_config(top_n=7)
+@pytest.fixture
+def own_record(tmp_path) -> Path:
+    """A record that names its own directory as the place of results."""
+    (tmp_path / "results").mkdir(mode=0o755)
+    path = tmp_path / "results" / "run.json"
+    path.write_text(json.dumps({"settings": {"output_dir": str(path.parent)}}))
+    return path
+
+
+@pytest.mark.parametrize("part", ["", "run.json"])
+@pytest.mark.parametrize("mode", [0o777, 0o1777, 0o775])
+def test_a_record_that_others_could_write_sends_results_nowhere(own_record, documented, part, mode):
+    (own_record.parent / part).chmod(mode)
+    with pytest.raises(ConfigError) as error:
+        parsed("--config", str(own_record))
+    line = f"{own_record.parent / part}: other users can write here, so this record does not decide where results go; "
+    assert str(error.value) == line + "type --output_dir"
+    assert parsed("--config", str(own_record), "--output_dir", "mine").output_dir == "mine"
+    if part:
+        documented("Configuration files", "a record that other users can write", str(error.value))
+
+
+@pytest.mark.parametrize("part", ["", "run.json"])
+def test_a_record_of_another_user_sends_results_nowhere(own_record, error_book, documented, part):
+    case = ("Configuration files", "a record of another user")
+    if os.geteuid() != 0:
+        error_book.impossible.add(case)
+        pytest.skip("only the superuser can give files to another user")
+    os.chown(own_record.parent / part, 65534, 65534)
+    with pytest.raises(ConfigError, match="belongs to user 65534, so this record does not decide where") as error:
+        parsed("--config", str(own_record))
+    assert parsed("--config", str(own_record), "--output_dir", "mine").output_dir == "mine"
+    if part:
+        documented(*case, str(error.value))
+
+
+def test_texts_on_this_machine_that_a_record_names_are_told_and_those_of_the_users_own_file_are_not(tmp_path):
+    texts = ["~/mail/*.txt", *(f"/shelf/{number}.txt" for number in range(9)), "file:///a.txt"]
+    settings = {"domain_data": texts, "general_data": "g.txt", "domain": "tax"}
+    record = written(tmp_path, json.dumps({"settings": settings}), "run.json")
+    own = written(tmp_path, json.dumps(settings))
+    notes: list[str] = []
+    parse(["--config", record, "--domain_data", "a.txt"], "stratalens analyze", RunConfig, note=notes.append)
+    assert notes.pop() == f"{record}: it names texts on this machine: general_data g.txt"
+    parse(["--config", record], "stratalens analyze", RunConfig, note=notes.append)
+    assert "machine: domain_data ~/mail/*.txt, domain_data /shelf/0.txt," in notes[-1]
+    assert notes.pop().endswith(" and 7 others")
+    parse(["--config", own], "stratalens analyze", RunConfig, note=notes.append)
+    assert notes == []
+
+
+NOT_UTF_8 = ["\udcff", "a\ud800b"]
+
+
+@pytest.mark.parametrize("word", NOT_UTF_8)
+def test_no_option_takes_a_text_that_is_not_utf_8(word):
+    texts = [name for name, field in RunConfig.model_fields.items() if "str" in str(field.annotation)]
+    assert {"domain", "device", "text_column", "layers", "revision"} <= set(texts)
+    for name in RunConfig.model_fields:
+        for value in (word, [word], {"a": [word]}, {word: 1}, Path(word)):
+            with pytest.raises(ConfigError, match=r"the name '.*\\ud.*' is not UTF-8; rename it, or choose another"):
+                make_config(**{name: value})
+    with pytest.raises(ConfigError, match="is not UTF-8"):
+        make_config(**{word: 1})
+
+
+@pytest.mark.parametrize("option", ["--domain", "--device", "--text_column", "--output_dir"])
+def test_the_command_line_refuses_such_a_text_in_one_line(capsys, option):
+    assert main(["analyze", option, "\udcff"]) == 2
+    assert capsys.readouterr().err == "stratalens: the name '\\udcff' is not UTF-8; rename it, or choose another\n"
+
+
+@pytest.mark.parametrize(
+    "device", ["cuda:99999999999999999999", "cuda:256", "cuda:100", "cuda:01", "cuda:٣", "cuda:-1"]
+)
+def test_a_device_of_a_number_that_no_machine_has_is_refused(device):
+    with pytest.raises(ConfigError, match="is unknown; expected auto, cpu, mps, cuda or cuda:N"):
+        make_config(device=device)
+    assert make_config(device="cuda:15").device == "cuda:15"
 
 
 def test_the_user_sets_all_of_them_beside_a_record(tmp_path):
@@ -119,7 +197,7 @@ def test_the_user_sets_all_of_them_beside_a_record(tmp_path):
     notes: list[str] = []
     config = parse(["--config", path, *words], "stratalens analyze", RunConfig, note=notes.append)
     assert config == make_config(**OWN, **SENDING, **ALLOWING)
-    assert notes == []
+    assert notes == [f"{path}: it names texts on this machine: domain_data a.txt"]
 
 
 def test_a_file_of_the_user_sets_where_text_goes_but_neither_silences_nor_allows(tmp_path):

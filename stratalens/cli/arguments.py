@@ -7,7 +7,6 @@ from contextlib import redirect_stderr, suppress
 from dataclasses import asdict, field, make_dataclass
 from functools import partial
 from itertools import groupby
-from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
@@ -18,6 +17,7 @@ from stratalens.config.config_file import ConfigFile, read_config_file
 from stratalens.config.options import RunConfig
 from stratalens.config.validation import make_config, validated
 from stratalens.errors import ConfigError
+from stratalens.files.locations import user_path
 from stratalens.files.redaction import as_printed, redacted
 
 Parsed = TypeVar("Parsed", bound=BaseModel)
@@ -75,7 +75,7 @@ def parse(
     typed = _typed_options(words)
     takes_file = "output_dir" in kind.model_fields
     path = _config_argument(words) if takes_file else None
-    file = read_config_file(Path(path).expanduser()) if path else None
+    file = read_config_file(user_path(path)) if path else None
     loaded = make_config(**file.taken).model_dump() if file else {}
     wants_help = "-h" in words or "--help" in words
     parser = partial(
@@ -119,12 +119,17 @@ def _parsed(parser: Callable[..., Any], words: list[str], program: str) -> Any:
 
 
 def _check_file(file: ConfigFile, config: RunConfig, typed: set[str], note: Callable[[str], None]) -> None:
-    """Tell which options were not taken from a file, and refuse sources that it may not name."""
-    from stratalens.commands.sources import require_allowed_sources
+    """Tell which options were not taken from a file and which texts it names, and refuse what it may not name."""
+    from stratalens.commands.sources import local_texts, require_allowed_sources
 
+    if "output_dir" not in typed:
+        file.require_own_output_dir()
     if not_taken := [name for name in file.not_taken if name not in typed]:
         note(f"{file.path}: not taken from this file: {', '.join(not_taken)}; type an option to set it")
-    require_allowed_sources(file.path, config, file.options.keys() - typed, is_record=file.is_record)
+    named = file.options.keys() - typed
+    require_allowed_sources(file.path, config, named, is_record=file.is_record)
+    if file.is_record and (texts := local_texts(config, named)):
+        note(f"{file.path}: it names texts on this machine: {texts}")
 
 
 def _description(kind: type[BaseModel], example: str) -> str:

@@ -18,6 +18,7 @@ from stratalens.config.options import (
     RunConfig,
 )
 from stratalens.errors import ConfigError, StratalensError, printable
+from stratalens.files.locations import user_path
 from stratalens.hookpoint import NAME, Hookpoint
 
 if TYPE_CHECKING:
@@ -160,9 +161,7 @@ def run_analysis(words: list[str], program: str = "stratalens analyze") -> int:
     """Run `analyze`, or a dry run of it, with its options and return the exit code."""
     notes: list[str] = []
     config = parse(words, program, RunConfig, EXAMPLES["analyze"], notes.append)
-    from stratalens.cli.terminal import Terminal
-
-    terminal = Terminal(config.quiet)
+    terminal = _terminal(config.quiet)
     for note in notes:
         terminal.warn(note)
     if config.dry_run:
@@ -222,11 +221,19 @@ def _run_on_result(
     program = f"stratalens {command} RESULT_DIR"
     directory, rest = _result_directory(words, program)
     options = parse(rest, program, kind, EXAMPLES[command])
-    from stratalens.cli.terminal import Terminal
-
-    terminal = Terminal(options.quiet)
+    terminal = _terminal(options.quiet)
     terminal.show_result(run(directory, options, terminal))
     return 0
+
+
+def _terminal(quiet: bool) -> "Terminal":
+    """Make the terminal of a run, through which other libraries print as well."""
+    from stratalens.cli.library_logs import show_library_logs
+    from stratalens.cli.terminal import Terminal
+
+    terminal = Terminal(quiet)
+    show_library_logs(terminal)
+    return terminal
 
 
 def run_show(words: list[str]) -> int:
@@ -256,4 +263,4 @@ def _result_directory(words: list[str], program: str) -> tuple[Path, list[str]]:
         return Path(), words
     if not words or words[0].startswith("-"):
         raise ConfigError(f"the result directory comes first: {program}")
-    return Path(words[0]).expanduser(), words[1:]
+    return user_path(words[0]), words[1:]

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import torch
 
@@ -10,6 +9,7 @@ from stratalens.commands.listed import listed_features
 from stratalens.config.options import RunConfig
 from stratalens.evidence import collect_evidence
 from stratalens.evidence.collect import summarise_harvest
+from stratalens.files.locations import user_path
 from stratalens.files.output_dir import WorkDirectories, working_in
 from stratalens.files.result_names import result_names
 from stratalens.harvest import read_corpus
@@ -43,7 +43,7 @@ def analyze(config: RunConfig, progress: Progress | None = None, *, started: flo
         StratalensError: the input or the output directory is not usable; an earlier result is then unchanged.
     """
     timed = TimedProgress(progress or NoProgress(), started)
-    directory = Path(config.output_dir).expanduser()
+    directory = user_path(config.output_dir)
     writes = result_names(config.domain, config.top_n, config.top_features_n)
     working = working_in(directory, writes=writes, overwrite=config.overwrite)
     with working as work, _threads(config.threads), torch.inference_mode():

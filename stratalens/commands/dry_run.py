@@ -2,12 +2,12 @@
 
 import time
 from itertools import islice
-from pathlib import Path
 
 import torch
 
 from stratalens.commands.listed import listed_features
 from stratalens.config.options import RunConfig
+from stratalens.files.locations import user_path
 from stratalens.harvest.disk_plan import estimate_disk
 from stratalens.harvest.inputs import RunInputs, find_inputs
 from stratalens.harvest.memory_plan import count_parameters, estimate_memory
@@ -42,7 +42,7 @@ def dry_run(config: RunConfig, progress: Progress) -> list[str]:
         f"Results would go to {config.output_dir}",
         f"About {tokens:,} tokens through {parameters / 1e6:,.0f} million parameters",
         estimate_memory(config, inputs, device, dtype).describe(),
-        estimate_disk(inputs, tokens).describe(Path(config.output_dir).expanduser()),
+        estimate_disk(inputs, tokens).describe(user_path(config.output_dir)),
         f"About {_duration(seconds)} of reading at {speed / 1e12:.2f} TFLOP/s",
         "Dry run: nothing was analysed or written",
     ]

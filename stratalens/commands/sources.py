@@ -1,6 +1,6 @@
 """What a file may name as text, model and SAEs: plain addresses; and a record nothing to fetch without permission."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from stratalens.config.options import RunConfig
@@ -40,11 +40,27 @@ def require_allowed_sources(file: Path, config: RunConfig, named: Collection[str
         return
     fetched = [*_fetched_texts(config, named), *_fetched_models(config, named)]
     if fetched and not config.allow_fetch:
-        others = f" and {len(fetched) - MAX_SOURCES_SHOWN} others" if len(fetched) > MAX_SOURCES_SHOWN else ""
         raise ConfigError(
-            f"{file}: it names what is not on this machine: {', '.join(fetched[:MAX_SOURCES_SHOWN])}{others}; "
-            "if you trust these, add --allow_fetch"
+            f"{file}: it names what is not on this machine: {_first(fetched)}; if you trust these, add --allow_fetch"
         )
+
+
+def local_texts(config: RunConfig, named: Collection[str]) -> str:
+    """Name the texts on this machine that a file names, the first few of many; empty where there are none.
+
+    Args:
+        config: all options, with the texts.
+        named: names of the options that come from the file.
+    """
+    texts = _texts(config, named)
+    return _first(
+        [f"{option} {_shown(text)}" for option, text in texts if not (is_dataset(text) or _is_elsewhere(text))]
+    )
+
+
+def _first(sources: Sequence[str]) -> str:
+    others = f" and {len(sources) - MAX_SOURCES_SHOWN} others" if len(sources) > MAX_SOURCES_SHOWN else ""
+    return ", ".join(sources[:MAX_SOURCES_SHOWN]) + others
 
 
 def _texts(config: RunConfig, named: Collection[str]) -> Iterator[tuple[str, str]]:
@@ -59,9 +75,13 @@ def _fetched_texts(config: RunConfig, named: Collection[str]) -> Iterator[str]:
     for option, text in _texts(config, named):
         if is_dataset(text):
             yield f"{option} {_shown(text)}"
-        elif is_url(text) and not is_local(text):
+        elif _is_elsewhere(text):
             require_complete(text)
             yield f"{option} {_shown(text)}"
+
+
+def _is_elsewhere(text: str) -> bool:
+    return is_url(text) and not is_local(text)
 
 
 def _fetched_models(config: RunConfig, named: Collection[str]) -> Iterator[str]:

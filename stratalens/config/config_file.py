@@ -3,12 +3,15 @@
 import os
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from stratalens.config.options import RunConfig
 from stratalens.errors import ConfigError
+from stratalens.files.locations import user_path
 from stratalens.files.plain_yaml import read_yaml
+from stratalens.files.private import foreign_owner, others_may_write
 from stratalens.files.result_names import RECORD_FILE
 
 ONLY_TYPED = frozenset({"quiet", "trust_remote_code", "allow_fetch", "overwrite"})
@@ -16,8 +19,10 @@ ONLY_TYPED = frozenset({"quiet", "trust_remote_code", "allow_fetch", "overwrite"
 NOT_FROM_RECORDS = ONLY_TYPED | {"labeling_endpoint", "labeling_model", "prompts", "workers"}
 """Options that no record sets: a record may come from someone else, and these also decide where text is sent.
 
-Nor does it set an `output_dir` other than the directory it is in.
+Nor does it set an `output_dir` other than the directory it is in, and that only if nobody else could have written it.
 """
+
+TYPE_OUTPUT_DIR = "so this record does not decide where results go; type --output_dir"
 
 
 class ConfigFile(NamedTuple):
@@ -48,11 +53,28 @@ class ConfigFile(NamedTuple):
             return ONLY_TYPED
         return NOT_FROM_RECORDS if self._lies_in_its_output_dir() else NOT_FROM_RECORDS | {"output_dir"}
 
+    def require_own_output_dir(self) -> None:
+        """Check that nobody else chose where results go: they may hold texts that this user alone can read.
+
+        Raises:
+            ConfigError: the record sets its own directory as `output_dir`, and others could have written the record, or
+                can write into the directory.
+        """
+        if not (self.is_record and self._lies_in_its_output_dir()):
+            return
+        for path in (self.path, self.path.parent):
+            if (owner := foreign_owner(path)) is not None:
+                raise ConfigError(f"{path}: belongs to user {owner}, {TYPE_OUTPUT_DIR}")
+            if others_may_write(path):
+                raise ConfigError(f"{path}: other users can write here, {TYPE_OUTPUT_DIR}")
+
     def _lies_in_its_output_dir(self) -> bool:
         directory = self.options.get("output_dir")
         if not isinstance(directory, str) or "\0" in directory:
             return False
-        return os.path.realpath(os.path.expanduser(directory)) == os.path.realpath(self.path.parent)
+        with suppress(ConfigError):
+            return os.path.realpath(user_path(directory)) == os.path.realpath(self.path.parent)
+        return False
 
 
 def read_config_file(path: Path) -> ConfigFile:

@@ -61,7 +61,7 @@ class LabelConfig(BaseModel):
         names = [self.labeling_model, self.labeling_endpoint, self.prompts, self.features, *self.lexicon]
         if "" in names:
             raise ValueError("a path or an address is empty; leave the option out instead")
-        _require_valid_names(names)
+        _require_no_zero_byte(names)
         return self
 
     @field_validator("labeling_model", "prompts", "features", mode="before")
@@ -211,7 +211,7 @@ class RunConfig(LabelConfig):
         names = [self.base_model, self.sae_model, self.output_dir, *self.domain_data, *self.general_data]
         if "" in names:
             raise ValueError("a path is empty; name a file or a directory (`.` is this one)")
-        _require_valid_names([*names, self.revision])
+        _require_no_zero_byte([*names, self.revision])
         if self.min_length > self.max_length:
             raise ValueError(f"min_length {self.min_length} exceeds max_length {self.max_length}")
         if self.batch_tokens < self.max_length:
@@ -219,7 +219,7 @@ class RunConfig(LabelConfig):
         if (self.base_model is None) != (self.sae_model is None):
             given, missing = ("sae_model", "base_model") if self.base_model is None else ("base_model", "sae_model")
             raise ValueError(f"{given} was given without {missing}; give both, or neither to use the embedded pair")
-        if re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", self.device) is None:
+        if re.fullmatch(r"auto|cpu|mps|cuda(:(0|[1-9][0-9]?))?", self.device) is None:  # torch takes 256 for 0
             raise ValueError(f"device: `{self.device}` is unknown; expected auto, cpu, mps, cuda or cuda:N")
         parse_layers(self.layers)
         for site in self.sites:
@@ -230,14 +230,10 @@ class RunConfig(LabelConfig):
         return self
 
 
-def _require_valid_names(names: Iterable[str | None]) -> None:
+def _require_no_zero_byte(names: Iterable[str | None]) -> None:
     for name in filter(None, names):
         if "\0" in name:
             raise ValueError("a path or an address contains a zero byte; remove it")
-        try:
-            name.encode()
-        except UnicodeEncodeError:  # the libraries that read and write tables accept only such names
-            raise ValueError(f"the name {name!a} is not UTF-8; rename it, or choose another") from None
 
 
 def _words(value: object) -> list[object]:

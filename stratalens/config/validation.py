@@ -1,6 +1,7 @@
 """Validate options into a configuration, or raise an error of one line that names every wrong option."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -23,12 +24,31 @@ def validated(kind: type[Options], options: Mapping[str, object]) -> Options:
         options: name -> value; options that are left out take their defaults.
 
     Raises:
-        ConfigError: an option is unknown or its value is out of range; the message names every such option.
+        ConfigError: a text in them is not UTF-8; or an option is unknown or its value is out of range, then the message
+            names every such option.
     """
+    _require_utf_8(options)
     try:
         return kind.model_validate(options)
     except ValidationError as error:
         raise ConfigError("; ".join(_describe(detail) for detail in error.errors())) from None
+
+
+def _require_utf_8(value: object) -> None:
+    """Check every text in options, names included: tables, the validation and the terminal accept no others."""
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            _require_utf_8(name)
+            _require_utf_8(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            _require_utf_8(inner)
+    elif isinstance(value, str | Path):
+        try:
+            str(value).encode()
+        except UnicodeEncodeError:
+            shown = ascii(redacted(str(value)))[:MAX_VALUE_CHARACTERS]
+            raise ConfigError(f"the name {shown} is not UTF-8; rename it, or choose another") from None
 
 
 def _describe(detail) -> str:

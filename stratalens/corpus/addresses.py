@@ -10,9 +10,10 @@ PLAIN_PROTOCOLS = (
     "memory",
 )
 """Protocols of addresses, whoever names them."""
-NESTING_PROTOCOLS = ("zip", "tar", "libarchive", "reference", "simplecache", "filecache", "blockcache")
+NESTING_PROTOCOLS = ("zip", "tar", "libarchive", "reference", "simplecache")
 """Protocols that read through another address, as in `zip://a.txt::https://host/b.zip`; `reference` reads whatever
-addresses a file lists. Only the user may name them, on the command line or in Python."""
+addresses a file lists. Only the user may name them, on the command line or in Python. `filecache` and `blockcache` are
+not among them: they write the addresses, with their credentials, to the disk."""
 LOCAL_PROTOCOLS = ("file", "memory")
 """Protocols that need no network."""
 

@@ -9,6 +9,7 @@ from stratalens.corpus.addresses import PLAIN_PROTOCOLS, is_plain, is_url
 from stratalens.corpus.remote import as_corpus_errors
 from stratalens.corpus.rows import ID_COLUMN, require_column
 from stratalens.errors import CorpusError
+from stratalens.files.locations import user_path
 from stratalens.files.redaction import redacted
 
 DATASET_PREFIX = "hf:"
@@ -54,7 +55,7 @@ def parse_dataset(name: str) -> DatasetSplit:
             "such as hf:wikimedia/wikipedia:20231101.en:train:text"
         )
     config = parts[1] if len(parts) == 4 else None
-    return DatasetSplit(str(Path(parts[0]).expanduser()), config, parts[-2], parts[-1])
+    return DatasetSplit(str(user_path(parts[0])), config, parts[-2], parts[-1])
 
 
 class OpenSplit(NamedTuple):

@@ -23,6 +23,7 @@ from stratalens.corpus.remote import (
     find_url,
 )
 from stratalens.errors import CorpusError
+from stratalens.files.locations import user_path
 from stratalens.files.redaction import redacted
 
 NOTHING_THERE = "no such file, directory or glob"
@@ -70,8 +71,8 @@ def find_files(
 
 def _find(path: str | Path) -> FoundFiles:
     if str(path).startswith("file://"):
-        path = cast(Path, file_at(str(path)))
-    return find_url(str(path)) if is_url(path) else _find_local(Path(path).expanduser())
+        return _find_local(cast(Path, file_at(str(path))))
+    return find_url(str(path)) if is_url(path) else _find_local(user_path(str(path)))
 
 
 def _find_local(path: Path) -> FoundFiles:
@@ -82,14 +83,39 @@ def _find_local(path: Path) -> FoundFiles:
         return _find_at_any_depth(path)
     if path.exists():  # also what is no regular file: its reader says so
         return FoundFiles([path], in_directory=False)
-    matches = sorted(map(Path, glob.glob(str(path), recursive=True)))
-    return FoundFiles([match for match in matches if match.is_file()], in_directory=False)
+    return FoundFiles([match for match in sorted(_matches(path)) if match.is_file()], in_directory=False)
+
+
+def _matches(pattern: Path) -> list[Path]:
+    """Find the matches of a glob without `**`; a folder is entered once, however many names it has.
+
+    Links, such as those in `/proc`, may give it as many names as there are ways round in circles.
+    """
+    root, parts = _split_at_wildcard(pattern)
+    found = [root]
+    for part in parts:
+        folders = {os.path.realpath(folder): folder for folder in sorted(found)}.values()
+        found = [folder / name for folder in folders for name in glob.glob(part, root_dir=folder)]
+    return found
+
+
+def _split_at_wildcard(pattern: Path) -> tuple[Path, tuple[str, ...]]:
+    """Split a glob into the folder before its first wildcard, and the parts from there on.
+
+    Raises:
+        CorpusError: it goes up again after a wildcard, which gives one folder many names.
+    """
+    root = Path(*takewhile(lambda part: not glob.has_magic(part), pattern.parts))
+    parts = pattern.relative_to(root).parts
+    if ".." in parts:
+        raise CorpusError(f"{pattern}: `..` stands after a wildcard; write the pattern without it")
+    return root, parts
 
 
 def _find_at_any_depth(pattern: Path) -> FoundFiles:
     """Find the matches of a glob with `**`, which enters no link: `glob` goes round and round in a circle of links."""
-    root = Path(*takewhile(lambda part: not glob.has_magic(part), pattern.parts))
-    parts = [part if part == "**" else part.replace("**", "*") for part in pattern.relative_to(root).parts]
+    root, parts = _split_at_wildcard(pattern)
+    parts = [part if part == "**" else part.replace("**", "*") for part in parts]
     matches = root.glob("/".join([*parts, "*"] if parts[-1] == "**" else parts))
     folders_elsewhere = (path for path in root.rglob("*") if path.is_symlink() and path.is_dir())
     found = {path for path in (*matches, *folders_elsewhere) if _hidden(path, root) <= _hidden(pattern, root)}

@@ -1,13 +1,21 @@
 """Files that are written completely or not at all, with a checksum that shows when they were altered."""
 
 import hashlib
+import io
 import os
 import secrets
 from functools import partial
 from pathlib import Path
 
 from stratalens.files.private import PRIVATE_FILE, PRIVATE_FOLDER
+from stratalens.files.regular import open_regular
 
+MAX_CHECKSUMMED_BYTES = 16 * 2**30
+"""A larger file is taken for damaged. The state of a layer of a million latents that all fire takes about 5 GiB: 600
+bytes for a latent in each of four populations, and 12 for each latent that fires in one of 16,384 sampled documents."""
+PIECE_BYTES = 2**20
+_CHECKSUM_BYTES = 65
+"""A SHA-256 in hexadecimal digits, and the end of the line."""
 SHARED_FILE = 0o666
 SHARED_FOLDER = 0o777
 """Rights that the user's umask reduces to those of any other file."""
@@ -30,7 +38,9 @@ def write_checksummed(path: Path, name: str, body: bytes, *, private: bool = Fal
     opener = partial(os.open, mode=PRIVATE_FILE if private else SHARED_FILE)
     try:
         with open(unfinished, "xb", opener=opener) as stream:
-            stream.write(_checksum(name, body) + b"\n")
+            digest = _digest(name)
+            digest.update(body)
+            stream.write(_line_of(digest))
             stream.write(body)
             stream.flush()
             os.fsync(stream.fileno())
@@ -42,19 +52,52 @@ def write_checksummed(path: Path, name: str, body: bytes, *, private: bool = Fal
 
 
 def read_checksummed(path: Path, name: str) -> bytes | None:
-    """Read the content of a file of `write_checksummed`; None where it is cut off, altered or has another name.
+    """Read the content of a file of `write_checksummed`.
+
+    Memory is taken only for content that fits its checksum.
+
+    Returns:
+        the content; None where it is cut off, altered, larger than `MAX_CHECKSUMMED_BYTES` or has another name.
 
     Raises:
-        OSError: the file cannot be read.
+        OSError: the file cannot be read, or is not a regular file.
     """
-    checksum, _, body = path.read_bytes().partition(b"\n")
-    return body if checksum == _checksum(name, body) else None
+    with open_regular(path) as stream:
+        size = _intact_size(stream, name)
+        if size is None:
+            return None
+        stream.seek(_CHECKSUM_BYTES)
+        return stream.read(size)
 
 
-def _checksum(name: str, body: bytes) -> bytes:
-    digest = hashlib.sha256(name.encode() + b"\n")
-    digest.update(body)
-    return digest.hexdigest().encode()
+def checksum_fits(path: Path, name: str) -> bool:
+    """Whether `read_checksummed` would return the content of a file; it is read in pieces and not kept.
+
+    Raises:
+        OSError: the file cannot be read, or is not a regular file.
+    """
+    with open_regular(path) as stream:
+        return _intact_size(stream, name) is not None
+
+
+def _intact_size(stream: io.BufferedReader, name: str) -> int | None:
+    """Size in bytes of what follows the checksum; None where that does not fit or the file is too large."""
+    checksum = stream.read(_CHECKSUM_BYTES)
+    digest, size = _digest(name), 0
+    too_large = os.fstat(stream.fileno()).st_size > MAX_CHECKSUMMED_BYTES
+    while not too_large and (piece := stream.read(PIECE_BYTES)):
+        digest.update(piece)
+        size += len(piece)
+        too_large = size > MAX_CHECKSUMMED_BYTES
+    return None if too_large or checksum != _line_of(digest) else size
+
+
+def _digest(name: str) -> "hashlib._Hash":
+    return hashlib.sha256(name.encode() + b"\n")
+
+
+def _line_of(digest: "hashlib._Hash") -> bytes:
+    return digest.hexdigest().encode() + b"\n"
 
 
 def _sync_directory(directory: Path) -> None:

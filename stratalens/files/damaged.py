@@ -79,7 +79,7 @@ def _bytes_of_texts(stream: io.BufferedReader) -> int:
     """The size of all texts of a parquet file; one that is stored once may occur in millions of rows.
 
     Raises:
-        ValueError: there are texts in lists, which no run writes.
+        ValueError: there are texts in lists, which no run writes, or texts that are not UTF-8.
     """
     schema = pyarrow.parquet.ParquetFile(stream).schema
     columns = [schema.column(number) for number in range(len(schema))]
@@ -89,6 +89,7 @@ def _bytes_of_texts(stream: io.BufferedReader) -> int:
     total = 0
     for batch in pyarrow.parquet.ParquetFile(stream, read_dictionary=names).iter_batches(columns=names):
         for texts in batch.columns:
+            texts.dictionary.validate(full=True)  # reading does not notice what is not UTF-8
             lengths = pyarrow.compute.call_function("binary_length", [texts.dictionary])
             total += pyarrow.compute.call_function("sum", [lengths.take(texts.indices)]).as_py() or 0
     return total

@@ -1,15 +1,29 @@
-"""Paths of the data that ships with the package, and of the cache, which belongs to the user alone."""
+"""Paths that the user names, of the data that ships with the package, and of the cache, which is the user's alone."""
 
 import os
 import shlex
 from pathlib import Path
 
-from stratalens.errors import OutputError
+from stratalens.errors import ConfigError, OutputError
 from stratalens.files.private import PRIVATE_FOLDER, foreign_owner, make_private, others_may_write
 
 DATA_DIRECTORY = Path(__file__).parents[1] / "data"
 """Directory of the texts, lexicons, prompts, SAEs and parts of the report page that ship with the package."""
 ANOTHER_CACHE = "name another directory in the environment variable STRATALENS_CACHE"
+
+
+def user_path(name: str) -> Path:
+    """Make a path of what the user wrote, `~` and `~user` at its beginning replaced by that home directory.
+
+    Raises:
+        ConfigError: there is no such user, or the home directory is not known.
+    """
+    expanded = name if "\0" in name else os.path.expanduser(name)
+    if expanded == name and name.startswith("~"):
+        raise ConfigError(
+            f"{name}: no home directory of such a user; write the whole path, or `./{name}` for a file of that name"
+        )
+    return Path(expanded)
 
 
 def cache_folder(name: str) -> Path:
@@ -22,6 +36,7 @@ def cache_folder(name: str) -> Path:
 
     Raises:
         OutputError: the folder cannot be made, or somebody else could change what is in it.
+        ConfigError: the variable names the home directory of a user who is not known.
     """
     cache = _cache_directory()
     folder = cache / name
@@ -40,7 +55,7 @@ def cache_folder(name: str) -> Path:
 
 def _cache_directory() -> Path:
     if named := os.environ.get("STRATALENS_CACHE"):
-        return Path(named)
+        return user_path(named)
     from platformdirs import user_cache_path
 
     return user_cache_path("stratalens", appauthor=False)

@@ -61,8 +61,7 @@ def working_in(
             require_own_folders(output_dir)
             try:
                 publish_complete(output_dir, overwrite=overwrite)  # finish an interrupted publish
-                if writes is not None:
-                    require_no_files_of_the_user(output_dir, writes, overwrite=overwrite)
+                require_no_files_of_the_user(output_dir, writes, overwrite=overwrite)
                 remove_folder(work.staging)
                 make_private(unfinished)
                 work.staging.mkdir()

@@ -21,8 +21,8 @@ def require_own_folders(output_dir: Path) -> None:
     """
     user = user_of_new_files(output_dir)
     record, unfinished = output_dir / RECORD_FILE, output_dir / WORK_FOLDER
-    if record.is_symlink():
-        raise refused(record, "a link, where a run writes a file")
+    with suppress(FileNotFoundError):
+        _require_own_record(record, record.lstat(), user)
     for name in sorted(os.listdir(output_dir)):
         if RESULT_FOLDERS.fullmatch(name) or name == WORK_FOLDER:
             _require_own_folder(output_dir / name, user)
@@ -76,6 +76,13 @@ def remove_folder(path: Path) -> None:
             shutil.rmtree(path.name, ignore_errors=True, dir_fd=parent)
         finally:
             os.close(parent)
+
+
+def _require_own_record(path: Path, found: os.stat_result, user: int) -> None:
+    """Refuse a record of somebody else: it would choose which files are replaced and removed."""
+    if stat.S_ISLNK(found.st_mode):
+        raise refused(path, "a link, where a run writes a file")
+    require_owner(path, found, user)
 
 
 def _require_own_folder(path: Path, user: int) -> None:

@@ -1,6 +1,7 @@
 """Read small text, YAML and JSON files, with limits on their size and nesting; of YAML only plain values."""
 
 import json
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,8 @@ MAX_YAML_BYTES = 2 * 2**20
 """YAML of many short values is read at half a megabyte a second; JSON, such as a `run.json` of many files, at 100."""
 MAX_NESTING = 32
 """Levels of lists and tables inside one another. The C parser has no limit and crashes after some thousands."""
+BASE_60 = re.compile(r"[-+]?[0-9][0-9_]*(?::[0-5]?[0-9])+(?:\.[0-9_]*)?")
+"""What YAML reads as a number in base 60, such as `10:30`."""
 
 
 def read_text(path: Path, max_bytes: int = MAX_FILE_BYTES) -> str:
@@ -119,7 +122,10 @@ class _OpenCollection:
 
 
 def _require_plain(path: Path, events: Any) -> None:
-    """Refuse aliases, tags, repeated keys and deep nesting: they make a file ambiguous, huge or a program."""
+    """Refuse aliases, tags, repeated and merged keys, base 60 and deep nesting.
+
+    They make a file ambiguous, huge, a program, or slow: a long number in base 60 takes minutes.
+    """
     import yaml
 
     open_nodes: list[_OpenCollection] = []
@@ -132,12 +138,22 @@ def _require_plain(path: Path, events: Any) -> None:
         elif isinstance(event, yaml.NodeEvent):
             if tag := getattr(event, "tag", None):
                 raise ConfigError(f"{location}: `{tag[:60]}` is a tag; only plain values are accepted")
+            if isinstance(event, yaml.ScalarEvent) and event.implicit[0]:
+                _require_plain_word(location, event.value)
             if open_nodes and open_nodes[-1].is_table:
                 _require_new_key(location, open_nodes[-1], event)
             if isinstance(event, yaml.CollectionStartEvent):
                 open_nodes.append(_OpenCollection(isinstance(event, yaml.MappingStartEvent)))
             if len(open_nodes) > MAX_NESTING:
                 raise _nested_too_deeply(location)
+
+
+def _require_plain_word(location: str, word: str) -> None:
+    """Refuse words without quotation marks that YAML takes for something else than anybody would expect."""
+    if word == "<<":
+        raise ConfigError(f"{location}: `<<` takes over another table; write its values themselves")
+    if BASE_60.fullmatch(word):
+        raise ConfigError(f"{location}: `{word[:60]}` is a number in base 60 to YAML; put it in quotation marks")
 
 
 def _require_new_key(location: str, table: _OpenCollection, event: Any) -> None:

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from stratalens.errors import OutputError
-from stratalens.files.own_folders import refused, remove_folder
+from stratalens.files.own_folders import refused, remove_folder, require_owner, user_of_new_files
 from stratalens.files.plain_yaml import MAX_FILE_BYTES
 from stratalens.files.record import recorded_names
 from stratalens.files.result_names import (
@@ -59,8 +59,8 @@ def publish_complete(output_dir: Path, *, overwrite: bool, of_this_run: bool = F
         listed = recorded_names(complete, limit)
         if not listed.issuperset(names):
             raise refused(complete, f"holds files that no {RECORD_FILE} in it lists")
-        _refuse_files_of_the_user(output_dir, names, overwrite)
-        for name in sorted(recorded_names(output_dir) - listed):
+        recorded = _refuse_files_of_the_user(output_dir, names, overwrite)
+        for name in sorted(recorded - listed):
             _remove_file(output_dir, name)
         for name in sorted(names, key=lambda name: (name == RECORD_FILE, name)):
             target = output_dir / name
@@ -69,26 +69,29 @@ def publish_complete(output_dir: Path, *, overwrite: bool, of_this_run: bool = F
     remove_folder(complete)
 
 
-def require_no_files_of_the_user(output_dir: Path, names: re.Pattern[str], *, overwrite: bool) -> None:
-    """Check, before a run begins, that it would replace no file of the user's own.
+def require_no_files_of_the_user(output_dir: Path, names: re.Pattern[str] | None, *, overwrite: bool) -> None:
+    """Check, before a run begins, that it would replace no file of the user's own, and touch none of another user.
 
     Args:
         output_dir: where the result goes.
-        names: names of the files that the run may write.
+        names: names of the files that the run may write; None where only those that the record lists are checked.
         overwrite: whether it may replace files that no record lists.
 
     Raises:
         OutputError: such a file is in the way.
     """
-    _refuse_files_of_the_user(output_dir, filter(names.fullmatch, _names_below(output_dir)), overwrite)
+    there = () if names is None else filter(names.fullmatch, _names_below(output_dir))
+    _refuse_files_of_the_user(output_dir, there, overwrite)
 
 
-def _refuse_files_of_the_user(output_dir: Path, names: Iterable[str], overwrite: bool) -> None:
-    there = {name: mode for name in sorted(names) if (mode := _mode(output_dir / name)) is not None}
-    for name, mode in there.items():
-        if stat.S_ISDIR(mode):
+def _refuse_files_of_the_user(output_dir: Path, names: Iterable[str], overwrite: bool) -> set[str]:
+    """Check what files of these names would replace; return the names that the record lists."""
+    there = {name: found for name in sorted(names) if (found := _found(output_dir / name)) is not None}
+    for name, found in there.items():
+        if stat.S_ISDIR(found.st_mode):
             raise refused(output_dir / name, "a folder, where a run writes a file")
     recorded = recorded_names(output_dir)
+    _require_own_files(output_dir, recorded.union(there))
     others = [name for name in there if name not in recorded]
     if others and not overwrite:
         more = f" and {len(others) - 1} more of your files" if others[1:] else ""
@@ -97,6 +100,15 @@ def _refuse_files_of_the_user(output_dir: Path, names: Iterable[str], overwrite:
             f"{'them' if more else 'it'}; choose another --output_dir, or let `analyze --overwrite` replace what a "
             "run writes"
         )
+    return recorded
+
+
+def _require_own_files(output_dir: Path, names: Iterable[str]) -> None:
+    """Check that no file of another user would be replaced or removed: in a sticky directory that fails half-way."""
+    user = user_of_new_files(output_dir)
+    for name in sorted(names):
+        if (found := _found(output_dir / name)) is not None:
+            require_owner(output_dir / name, found, user)
 
 
 def _names_below(folder: Path) -> Iterator[str]:
@@ -108,18 +120,18 @@ def _names_below(folder: Path) -> Iterator[str]:
             yield name
 
 
-def _mode(path: Path) -> int | None:
-    """Mode of what is at a path, a link not followed; None where nothing is."""
-    with suppress(FileNotFoundError):
-        return path.lstat().st_mode
+def _found(path: Path) -> os.stat_result | None:
+    """What is at a path, a link not followed; None where nothing is."""
+    with suppress(FileNotFoundError, NotADirectoryError):
+        return path.lstat()
     return None
 
 
 def _remove_file(output_dir: Path, name: str) -> None:
     """Remove a file or a link of the earlier result, and its folder if it is then empty."""
     path = output_dir / name
-    mode = _mode(path)
-    if mode is not None and (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
+    found = _found(path)
+    if found is not None and (stat.S_ISREG(found.st_mode) or stat.S_ISLNK(found.st_mode)):
         path.unlink()
     if path.parent != output_dir:
         with suppress(OSError):  # not empty

@@ -46,19 +46,23 @@ def open_regular(path: Path, buffer_bytes: int = io.DEFAULT_BUFFER_SIZE) -> io.B
         raise
 
 
-def read_regular(path: Path, max_bytes: int) -> bytes:
+def read_regular(path: Path, max_bytes: int, owner: int | None = None) -> bytes:
     """Read a whole regular file.
 
     Args:
         path: the file.
         max_bytes: a larger file is refused.
+        owner: number of the user to whom it must belong; None for any.
 
     Raises:
-        OSError: the file is missing, too large, not a regular file, or cannot be read.
+        OSError: the file is missing, too large, not a regular file or of another user, or cannot be read.
         CapacityError: there is not enough memory for it, and it is not small.
     """
     with open_regular(path) as stream:
-        size = os.fstat(stream.fileno()).st_size
+        found = os.fstat(stream.fileno())
+        size = found.st_size
+        if owner not in (None, found.st_uid):
+            raise PermissionError(errno.EPERM, f"belongs to user {found.st_uid}", str(path))
         with named_when_out_of_memory(path) if size >= MIN_NAMED_BYTES else nullcontext():
             content = stream.read(max_bytes + 1) if size <= max_bytes else b""
     if size > max_bytes or len(content) > max_bytes:

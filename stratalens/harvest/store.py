@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from stratalens.errors import OutputError
-from stratalens.files.atomic import read_checksummed, write_checksummed
+from stratalens.files.atomic import checksum_fits, read_checksummed, write_checksummed
 from stratalens.files.regular import named_when_out_of_memory
 from stratalens.files.result_names import STATE_SUFFIX
 from stratalens.harvest.state.layer_state import (
@@ -39,7 +39,7 @@ class ShardStore:
         path = self.path(hookpoint, key)
         if not path.is_file():
             return False
-        if read_checksummed(path, key) is not None:
+        if checksum_fits(path, key):
             return True
         path.unlink()
         return None
@@ -78,7 +78,7 @@ class HarvestFile(NamedTuple):
 
     def is_intact(self) -> bool:
         """Whether the file exists, is undamaged, and was written under this key."""
-        return self.path.is_file() and read_checksummed(self.path, self.key) is not None
+        return self.path.is_file() and checksum_fits(self.path, self.key)
 
     def write(self, state: LayerState) -> None:
         """Write the merged state, replacing an existing file."""

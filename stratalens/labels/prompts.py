@@ -9,7 +9,7 @@ from jinja2 import DictLoader, StrictUndefined, TemplateError, nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from stratalens.errors import ConfigError
-from stratalens.files.locations import DATA_DIRECTORY
+from stratalens.files.locations import DATA_DIRECTORY, user_path
 from stratalens.files.plain_yaml import read_text
 from stratalens.labels.llm.chat import Message
 from stratalens.labels.template_rules import refused_parts
@@ -48,7 +48,7 @@ class Prompts:
     """
 
     def __init__(self, directory: str | None = None):
-        own = None if directory is None else Path(directory).expanduser()
+        own = None if directory is None else user_path(directory)
         sources = {f"{name}.jinja": _read_template(own, f"{name}.jinja") for name in TEMPLATE_NAMES}
         # A template may use the values of its prompt but reach nothing else of Python.
         environment = ImmutableSandboxedEnvironment(

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from stratalens.errors import ModelError, StratalensError
+from stratalens.files.locations import user_path
 from stratalens.files.redaction import redacted
 from stratalens.models.memory import out_of_memory
 from stratalens.models.panics import is_panic
@@ -25,12 +26,13 @@ def local_or_hub(name: str, error_type: type[StratalensError]) -> str:
 
     Raises:
         StratalensError: of class `error_type`, if the name is neither, or the path cannot be read.
+        ConfigError: the path begins with the home directory of a user who is not known.
     """
     try:
-        path = Path(name).expanduser()
+        path = user_path(name)
         is_directory, exists = path.is_dir(), path.exists()
-    except (OSError, RuntimeError) as error:  # RuntimeError: ~ of a user who does not exist
-        reason = getattr(error, "strerror", None) or error
+    except OSError as error:
+        reason = error.strerror or error
         raise error_type(f"{redacted(name)[:MAX_REASON_CHARACTERS]}: cannot be read: {reason}") from None
     if is_directory:
         return str(path)

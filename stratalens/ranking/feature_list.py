@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from stratalens.errors import ConfigError
+from stratalens.files.locations import user_path
 from stratalens.files.plain_yaml import read_text
 from stratalens.hookpoint import NAME, Hookpoint
 
@@ -23,7 +24,7 @@ def read_feature_list(name: str) -> dict[Hookpoint, list[int]]:
     Raises:
         ConfigError: the file cannot be read, names no feature, has a line without two numbers, or repeats a feature.
     """
-    path = Path(name).expanduser()
+    path = user_path(name)
     lines = read_text(path, MAX_LIST_BYTES).splitlines()
     numbered = [(number, line) for number, line in enumerate(lines, 1) if line.strip() and not line.startswith("#")]
     if not numbered:

@@ -96,10 +96,13 @@ def _ordered(table: pd.DataFrame, rank_by: str, split: bool) -> pd.DataFrame:
 
 
 def _add_q_values(tables: dict[Hookpoint, pd.DataFrame], rows: dict[Hookpoint, np.ndarray]) -> None:
-    """Add q-values (Benjamini-Hochberg) over the given rows of all layers together; other rows get none."""
-    q = contrast.q_values(
-        np.concatenate([tables[hookpoint]["p_value"].to_numpy()[rows[hookpoint]] for hookpoint in tables])
-    )
+    """Add q-values (Benjamini-Hochberg) over the given rows of all layers together; other rows get none.
+
+    Rows of dead latents, which a user may list, have no p-value and get none either.
+    """
+    tested = {hookpoint: table["p_value"].notna().to_numpy() for hookpoint, table in tables.items()}
+    rows = {hookpoint: numbers[tested[hookpoint][numbers]] for hookpoint, numbers in rows.items()}
+    q = contrast.q_values(np.concatenate([table["p_value"].to_numpy()[rows[place]] for place, table in tables.items()]))
     start = 0
     for hookpoint, table in tables.items():
         column = np.full(len(table), np.nan)

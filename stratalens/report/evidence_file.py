@@ -20,6 +20,8 @@ from stratalens.report.formats import plain_number
 EVIDENCE_FILE = "evidence.json"
 MAX_EVIDENCE_BYTES = 2**30
 """A larger file is refused; a feature with all its examples takes about 80 KB."""
+MAX_NUMBER = 1e100
+"""Larger numbers in evidence and tables are refused: none comes of 32-bit activations, and sums of them overflow."""
 ACTIVATION_DIGITS = 4
 """Significant digits of an activation in the file."""
 
@@ -38,7 +40,7 @@ ItemList = Annotated[list[Item], _FirstError()]
 class _StoredModel(BaseModel):
     """A part of the file, checked strictly when it is read."""
 
-    model_config = ConfigDict(strict=True, frozen=True)
+    model_config = ConfigDict(strict=True, frozen=True, allow_inf_nan=False)
 
 
 class StoredPhrase(_StoredModel):
@@ -99,6 +101,18 @@ class StoredEvidence(_StoredModel):
             suppressed=None if lens is None else [_rounded(token) for token in lens.suppressed],
             examples=[_stored_example(example, domain) for example in report.examples],
         )
+
+    @model_validator(mode="after")
+    def _numbers_of_a_run(self) -> "StoredEvidence":
+        numbers = [
+            *(number for token in self.top_tokens for number in (token.share, token.background)),
+            *(stored.preference for stored in (*self.phrases, *self.concepts)),
+            *(number for token in (*(self.promoted or ()), *(self.suppressed or ())) for number in token[1:]),
+            *(number for example in self.examples for number in (example.activation, *example.activations)),
+        ]
+        if max(map(abs, numbers), default=0) > MAX_NUMBER:
+            raise ValueError("a number is larger than any that a run writes")
+        return self
 
 
 def _stored_example(example: Example, domain: str) -> StoredExample:

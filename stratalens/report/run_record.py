@@ -3,10 +3,11 @@
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, FailFast, Field, model_validator
 
 from stratalens.corpus import Populations, Side
 from stratalens.corpus.populations import side_name
+from stratalens.files.record import MAX_RECORDED_FILES
 from stratalens.files.result_names import RECORD_FILE
 from stratalens.harvest.store import HarvestFile, harvest_path
 from stratalens.hookpoint import NAME_PATTERN, Hookpoint
@@ -22,7 +23,7 @@ EXECUTION_SETTINGS = ("quiet", "dry_run", "output_dir", "harvest", "workers", "m
 class _Part(BaseModel):
     """A part of the record, checked strictly; entries that are not named here are kept as they are."""
 
-    model_config = ConfigDict(strict=True, frozen=True, extra="allow")
+    model_config = ConfigDict(strict=True, frozen=True, extra="allow", allow_inf_nan=False)
 
 
 class ModelRecord(_Part):
@@ -125,7 +126,7 @@ class RunRecord(_Part):
     seconds: dict[str, float] = Field(default_factory=dict)
     """Stage -> time that it took."""
     peak_memory_bytes: int = 0
-    files: list[str] = Field(default_factory=list)
+    files: Annotated[list[str], Field(max_length=MAX_RECORDED_FILES), FailFast()] = Field(default_factory=list)
     """Names of all files of the result but `run.json` itself."""
 
     @model_validator(mode="after")

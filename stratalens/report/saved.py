@@ -1,7 +1,7 @@
 """Read a finished result back, so that later commands need no new harvest."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,11 +19,10 @@ from stratalens.harvest.store import FORMAT, HarvestFile
 from stratalens.hookpoint import Hookpoint
 from stratalens.ranking.layer_facts import LayerFacts
 from stratalens.ranking.rank import feature_numbers
-from stratalens.report.label_tables import LABEL_COLUMNS
+from stratalens.report.columns import COLUMNS_OF_FEATURES, COLUMNS_OF_LATENTS, require_columns, require_measured
 from stratalens.report.run_record import RunRecord
 from stratalens.report.tables import (
     DOMAIN_COLUMNS,
-    MEASURES,
     PLACE_COLUMNS,
     Tables,
     build_tables,
@@ -161,19 +160,11 @@ def _require_format(directory: Path, content: object) -> None:
         )
 
 
-NUMBER_COLUMNS = (
-    "domain_activation",
-    "general_activation",
-    "specialization",
-    *(set(MEASURES) - {"confirmed", "flags"}),
-)
-"""Columns that hold numbers in every table of features, by their names in the ranking."""
-
-
 def _latents(path: Path, domain: str) -> pd.DataFrame:
     """All latents of a layer, with the column names of the ranking (`domain_...` whatever the domain is called)."""
     table = read_table(path).rename(columns={published_name(name, domain): name for name in DOMAIN_COLUMNS})
-    _require_columns(path, table, NUMBER_COLUMNS, ("feature_number", "layer"), ("flags", "selected", "live"))
+    require_columns(path, table, COLUMNS_OF_LATENTS)
+    require_measured(path, table)
     if table["feature_number"].tolist() != list(range(len(table))):
         raise damaged(path, "its rows are not one per latent, in order")
     return table.drop(columns=[name for name in PLACE_COLUMNS if name in table])
@@ -183,9 +174,7 @@ def _features(directory: Path, latents: Mapping[Hookpoint, pd.DataFrame]) -> dic
     """Hookpoint -> reported features."""
     path = directory / FEATURES_FILE
     table = read_table(path)
-    _require_columns(
-        path, table, NUMBER_COLUMNS, ("layer", "feature_number", "rank"), ("flags", "confirmed", *LABEL_COLUMNS)
-    )
+    require_columns(path, table, COLUMNS_OF_FEATURES)
     try:
         table["place"] = places(table)
     except (TypeError, ValueError) as error:
@@ -201,16 +190,3 @@ def _features(directory: Path, latents: Mapping[Hookpoint, pd.DataFrame]) -> dic
     if not all_known or table.duplicated(["place", "feature_number"]).any() or sum(map(len, top.values())) < len(table):
         raise damaged(path, f"its features do not match the layers and latents of {RECORD_FILE}")
     return top
-
-
-def _require_columns(
-    path: Path, table: pd.DataFrame, numbers: Iterable[str], integers: Iterable[str], others: Iterable[str]
-) -> None:
-    """Check that all columns exist, and that those of numbers and of integers hold such."""
-    missing = sorted({*numbers, *integers, *others} - set(table.columns))
-    if missing:
-        raise damaged(path, f"no column {', '.join(missing[:3])}")
-    wrong = [name for name in numbers if not pd.api.types.is_numeric_dtype(table[name])]
-    wrong += [name for name in integers if not pd.api.types.is_integer_dtype(table[name])]
-    if wrong:
-        raise damaged(path, f"no numbers in the column {', '.join(wrong[:3])}")

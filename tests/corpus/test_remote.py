@@ -281,6 +281,12 @@ def test_an_address_of_another_protocol_is_refused_with_those_that_are_read(addr
         documented(REMOTE, "an address of another protocol", line)
 
 
+@pytest.mark.parametrize("protocol", ["filecache", "blockcache"])
+def test_a_cache_that_writes_addresses_to_the_disk_is_refused(tmp_path, server, protocol):
+    for address in (f"{protocol}::{server.url('a.jsonl')}", f"{protocol}::zip://a.jsonl::file://{tmp_path}/a.zip"):
+        assert f"`{protocol}` is not a protocol that is read; expected one of" in problem(address)
+
+
 def test_the_user_may_nest_addresses(tmp_path, server):
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as packed:
         packed.writestr("a.jsonl", FILES["a.jsonl"])

@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from pathlib import Path
 
 import pandas as pd
@@ -13,7 +14,7 @@ from stratalens.cli.main import main
 from stratalens.config.options import RunConfig
 from stratalens.errors import OutputError
 from stratalens.files.output_dir import working_in
-from stratalens.files.record import read_record, recorded_names
+from stratalens.files.record import MAX_RECORDED_FILES, read_record, recorded_names
 from stratalens.files.result_names import ANY_RESULT_NAME, WORK_FOLDER, result_names
 
 KIND = "Output, disk and cache"
@@ -120,6 +121,23 @@ def test_a_record_that_is_too_large_names_no_file(tmp_path):
     size = record.stat().st_size
     assert recorded_names(tmp_path, max_bytes=size) == {"run.json", "report.html"}
     assert recorded_names(tmp_path, max_bytes=size - 1) == set()
+
+
+def test_a_record_of_more_files_than_any_run_writes_names_none_and_is_passed_over_quickly(tmp_path):
+    most = ["report.html", *map(str, range(MAX_RECORDED_FILES - 1))]
+    made(tmp_path / "run.json", record_of(*most))
+    assert recorded_names(tmp_path) == {"run.json", "report.html"}
+    made(tmp_path / "run.json", record_of(*most, *["a/" * 100] * 300_000))
+    began = time.perf_counter()
+    assert recorded_names(tmp_path) == set()
+    assert time.perf_counter() - began < 5
+
+
+def test_a_name_that_is_longer_than_any_of_a_run_is_passed_over(tmp_path):
+    made(tmp_path / "run.json", record_of("./" * 10_000_000 + "report.html", "features.parquet"))
+    began = time.perf_counter()
+    assert recorded_names(tmp_path) == {"run.json", "features.parquet"}
+    assert time.perf_counter() - began < 5
 
 
 def test_files_that_a_record_lists_under_names_of_no_run_stay(tmp_path):

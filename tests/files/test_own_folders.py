@@ -9,7 +9,8 @@ from refusal import output_of, refusal, with_options
 
 from stratalens.errors import OutputError
 from stratalens.files.output_dir import WorkDirectories, working_in
-from stratalens.files.result_names import LOCK_FILE, WORK_FOLDER
+from stratalens.files.record import recorded_names
+from stratalens.files.result_names import LOCK_FILE, WORK_FOLDER, result_names
 
 KIND = "Output, disk and cache"
 STATE = f"{'0f' * 16}.state"
@@ -189,6 +190,60 @@ def test_a_folder_of_a_result_that_belongs_to_another_user_is_refused(as_superus
     (output / name).mkdir()
     os.chown(output / name, NOBODY, NOBODY)
     assert refused(output).startswith(f"{output / name}: belongs to user {NOBODY}, not to user 0")
+
+
+RECORDED = {"report.html": "mine", "layer_0/evidence.json": "mine"}
+
+
+@pytest.mark.parametrize("writes", [None, result_names()])
+def test_a_record_of_another_user_chooses_no_file_that_is_replaced_or_removed(as_superuser, output, writes):
+    for name, content in {**RECORDED, "run.json": RECORD}.items():
+        made(output / name, content)
+    os.chown(output / "run.json", NOBODY, NOBODY)
+    assert recorded_names(output) == set()
+    before = looked_at(output)
+    with pytest.raises(OutputError) as error, working_in(output, writes=writes, overwrite=True):
+        pytest.fail("the run began")
+    assert str(error.value).startswith(f"{output}/run.json: belongs to user {NOBODY}, not to user 0, who runs this;")
+    assert looked_at(output) == before
+
+
+@pytest.mark.parametrize("writes", [None, result_names()])
+@pytest.mark.parametrize("name", RECORDED)
+def test_a_file_of_another_user_in_the_place_of_a_recorded_one_is_refused_before_the_work(
+    as_superuser, output, writes, name
+):
+    for inner, content in {**RECORDED, "run.json": RECORD}.items():
+        made(output / inner, content)
+    os.chown(output / name, NOBODY, NOBODY)
+    before = looked_at(output)
+    with pytest.raises(OutputError) as error, working_in(output, writes=writes, overwrite=True):
+        pytest.fail("the run began")
+    assert str(error.value).startswith(f"{output / name}: belongs to user {NOBODY}, not to user 0, who runs this;")
+    assert looked_at(output) == before
+
+
+def test_overwrite_replaces_no_file_of_another_user(as_superuser, output):
+    os.chown(made(output / "report.html", "theirs"), NOBODY, NOBODY)
+    refusal_of_it = pytest.raises(OutputError, match=f"report.html: belongs to user {NOBODY}")
+    with refusal_of_it, working_in(output, overwrite=True) as work:
+        made(work.staging / "run.json", RECORD)
+        made(work.staging / "report.html")
+    assert looked_at(output) == {"report.html": b"theirs"}
+
+
+def test_a_record_that_becomes_another_users_during_a_run_is_refused_at_its_end(as_superuser, output):
+    publish(output)
+    before = looked_at(output)
+
+    def run() -> None:
+        with working_in(output) as work:
+            made(work.staging / "run.json", RECORD)
+            os.chown(output / "run.json", NOBODY, NOBODY)
+
+    with pytest.raises(OutputError, match=f"run.json: belongs to user {NOBODY}"):
+        run()
+    assert looked_at(output) == before
 
 
 def test_the_output_directory_itself_may_belong_to_another_user_and_be_a_link(as_superuser, output, tmp_path):

@@ -56,6 +56,30 @@ def test_json_is_as_plain_as_yaml_must_be(tmp_path, text, message):
         read_yaml(tmp_path / "a")
 
 
+@pytest.mark.parametrize("word", ["10:30", "1:0", "-1:59:59", "1_0:0:0.5", "190:20:30.15", "1" + ":0" * 900_000])
+def test_numbers_in_base_60_are_refused_at_once(tmp_path, word):
+    began = time.perf_counter()
+    for text in (f"a: {word}", f"[{word}]", f"{word}: b"):
+        (tmp_path / "a.yaml").write_text(text)
+        with pytest.raises(ConfigError, match=r"line 1: `.{1,60}` is a number in base 60 to YAML; put it in quotation"):
+            read_yaml(tmp_path / "a.yaml")
+    assert time.perf_counter() - began < 5
+
+
+def test_a_time_or_an_address_with_colons_stays_a_text(tmp_path):
+    (tmp_path / "a.yaml").write_text("a: '10:30'\nb: 10:30 h\nc: http://host:80/a\nd: 10:75\n")
+    assert read_yaml(tmp_path / "a.yaml") == {"a": "10:30", "b": "10:30 h", "c": "http://host:80/a", "d": "10:75"}
+
+
+@pytest.mark.parametrize("text", ["<<: {a: 1}", "a: 1\n<<: {a: 2}", "settings: {top_n: 7, <<: [{a: 1}]}", "- <<"])
+def test_a_table_that_takes_over_another_is_refused(tmp_path, text):
+    (tmp_path / "a.yaml").write_text(text)
+    with pytest.raises(ConfigError, match="`<<` takes over another table; write its values themselves"):
+        read_yaml(tmp_path / "a.yaml")
+    (tmp_path / "a.yaml").write_text(text.replace("<<", "'<<'"))
+    assert "<<" in str(read_yaml(tmp_path / "a.yaml"))
+
+
 @pytest.mark.parametrize("start", ["", "{"], ids=["YAML", "almost JSON"])
 def test_yaml_beyond_its_limit_is_refused(tmp_path, monkeypatch, documented, start):
     monkeypatch.setattr(plain_yaml, "MAX_YAML_BYTES", 2**10)

@@ -108,6 +108,28 @@ def without(path: Path, *columns: str) -> None:
     pd.read_parquet(path).drop(columns=list(columns)).to_parquet(path, index=False)
 
 
+NUMBERS_OF_EVIDENCE = [
+    *[("top_tokens", 0, "share"), ("top_tokens", 0, "background"), ("promoted", 0, "logit")],
+    *[("suppressed", 0, "deviation"), ("examples", 0, "activation"), ("examples", 0, "activations", 0)],
+]
+
+
+def evidence_with(path: Path, at: tuple, value: object) -> None:
+    path.write_text(json.dumps(replaced(json.loads(path.read_text()), ("features", 0, *at), value)))
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf"), 1.7976931348623157e308, -1e101])
+def test_a_number_in_evidence_that_no_run_writes_is_refused_by_every_command_that_shows_it(result, capsys, number):
+    path = result / "layer_0/evidence.json"
+    sound = path.read_text()
+    shown = str(json.loads(sound)["features"][0]["feature_number"])
+    for at in NUMBERS_OF_EVIDENCE:
+        evidence_with(path, at, number)
+        assert "evidence.json: damaged, missing or of another version" in refused(capsys, "report", str(result))
+        assert main(["show", str(result), "0", shown]) == 2
+        path.write_text(sound)
+
+
 def saved_arrays(path: Path, **arrays: np.ndarray) -> None:
     with np.load(path) as archive:
         np.savez_compressed(path, **{**{name: archive[name] for name in archive.files}, **arrays})
@@ -181,13 +203,25 @@ DAMAGED: dict[str, tuple[Damage, str]] = {
         "run.json: damaged, missing or of another version",
     ),
     "a record without SAEs": (lambda out: record_with(out, ("saes",), {}), "run.json: damaged, missing or of anoth"),
+    "a record that lists more files than a run writes": (
+        lambda out: record_with(out, ("files",), ["report.html"] * 100_001),
+        "run.json: damaged, missing or of another version",
+    ),
     "features without a column": (
         lambda out: without(out / "features.parquet", "auroc"),
         "features.parquet: damaged, missing or of another version (no column auroc)",
     ),
     "features with text in a column of numbers": (
         lambda out: edited(out / "features.parquet", auroc="high"),
-        "features.parquet: damaged, missing or of another version (no numbers in the column auroc)",
+        "features.parquet: damaged, missing or of another version (the column auroc does not hold finite numbers)",
+    ),
+    "features whose confirmation is a text": (
+        lambda out: edited(out / "features.parquet", confirmed="yes"),
+        "features.parquet: damaged, missing or of another version (the column confirmed does not hold true, false or",
+    ),
+    "latents of infinite activation": (
+        lambda out: edited(out / "layer_0/all_features.parquet", general_activation=np.inf),
+        "all_features.parquet: damaged, missing or of another version (the column general_activation does not hold",
     ),
     "features that are not latents": (
         lambda out: edited(out / "features.parquet", feature_number=10**6),
@@ -237,6 +271,10 @@ DAMAGED: dict[str, tuple[Damage, str]] = {
     "evidence of other features": (
         lambda out: shutil.copy(out / "layer_2/evidence.json", out / "layer_0/evidence.json"),
         "evidence.json: damaged, missing or of another version (no evidence on feature",
+    ),
+    "evidence that is not a number": (
+        lambda out: evidence_with(out / "layer_0/evidence.json", ("top_tokens", 0, "share"), float("nan")),
+        "evidence.json: damaged, missing or of another version",
     ),
     "deeply nested evidence": (
         lambda out: (out / "layer_0/evidence.json").write_text("[" * 100_000),

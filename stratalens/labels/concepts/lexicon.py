@@ -18,6 +18,7 @@ from stratalens.corpus.words import (
     phrase_stems,
 )
 from stratalens.errors import ConfigError
+from stratalens.files.locations import user_path
 from stratalens.files.plain_yaml import read_yaml
 
 MAX_LEXICON_BYTES = 4 * 2**20
@@ -160,7 +161,7 @@ def load_lexicon(domain: str, user_files: Iterable[str] = ()) -> Lexicon:
     Raises:
         ConfigError: a file is missing or not a lexicon.
     """
-    paths = [Path(name).expanduser() for name in user_files]
+    paths = [user_path(name) for name in user_files]
     if paths:
         return _with_common([concept for path in paths for concept in read_lexicon(path)])
     return _built_in_lexicon((domain,) if domain in BUILT_IN_DOMAINS else BUILT_IN_DOMAINS)

@@ -1,0 +1,131 @@
+"""What each column of the stored tables holds, and a check that a table that is read back holds nothing else."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from stratalens.files.damaged import damaged
+from stratalens.report.evidence_file import MAX_NUMBER
+from stratalens.report.label_tables import LABEL_COLUMNS
+from stratalens.report.tables import MEASURES
+
+
+class ColumnKind(NamedTuple):
+    """What a column may hold."""
+
+    words: str
+    """As a message names it."""
+    fits: Callable[[pd.Series], bool]
+    """Whether a column holds that."""
+
+
+def _numbers(words: str, allowed: Callable[[np.ndarray], np.ndarray]) -> ColumnKind:
+    return ColumnKind(words, lambda column: _is_numeric(column) and bool(allowed(column.to_numpy(np.float64)).all()))
+
+
+def _is_numeric(column: pd.Series, kinds: str = "fiu") -> bool:
+    return isinstance(column.dtype, np.dtype) and column.dtype.kind in kinds
+
+
+def _is_plain(values: np.ndarray) -> np.ndarray:
+    """Where values are neither too large for sums nor, unless they are 0, too small for the axis of a figure."""
+    sizes = np.abs(values)
+    return (sizes == 0) | ((sizes >= 1 / MAX_NUMBER) & (sizes <= MAX_NUMBER))
+
+
+def _is_empty(column: pd.Series) -> bool:
+    return column.dtype == object and bool(column.isna().all())
+
+
+def _is_text(column: pd.Series) -> bool:
+    if isinstance(column.dtype, pd.StringDtype):
+        return True
+    return column.dtype == object and pd.api.types.infer_dtype(column, skipna=True) in ("string", "empty")
+
+
+FINITE = _numbers("finite numbers", _is_plain)
+MEASURED = _numbers("finite numbers", lambda values: np.isnan(values) | _is_plain(values))
+"""Nothing for a dead latent."""
+EFFECT = _numbers("numbers", lambda values: np.ones(len(values), dtype=bool))
+"""Infinite where both sides are constant and differ."""
+PROBABILITY = _numbers("probabilities", lambda values: np.isnan(values) | ((values >= 0) & (values <= 1)))
+SCORE = ColumnKind("finite numbers", lambda column: _is_empty(column) or MEASURED.fits(column))
+"""Nothing for a label without a score; a result without any has a column of nothing."""
+INTEGER = ColumnKind("whole numbers", lambda column: _is_numeric(column, "iu"))
+CONDITION = ColumnKind("true and false", lambda column: _is_numeric(column, "b"))
+VERDICT = ColumnKind("true, false or nothing", pd.api.types.is_bool_dtype)
+"""Nothing where no documents were reserved for confirmation."""
+TEXT = ColumnKind("texts", lambda column: _is_text(column) and not column.isna().any())
+NOTE = ColumnKind("texts", _is_text)
+
+OF_DEAD_LATENTS = (
+    *("domain_activation", "general_activation", "specialization", "normalised_specialization"),
+    *("discovery_specialization", "firing_rate_difference", "domain_firing_rate", "general_firing_rate"),
+    *("domain_density", "general_density", "domain_max_activation", "general_max_activation", "decoder_norm"),
+)
+"""Measures that dead latents have as well."""
+_MEASURES: dict[str, ColumnKind] = {
+    "feature_number": INTEGER,
+    "layer": INTEGER,
+    **dict.fromkeys(MEASURES, MEASURED),
+    **dict.fromkeys(OF_DEAD_LATENTS, FINITE),
+    "p_value": PROBABILITY,
+    "q_value": PROBABILITY,
+    "hedges_g": EFFECT,
+    "flags": TEXT,
+}
+COLUMNS_OF_LATENTS: Mapping[str, ColumnKind] = {
+    **{name: kind for name, kind in _MEASURES.items() if name != "confirmed"},
+    "selected": CONDITION,
+    "live": CONDITION,
+}
+"""Column of a table of all latents, by its name in the ranking -> what it holds."""
+COLUMNS_OF_FEATURES: Mapping[str, ColumnKind] = {
+    **_MEASURES,
+    "rank": INTEGER,
+    "confirmed": VERDICT,
+    **dict.fromkeys(LABEL_COLUMNS, SCORE),
+    **dict.fromkeys(("detection_examples", "fuzzing_examples"), INTEGER),
+    **dict.fromkeys(("label", "label_source"), TEXT),
+    **dict.fromkeys(("label_judge", "label_note"), NOTE),
+}
+"""Column of the table of reported features -> what it holds."""
+
+
+def require_columns(path: Path, table: pd.DataFrame, columns: Mapping[str, ColumnKind]) -> None:
+    """Check that a table has all columns, each once, and that they hold what a run writes; it may have others.
+
+    Args:
+        path: the file of the table, for the message.
+        table: its content.
+        columns: name -> what that column holds.
+
+    Raises:
+        ConfigError: a column is missing, occurs twice, or holds something else.
+    """
+    if missing := sorted(set(columns) - set(table.columns)):
+        raise damaged(path, f"no column {', '.join(missing[:3])}")
+    if not table.columns.is_unique:
+        raise damaged(path, "two columns of the same name")
+    for name, kind in columns.items():
+        if not kind.fits(table[name]):
+            raise damaged(path, f"the column {name} does not hold {kind.words}")
+
+
+def require_measured(path: Path, latents: pd.DataFrame) -> None:
+    """Check that every latent that fires has all measures; only dead ones lack some.
+
+    Args:
+        path: the file of the table, for the message.
+        latents: all latents of a layer, with the columns of `COLUMNS_OF_LATENTS`.
+
+    Raises:
+        ConfigError: one lacks a measure.
+    """
+    measured = [name for name, kind in COLUMNS_OF_LATENTS.items() if kind in (MEASURED, PROBABILITY)]
+    lacking = latents.loc[latents["live"], measured].isna().any()
+    if lacking.any():
+        raise damaged(path, f"the column {lacking.idxmax()} holds nothing for a latent that fires")
