@@ -243,9 +243,8 @@ def run_show(words: list[str]) -> int:
         print(f"usage: {program}\n\nPrints everything that is known about one feature.\n\nExample: {EXAMPLES['show']}")
         return 0
     directory, rest = _result_directory(words, program)
-    place, feature = (
-        rest if len(rest) == 2 else rest[0].split("/", 1) if len(rest) == 1 and "/" in rest[0] else ("", "")
-    )
+    words = rest[0].split("/", 1) if len(rest) == 1 else rest
+    place, feature = words if len(words) == 2 else ("", "")
     if not NAME.fullmatch(place) or not re.fullmatch(r"\d{1,8}", feature):
         raise ConfigError(
             f"expected a layer and a feature, such as `stratalens show {directory} 16 163`, or with the site of an "

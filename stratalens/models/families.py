@@ -143,19 +143,21 @@ def hookpoint_of(model: nn.Module, module: str, side: Literal["in", "out"]) -> H
 
 
 def width_at(model: nn.Module, hookpoint: Hookpoint, d_model: int) -> int:
-    """Width of the vectors at a hookpoint: that of the residual stream but for the heads of attention.
+    """Width of the vectors at a hookpoint: of the input of a linear layer, else that of the residual stream.
 
     Args:
         model: its weights may be missing.
         hookpoint: one that the model has; else the width of the residual stream is returned.
         d_model: width of the residual stream.
     """
-    if hookpoint.site != "attn_heads" or not has_hookpoint(model, hookpoint):
+    if not has_hookpoint(model, hookpoint):
         return d_model
-    projection = decoder_of(model).get_submodule(locate(model, hookpoint).module)
-    weight = projection.weight
-    assert isinstance(weight, Tensor)
-    return weight.shape[1] if isinstance(projection, nn.Linear) else weight.shape[0]
+    tap = locate(model, hookpoint)
+    module = decoder_of(model).get_submodule(tap.module)
+    weight = getattr(module, "weight", None)
+    if tap.side == "out" or not isinstance(weight, Tensor) or weight.ndim != 2:
+        return d_model
+    return weight.shape[1] if isinstance(module, nn.Linear) else weight.shape[0]
 
 
 def without_gain(norm: nn.Module, x: Float[Tensor, "*token d_model"]) -> Float[Tensor, "*token d_model"]:
