@@ -26,7 +26,7 @@ from stratalens.harvest.store import ShardStore, key_of
 from stratalens.models import load_model
 from stratalens.models.batches import pack_batches
 from stratalens.models.hooks import drop_blocks_above, forward
-from stratalens.models.loading import choose_device, choose_dtype
+from stratalens.models.loading import Placement, choose_device, choose_dtype
 from stratalens.models.token_classes import vocabulary_classes
 from stratalens.progress import NoProgress
 
@@ -48,7 +48,9 @@ def main(options: Options) -> None:
     inputs = find_inputs(config, NoProgress())
     device = choose_device()
     deepest = max(inputs.saes).block
-    model = load_model(inputs.source.location, blocks=deepest + 1, device=device, dtype=choose_dtype("auto", device))
+    model = load_model(
+        inputs.source.location, blocks=deepest + 1, placement=Placement(device, choose_dtype("auto", device))
+    )
     drop_blocks_above(model, deepest)
     rows = list(islice(inputs.survey.select(inputs.corpus), options.rows))
     probes = {hookpoint: load_probe(sae, device) for hookpoint, sae in inputs.saes.items()}

@@ -42,6 +42,7 @@ from stratalens.models.embedded import (
     dense_copy,
 )
 from stratalens.models.hooks import forward, hooked
+from stratalens.models.loading import Placement
 
 SINK_RATIO = 10.0
 """A token whose activation norm exceeds this many times the median is an attention sink and is left out."""
@@ -415,7 +416,7 @@ def main(recipe: Recipe) -> None:
     source = dense_copy().directory
     cutter = PassageCutter(AutoTokenizer.from_pretrained(source), recipe.max_length, min_length=16)
     device = torch.device("cpu")
-    model = load_model(source, blocks=max(recipe.layers) + 1, device=device, dtype=torch.bfloat16)
+    model = load_model(source, blocks=max(recipe.layers) + 1, placement=Placement(device, torch.bfloat16))
     activations = Activations(model, recipe.layers)
     batches = training_batches(recipe, cutter)
     tokens = sum(batch.tokens for batch in batches)

@@ -15,6 +15,7 @@ from stratalens import errors
 ROOT = Path(stratalens.__file__).parent
 MAX_FILE_LINES = 300
 MAX_FUNCTION_LINES = 40
+MAX_ARGUMENTS = 6
 SUFFIXES = (".py", ".js", ".css", ".html")
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -42,6 +43,17 @@ def test_no_function_is_long():
         if length > MAX_FUNCTION_LINES:
             long[f"{path.relative_to(ROOT)}: {node.name}"] = length
     assert long == {}
+
+
+def test_no_function_has_many_arguments():
+    many = {}
+    for path, node in nodes(Function):
+        assert isinstance(node, Function)
+        own = [argument.arg for argument in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
+        number = len([name for name in own if name not in ("self", "cls")])
+        if number > MAX_ARGUMENTS:
+            many[f"{path.relative_to(ROOT)}: {node.name}"] = number
+    assert many == {}
 
 
 def test_no_two_public_classes_share_a_name():

@@ -1,6 +1,7 @@
 """Collect evidence for some features: choose passages, run the model over them, and compute the logit lens."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
@@ -70,15 +71,9 @@ def collect_evidence(
     sampled = sample_texts(inputs.survey, config.seed)
     passages = read_passages(inputs.corpus, inputs.survey, inputs.cutter, locations, sampled)
     with progress.track("Collecting evidence", len(passages) * len(opened.passes)) as advance:
-        evidence = read_evidence(
-            opened.model,
-            (list(opened.probes(hookpoints).values()) for hookpoints in opened.passes),
-            features,
-            passages,
-            special_ids=inputs.cutter.special_ids,
-            batch_tokens=config.batch_tokens,
-            on_batch=advance,
-        )
+        reader = PassageReader(opened.model, passages, inputs.cutter.special_ids, config.batch_tokens, advance)
+        passes = (list(opened.probes(hookpoints).values()) for hookpoints in opened.passes)
+        evidence = reader.read(passes, features)
         decode = inputs.cutter.tokenizer.decode
 
         def directions(hookpoint: Hookpoint) -> Tensor:
@@ -133,73 +128,64 @@ class _LayerReader:
         return FiredEntries(*(tensor.cpu().numpy() for tensor in entries))
 
 
-def read_evidence(
-    model: nn.Module,
-    passes: Iterable[Sequence[Probe]],
-    features: Mapping[Hookpoint, Sequence[int]],
-    passages: Sequence[Passage],
-    *,
-    special_ids: frozenset[int],
-    batch_tokens: int,
-    on_batch: Callable[[int, int], None] = lambda _passages, _tokens: None,
-) -> Evidence:
-    """Run the model over the passages once and keep the activations of the reported features.
+@dataclass(frozen=True)
+class PassageReader:
+    """Runs a model over passages and keeps the activations of some features."""
 
-    Args:
-        model: the decoder, cut after the deepest probed block.
-        passes: groups of probes; the passages are read once for each group.
-        features: hookpoint -> its reported features.
-        passages: what to read.
-        special_ids: tokens that never count.
-        batch_tokens: maximum tokens per batch, padding included.
-        on_batch: called with the numbers of passages and tokens of each finished batch.
+    model: nn.Module
+    """The decoder, cut after the deepest probed block."""
+    passages: Sequence[Passage]
+    special_ids: frozenset[int]
+    """Tokens that never count."""
+    batch_tokens: int
+    """Maximum tokens per batch, padding included."""
+    on_batch: Callable[[int, int], None] = lambda _passages, _tokens: None
+    """Called with the numbers of passages and tokens of each finished batch."""
 
-    Raises:
-        CapacityError: a single passage does not fit into memory.
-    """
-    starts = first_tokens(passages)
-    hookpoints: dict[Hookpoint, LayerEvidence] = {}
-    for probes in passes:
-        readers = _read_pass(model, probes, features, passages, special_ids, batch_tokens, on_batch)
-        for reader in readers:
-            hookpoint = reader.probe.hookpoint
-            hookpoints[hookpoint] = _join_parts(reader, features[hookpoint], int(starts[-1]))
-    return Evidence(list(passages), hookpoints)
+    def read(self, passes: Iterable[Sequence[Probe]], features: Mapping[Hookpoint, Sequence[int]]) -> Evidence:
+        """Read the passages once for each group of probes.
 
+        Args:
+            passes: groups of probes.
+            features: hookpoint -> its reported features.
 
-def _read_pass(
-    model: nn.Module,
-    probes: Sequence[Probe],
-    features: Mapping[Hookpoint, Sequence[int]],
-    passages: Sequence[Passage],
-    special_ids: frozenset[int],
-    batch_tokens: int,
-    on_batch: Callable[[int, int], None],
-) -> list[_LayerReader]:
-    """Run the model over the passages once; return a reader per layer, with the entries that it collected."""
-    starts = first_tokens(passages)
-    device = probes[0].sae.device
-    readers = [_LayerReader(probe, features[probe.hookpoint], device) for probe in probes]
-    runner = BatchRunner(batch_tokens)
+        Raises:
+            CapacityError: a single passage does not fit into memory.
+        """
+        tokens = int(first_tokens(self.passages)[-1])
+        found: dict[Hookpoint, LayerEvidence] = {}
+        for probes in passes:
+            for reader in self._read_pass(probes, features):
+                hookpoint = reader.probe.hookpoint
+                found[hookpoint] = _join_parts(reader, features[hookpoint], tokens)
+        return Evidence(list(self.passages), found)
 
-    def read_batch(cpu_batch: TokenBatch) -> dict[Hookpoint, FiredEntries]:
-        batch = cpu_batch.to(device)
-        first = torch.from_numpy(starts[batch.rows]).to(device)
-        entries: dict[Hookpoint, FiredEntries] = {}
+    def _read_pass(self, probes: Sequence[Probe], features: Mapping[Hookpoint, Sequence[int]]) -> list[_LayerReader]:
+        """Run the model over the passages once; return a reader per probe, with the entries that it collected."""
+        starts = first_tokens(self.passages)
+        device = probes[0].sae.device
+        readers = [_LayerReader(probe, features[probe.hookpoint], device) for probe in probes]
+        runner = BatchRunner(self.batch_tokens)
 
-        def consumer(reader: _LayerReader, vectors: Tensor) -> None:
-            entries[reader.probe.hookpoint] = reader.pick(batch, first, vectors)
+        def read_batch(cpu_batch: TokenBatch) -> dict[Hookpoint, FiredEntries]:
+            batch = cpu_batch.to(device)
+            first = torch.from_numpy(starts[batch.rows]).to(device)
+            entries: dict[Hookpoint, FiredEntries] = {}
 
-        with hooked(model, {reader.probe.hookpoint: partial(consumer, reader) for reader in readers}):
-            forward(model, batch.input_ids)
-        return entries
+            def consumer(reader: _LayerReader, vectors: Tensor) -> None:
+                entries[reader.probe.hookpoint] = reader.pick(batch, first, vectors)
 
-    for batch in pack_batches([passage.token_ids for passage in passages], batch_tokens, special_ids):
-        for entries in runner.run(batch, read_batch):
-            for reader in readers:
-                reader.parts.append(entries[reader.probe.hookpoint])
-        on_batch(len(batch.rows), batch.tokens)
-    return readers
+            with hooked(self.model, {reader.probe.hookpoint: partial(consumer, reader) for reader in readers}):
+                forward(self.model, batch.input_ids)
+            return entries
+
+        sequences = [passage.token_ids for passage in self.passages]
+        for batch in pack_batches(sequences, self.batch_tokens, self.special_ids):
+            for entries in runner.run(batch, read_batch):
+                for reader in readers:
+                    reader.parts.append(entries[reader.probe.hookpoint])
+            self.on_batch(len(batch.rows), batch.tokens)
+        return readers
 
 
 def _join_parts(reader: _LayerReader, features: Sequence[int], tokens: int) -> LayerEvidence:

@@ -5,7 +5,7 @@ import os
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -47,14 +47,23 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if native else torch.float32
 
 
+class Placement(NamedTuple):
+    """Where a model runs, and in which numbers."""
+
+    device: torch.device
+    """With `cuda` and no number, a model larger than one GPU is spread over all."""
+    dtype: torch.dtype
+    """Type of weights and activations."""
+    load_in: str | None = None
+    """`8bit` or `4bit` to quantise the blocks with bitsandbytes."""
+
+
 def load_model(
     source: str | Path,
     *,
     blocks: int | None,
-    device: torch.device,
-    dtype: torch.dtype,
+    placement: Placement,
     revision: str | None = None,
-    load_in: str | None = None,
     trust_remote_code: bool = False,
     head: bool = False,
 ) -> nn.Module:
@@ -63,10 +72,8 @@ def load_model(
     Args:
         source: a local directory or a Hub id.
         blocks: decoder blocks to keep; None keeps all.
-        device: where the model runs; with `cuda` and no number, a model larger than one GPU is spread over all.
-        dtype: type of weights and activations.
+        placement: where and in which numbers.
         revision: branch, tag or commit of the Hub repository; None is its default branch.
-        load_in: `8bit` or `4bit` to quantise the blocks with bitsandbytes.
         trust_remote_code: whether code that comes with the model may run; the user is never prompted.
         head: whether the model gives logits.
 
@@ -78,15 +85,16 @@ def load_model(
     _limit_kernel_caches()
     origin_options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
     config = _config_of_first_blocks(str(source), blocks, origin_options)
-    placement: dict[str, object] = {}
+    device, dtype, load_in = placement
+    options: dict[str, object] = {}
     if device.type == "cuda":
-        placement["device_map"] = "auto" if device.index is None else {"": device}
+        options["device_map"] = "auto" if device.index is None else {"": device}
     if load_in is not None:
-        placement |= {"quantization_config": _quantisation_config(load_in, dtype), "device_map": {"": device}}
+        options |= {"quantization_config": _quantisation_config(load_in, dtype), "device_map": {"": device}}
     with quiet_transformers():
         kind: Any = AutoModelForCausalLM if head else AutoModel
-        model = kind.from_pretrained(source, config=config, dtype=dtype, **origin_options, **placement)
-    model = model if placement else model.to(device)
+        model = kind.from_pretrained(source, config=config, dtype=dtype, **origin_options, **options)
+    model = model if options else model.to(device)
     return model.eval().requires_grad_(False)
 
 
@@ -135,10 +143,8 @@ def load_blocks(
         model = load_model(
             source.location,
             blocks=blocks,
-            device=device,
-            dtype=dtype,
+            placement=Placement(device, dtype, config.load_in),
             revision=source.revision,
-            load_in=config.load_in,
             trust_remote_code=source.trust_remote_code,
         )
         forward(model, torch.zeros((1, 2), dtype=torch.long))  # some errors in a config appear only in a forward pass

@@ -95,6 +95,10 @@ COLUMNS_OF_FEATURES: Mapping[str, ColumnKind] = {
 """Column of the table of reported features -> what it holds."""
 
 
+OPTIONAL_COLUMNS: Mapping[str, ColumnKind] = {"site": TEXT}
+"""Columns that results of earlier versions lack -> what they hold."""
+
+
 def require_columns(path: Path, table: pd.DataFrame, columns: Mapping[str, ColumnKind]) -> None:
     """Check that a table has all columns, each once, and that they hold what a run writes; it may have others.
 
@@ -110,7 +114,8 @@ def require_columns(path: Path, table: pd.DataFrame, columns: Mapping[str, Colum
         raise damaged(path, f"no column {', '.join(missing[:3])}")
     if not table.columns.is_unique:
         raise damaged(path, "two columns of the same name")
-    for name, kind in columns.items():
+    there = {name: kind for name, kind in OPTIONAL_COLUMNS.items() if name in table}
+    for name, kind in {**columns, **there}.items():
         if not kind.fits(table[name]):
             raise damaged(path, f"the column {name} does not hold {kind.words}")
 

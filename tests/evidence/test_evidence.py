@@ -11,12 +11,12 @@ from threads import one_thread
 from tiny import TINY_LATENTS, write_sae
 
 from stratalens.corpus.populations import Population, Populations
-from stratalens.evidence.collect import read_evidence
+from stratalens.evidence.collect import PassageReader
 from stratalens.evidence.evidence import Evidence, first_tokens
 from stratalens.evidence.passages import Passage, PassageLocation
 from stratalens.files.hashing import hash64
 from stratalens.hookpoint import Hookpoint
-from stratalens.models.loading import load_model
+from stratalens.models.loading import Placement, load_model
 from stratalens.models.tokens import PassageCutter
 from stratalens.saes.formats.sparsify import load
 from stratalens.saes.probe import Probe
@@ -50,8 +50,8 @@ class Setting:
     norms: dict[Hookpoint, np.ndarray]
 
     def read(self, features=FEATURES, probes=None, batch_tokens=64, **options) -> Evidence:
-        options = {"special_ids": self.special_ids, "batch_tokens": batch_tokens} | options
-        return read_evidence(self.model, [probes or self.probes], features, self.passages, **options)
+        reader = PassageReader(self.model, self.passages, self.special_ids, batch_tokens, **options)
+        return reader.read([probes or self.probes], features)
 
     def counts(self) -> np.ndarray:
         """Whether each token counts: neither first nor special."""
@@ -66,7 +66,7 @@ class Setting:
 @pytest.fixture(scope="module")
 def setting(tiny_model, tokenizer, tmp_path_factory) -> Setting:
     root = tmp_path_factory.mktemp("evidence saes")
-    model = load_model(tiny_model, blocks=3, device=torch.device("cpu"), dtype=torch.float32)
+    model = load_model(tiny_model, blocks=3, placement=Placement(torch.device("cpu"), torch.float32))
     cutter = PassageCutter(tokenizer, 128, 2)
     passages = []
     for number, text in enumerate(TEXTS):

@@ -34,7 +34,7 @@ from stratalens.harvest.state.statistics import FeatureStats
 from stratalens.harvest.state.top_examples import EXAMPLES_KEPT, TopExamples
 from stratalens.hookpoint import Hookpoint
 from stratalens.models import tokens as tokens_module
-from stratalens.models.loading import load_model
+from stratalens.models.loading import Placement, load_model
 from stratalens.models.token_classes import vocabulary_classes
 from stratalens.models.tokens import PassageCutter
 from stratalens.saes.formats.sparsify import load
@@ -121,7 +121,7 @@ def setting(tiny_model, tokenizer, tmp_path_factory) -> Setting:
     return Setting(
         model_directory=tiny_model,
         tokenizer=tokenizer,
-        model=load_model(tiny_model, blocks=3, device=torch.device("cpu"), dtype=torch.float32),
+        model=load_model(tiny_model, blocks=3, placement=Placement(torch.device("cpu"), torch.float32)),
         cutter=PassageCutter(tokenizer, LENGTH),
         token_classes=torch.from_numpy(vocabulary_classes(tokenizer)),
         rows=rows,

@@ -12,14 +12,14 @@ from stratalens.errors import ModelError
 from stratalens.hookpoint import Hookpoint
 from stratalens.models.families import number_of_blocks
 from stratalens.models.hooks import Consumer, drop_blocks_above, forward, hooked
-from stratalens.models.loading import choose_dtype, load_model
+from stratalens.models.loading import Placement, choose_dtype, load_model
 
 CPU = torch.device("cpu")
 IDS = torch.randint(5, TINY_VOCABULARY, (2, 12), generator=torch.Generator().manual_seed(3))
 
 
 def tiny(source: Path, blocks: int | None = None) -> nn.Module:
-    return load_model(source, blocks=blocks, device=CPU, dtype=torch.float32)
+    return load_model(source, blocks=blocks, placement=Placement(CPU, torch.float32))
 
 
 def capture(model: nn.Module, ids: Tensor, *names: str) -> dict[str, Tensor]:
@@ -66,7 +66,7 @@ def test_truncated_model_gives_the_same_block_outputs_as_the_whole_one(tiny_mode
 
 
 def test_truncated_model_has_only_the_blocks_asked_for_in_the_precision_asked_for_and_no_gradient(tiny_model):
-    model = load_model(tiny_model, blocks=2, device=CPU, dtype=torch.bfloat16)
+    model = load_model(tiny_model, blocks=2, placement=Placement(CPU, torch.bfloat16))
     assert {name.split(".")[1] for name, _ in model.named_parameters() if name.startswith("layers.")} == {"0", "1"}
     assert not any(name.startswith("lm_head") for name, _ in model.named_parameters())
     assert {p.dtype for p in model.parameters()} == {torch.bfloat16}

@@ -13,7 +13,7 @@ from stratalens.errors import ModelError
 from stratalens.hookpoint import SITE_NAMES, Hookpoint
 from stratalens.models.families import has_hookpoint
 from stratalens.models.hooks import forward, hooked
-from stratalens.models.loading import load_model
+from stratalens.models.loading import Placement, load_model
 
 IDS = torch.randint(5, TINY_VOCABULARY, (2, 12), generator=torch.Generator().manual_seed(3))
 ADDED = torch.randn(TINY_WIDTH, generator=torch.Generator().manual_seed(4))
@@ -23,7 +23,7 @@ BLOCK = 1
 @pytest.fixture
 def whole(tiny_model) -> nn.Module:
     """The whole model with its head."""
-    return load_model(tiny_model, blocks=None, head=True, device=torch.device("cpu"), dtype=torch.float32)
+    return load_model(tiny_model, blocks=None, head=True, placement=Placement(torch.device("cpu"), torch.float32))
 
 
 def replaceable(model: nn.Module) -> list[Hookpoint]:

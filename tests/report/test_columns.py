@@ -12,6 +12,7 @@ from finished_result import contents, refused
 from stratalens.cli.main import main
 from stratalens.errors import ConfigError
 from stratalens.files.damaged import read_table
+from stratalens.hookpoint import Hookpoint
 from stratalens.ranking.rank import reported_features
 from stratalens.report.columns import (
     COLUMNS_OF_FEATURES,
@@ -164,13 +165,14 @@ def test_every_command_reads_the_strangest_tables_that_a_run_may_write(result, c
 
 
 def test_a_dead_latent_that_is_listed_gets_no_q_value_and_changes_none(finished):
-    latents = load_result(finished).findings.latents
+    latents, first = load_result(finished).findings.latents, Hookpoint(0)
     listed = {layer: [0, 1, 2] for layer in latents}
-    without = reported_features(latents, {**listed, 0: [1, 2]}, rank_by="auroc", split=True)
+    without = reported_features(latents, {**listed, first: [1, 2]}, rank_by="auroc", split=True)
+    table = latents[first]
     dead = {name: np.nan for name in ("p_value", "auroc", "auroc_low", "auroc_high", "hedges_g")}
-    latents = {**latents, 0: latents[0].assign(**{name: latents[0][name].where(latents[0].index > 0) for name in dead})}
+    latents = {**latents, first: table.assign(**{name: table[name].where(table.index > 0) for name in dead})}
     with_dead = reported_features(latents, listed, rank_by="auroc", split=True)
-    q_values = with_dead[0].set_index("feature_number")["q_value"]
+    q_values = with_dead[first].set_index("feature_number")["q_value"]
     assert np.isnan(q_values[0])
-    assert q_values.drop(0).to_dict() == without[0].set_index("feature_number")["q_value"].to_dict()
-    assert not with_dead[0].set_index("feature_number")["confirmed"][0]
+    assert q_values.drop(0).to_dict() == without[first].set_index("feature_number")["q_value"].to_dict()
+    assert not with_dead[first].set_index("feature_number")["confirmed"][0]

@@ -16,7 +16,7 @@ from stratalens.models.batches import TokenBatch, pack_batches
 from stratalens.models.embedded import SAE_DIRECTORY
 from stratalens.models.families import number_of_blocks
 from stratalens.models.hooks import forward, hooked
-from stratalens.models.loading import load_model
+from stratalens.models.loading import Placement, load_model
 from stratalens.models.tokens import PassageCutter
 from stratalens.saes.fit_check import (
     FitCheck,
@@ -54,7 +54,7 @@ def batches(real_tokenizer) -> list[TokenBatch]:
 
 @pytest.fixture(scope="module")
 def whole_model(embedded_model) -> torch.nn.Module:
-    return load_model(embedded_model, blocks=None, device=torch.device("cpu"), dtype=torch.bfloat16)
+    return load_model(embedded_model, blocks=None, placement=Placement(torch.device("cpu"), torch.bfloat16))
 
 
 def probe(layer: int, sae: Sae) -> Probe:
@@ -153,7 +153,7 @@ def test_only_a_clearly_better_fit_at_a_neighbour_or_none_at_all_is_a_problem(ow
 
 
 def test_neighbours_are_the_same_site_in_the_adjacent_blocks(tiny_model, tokenizer, tmp_path):
-    model = load_model(tiny_model, blocks=None, device=torch.device("cpu"), dtype=torch.float32)
+    model = load_model(tiny_model, blocks=None, placement=Placement(torch.device("cpu"), torch.float32))
     cutter = PassageCutter(tokenizer, 64, 2)
     sequences = [cutter.sequence(cutter.first_spans("The bank raised its rate by half a percent.", 1)[0])] * 3
     batches = list(pack_batches(sequences, 512, cutter.special_ids))
@@ -169,7 +169,7 @@ def test_neighbours_are_the_same_site_in_the_adjacent_blocks(tiny_model, tokeniz
 
 
 def test_a_transcoder_is_measured_by_what_it_reconstructs(tiny_model, tokenizer, tmp_path):
-    model = load_model(tiny_model, blocks=None, device=torch.device("cpu"), dtype=torch.float32)
+    model = load_model(tiny_model, blocks=None, placement=Placement(torch.device("cpu"), torch.float32))
     cutter = PassageCutter(tokenizer, 64, 2)
     sequences = [cutter.sequence(cutter.first_spans(text, 1)[0]) for text in ("The bank raised it.", "A heron waits.")]
     (batch,) = pack_batches(sequences, 512, cutter.special_ids)

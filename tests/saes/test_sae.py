@@ -17,7 +17,7 @@ from stratalens.hookpoint import Hookpoint
 from stratalens.models.batches import pack_batches
 from stratalens.models.embedded import SAE_DIRECTORY
 from stratalens.models.hooks import forward, hooked
-from stratalens.models.loading import load_model
+from stratalens.models.loading import Placement, load_model
 from stratalens.models.tokens import PassageCutter
 from stratalens.saes import sae as sae_module
 from stratalens.saes.formats.sparsify import load
@@ -45,7 +45,7 @@ def activations(embedded_model, real_tokenizer) -> dict[int, Tensor]:
     ]
     cutter = PassageCutter(real_tokenizer, 256)
     sequences = [cutter.sequence(cutter.first_spans(text, 1)[0]) for text in texts]
-    model = load_model(embedded_model, blocks=29, device=torch.device("cpu"), dtype=torch.bfloat16)
+    model = load_model(embedded_model, blocks=29, placement=Placement(torch.device("cpu"), torch.bfloat16))
     taken: dict[int, list[Tensor]] = {layer: [] for layer in SHIPPED_LAYERS}
     for batch in pack_batches(sequences, 2048, ()):
         real = torch.arange(batch.input_ids.shape[1]) < torch.from_numpy(batch.lengths)[:, None]
