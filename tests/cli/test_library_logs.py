@@ -44,6 +44,7 @@ def test_a_warning_is_a_note_of_one_line_without_secrets(capsys, name):
 def test_a_quiet_run_prints_errors_alone(capsys):
     show_library_logs(Terminal(quiet=True))
     logger = logging.getLogger("huggingface_hub")
+    logger.setLevel(logging.WARNING)
     logger.warning(ADDRESS)
     assert capsys.readouterr().err == ""
     logger.error("refused: %s", ADDRESS)
