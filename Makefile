@@ -1,4 +1,4 @@
-# make demo | test | test-real | check | errors | bench | lock | audit: each sets up what it needs first, and skips
+# make demo | test | test-real | test-families | check | errors | bench | lock | audit: each sets up what it needs first, and skips
 # what is done.
 PYTHON ?= python3
 VENV := .venv
@@ -14,7 +14,7 @@ PYTEST := $(BIN)/python -m pytest
 # Tests that measure time or memory, kill a run or start Ray run alone, in a second call.
 TOGETHER := --numprocesses 2 --dist loadscope
 
-.PHONY: demo test test-real check check-errors errors bench lock audit clean
+.PHONY: demo test test-real test-families check check-errors errors bench lock audit clean
 
 demo: $(VENV)/.installed
 	@echo "==> Complete analysis of the embedded model into results/"
@@ -23,7 +23,7 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed-for-tests
 	@echo "==> Tests on tiny models"
 	@rm -rf .pytest_cache/d/error_rows
-	@$(PYTEST) $(TOGETHER) -m "not real and not serial"
+	@$(PYTEST) $(TOGETHER) -m "not real and not serial and not families"
 	@$(PYTEST) -m "serial and not real"
 
 test-real: $(VENV)/.installed-for-tests
@@ -31,13 +31,17 @@ test-real: $(VENV)/.installed-for-tests
 	@export STRATALENS_TEST_RUNS=$$(mktemp -d); trap 'rm -rf "$$STRATALENS_TEST_RUNS"' EXIT; \
 		$(PYTEST) $(TOGETHER) -m "real and not serial" && $(PYTEST) -m "real and serial"
 
+test-families: $(VENV)/.installed-for-tests
+	@echo "==> The first blocks of every causal language model that can be built tiny"
+	@$(PYTEST) $(TOGETHER) -m families -rs
+
 check-errors: $(VENV)/.installed-for-tests
 	@echo "==> docs/errors.md: has each of its lines been provoked by the last make test and make test-real?"
 	@$(BIN)/python tests/support/error_book.py
 
 errors: $(VENV)/.installed-for-tests
 	@rm -rf .pytest_cache/d/error_rows
-	@$(PYTEST) $(TOGETHER) -m "not serial" --write-errors
+	@$(PYTEST) $(TOGETHER) -m "not serial and not families" --write-errors
 	@$(PYTEST) -m "serial" --write-errors
 	@$(BIN)/python tests/support/error_book.py --write
 

@@ -13,7 +13,7 @@ from stratalens.harvest.memory_plan import estimate_memory, free_memory, plan_pa
 from stratalens.hookpoint import Hookpoint
 from stratalens.models.batches import TokenBatch, pack_batches
 from stratalens.models.hooks import drop_blocks_above
-from stratalens.models.loading import choose_device, choose_dtype, load_blocks
+from stratalens.models.loading import Placement, choose_device, choose_dtype, load_blocks
 from stratalens.models.site_check import require_true_sites
 from stratalens.models.source import ModelSource
 from stratalens.progress import Progress
@@ -80,7 +80,7 @@ def open_model(config: RunConfig, inputs: RunInputs, progress: Progress) -> Open
     passes = _plan_passes(config, inputs, device, dtype, progress)
     progress.stage("load")
     with progress.track("Loading and checking", None):
-        model = load_blocks(config, inputs.source, blocks, device, dtype)
+        model = load_blocks(inputs.source, blocks, Placement(device, dtype, config.load_in), progress.say)
         require_true_sites(model, {place for sae in inputs.saes.values() for place in (sae.hookpoint, sae.target)})
         progress.stage("fit check")
         checks: dict[Hookpoint, FitCheck] = {}

@@ -32,7 +32,7 @@ from stratalens.harvest.workers import (
 from stratalens.hookpoint import Hookpoint
 from stratalens.models import PassageCutter, find_model
 from stratalens.models.hooks import drop_blocks_above
-from stratalens.models.loading import choose_device, choose_dtype, load_blocks
+from stratalens.models.loading import Placement, choose_device, choose_dtype, load_blocks
 from stratalens.models.source import load_tokenizer
 from stratalens.saes import find_saes
 
@@ -72,7 +72,7 @@ class RayReader:
         device = choose_device(config.device)
         dtype = choose_dtype(config.dtype, device)
         deepest = max(saes).block
-        model = load_blocks(config, source, deepest + 1, device, dtype)
+        model = load_blocks(source, deepest + 1, Placement(device, dtype, config.load_in))
         drop_blocks_above(model, deepest)
         opened = OpenModel(model, saes, norm_limits, (tuple(saes),), {}, device, dtype)
         cutter = PassageCutter(load_tokenizer(source), config.max_length, config.min_length)

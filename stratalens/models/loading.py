@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from stratalens.config.options import RunConfig
 from stratalens.errors import ModelError
-from stratalens.models.hooks import forward
+from stratalens.models.families import number_of_blocks
+from stratalens.models.hooks import drop_blocks_above, forward
 from stratalens.models.hub import hub_errors, quiet_transformers
 from stratalens.models.model_config import load_config
 from stratalens.models.source import ModelSource
@@ -80,11 +80,12 @@ def load_model(
     Raises:
         ModelError: the model has fewer blocks than asked for, or bitsandbytes is not installed.
     """
-    from transformers import AutoModel, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
     _limit_kernel_caches()
     origin_options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
-    config = _config_of_first_blocks(str(source), blocks, origin_options)
+    config = load_config(str(source), ModelError, **origin_options)
+    kind: Any = AutoModelForCausalLM if head else _first_blocks(config, blocks, trust_remote_code)
     device, dtype, load_in = placement
     options: dict[str, object] = {}
     if device.type == "cuda":
@@ -92,10 +93,31 @@ def load_model(
     if load_in is not None:
         options |= {"quantization_config": _quantisation_config(load_in, dtype), "device_map": {"": device}}
     with quiet_transformers():
-        kind: Any = AutoModelForCausalLM if head else AutoModel
         model = kind.from_pretrained(source, config=config, dtype=dtype, **origin_options, **options)
     model = model if options else model.to(device)
     return model.eval().requires_grad_(False)
+
+
+def _first_blocks(config: Any, blocks: int | None, trust_remote_code: bool) -> type:
+    """The class of a decoder that has only its first blocks, so that the weights of others are never read.
+
+    The configuration stays as it is: a model may derive more from its number of blocks than how many it builds.
+    """
+    from transformers import AutoModel
+
+    with torch.device("meta"):
+        whole = AutoModel.from_config(config, trust_remote_code=trust_remote_code)
+    kind = type(whole)
+    if blocks is None:
+        return kind
+    if blocks > number_of_blocks(whole):
+        raise ModelError(f"{config.name_or_path} has {number_of_blocks(whole)} blocks; {blocks} were asked for")
+
+    def build(self: nn.Module, *arguments: object, **options: object) -> None:
+        kind.__init__(self, *arguments, **options)
+        drop_blocks_above(self, blocks - 1)
+
+    return type(kind.__name__, (kind,), {"__init__": build, "__module__": kind.__module__})
 
 
 def _limit_kernel_caches() -> None:
@@ -105,19 +127,6 @@ def _limit_kernel_caches() -> None:
     """
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16")
     os.environ.setdefault("LRU_CACHE_CAPACITY", "16")
-
-
-def _config_of_first_blocks(source: str, blocks: int | None, origin_options: Mapping[str, Any]) -> Any:
-    """The model's configuration with its number of blocks lowered to `blocks`; None keeps all."""
-    config = load_config(source, ModelError, **origin_options)
-    text_config = config.get_text_config()
-    if blocks is not None:
-        if blocks > text_config.num_hidden_layers:
-            raise ModelError(f"{source} has {text_config.num_hidden_layers} blocks; {blocks} were asked for")
-        text_config.num_hidden_layers = blocks
-        if getattr(text_config, "layer_types", None):
-            text_config.layer_types = text_config.layer_types[:blocks]
-    return config
 
 
 def _quantisation_config(load_in: str, dtype: torch.dtype) -> object:
@@ -132,20 +141,39 @@ def _quantisation_config(load_in: str, dtype: torch.dtype) -> object:
 
 
 def load_blocks(
-    config: RunConfig, source: ModelSource, blocks: int, device: torch.device, dtype: torch.dtype
+    source: ModelSource, blocks: int, placement: Placement, say: Callable[[str], None] = lambda _message: None
 ) -> nn.Module:
     """Load the first `blocks` blocks of a model that was found, and check that they run.
+
+    Args:
+        source: the model.
+        blocks: how many of its blocks are needed.
+        placement: where and in which numbers.
+        say: called with a message if the model runs only as a whole.
 
     Raises:
         ModelError: the model cannot be loaded or run.
     """
-    with hub_errors(source.location, ModelError):
+
+    def load(number: int | None) -> nn.Module:
         model = load_model(
             source.location,
-            blocks=blocks,
-            placement=Placement(device, dtype, config.load_in),
+            blocks=number,
+            placement=placement,
             revision=source.revision,
             trust_remote_code=source.trust_remote_code,
         )
         forward(model, torch.zeros((1, 2), dtype=torch.long))  # some errors in a config appear only in a forward pass
-    return model
+        return model
+
+    with hub_errors(source.location, ModelError):
+        try:
+            return load(blocks)
+        except (IndexError, KeyError, AttributeError, TypeError, ValueError) as error:
+            if blocks == source.num_layers or isinstance(error, UnicodeError):
+                raise
+        model = load(None)
+        say(
+            f"{source.name} runs only as a whole: its {source.num_layers} blocks are loaded, though {blocks} are needed"
+        )
+        return model

@@ -1,0 +1,27 @@
+"""A model that is cut takes the memory of the blocks that are left."""
+
+import subprocess
+import sys
+
+import pytest
+
+LOAD = """
+import resource, sys, torch
+from stratalens.models.loading import Placement, load_model
+blocks = int(sys.argv[2]) or None
+load_model(sys.argv[1], blocks=blocks, placement=Placement(torch.device("cpu"), torch.float32))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+"""
+BLOCK_BYTES = 3_540_096 * 4
+"""Of a block of the embedded model in float32: attention 884,736 x 1, MLP 2,654,208, two norms."""
+
+
+@pytest.mark.real
+@pytest.mark.serial
+def test_blocks_that_are_left_out_are_never_in_memory(embedded_model):
+    def peak(blocks: int) -> int:
+        words = [sys.executable, "-c", LOAD, str(embedded_model), str(blocks)]
+        return int(subprocess.run(words, check=True, capture_output=True, text=True).stdout)
+
+    saved = peak(0) - peak(2)
+    assert saved > 0.8 * 28 * BLOCK_BYTES
