@@ -19,7 +19,7 @@ pytest_plugins = ["browser", "chat_servers", "error_book", "finished_result"]
 
 # As a background job pytest ignores Ctrl-C, and the runs that it starts would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-REAL_PARTS = frozenset(["embedded_model", "embedded_run", "browser", "transformers_serve", "cluster"])
+REAL_PARTS = frozenset(["embedded_model", "embedded_run", "browser", "transformers_serve", "cluster", "offline"])
 """Fixtures whose tests run in `make test-real`."""
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # workers and the programs that they start share the cores

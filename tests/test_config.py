@@ -13,9 +13,10 @@ from stratalens.cli.arguments import parse
 from stratalens.cli.main import main
 from stratalens.config.config_file import read_config_file
 from stratalens.config.layer_numbers import parse_layers
-from stratalens.config.options import RunConfig
+from stratalens.config.options import RECORDED_WITH_SIDES, RunConfig
 from stratalens.config.validation import make_config
 from stratalens.errors import ConfigError
+from stratalens.report.run_record import CorpusRecord
 
 HEAVY = ("torch", "transformers", "numpy", "pandas", "matplotlib", "huggingface_hub")
 
@@ -286,6 +287,13 @@ def test_analyze_refuses_an_unknown_option_by_name():
 def test_analyze_names_every_wrong_option_at_once():
     with pytest.raises(ConfigError, match=r"top_n: .*\(got 0\); seed: .*\(got -1\)"):
         stratalens.analyze(top_n=0, seed=-1)
+
+
+@pytest.mark.parametrize("domain", RECORDED_WITH_SIDES)
+def test_a_domain_has_no_name_that_the_record_uses(domain):
+    assert domain in CorpusRecord.model_fields
+    with pytest.raises(ConfigError, match=rf"domain: run.json has an entry `{domain}` of its own"):
+        make_config(domain=domain, domain_data="a.txt")
 
 
 def test_a_configuration_cannot_be_changed():

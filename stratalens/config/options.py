@@ -14,6 +14,8 @@ RankBy = Literal[
     "specialization", "auroc", "hedges_g", "domain_share", "domain_score", "log_ratio", "firing_rate_difference"
 ]
 RANK_METRICS: tuple[str, ...] = get_args(RankBy)
+RECORDED_WITH_SIDES = ("digest", "split", "files", "lengths")
+"""What `run.json` says of the text beside the two sides, under their names."""
 MAX_COUNT = 2**31 - 1
 """Largest value of an option that counts something."""
 
@@ -208,6 +210,8 @@ class RunConfig(LabelConfig):
             raise ValueError(
                 f"domain: `{self.domain}` cannot name files; use letters, digits, _ and -, and not `general`"
             )
+        if self.domain in RECORDED_WITH_SIDES:
+            raise ValueError(f"domain: run.json has an entry `{self.domain}` of its own; choose another name")
         names = [self.base_model, self.sae_model, self.output_dir, *self.domain_data, *self.general_data]
         if "" in names:
             raise ValueError("a path is empty; name a file or a directory (`.` is this one)")

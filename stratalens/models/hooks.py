@@ -58,8 +58,12 @@ def _attach(module: nn.Module, tap: Tap, consumer: Consumer) -> RemovableHandle:
         if args:
             new = replaced(args[0])
             return None if new is None else ((new, *args[1:]), kwargs)
-        new = replaced(kwargs["hidden_states"])
-        return None if new is None else (args, kwargs | {"hidden_states": new})
+        names = ("hidden_states", *kwargs)
+        name = next((name for name in names if isinstance(kwargs.get(name), Tensor) and kwargs[name].ndim == 3), None)
+        if name is None:
+            raise ModelError(f"`{tap.module}` is not given vectors of passage x position x component")
+        new = replaced(kwargs[name])
+        return None if new is None else (args, kwargs | {name: new})
 
     def after(_module: nn.Module, _args: object, output: Any) -> object:
         if isinstance(output, tuple | list):

@@ -154,3 +154,31 @@ def test_a_site_that_a_block_lacks_is_named_with_those_that_it_has():
 def test_a_model_without_a_known_list_of_blocks_is_refused():
     with pytest.raises(ModelError, match="Linear has no list of blocks of a known name"):
         blocks_name(nn.Linear(2, 2))
+
+
+class Passing(nn.Module):
+    """A block that gives its attention the vectors under some name."""
+
+    def __init__(self, name: str):
+        super().__init__()
+        self.self_attn, self.name = nn.Identity(), name
+        self.self_attn.forward = lambda **given: given[name]
+
+    def forward(self, x: Tensor) -> Tensor:
+        vectors = x if self.name == "stream" else x[0]
+        return x + self.self_attn(**{self.name: vectors})
+
+
+@pytest.mark.parametrize("name", ["stream", "flat"])
+def test_vectors_that_attention_gets_by_another_name_are_read_and_others_are_refused(name):
+    model: Any = nn.Module()
+    model.layers = nn.ModuleList([Passing(name)])
+    model.embedding = nn.Embedding(20, 8)
+    model.forward = lambda input_ids, use_cache: model.layers[0](model.embedding(input_ids))
+    place = Hookpoint(0, "attn_norm")
+    if name == "stream":
+        (found,) = read(model, [place])
+        assert found.shape == (2, 7, 8)
+    else:
+        with pytest.raises(ModelError, match=r"`layers.0.self_attn` is not given vectors of passage x position"):
+            read(model, [place])
