@@ -54,6 +54,18 @@ def test_ordinary_text_stays_as_it_is(text):
     assert plain_cell(text) == text
 
 
+def cells_of_the_page(folder, values, column):
+    """What the page's script writes into a CSV file for each value of a column."""
+    script = folder / "cells.js"
+    script.write_text(
+        f"{FORMAT.read_text(encoding='utf-8')}\n"
+        f"console.log(JSON.stringify({json.dumps(values)}.map((value) => csvCell(value, {json.dumps(column)}))))",
+        encoding="utf-8",
+    )
+    done = node([str(script)], return_completed_process=True, capture_output=True, check=True)
+    return json.loads(done.stdout)
+
+
 def test_a_table_holds_the_disarmed_texts_and_no_control_character(tmp_path):
     write_csv(pd.DataFrame({"label": TEXTS, "end": 1}), tmp_path / "table.csv")
     written = (tmp_path / "table.csv").read_bytes()
@@ -65,27 +77,13 @@ def test_a_table_holds_the_disarmed_texts_and_no_control_character(tmp_path):
 
 
 def test_the_page_writes_the_same_cells(tmp_path):
-    script = tmp_path / "cells.js"
-    script.write_text(
-        f"{FORMAT.read_text(encoding='utf-8')}\n"
-        f"console.log(JSON.stringify({json.dumps(TEXTS)}.map((text) => csvCell(text, 'label'))))",
-        encoding="utf-8",
-    )
-    done = node([str(script)], return_completed_process=True, capture_output=True, check=True)
     write_csv(pd.DataFrame({"label": TEXTS, "end": 1}), tmp_path / "table.csv")
-    cells = json.loads(done.stdout)
+    cells = cells_of_the_page(tmp_path, TEXTS, "label")
     text = "".join(f"{cell},1\n" for cell in cells)
     assert f"label,end\n{text}" == (tmp_path / "table.csv").read_bytes().decode()
 
 
 def test_the_page_writes_the_same_probabilities(tmp_path):
     values = [1.28e-76, 5e-05, 9.87654e-5, 1e-4, 0.0123, 0.0, 1.0]
-    script = tmp_path / "probabilities.js"
-    script.write_text(
-        f"{FORMAT.read_text(encoding='utf-8')}\n"
-        f"console.log(JSON.stringify({values}.map((value) => csvCell(value, 'p_value'))))",
-        encoding="utf-8",
-    )
-    done = node([str(script)], return_completed_process=True, capture_output=True, check=True)
     write_csv(pd.DataFrame({"p_value": values}), tmp_path / "table.csv")
-    assert json.loads(done.stdout) == (tmp_path / "table.csv").read_text().split()[1:]
+    assert cells_of_the_page(tmp_path, values, "p_value") == (tmp_path / "table.csv").read_text().split()[1:]
