@@ -1,6 +1,6 @@
 """The tables of a run: their columns, their order, and their files."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -132,6 +132,11 @@ def places(table: pd.DataFrame) -> list[str]:
     """
     sites = table["site"] if "site" in table else ["resid"] * len(table)
     return [str(Hookpoint.at(int(layer), site)) for layer, site in zip(table["layer"], sites, strict=True)]
+
+
+def norm_owner(hookpoints: Iterable[Hookpoint]) -> str:
+    """What shares of a norm are of: the `residual stream`, or the `hookpoint` where one is at another site."""
+    return "residual stream" if all(hookpoint.site == "resid" for hookpoint in hookpoints) else "hookpoint"
 
 
 def _published_table(table: pd.DataFrame, domain: str, extra: list[str]) -> pd.DataFrame:

@@ -119,6 +119,7 @@ def test_figures_and_page_tell_the_sites_apart(both, tmp_path):
     assert {path.parent.name for path in tmp_path.glob("layer_*/*.png")} == {"layer_2", "layer_2_mlp"}
     page = (both / "report.html").read_text(encoding="utf-8")
     assert '"hookpoints":["2","2_mlp"]' in page
+    assert "% of the hookpoint's norm more on" in page
     copy = shutil.copytree(both, tmp_path / "copy")
     assert main(["report", str(copy), "--quiet"]) == 0
     assert (copy / "report.html").read_text(encoding="utf-8") == page

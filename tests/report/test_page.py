@@ -186,6 +186,10 @@ class Addresses(HTMLParser):
         self.found += [attributes[name] for name in ("src", "href", "srcset", "action", "data") if attributes.get(name)]
 
 
+def test_the_shares_of_blocks_are_of_the_residual_streams_norm(finished):
+    assert "% of the residual stream's norm more on" in (finished / PAGE).read_text(encoding="utf-8")
+
+
 def test_the_page_points_to_nothing_outside_itself(finished):
     reader = Addresses()
     reader.feed((finished / PAGE).read_text(encoding="utf-8"))

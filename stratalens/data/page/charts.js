@@ -125,7 +125,7 @@ function forestChart(colours) {
   });
   const label = (row) => (width ? `${escapeTags(oneLine(row.label, width))}  <b>${row.id}</b>` : row.id);
   const yaxis = { tickvals: best.map((_, at) => at), ticktext: best.map(label), range: [best.length - 0.5, -0.5], showgrid: false, zeroline: false };
-  return [traces, layout(colours, { ...legend, yaxis, xaxis: { ...titled("share of the residual stream's norm, %"), zeroline: true } })];
+  return [traces, layout(colours, { ...legend, yaxis, xaxis: { ...titled("share of norm, %"), zeroline: true } })];
 }
 
 const CHARTS = { "chart-layers": layersChart, "chart-activations": activationsChart, "chart-across": acrossChart, "chart-density": densityChart, "chart-forest": forestChart };

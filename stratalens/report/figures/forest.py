@@ -36,7 +36,7 @@ class Estimates(NamedTuple):
 
 
 def shares(rows: pd.DataFrame) -> Estimates:
-    """Specialization in percent of the norm of the residual stream, with its interval."""
+    """Specialization in percent of the mean norm at the hookpoint, with its interval."""
     columns = ("normalised_specialization", "normalised_low", "normalised_high")
     return Estimates(*(numbers(rows[name], 100.0) for name in columns))
 

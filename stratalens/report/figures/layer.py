@@ -28,6 +28,7 @@ from stratalens.report.figures.forest import (
     set_rows,
     shares,
 )
+from stratalens.report.tables import norm_owner
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -67,7 +68,7 @@ def write_layer_figure(hookpoint: Hookpoint, features: pd.DataFrame, domain: str
     if len(rows):
         note = HELD_OUT if was_tested(rows) else NOT_HELD_OUT
         figure.text(MARGIN / WIDTH, 1 - 0.27 / height, note, va="top", color=GREY, linespacing=1.25)
-        _draw_rows(figure, rows)
+        _draw_rows(figure, rows, norm_owner([hookpoint]))
     save(figure, stem, title)
 
 
@@ -87,7 +88,7 @@ def _counted(count: int, name: str) -> str:
     return f"{count} {name} {'feature' if count == 1 else 'features'}"
 
 
-def _draw_rows(figure: "Figure", rows: pd.DataFrame) -> None:
+def _draw_rows(figure: "Figure", rows: pd.DataFrame, owner: str) -> None:
     height = ROW * len(rows)
     _stripes(axes_at(figure, Box(MARGIN, BOTTOM, WIDTH - 2 * MARGIN, height)), len(rows))
     specialization = axes_at(figure, Box(SHARES[0], BOTTOM, SHARES[1], height))
@@ -97,7 +98,7 @@ def _draw_rows(figure: "Figure", rows: pd.DataFrame) -> None:
     for axes in (specialization, separation):
         set_rows(axes, len(rows))
         axes.patch.set_visible(False)
-    _draw_shares(specialization, rows, colours)
+    _draw_shares(specialization, rows, colours, owner)
     estimates = areas(rows)
     separation.set_xlim(*area_range(estimates)[:2])
     separation.axvline(0.5, color=VERMILION, linestyle=(0, (4, 2)), linewidth=0.9)
@@ -110,11 +111,11 @@ def _draw_rows(figure: "Figure", rows: pd.DataFrame) -> None:
     figure.text(MARGIN, BOTTOM + height + 0.03, "feature and label", **style)
 
 
-def _draw_shares(axes: "Axes", rows: pd.DataFrame, colours: list[str]) -> None:
+def _draw_shares(axes: "Axes", rows: pd.DataFrame, colours: list[str], owner: str) -> None:
     estimates = shares(rows)
     scale = set_share_range(axes, "x", share_range(*estimates))
     draw_estimates(axes, rows, estimates, colours)
-    axes.set_xlabel("specialization\n(% of residual-stream norm" + (f", {scale})" if scale else ")"))
+    axes.set_xlabel(f"specialization\n(% of {owner} norm" + (f", {scale})" if scale else ")"))
 
 
 def _stripes(axes: "Axes", count: int) -> None:

@@ -32,7 +32,7 @@ from stratalens.report.figures.forest import (
     set_rows,
     shares,
 )
-from stratalens.report.tables import Tables, places
+from stratalens.report.tables import Tables, norm_owner, places
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -141,7 +141,7 @@ def _shares_by_layer(axes: "Axes", rows: pd.DataFrame, colours: Colours) -> None
     values = shares(rows).value
     scale = set_share_range(axes, "y", share_range(values))
     _by_layer(axes, rows, values, colours)
-    axes.set_ylabel("% of residual-stream norm" + (f"\n({scale})" if scale else ""))
+    axes.set_ylabel(f"% of {norm_owner(map(Hookpoint.parse, colours))} norm" + (f"\n({scale})" if scale else ""))
     _titled(axes, "A  Specialization by layer")
 
 

@@ -15,7 +15,7 @@ from stratalens.report.evidence_file import StoredEvidence
 from stratalens.report.formats import records
 from stratalens.report.page.data import page_data, script_json
 from stratalens.report.run_record import RunRecord
-from stratalens.report.tables import Tables, places
+from stratalens.report.tables import Tables, norm_owner, places
 
 PAGE_FILE = "report.html"
 _SCRIPTS = ("format.js", "state.js", "table.js", "card.js", "charts.js", "main.js")
@@ -54,6 +54,7 @@ def write_page(
         layers=_layer_rows(tables, details),
         best=best[0] if best else None,
         rows=tables.consolidated,
+        norm_owner=norm_owner(tables.features),
         confirmed=_confirmed_count(tables),
         style=_asset("page.css"),
         scripts=[_asset(name) for name in _SCRIPTS],
