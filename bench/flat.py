@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from stratalens.corpus.builtin import text_file
-from stratalens.corpus.readers import read_rows
+from stratalens.corpus.reading.readers import read_rows
 from stratalens.corpus.text_files import find_files
 from stratalens.models.embedded import dense_copy
 
@@ -58,7 +58,7 @@ def write_model(folder: Path) -> None:
 
 def write_text(source: Path, target: Path, size_bytes: int) -> None:
     """Write documents of a few kilobytes, each a new random mixture of sentences of the built-in texts."""
-    rows = [row for file in find_files([source]) for row in read_rows(file, "text")]
+    rows = [row for file in find_files([source]) for row in read_rows(file)]
     sentences = [s.strip() + "." for row in rows for s in row.text.split(". ") if len(s.split()) > 5]
     generator = random.Random(0)
     with target.open("w", encoding="utf-8") as stream:

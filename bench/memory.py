@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 import tyro
 
 from stratalens.corpus.builtin import text_file
-from stratalens.corpus.readers import read_rows
+from stratalens.corpus.reading.readers import read_rows
 from stratalens.corpus.text_files import find_files
 
 MAX_RATIO = 1.05
@@ -31,7 +31,7 @@ class Options:
 
 def write_documents(source: Path, target: Path, count: int) -> None:
     """Write documents of about a hundred words, each a new random mixture of sentences of the built-in texts."""
-    rows = [row for file in find_files([source]) for row in read_rows(file, "text")]
+    rows = [row for file in find_files([source]) for row in read_rows(file)]
     sentences = [s.strip() + "." for row in rows for s in row.text.split(". ") if len(s.split()) > 5]
     generator = random.Random(0)
     with target.open("w", encoding="utf-8") as stream:

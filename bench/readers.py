@@ -26,7 +26,8 @@ import tyro
 
 from stratalens.corpus import Corpus, survey
 from stratalens.corpus.builtin import text_file
-from stratalens.corpus.readers import read_rows
+from stratalens.corpus.reading.readers import read_rows
+from stratalens.corpus.reading.text_options import TextOptions
 from stratalens.corpus.text_files import find_files
 
 PART_BYTES = 100_000_000
@@ -60,7 +61,7 @@ class Curve(NamedTuple):
 
 def documents(kind: str, total_bytes: int) -> Iterator[str]:
     """Yield documents cut from the built-in texts, each with a number that makes it unique."""
-    text = " ".join(row.text for file in find_files([text_file("general")]) for row in read_rows(file, "text"))
+    text = " ".join(row.text for file in find_files([text_file("general")]) for row in read_rows(file))
     text = text.encode("ascii", "ignore").decode().replace("\n", " ")
     generator = random.Random(kind)
     written = number = 0
@@ -134,15 +135,15 @@ def write(kind: str, folder: Path, total_bytes: int) -> None:
 
 def read(folder: Path) -> tuple[int, Curve]:
     """Read all files of a folder; return the number of characters and the memory that it took."""
-    files = find_files([folder], "line")
+    files = find_files([folder], TextOptions(text_unit="line"))
     with sampled() as curve:
-        characters = sum(sum(len(row.text) for row in read_rows(file, "text")) for file in files)
+        characters = sum(sum(len(row.text) for row in read_rows(file)) for file in files)
         return characters, curve()
 
 
 def survey_both(domain: list[Path], general: list[Path]) -> tuple[int, int, Curve]:
     """Survey a corpus; return the rows read, the bytes that the survey holds and the memory that it took."""
-    corpus = Corpus.find(domain, general, "line", "text")
+    corpus = Corpus.find(domain, general, TextOptions(text_unit="line"))
     with sampled() as curve:
         surveyed = survey(corpus, too_short=lambda text: not text, max_documents=None, seed=0)
         held = surveyed.content.nbytes + surveyed.document.nbytes + surveyed.membership.nbytes

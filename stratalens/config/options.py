@@ -8,6 +8,7 @@ from typing import Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from stratalens.config.layer_numbers import parse_layers
+from stratalens.config.text_words import delimiter_named, known_encoding
 from stratalens.hookpoint import SITE_NAMES
 
 RankBy = Literal[
@@ -134,8 +135,31 @@ class RunConfig(LabelConfig):
     address such as s3://bucket/news/; or hf:DATASET_ID[:CONFIG]:SPLIT:COLUMN, a streamed dataset."""
     general_data: tuple[str, ...] = ()
     """General texts to compare with, in the same forms as --domain_data. Default: the built-in ones."""
-    text_column: str = "text"
-    """Column that holds the text in jsonl, csv and parquet files."""
+    text_column: tuple[str, ...] = ("text",)
+    """Columns that hold the text in json, jsonl, csv and parquet files: several are joined by a blank line; `a.b` is
+    the field `b` of the field `a`."""
+    domain_text_column: tuple[str, ...] = ()
+    """The same for the files of --domain_data alone. The built-in texts need no name."""
+    general_text_column: tuple[str, ...] = ()
+    """The same for the files of --general_data alone."""
+    id_column: str | None = None
+    """Column whose value, up to `#`, names the document of a row; `none`: each row is a document of its own. Default:
+    `id`, where there is such a column."""
+    skip_bad_rows: bool = False
+    """Skip and count rows that cannot be read, such as rows without the text column. Otherwise the first ends the
+    run."""
+    encoding: str | None = None
+    """Encoding of your text files, such as cp1252. Default: UTF-8, or what each file is recognised to be."""
+    csv_delimiter: str | None = None
+    """Character between the cells of CSV files: itself, or comma, semicolon, tab or pipe. Default: found in each
+    file."""
+    csv_quoting: Literal["auto", "standard", "backslash", "none"] = "auto"
+    """What quotation marks in CSV files are. `standard`: they enclose cells, and those inside are doubled; `backslash`:
+    those inside follow a backslash; `none`: ordinary characters. `auto`: found in each file."""
+    unescape_html: bool = False
+    """Read character references such as `&amp;` as a browser would."""
+    keep_near_duplicates: bool = False
+    """Let all documents count that say nearly the same, numbers apart. Otherwise one of them does."""
     text_unit: Literal["auto", "line", "file"] = "auto"
     """What counts as a document in plain-text files. `auto`: each line of a file, or each file of a
     directory."""
@@ -194,7 +218,9 @@ class RunConfig(LabelConfig):
         """Split `16`, `[4, 10]`, `4 10-12` or `all`, as Python callers and YAML files write them, into words."""
         return tuple(part for word in _words(value) for part in (word.split() if isinstance(word, str) else [word]))
 
-    @field_validator("domain_data", "general_data", mode="before")
+    @field_validator(
+        *("domain_data", "general_data", "text_column", "domain_text_column", "general_text_column"), mode="before"
+    )
     @classmethod
     def _paths(cls, value: object) -> object:
         return tuple(_words(value))
@@ -216,6 +242,7 @@ class RunConfig(LabelConfig):
         if "" in names:
             raise ValueError("a path is empty; name a file or a directory (`.` is this one)")
         _require_no_zero_byte([*names, self.revision])
+        self._check_text_options()
         if self.min_length > self.max_length:
             raise ValueError(f"min_length {self.min_length} exceeds max_length {self.max_length}")
         if self.batch_tokens < self.max_length:
@@ -232,6 +259,23 @@ class RunConfig(LabelConfig):
         if len(set(self.sites)) < len(self.sites):
             raise ValueError("sites: one is named more than once")
         return self
+
+    def _check_text_options(self) -> None:
+        if not self.text_column:
+            raise ValueError("text_column: name at least one column")
+        columns = [*self.text_column, *self.domain_text_column, *self.general_text_column, self.id_column]
+        if "" in columns:
+            raise ValueError("the name of a column is empty; leave the option out instead")
+        for name in ("domain", "general"):
+            if getattr(self, f"{name}_text_column") and not getattr(self, f"{name}_data"):
+                raise ValueError(f"{name}_text_column was given without {name}_data; the built-in texts need no name")
+        if self.encoding is not None and known_encoding(self.encoding) is None:
+            raise ValueError(f"encoding: `{self.encoding[:40]}` is unknown; expected a name such as utf-8 or cp1252")
+        if self.csv_delimiter is not None and delimiter_named(self.csv_delimiter) is None:
+            raise ValueError(
+                f"csv_delimiter: `{self.csv_delimiter[:40]}` is no single character; expected one, or comma, "
+                "semicolon, tab or pipe"
+            )
 
 
 def _require_no_zero_byte(names: Iterable[str | None]) -> None:

@@ -6,22 +6,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from stratalens.corpus.addresses import PLAIN_PROTOCOLS, is_plain, is_url
+from stratalens.corpus.reading.rows import require_columns, wanted_columns
+from stratalens.corpus.reading.text_options import TextOptions
 from stratalens.corpus.remote import as_corpus_errors
-from stratalens.corpus.rows import ID_COLUMN, require_column
 from stratalens.errors import CorpusError
 from stratalens.files.locations import user_path
 from stratalens.files.redaction import redacted
 
 DATASET_PREFIX = "hf:"
-TEXT_COLUMN_REMEDY = "give the text column after the last colon"
-
-
-class Cells(NamedTuple):
-    """The cells of one row that are read, unconverted."""
-
-    text: object
-    identifier: object
-    """Value of the column `id`; None where the dataset has none."""
+DATASET_COLUMN_REMEDY = "give the text column after the last colon"
 
 
 class DatasetSplit(NamedTuple):
@@ -67,18 +60,22 @@ class OpenSplit(NamedTuple):
     """Addresses or paths of all files of the split if all are parquet, else empty. Such files are read without the
     library, which would hold a whole row group in memory whatever its settings."""
 
-    def rows(self) -> Iterator[Cells]:
-        """Yield the rows, in the same order every time.
+    def rows(self) -> Iterator[dict[str, object]]:
+        """Yield the cells of each row, in the same order every time.
 
         Raises:
             CorpusError: the dataset cannot be read.
         """
         rows = iter(self.dataset)
-        return map(partial(_cells, self.split), iter(partial(_next_row, rows, str(self.split)), None))
+        return iter(partial(_next_row, rows, str(self.split)), None)
 
 
-def open_split(split: DatasetSplit) -> OpenSplit:
+def open_split(split: DatasetSplit, options: TextOptions) -> OpenSplit:
     """Find a split of a dataset and check its columns, without downloading its rows.
+
+    Args:
+        split: the split.
+        options: names of the columns.
 
     Raises:
         CorpusError: the package is missing, the dataset cannot be read, has no such config, split or column, or its
@@ -91,10 +88,11 @@ def open_split(split: DatasetSplit) -> OpenSplit:
         files = list((builder.config.data_files or {}).get(split.split, []))
         _require_plain(split, files)
         names = dataset.column_names
-        if names is not None and split.column in names:
-            dataset = dataset.select_columns([name for name in (split.column, ID_COLUMN) if name in names])
+        if names is not None:
+            wanted = {part for name in wanted_columns(options) for part in (name, name.split(".")[0]) if part in names}
+            dataset = dataset.select_columns([name for name in names if name in wanted])
     if names is not None:
-        require_column(str(split), names, split.column, TEXT_COLUMN_REMEDY)
+        require_columns(str(split), names, options, DATASET_COLUMN_REMEDY)
     all_parquet = all(file.endswith(".parquet") for file in files)
     return OpenSplit(split, dataset, files if all_parquet else [])
 
@@ -125,8 +123,3 @@ def _import_datasets() -> Any:
 def _next_row(rows: Iterator[dict[str, object]], split_name: str) -> dict[str, object] | None:
     with as_corpus_errors(split_name, split_name):
         return next(rows, None)
-
-
-def _cells(split: DatasetSplit, row: dict[str, object]) -> Cells:
-    require_column(str(split), list(row), split.column, TEXT_COLUMN_REMEDY)
-    return Cells(row[split.column], row.get(ID_COLUMN))

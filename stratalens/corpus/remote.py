@@ -1,10 +1,11 @@
 """Find and open files behind an address (URL) through fsspec; an address of a local file becomes its path."""
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -75,8 +76,8 @@ class FoundFiles(NamedTuple):
     """In a stable order; empty if nothing matches."""
     in_directory: bool
     """True if a directory was named and these are the files below it, at any depth."""
-    links_outside: Sequence[Path] = ()
-    """Links in the directory that lead out of it, and are not followed."""
+    left_out: Mapping[str, Sequence[Path]] = MappingProxyType({})
+    """Why something in the directory is not read -> what it is."""
 
 
 def find_url(address: str) -> FoundFiles:

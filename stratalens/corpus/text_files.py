@@ -3,19 +3,30 @@
 import glob
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import takewhile
 from pathlib import Path
 from typing import cast
 
 from stratalens.corpus.addresses import is_url, require_complete
 from stratalens.corpus.hub_datasets import DatasetSplit, is_dataset, parse_dataset
-from stratalens.corpus.readers import (
+from stratalens.corpus.left_out import (
+    HIDDEN,
+    LINKED_DIRECTORIES,
+    LINKS_OUTSIDE,
+    NOT_REGULAR,
+    describe_left_out,
+    without_results,
+)
+from stratalens.corpus.reading.formats import (
+    DATASET,
+    PLAIN_TEXT,
     READABLE_KINDS,
     TextFile,
-    read_dataset,
-    read_text_file,
-    reader_of,
+    ending_of,
+    format_of,
 )
+from stratalens.corpus.reading.text_options import DEFAULTS, TextOptions
 from stratalens.corpus.remote import (
     FoundFiles,
     Url,
@@ -30,7 +41,10 @@ NOTHING_THERE = "no such file, directory or glob"
 
 
 def find_files(
-    paths: Sequence[str | Path], text_unit: str = "auto", warn: Callable[[str], None] = lambda _message: None
+    paths: Sequence[str | Path],
+    options: TextOptions = DEFAULTS,
+    output_dir: Path | None = None,
+    warn: Callable[[str], None] = lambda _message: None,
 ) -> list[TextFile]:
     """List the readable files under paths, addresses, directories and globs, in a stable order.
 
@@ -41,8 +55,9 @@ def find_files(
 
     Args:
         paths: what to look for; a file that is named twice is listed once.
-        text_unit: what one document of a plain-text file is: `line`, `file` or `auto`.
-        warn: called once for each path below which links were not followed.
+        options: how the files are read.
+        output_dir: where the run writes; the files of a result in it are not read.
+        warn: called with what is in a directory and is not read, one line for each path.
 
     Raises:
         CorpusError: a path does not exist, holds no readable file, or names a file of an unknown type.
@@ -52,20 +67,20 @@ def find_files(
         require_complete(str(path))
         if is_dataset(path):
             split = parse_dataset(str(path))
-            text_files[split] = TextFile(split, read_dataset, "row")
+            text_files[split] = TextFile(split, DATASET, "row", replace(options, text_column=(split.column,)))
             continue
-        found = _find(path)
-        files = [file for file in found.files if reader_of(file)] if found.in_directory else found.files
-        not_followed = _not_followed(found.links_outside)
+        found = without_results(_find(path), output_dir)
+        files = [file for file in found.files if format_of(file)] if found.in_directory else found.files
+        told = describe_left_out(found)
         if not files:
             missing = f"no {READABLE_KINDS} file in this directory" if found.in_directory else NOTHING_THERE
-            raise CorpusError(f"{redacted(str(path))}: {'; '.join(filter(None, [missing, not_followed]))}")
-        if not_followed:
-            warn(f"{redacted(str(path))}: {not_followed}")
+            raise CorpusError(f"{redacted(str(path))}: {'; '.join([missing, *told])}")
+        if told:
+            warn(f"{redacted(str(path))}: {'; '.join(told)}")
         for file in files:
             key = file.resolve() if isinstance(file, Path) else file
             if not (found.in_directory and key in text_files):  # a file that is also named itself keeps its text unit
-                text_files[key] = _text_file(file, text_unit, whole=found.in_directory)
+                text_files[key] = _text_file(file, options, whole=found.in_directory)
     return list(text_files.values())
 
 
@@ -77,8 +92,7 @@ def _find(path: str | Path) -> FoundFiles:
 
 def _find_local(path: Path) -> FoundFiles:
     if path.is_dir():
-        visible = [found for found in path.rglob("*") if not _hidden(found, path)]
-        return _inside(path, sorted(visible), in_directory=True)
+        return _inside(path, sorted(path.rglob("*")), in_directory=True)
     if "**" in path.parts and not path.is_file():
         return _find_at_any_depth(path)
     if path.exists():  # also what is no regular file: its reader says so
@@ -123,34 +137,38 @@ def _find_at_any_depth(pattern: Path) -> FoundFiles:
 
 
 def _inside(root: Path, found: Sequence[Path], in_directory: bool) -> FoundFiles:
-    """Keep the files that lie inside a directory once links are followed, and list the links that lead out of it."""
+    """Keep the files that lie inside a directory once links are followed, and sort out what is not read."""
     real_root = os.path.realpath(root)
     files: list[Path] = []
-    links_outside: list[Path] = []
+    left_out: dict[str, list[Path]] = {}
     for path in found:
-        if not Path(os.path.realpath(path)).is_relative_to(real_root):
-            if path.is_dir() or reader_of(path):
-                links_outside.append(path)
+        if in_directory and _hidden(path, root):
+            if format_of(path) and path.is_file() and not path.is_symlink():
+                left_out.setdefault(HIDDEN, []).append(path)
+        elif not Path(os.path.realpath(path)).is_relative_to(real_root):
+            if path.is_dir() or format_of(path):
+                left_out.setdefault(LINKS_OUTSIDE, []).append(path)
+        elif path.is_symlink() and path.is_dir():  # its files are read where they are, if that is not hidden
+            if _hidden(Path(os.path.realpath(path)), Path(real_root)):
+                left_out.setdefault(LINKED_DIRECTORIES, []).append(path)
         elif path.is_file():
             files.append(path)
-    return FoundFiles(files, in_directory, links_outside)
-
-
-def _not_followed(links: Sequence[Path]) -> str:
-    """Message about links that lead out of a directory; empty if there are none."""
-    if not links:
-        return ""
-    return f"links out of it are not followed: {len(links)}, such as {links[0]}; to read them, name what they point to"
+        elif not path.is_dir() and format_of(path):
+            left_out.setdefault(NOT_REGULAR, []).append(path)
+    return FoundFiles(files, in_directory, left_out)
 
 
 def _hidden(path: Path, root: Path) -> bool:
     return any(part.startswith(".") for part in path.relative_to(root).parts)
 
 
-def _text_file(path: Path | Url, text_unit: str, whole: bool) -> TextFile:
-    reader = reader_of(path)
-    if reader is None:
+def _text_file(path: Path | Url, options: TextOptions, whole: bool) -> TextFile:
+    found = format_of(path)
+    if found is None:
         raise CorpusError(f"{path}: unknown kind of file; expected {READABLE_KINDS}")
-    if reader is not read_text_file:
-        return TextFile(path, reader, "row")
-    return TextFile(path, reader, text_unit if text_unit != "auto" else ("file" if whole else "line"))
+    unit = "row"
+    if found is PLAIN_TEXT:
+        unit = options.text_unit if options.text_unit != "auto" else ("file" if whole else "line")
+    elif ending_of(path) in (".htm", ".html"):
+        unit = "file"
+    return TextFile(path, found, unit, options)

@@ -11,10 +11,12 @@ import pytest
 from special_files import made_special
 from text_files import FILES, ROWS
 
-from stratalens.corpus import parquet, readers, streams
-from stratalens.corpus.parquet_pages import pages_of
-from stratalens.corpus.readers import TextFile, read_rows
-from stratalens.corpus.rows import Row
+from stratalens.corpus.reading import csv_table, formats, lines, packing, parquet
+from stratalens.corpus.reading.formats import TextFile
+from stratalens.corpus.reading.parquet_pages import pages_of
+from stratalens.corpus.reading.readers import read_rows
+from stratalens.corpus.reading.rows import Row
+from stratalens.corpus.reading.text_options import TextOptions
 from stratalens.corpus.text_files import find_files
 from stratalens.errors import CapacityError, CorpusError
 
@@ -23,16 +25,16 @@ LIMIT = 2**12
 
 @pytest.fixture(autouse=True)
 def low_limits(monkeypatch):
-    for module in (streams, parquet):
-        monkeypatch.setattr(module, "MAX_ROW_BYTES", LIMIT)
+    monkeypatch.setattr(parquet, "MAX_ROW_BYTES", LIMIT)
+    monkeypatch.setattr(lines, "MAX_ROW_CHARACTERS", LIMIT)
     monkeypatch.setattr(parquet, "MAX_PAGE_BYTES", 16 * LIMIT)
-    monkeypatch.setattr(streams, "MAX_FREE_COPY_BYTES", 2**20)
-    monkeypatch.setattr(readers, "MAX_CSV_FIELD_CHARACTERS", LIMIT)
-    monkeypatch.setattr(readers, "MAX_CSV_ROW_CHARACTERS", 4 * LIMIT)
+    monkeypatch.setattr(packing, "MAX_FREE_COPY_BYTES", 2**20)
+    monkeypatch.setattr(csv_table, "MAX_CSV_FIELD_CHARACTERS", LIMIT)
+    monkeypatch.setattr(csv_table, "MAX_CSV_ROW_CHARACTERS", 4 * LIMIT)
 
 
 def rows_of(path: Path, text_unit: str = "auto") -> list[Row]:
-    return [row for file in find_files([path], text_unit) for row in read_rows(file, "text")]
+    return [row for file in find_files([path], TextOptions(text_unit=text_unit)) for row in read_rows(file)]
 
 
 def refused(path: Path, text_unit: str = "auto") -> str:
@@ -51,18 +53,20 @@ def test_a_line_without_end_is_refused_with_its_number(tmp_path, documented, nam
     line = '{"text": "%s"}' if "jsonl" in name else "%s"
     sound, endless = (line % ("x" * size) for size in (LIMIT - 100, 100 * LIMIT))
     message = refused(written(tmp_path / name, f"{sound}\n{endless}".encode()))
-    assert message.endswith(f"{name}:2: a line of more than 4 KiB; cut such long documents into several")
+    assert message.endswith(f"{name}:2: a line of more than 4,096 characters; cut such long documents into several")
     if name == "a.txt":
-        documented("Texts", "a line without end", message.replace("4 KiB", "64 MiB"))
+        documented("Texts", "a line without end", message.replace("4,096", f"{64 * 2**20:,}"))
     assert len(rows_of(written(tmp_path / name, f"{sound}\n{sound}".encode()))) == 2
 
 
 @pytest.mark.parametrize("name", ["a.txt", "a.txt.gz"])
 def test_a_document_without_end_is_refused(tmp_path, documented, name):
     message = refused(written(tmp_path / name, b"x y\n" * LIMIT), "file")
-    assert f"{name}: a document of more than 4 KiB; give --text_unit line if each line is a document" in message
+    assert (
+        f"{name}: a document of more than 4,096 characters; give --text_unit line if each line is a document" in message
+    )
     if name == "a.txt":
-        documented("Texts", "a file without end that is one document", message.replace("4 KiB", "64 MiB"))
+        documented("Texts", "a file without end that is one document", message.replace("4,096", f"{64 * 2**20:,}"))
     assert len(rows_of(written(tmp_path / name, b"x y\n" * LIMIT), "line")) == LIMIT
     assert len(rows_of(written(tmp_path / name, b"x" * LIMIT), "file")) == 1
 
@@ -75,7 +79,7 @@ def test_a_packed_corpus_may_become_a_thousand_times_larger(tmp_path):
 
 def test_a_csv_row_of_many_cells_is_bounded_as_a_whole(tmp_path, documented):
     cell = '"' + "word\n" * 200 + '"'
-    message = refused(written(tmp_path / "a.csv", b"text\nx\n" + b",".join([cell.encode()] * 100)))
+    message = refused(written(tmp_path / "a.csv", b"text,b\nx,y\n" + b",".join([cell.encode()] * 100)))
     assert "a row of more than 16,384 characters; close its quote, or store such long texts" in message
     documented("Texts", "a row of CSV without end", message.replace("16,384", "40,000,000").replace(":3219:", ":4711:"))
     several = b"text,b\n" + b"".join(cell.encode() + b",x\n" for _ in range(100))
@@ -190,22 +194,22 @@ def test_a_file_that_becomes_a_pipe_after_it_was_found_is_refused(tmp_path):
     files: list[TextFile] = find_files([tmp_path / "a.txt"])
     made_special("a named pipe", tmp_path / "a.txt")
     with pytest.raises(CorpusError, match="this is a named pipe"):
-        list(read_rows(files[0], "text"))
+        list(read_rows(files[0]))
 
 
 def test_an_error_of_memory_names_the_file(tmp_path, monkeypatch):
-    def no_memory(*_: object) -> None:
+    def no_memory(*_: object, **__: object) -> None:
         raise MemoryError
 
     (tmp_path / "a.jsonl").write_text('{"text": "x"}')
-    monkeypatch.setattr(readers.json, "loads", no_memory)
+    monkeypatch.setattr(formats.json, "loads", no_memory)
     with pytest.raises(CapacityError, match=r"a\.jsonl: out of memory while it was read"):
         rows_of(tmp_path / "a.jsonl")
 
 
 def test_an_error_of_memory_of_whoever_takes_the_rows_is_not_blamed_on_the_file(tmp_path):
     (tmp_path / "a.txt").write_text("x\ny\n")
-    rows = read_rows(find_files([tmp_path / "a.txt"])[0], "text")
+    rows = read_rows(find_files([tmp_path / "a.txt"])[0])
     with pytest.raises(MemoryError):
         take_without_memory(rows)
 

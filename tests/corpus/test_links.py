@@ -8,7 +8,7 @@ import pytest
 from refusal import with_options
 
 from stratalens.cli.main import main
-from stratalens.corpus.readers import read_rows
+from stratalens.corpus.reading.readers import read_rows
 from stratalens.corpus.text_files import find_files
 from stratalens.errors import CorpusError
 
@@ -25,9 +25,7 @@ def corpus(tmp_path) -> Path:
 def read(*paths: Path | str) -> tuple[list[str], list[str]]:
     """The texts of some paths, and the warnings about them."""
     warnings: list[str] = []
-    return [
-        row.text for file in find_files(paths, "auto", warnings.append) for row in read_rows(file, "text")
-    ], warnings
+    return [row.text for file in find_files(paths, warn=warnings.append) for row in read_rows(file)], warnings
 
 
 def test_links_to_files_and_folders_inside_the_directory_add_nothing_and_are_no_cause_for_a_warning(corpus):
@@ -103,7 +101,7 @@ def test_a_chain_of_links_counts_by_its_end(corpus):
 def test_links_that_would_not_be_read_anyway_do_not_count(corpus):
     (corpus / "picture.png").symlink_to("../elsewhere/secret.txt")
     (corpus / ".hidden.txt").symlink_to("../elsewhere/secret.txt")
-    (corpus / "loop.txt").symlink_to("loop.txt")
+    (corpus / "picture.jpg").symlink_to("picture.jpg")
     assert read(corpus) == (["read me"], [])
 
 

@@ -17,8 +17,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stratalens.corpus import readers
-from stratalens.corpus.readers import read_rows
+from stratalens.corpus.reading import csv_table
+from stratalens.corpus.reading.readers import read_rows
 from stratalens.corpus.text_files import find_files
 from stratalens.errors import CorpusError
 from stratalens.files import hashing
@@ -37,10 +37,11 @@ MEASURE = """
 import re, sys
 import pyarrow.dataset, pyarrow.parquet
 from stratalens.corpus.corpus import Corpus
+from stratalens.corpus.reading.text_options import TextOptions
 from stratalens.files.hashing import hash64
 
 def read(path):
-    corpus = Corpus.find([path], [], sys.argv[3], "text")
+    corpus = Corpus.find([path], [], TextOptions(text_unit=sys.argv[3]))
     lengths = map(lambda row: len(row[1]) + 0 * hash64(row[1], row[2]), corpus.rows())
     longest = max(lengths)
     return longest, 1024 * int(re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1])
@@ -75,7 +76,7 @@ def write_csv(path: Path, texts: Iterator[str]) -> None:
     with _opened(path) as stream:
         stream.write("id,text\n")
         for text in texts:
-            cell = text[: readers.MAX_CSV_FIELD_CHARACTERS // 2].replace('"', '""')
+            cell = text[: csv_table.MAX_CSV_FIELD_CHARACTERS // 2].replace('"', '""')
             stream.write(f'{text[0]},"{cell}"\n')
 
 
@@ -120,7 +121,7 @@ def test_the_peak_grows_by_no_more_than_copies_of_one_document(tmp_path, kind):
     command = [sys.executable, "-c", MEASURE, *map(str, paths), kind.unit]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     small, longest, large = map(int, done.stdout.split())
-    assert longest > 0.99 * (readers.MAX_CSV_FIELD_CHARACTERS // 2 if "csv" in kind.name else CHARACTERS)
+    assert longest > 0.99 * (csv_table.MAX_CSV_FIELD_CHARACTERS // 2 if "csv" in kind.name else CHARACTERS)
     grown = large - small
     print(f"{kind.name}: {grown / 1e6:.0f} MB for documents of {longest / 1e6:.0f} MB")
     assert grown <= kind.copies * longest + kind.allowance
@@ -143,18 +144,18 @@ def test_a_thousand_documents_take_no_more_than_ten(tmp_path):
 
 @pytest.mark.parametrize("quote", ['"', ""], ids=["an open quote", "a line without end"])
 def test_a_cell_beyond_the_bound_is_refused_with_what_to_do(tmp_path, monkeypatch, quote):
-    monkeypatch.setattr(readers, "MAX_CSV_FIELD_CHARACTERS", 1000)
+    monkeypatch.setattr(csv_table, "MAX_CSV_FIELD_CHARACTERS", 1000)
     lines = f"{quote}never closed" + (" word\n" if quote else " word") * 500
-    (tmp_path / "a.csv").write_text("text\nx\n" + lines)
+    (tmp_path / "a.csv").write_text('text\n"x"\n' + lines)
     with pytest.raises(CorpusError, match=r"a\.csv.*close its quote, or store such long texts as jsonl or parquet"):
-        list(read_rows(find_files([tmp_path / "a.csv"])[0], "text"))
+        list(read_rows(find_files([tmp_path / "a.csv"])[0]))
 
 
 def test_a_cell_within_the_bound_is_read_whole_in_one_line_or_many(tmp_path, monkeypatch):
-    monkeypatch.setattr(readers, "MAX_CSV_FIELD_CHARACTERS", 1000)
+    monkeypatch.setattr(csv_table, "MAX_CSV_FIELD_CHARACTERS", 1000)
     texts = ["word " * 190 + "end", "word\n" * 190 + "end"]
     (tmp_path / "a.csv").write_text("text\n" + "".join(f'"{text}"\n' for text in texts))
-    assert [row.text for row in read_rows(find_files([tmp_path / "a.csv"])[0], "text")] == texts
+    assert [row.text for row in read_rows(find_files([tmp_path / "a.csv"])[0])] == texts
 
 
 @given(st.text(st.characters(), max_size=60), st.integers(1, 9))

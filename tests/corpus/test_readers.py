@@ -9,19 +9,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from text_files import FILES, ROWS, TEXTS, jsonl, parquet, table
 
-from stratalens.corpus.readers import read_rows
-from stratalens.corpus.rows import Row
+from stratalens.corpus.reading.readers import read_rows
+from stratalens.corpus.reading.rows import Row
+from stratalens.corpus.reading.text_options import TextOptions
 from stratalens.corpus.text_files import find_files
 from stratalens.errors import CorpusError
 
-ANY_TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
+ANY_TEXT = st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="\ufeff"), max_size=40)
 
 
-def read(*paths: Path | str, text_column: str = "text", text_unit: str = "auto") -> list[Row]:
-    return [row for file in find_files(paths, text_unit) for row in read_rows(file, text_column)]
+def read(*paths: Path | str, **options: object) -> list[Row]:
+    return [row for file in find_files(paths, TextOptions(**options)) for row in read_rows(file)]
 
 
-def texts(*paths: Path | str, **options: str) -> list[str]:
+def texts(*paths: Path | str, **options: object) -> list[str]:
     return [row.text for row in read(*paths, **options)]
 
 
@@ -61,7 +62,7 @@ def test_what_a_document_is_stands_in_the_list_of_files(tmp_path):
     (tmp_path / "a.csv").write_text("text\nx\n")
     assert [file.unit for file in find_files([tmp_path])] == ["row", "file"]
     assert [file.unit for file in find_files([tmp_path / "a.txt", tmp_path / "a.csv"])] == ["line", "row"]
-    assert [file.unit for file in find_files([tmp_path], "line")] == ["row", "line"]
+    assert [file.unit for file in find_files([tmp_path], TextOptions(text_unit="line"))] == ["row", "line"]
 
 
 BOM = "\ufeff".encode()
@@ -114,7 +115,7 @@ def test_the_text_column_is_the_one_that_was_named(tmp_path):
     for name, content in (("a.jsonl", b'{"text": "no", "body": "yes"}'), ("a.csv", b"text,body\nno,yes\n")):
         (tmp_path / name).write_bytes(content)
     (tmp_path / "a.parquet").write_bytes(parquet([{"text": "no", "body": "yes"}]))
-    assert texts(tmp_path, text_column="body") == ["yes", "yes", "yes"]
+    assert texts(tmp_path, text_column=("body",)) == ["yes", "yes", "yes"]
 
 
 @pytest.mark.parametrize("lines", ["1,all good\n2,Rates rose, bonds fell\n", "1,Rates rose, bonds fell\n"])

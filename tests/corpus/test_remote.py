@@ -16,8 +16,9 @@ from text_files import FILES, ROWS, TEXTS, jsonl
 
 from stratalens.cli.main import main
 from stratalens.corpus import addresses, remote
-from stratalens.corpus.readers import read_rows
-from stratalens.corpus.rows import Row
+from stratalens.corpus.reading.readers import read_rows
+from stratalens.corpus.reading.rows import Row
+from stratalens.corpus.reading.text_options import TextOptions
 from stratalens.corpus.text_files import find_files
 from stratalens.errors import CorpusError
 
@@ -37,8 +38,8 @@ SERVED = {
 }
 
 
-def read(*given: str, **options: str) -> list[Row]:
-    return [row for file in find_files(given, **options) for row in read_rows(file, "text")]
+def read(*given: str, **options: object) -> list[Row]:
+    return [row for file in find_files(given, TextOptions(**options)) for row in read_rows(file)]
 
 
 REMOTE = "Texts elsewhere"
@@ -260,7 +261,8 @@ def test_a_mistake_in_an_address_is_refused_by_the_command_line_on_one_line(serv
 
 def test_an_error_in_a_remote_file_names_address_and_line(memory):
     fsspec.filesystem("memory").pipe_file("/shelf/bad.jsonl", b'{"text": "x"}\n{"text": 7}\n')
-    assert problem(memory + "bad.jsonl") == "memory:///shelf/bad.jsonl:2: the text column holds int, not text"
+    line = problem(memory + "bad.jsonl")
+    assert line.startswith("memory:///shelf/bad.jsonl:2: the text column holds int, not text; give the text column")
 
 
 @pytest.mark.parametrize(

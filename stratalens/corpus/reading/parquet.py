@@ -1,30 +1,33 @@
 """The reader of parquet files: row by row, with no more than a page of each column in memory."""
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
-from itertools import starmap
 from pathlib import Path
 from typing import Any
 
-from stratalens.corpus.parquet_pages import pages_of
+from stratalens.corpus.reading.packing import BUFFER_BYTES, MAX_PACKING_RATIO, open_seekable
+from stratalens.corpus.reading.parquet_pages import pages_of
+from stratalens.corpus.reading.rows import require_columns, wanted_columns
+from stratalens.corpus.reading.text_options import TextOptions
 from stratalens.corpus.remote import Url
-from stratalens.corpus.rows import ID_COLUMN, Row, make_row, require_column
-from stratalens.corpus.streams import BUFFER_BYTES, MAX_PACKING_RATIO, MAX_ROW_BYTES, open_seekable
 from stratalens.errors import CorpusError
 from stratalens.files.regular import size_text
 
+MAX_ROW_BYTES = 64 * 2**20
+"""Longest row, unpacked."""
 MAX_PAGE_BYTES = 2**30
 """A larger page is refused; the format allows twice as much. Writers put a thousand texts into a page, or 1 MB."""
 
 
-def read_parquet(path: Path | Url, text_column: str, remedy: str) -> Iterator[Row]:
-    """Yield row by row. Only the page with the current row is in memory, decompressed, not its whole row group.
+def read_parquet(path: Path | Url, options: TextOptions) -> Iterator[Mapping[str, object]]:
+    """Yield the wanted cells of each row.
+
+    Only the page with the current row is in memory, decompressed, not its whole row group.
 
     Args:
         path: the file.
-        text_column: name of the column that holds the text.
-        remedy: what to do where there is no such column.
+        options: names of the columns that are wanted.
 
     Raises:
         CorpusError: the file is no parquet file, is damaged, has no such column, or a page of it is too large.
@@ -36,15 +39,25 @@ def read_parquet(path: Path | Url, text_column: str, remedy: str) -> Iterator[Ro
         with open_seekable(path) as stream:
             table = pyarrow.parquet.ParquetFile(stream, buffer_size=BUFFER_BYTES, pre_buffer=False)
             columns = table.schema_arrow.names
-            require_column(str(path), columns, text_column, remedy)
-            wanted = [column for column in (text_column, ID_COLUMN) if column in columns]
+            require_columns(str(path), columns, options)
+            wanted = _columns_or_fields(table.schema_arrow, wanted_columns(options))
             _require_flat(path, table.schema, wanted)
             _require_bounded_pages(path, stream, table.metadata, wanted)
             batches = table.iter_batches(batch_size=1, columns=wanted, use_threads=False)
-            yield from starmap(make_row, map(partial(_cells, path, text_column), batches))
+            yield from map(partial(_cells, path), batches)
     except (pyarrow.ArrowException, ValueError, OverflowError) as error:
         reason = str(error).splitlines() or [type(error).__name__]
         raise CorpusError(f"{path}: not a readable parquet file ({reason[0]})") from None
+
+
+def _columns_or_fields(schema: Any, wanted: tuple[str, ...]) -> list[str]:
+    """Of the wanted names, those that are columns, or fields of a column."""
+    found = []
+    for name in wanted:
+        column = name if name in schema.names else name.split(".")[0]
+        if column in schema.names and name not in found:
+            found.append(name)
+    return found
 
 
 def _require_flat(path: Path | Url, schema: Any, wanted: list[str]) -> None:
@@ -95,7 +108,7 @@ def _is_bounded(unpacked_bytes: int, packed_bytes: int) -> bool:
     return unpacked_bytes <= max(MAX_ROW_BYTES, MAX_PACKING_RATIO * packed_bytes)
 
 
-def _cells(path: Path | Url, text_column: str, batch: Any) -> tuple[str, object, object]:
+def _cells(path: Path | Url, batch: Any) -> Mapping[str, object]:
     """Cells of a batch of one row. Arrow keeps the memory of freed batches; after a huge text it is released."""
     if batch.nbytes > BUFFER_BYTES:
         import pyarrow
@@ -104,5 +117,4 @@ def _cells(path: Path | Url, text_column: str, batch: Any) -> tuple[str, object,
     if batch.nbytes > MAX_ROW_BYTES:
         limit = size_text(MAX_ROW_BYTES)
         raise CorpusError(f"{path}: a row of more than {limit}; cut such long documents into several")
-    cells = batch.to_pydict()
-    return str(path), cells[text_column][0], cells.get(ID_COLUMN, [None])[0]
+    return batch.to_pylist()[0]

@@ -1,0 +1,229 @@
+"""Which character separates the cells of a CSV file, and how a quotation mark in it is meant."""
+
+import csv
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from stratalens.config.text_words import delimiter_named
+from stratalens.corpus.reading.notes import MANY_LINES
+from stratalens.corpus.reading.rows import require_columns
+from stratalens.corpus.reading.text_options import TextOptions
+from stratalens.errors import CorpusError
+
+USUAL_DELIMITERS = (",", ";", "\t", "|")
+NO_DELIMITER = "\x1f"
+"""In a table of one column, where commas and others are part of the text."""
+MIN_PROOF = 3
+"""Quotation marks are known to enclose cells if reading them as ordinary characters goes wrong this often, and this
+many times as often. In a table of one column, once is enough: only a quotation mark could say that a line is no row."""
+MIN_JOINED_LINES = 3
+"""Where they are known to, a cell that joins fewer lines that look like rows is no sign of a stray one."""
+MAX_SHAPE_CHARACTERS = 40
+MIN_ROWS_OF_TWO_COLUMNS = 4
+MIN_ALIKE_ROWS = 2
+MIN_ALIKE_SHARE = 0.6
+"""Cells of a column are alike where more than this share of so many rows look the same."""
+Quoting = Literal["standard", "backslash", "none"]
+_BACKSLASHED = re.compile(r'\\(["\\])')
+_NAMED_DELIMITER = re.compile(r'"?sep=(.)"?\s*', re.I)
+_WRAPPED = re.compile(r'"(?:[^"]|"")*"')
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How the cells of a CSV file are written."""
+
+    delimiter: str
+    quoting: Quoting
+    given: bool = False
+    """Whether the user says how a quotation mark is meant."""
+    proven: bool = False
+    """Whether the beginning of the file shows that quotation marks enclose cells."""
+    shapes: tuple[str | None, ...] = ()
+    """What the cells of each column look like, such as numbers or dates; None where they are not alike."""
+
+    def rows(self, lines: Iterable[str]) -> Iterator[list[str]]:
+        """Cells of each row.
+
+        Raises:
+            csv.Error: a row is written in another way.
+        """
+        if self.quoting == "none":
+            return csv.reader(lines, delimiter=self.delimiter, quoting=csv.QUOTE_NONE, strict=True)
+        if self.quoting == "backslash":
+            lines = map(_doubled, lines)
+        return csv.reader(lines, delimiter=self.delimiter, strict=True)
+
+
+def find_dialect(where: str, head: Sequence[str], default: str, options: TextOptions, *, whole: bool) -> Dialect:
+    """Decide by the beginning of a file how its cells are written, where the options do not say.
+
+    Args:
+        where: the file, for error messages.
+        head: its first lines, with line ends, the header first.
+        default: the delimiter that is taken where several fit.
+        options: names of the columns, and what is given.
+        whole: whether these are all the lines of the file.
+
+    Raises:
+        CorpusError: there is no header, or it has no such columns.
+    """
+    given = delimiter_named(options.csv_delimiter) if options.csv_delimiter else None
+    delimiter = given or _delimiter(where, head[0], default, options)
+    if given is None and len(header_cells(head[0], delimiter)) == 1 and not _has_second_column(head, delimiter):
+        delimiter = NO_DELIMITER
+    if options.csv_quoting != "auto":
+        return Dialect(delimiter, options.csv_quoting, given=True)
+    quotings: list[Quoting] = ["standard", "none"]
+    if any('\\"' in line for line in head):
+        quotings.insert(1, "backslash")
+    dialects = [Dialect(delimiter, quoting) for quoting in quotings]
+    mistakes = [_mistakes(dialect, head, whole) for dialect in dialects]
+    best = min(range(len(dialects)), key=lambda index: mistakes[index])
+    one_column = len(header_cells(head[0], delimiter)) == 1
+    proven = mistakes[-1] >= (1 if one_column else MIN_PROOF) * max(1, mistakes[best])
+    found = replace(dialects[best], proven=proven)
+    return replace(found, shapes=_column_shapes(found, head))
+
+
+def named_in_first_line(line: str) -> str | None:
+    """The delimiter that a first line such as `sep=;` names, as Excel writes it."""
+    found = _NAMED_DELIMITER.fullmatch(line)
+    return found[1] if found else None
+
+
+def header_cells(line: str, delimiter: str) -> list[str]:
+    """Names of the columns."""
+    try:
+        cells = next(csv.reader([line], delimiter=delimiter, strict=True), [])
+    except csv.Error:
+        cells = line.split(delimiter)
+    return [cell.strip().lstrip("\ufeff").strip() for cell in cells]
+
+
+def may_be_joined(lines: Sequence[str], columns: int, dialect: Dialect) -> bool:
+    """Whether a cell that spans these lines may be several rows that a stray quotation mark joined.
+
+    Args:
+        lines: all lines of the row.
+        columns: how many the file has.
+        dialect: how the file is written.
+    """
+    if dialect.quoting == "none" or dialect.given:
+        return False
+    if dialect.proven and len(lines) < MIN_JOINED_LINES:
+        return False
+    if columns == 1:
+        return not dialect.proven and len(lines) > MANY_LINES
+    split = _plain_rows(lines, dialect.delimiter)
+    if not split or any(len(own) != columns for own in split):
+        return False
+    if any(dialect.shapes):
+        pairs = [(own, dialect.shapes) for own in split]
+        return all(
+            shape in (None, _shape(cell)) for own, shapes in pairs for cell, shape in zip(own, shapes, strict=True)
+        )
+    return not dialect.proven
+
+
+def _look_like_rows(lines: Sequence[str], columns: int, delimiter: str) -> bool:
+    """Whether each line has a cell for each column, and those of one column are alike, such as numbers or dates."""
+    split = _plain_rows(lines, delimiter)
+    if columns == 1 or not split or any(len(own) != columns for own in split):
+        return False
+    shapes = [{_shape(own[column]) for own in split} for column in range(columns)]
+    return any(len(own) == 1 and any(map(str.isalnum, next(iter(own)))) for own in shapes)
+
+
+def _shape(cell: str) -> str:
+    """What a number, a date or a code looks like, whatever its digits; empty for a longer text."""
+    plain = cell.strip().strip('"')
+    return re.sub(r"\d+", "0", plain) if len(plain) <= MAX_SHAPE_CHARACTERS else ""
+
+
+def _plain_rows(lines: Sequence[str], delimiter: str) -> list[list[str]]:
+    """Cells of each line if quotation marks are ordinary characters; none if a cell is too long."""
+    try:
+        return list(csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_NONE, strict=True))
+    except csv.Error:
+        return []
+
+
+def _delimiter(where: str, header: str, default: str, options: TextOptions) -> str:
+    """The delimiter by which the header has the columns that are asked for."""
+    candidates = [default, *(usual for usual in USUAL_DELIMITERS if usual != default)]
+    for delimiter in candidates:
+        try:
+            require_columns(where, header_cells(header, delimiter), options)
+        except CorpusError:
+            continue
+        return delimiter
+    return max(candidates, key=lambda delimiter: len(header_cells(header, delimiter)))
+
+
+def _has_second_column(head: Sequence[str], delimiter: str) -> bool:
+    """Whether all rows have one and the same number of cells, more than the header's single one."""
+    widths = {len(row) for row in _plain_rows(head[1:], delimiter) if row}
+    return len(widths) == 1 and widths != {1} and len(head) > MIN_ROWS_OF_TWO_COLUMNS
+
+
+def _column_shapes(dialect: Dialect, head: Sequence[str]) -> tuple[str | None, ...]:
+    """What the cells of each column look like in the rows of one line."""
+    columns = len(header_cells(head[0], dialect.delimiter))
+    rows = []
+    for line in head[1:]:
+        try:
+            row = next(iter(dialect.rows([line])), [])
+        except csv.Error:
+            continue
+        if len(row) == columns:
+            rows.append([_shape(cell) for cell in row])
+    if len(rows) < MIN_ALIKE_ROWS:
+        return (None,) * columns
+    common = [Counter(column).most_common(1)[0] for column in zip(*rows, strict=True)]
+    return tuple(
+        shape if count > MIN_ALIKE_SHARE * len(rows) and any(map(str.isalnum, shape)) else None
+        for shape, count in common
+    )
+
+
+def _mistakes(dialect: Dialect, head: Sequence[str], whole: bool) -> int:
+    """How many rows or cells of the beginning of a file are not as they would be in this dialect."""
+    columns = len(header_cells(head[0], dialect.delimiter))
+    mistakes, first = 0, 0
+    taken: list[str] = []
+    reader = dialect.rows(_noted(head, taken))
+    while True:
+        first = len(taken)
+        try:
+            row = next(reader, None)
+        except csv.Error:
+            mistakes += whole or len(taken) < len(head)
+            continue
+        if row is None:
+            return mistakes
+        lines = taken[first:]
+        mistakes += bool(row) and not _fits(row, columns)
+        if dialect.quoting == "none":
+            mistakes += bool(row) and len(row) < columns
+            mistakes += sum(_WRAPPED.fullmatch(cell.strip()) is not None for cell in row)
+        elif len(lines) > 1:
+            mistakes += _look_like_rows(lines, columns, dialect.delimiter)
+
+
+def _fits(row: Sequence[str], columns: int) -> bool:
+    return len(row) <= columns or not any(row[columns:])
+
+
+def _noted(lines: Iterable[str], taken: list[str]) -> Iterator[str]:
+    for line in lines:
+        taken.append(line)
+        yield line
+
+
+def _doubled(line: str) -> str:
+    r"""A line with `""` for `\"` and `\` for `\\`."""
+    return _BACKSLASHED.sub(lambda found: '""' if found[1] == '"' else "\\", line)

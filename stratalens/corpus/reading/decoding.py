@@ -1,0 +1,81 @@
+"""Decode the bytes of a text piece by piece, in the encoding that was named or that the bytes have."""
+
+import codecs
+import io
+import re
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+from stratalens.corpus.reading.encoding import (
+    UNDECODABLE,
+    declared_encoding,
+    encoding_of,
+    start_encoding,
+)
+from stratalens.corpus.reading.notes import ReadingNotes
+from stratalens.corpus.reading.packing import BUFFER_BYTES
+from stratalens.corpus.remote import Url
+
+MARKING = "stratalens.marked"
+"""Name of the error handler that puts `UNDECODABLE` in the place of each byte that is not of the encoding."""
+_NEEDS_DECISION = re.compile(rb"[\x80-\xff\x1b]")
+
+
+class DecodedText:
+    """The text of a stream of bytes, in pieces, with newlines as line ends."""
+
+    encoding = "utf_8"
+    """Encoding of what was read so far."""
+
+    def __init__(self, path: Path | Url, stream: io.BufferedIOBase, encoding: str | None, notes: ReadingNotes):
+        self._path, self._stream, self._notes = path, stream, notes
+        self._given = encoding
+        self._newlines = io.IncrementalNewlineDecoder(None, translate=True)
+
+    def pieces(self) -> Iterator[str]:
+        """Yield the text; no piece is held after the next one is asked for.
+
+        Raises:
+            CorpusError: the bytes are of no known encoding.
+        """
+        codecs.register_error(MARKING, _marked)
+        decoder = _decoder(self._given) if self._given else None
+        yield from filter(None, map(partial(self._decoded, [decoder]), _blocks(self._stream)))
+
+    def _decoded(self, state: list[codecs.IncrementalDecoder | None], block: tuple[int, bytes]) -> str:
+        """Decode one block; `state` holds the decoder once the encoding is known. An empty block ends the text."""
+        number, data = block
+        if state[0] is None and (encoding := self._recognised(data, number == 0)):
+            self.encoding = encoding
+            state[0] = _decoder(encoding)
+            if encoding != "utf_8":
+                self._notes.note_encoding(encoding, self._path)
+        decoder = state[0]
+        text = data.decode("ascii") if decoder is None else decoder.decode(data, not data)
+        return self._newlines.decode(text, not data)
+
+    def _recognised(self, data: bytes, first: bool) -> str | None:
+        """Encoding of a block; None while all is ASCII, which most encodings share."""
+        if first and (encoding := start_encoding(data)):
+            return encoding
+        if _NEEDS_DECISION.search(data) is None:
+            return None
+        declared = declared_encoding(data) if first else None
+        encoding = encoding_of(self._path, data)
+        return declared if declared and encoding != "utf_8" else encoding
+
+
+def _blocks(stream: io.BufferedIOBase) -> Iterator[tuple[int, bytes]]:
+    """Yield numbered blocks of bytes, and an empty one at the end."""
+    yield from enumerate(iter(partial(stream.read, BUFFER_BYTES), b""))
+    yield -1, b""
+
+
+def _decoder(encoding: str) -> codecs.IncrementalDecoder:
+    return codecs.getincrementaldecoder(encoding)(MARKING)
+
+
+def _marked(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeDecodeError)
+    return UNDECODABLE * (error.end - error.start), error.end

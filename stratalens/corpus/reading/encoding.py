@@ -1,0 +1,159 @@
+"""Which encoding the bytes of a text are in: UTF-8 unless the bytes speak against it."""
+
+import codecs
+import re
+from collections import Counter
+from collections.abc import Sequence
+
+from stratalens.config.text_words import known_encoding
+from stratalens.corpus.language import LETTERS_OF, language_of
+from stratalens.errors import CorpusError
+
+SAMPLE_BYTES = 2**18
+"""Bytes by which charset-normalizer judges."""
+MIN_TELLING_BYTES = 8
+"""Fewer bytes beyond ASCII do not tell one 8-bit encoding from another; Windows' Western one is then assumed."""
+MAX_CONTROL_SHARE = 0.02
+MAX_CONTROLS = 4
+"""A text with more control characters than this share of it and this number is not plausible."""
+MIN_NUL_SHARE = 0.1
+"""UTF-16 and UTF-32 have more zero bytes, in most languages."""
+WESTERN = "cp1252"
+LATIN_ENCODINGS = (WESTERN, "cp1250", "cp1254", "iso8859_2", "mac_roman", "cp850")
+USUAL_MARKS = "\xa0\xad€£§°±©®«»¿¡–—‘’‚“”„•…‹›·´½™"
+ENGLISH_BORROWS = "àâäåæçèéêëíîïñóôöøùúûüœ"
+MIN_OWN_SHARE = 0.85
+"""Share of the characters beyond ASCII that must be letters of the language, or usual marks."""
+UNDECODABLE = "\udcff"
+"""Stands in decoded text for a byte that is not of the encoding. No encoding gives it."""
+_BYTE_ORDER_MARKS = {
+    codecs.BOM_UTF8: "utf_8",
+    codecs.BOM_UTF32_LE: "utf_32",
+    codecs.BOM_UTF32_BE: "utf_32",
+    codecs.BOM_UTF16_LE: "utf_16",
+    codecs.BOM_UTF16_BE: "utf_16",
+}
+_ZERO_PLACES = {"utf_32_le": (2, 3), "utf_32_be": (0, 1), "utf_16_le": (1, 3), "utf_16_be": (0, 2)}
+"""Which of four bytes are zero in text of few letters beyond Latin ones."""
+_CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f\x7f]")
+_ESCAPES = re.compile(rb"\x1b\$[@B()]|\x1b\([IJ]")
+"""How the encodings of ISO 2022, of ASCII bytes alone, change their set of characters."""
+_DECLARED = re.compile(
+    rb"""<(?:meta|\?xml)[^>]{0,300}?(?:charset|encoding)\s*=\s*["']?\s*([A-Za-z0-9_.:-]{2,40})""", re.I
+)
+
+
+def start_encoding(sample: bytes) -> str | None:
+    """Encoding of a text by its first bytes: its byte order mark, or zero bytes in the places of UTF-16 or UTF-32."""
+    for mark, encoding in _BYTE_ORDER_MARKS.items():
+        if sample.startswith(mark):
+            return encoding
+    if sample.count(0) < MIN_NUL_SHARE * len(sample):
+        return None
+    shares = [sample[place::4].count(0) / max(1, len(sample[place::4])) for place in range(4)]
+    for encoding, zero_places in _ZERO_PLACES.items():
+        others = [place for place in range(4) if place not in zero_places]
+        zeros = [shares[place] for place in zero_places]
+        if encoding.startswith("utf_32") and min(zeros) < 0.9:
+            continue
+        if min(zeros) > 2 * MIN_NUL_SHARE and max(shares[place] for place in others) < min(zeros) / 4:
+            return encoding
+    return None
+
+
+def declared_encoding(sample: bytes) -> str | None:
+    """Encoding that the beginning of an HTML or XML text declares, if the sample is of it."""
+    found = _DECLARED.search(sample[:4096])
+    encoding = known_encoding(found[1].decode("ascii")) if found else None
+    if encoding in ("latin_1", "iso8859_1", "ascii"):  # as browsers take it
+        encoding = WESTERN
+    return encoding if encoding and is_of(sample, encoding) and not encoding.startswith(("utf_16", "utf_32")) else None
+
+
+def is_of(sample: bytes, encoding: str) -> bool:
+    """Whether bytes are of an encoding; the last character may be cut."""
+    try:
+        codecs.getincrementaldecoder(encoding)().decode(sample)
+    except (UnicodeError, ValueError):
+        return False
+    return True
+
+
+def encoding_of(path: object, sample: bytes) -> str:
+    """Encoding of a text by bytes from its first one beyond ASCII on.
+
+    Args:
+        path: the file, for the error message.
+        sample: bytes of the text; a character may be cut at their end.
+
+    Raises:
+        CorpusError: they are of no known encoding.
+    """
+    plausible = _has_few_controls(sample) and _ESCAPES.search(sample) is None
+    if plausible and is_of(sample, "utf_8"):
+        return "utf_8"
+    if plausible and _mostly_utf_8(sample):
+        return "utf_8"  # with damaged bytes, which are refused where they are
+    return _recognised(sample) or _not_text(path)
+
+
+def _has_few_controls(sample: bytes) -> bool:
+    return len(_CONTROL.findall(sample)) <= max(MAX_CONTROLS, MAX_CONTROL_SHARE * len(sample))
+
+
+def _mostly_utf_8(sample: bytes) -> bool:
+    """Whether more characters beyond ASCII than bytes that do not belong are found where it is read as UTF-8."""
+    text = sample.decode("utf-8", "surrogateescape")
+    beyond = [character for character in text if character > "\x7f"]
+    damaged = sum("\udc80" <= character <= "\udcff" for character in beyond)
+    return len(beyond) - damaged > damaged
+
+
+def _recognised(sample: bytes) -> str | None:
+    import charset_normalizer
+
+    telling = re.search(rb"[\x80-\xff\x00-\x08\x0e-\x1f]", sample)
+    start = max(0, telling.start() - SAMPLE_BYTES // 4) if telling else 0
+    sample = sample[start - start % 4 :][:SAMPLE_BYTES]
+    matches = charset_normalizer.from_bytes(sample)
+    best = matches.best()
+    beyond_ascii = sum(byte > 0x7F for byte in sample)
+    if beyond_ascii and _has_few_controls(sample):
+        found = [encoding for match in matches for encoding in match.could_be_from_charset]
+        latin = _latin_encoding(sample, [*LATIN_ENCODINGS, *found])
+        if latin or (beyond_ascii < MIN_TELLING_BYTES and is_of(sample, WESTERN)):
+            return latin or WESTERN
+    if best is None or (best.encoding == "utf_8" and not is_of(sample, "utf_8")):
+        return None
+    return best.encoding
+
+
+def _latin_encoding(sample: bytes, candidates: Sequence[str]) -> str | None:
+    """The first encoding in which the text has the most letters of its language, and next to no others.
+
+    The language is told by frequent words, most of which are ASCII. charset-normalizer often takes a Western encoding
+    for a Central European one, which differs in a few letters.
+    """
+    language = language_of(sample.decode("latin-1"))
+    letters = LETTERS_OF.get(language)
+    if letters is None:
+        return (
+            WESTERN if language == "English" and _share_of(sample, WESTERN, ENGLISH_BORROWS) > MIN_OWN_SHARE else None
+        )
+    shares = {encoding: _share_of(sample, encoding, letters) for encoding in candidates if is_of(sample, encoding)}
+    best = max(shares, key=lambda encoding: shares[encoding], default=None)
+    return best if best and shares[best] > MIN_OWN_SHARE else None
+
+
+def _share_of(sample: bytes, encoding: str, letters: str) -> float:
+    """Of the characters beyond ASCII, the share of these letters and of usual marks."""
+    beyond = Counter(character for character in sample.decode(encoding, "ignore") if character > "\x7f")
+    own = sum(count for character, count in beyond.items() if character.lower() in letters or character in USUAL_MARKS)
+    return own / max(1, beyond.total())
+
+
+def _not_text(path: object) -> str:
+    raise CorpusError(
+        f"{path}: neither UTF-8 nor another encoding of text that can be recognised; name it with --encoding, or leave "
+        "the file out if it is no text"
+    )

@@ -1,0 +1,172 @@
+"""The formats of files: what their raw rows are, and how a raw row becomes a row of text."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from stratalens.corpus.hub_datasets import DATASET_COLUMN_REMEDY, DatasetSplit, open_split
+from stratalens.corpus.reading.csv_table import CsvRow, CsvRows, require_sound
+from stratalens.corpus.reading.html_text import html_to_text
+from stratalens.corpus.reading.json_values import JsonValue, has_json_lines, json_values
+from stratalens.corpus.reading.lines import Line, WholeText, numbered_lines, require_decoded, whole_text
+from stratalens.corpus.reading.notes import ReadingNotes
+from stratalens.corpus.reading.packing import PACKED_SUFFIXES
+from stratalens.corpus.reading.parquet import read_parquet
+from stratalens.corpus.reading.rows import SKIP_REMEDY, TEXT_COLUMN_REMEDY, BadRowError, Row, make_row, text_row
+from stratalens.corpus.reading.text_options import TextOptions
+from stratalens.corpus.remote import Url, file_at
+
+
+@dataclass(frozen=True)
+class Format:
+    """How files of one kind are read.
+
+    Raw rows come from a generator, which an error would end; they are converted outside of it, so that the rows after a
+    bad one can be read.
+    """
+
+    raw_rows: Callable[["TextFile", ReadingNotes], Iterator[Any]]
+    convert: Callable[["TextFile", ReadingNotes, Any], Row | None]
+    """None where a raw row is no row, such as a blank line; raises BadRowError."""
+
+
+class TextFile(NamedTuple):
+    """A file or a streamed dataset to read, and how."""
+
+    path: Path | Url | DatasetSplit
+    """Its `str` may be printed: it holds no credentials."""
+    format: Format
+    unit: str
+    """What one document is: `line` or `file` in plain text, `row` in a table or dataset."""
+    options: TextOptions
+
+    @property
+    def place(self) -> Path | Url:
+        """The path of a file that is no dataset."""
+        assert not isinstance(self.path, DatasetSplit)
+        return self.path
+
+
+def _lines(file: TextFile, notes: ReadingNotes) -> Iterator[Line]:
+    return numbered_lines(file.place, file.options.encoding, notes)
+
+
+def _plain_text(file: TextFile, notes: ReadingNotes) -> Iterator[Line | WholeText]:
+    if file.unit == "file":
+        yield whole_text(file.place, file.options.encoding, notes)
+    else:
+        yield from _lines(file, notes)
+
+
+def _row_of_plain_text(file: TextFile, notes: ReadingNotes, raw: Line | WholeText) -> Row:
+    where = f"{file.path}:{raw.number}" if isinstance(raw, Line) else str(file.path)
+    require_decoded(where, raw.text, raw.encoding)
+    return text_row(where, raw.text, file.options, notes)
+
+
+def _html(file: TextFile, notes: ReadingNotes) -> Iterator[WholeText]:
+    yield whole_text(file.place, file.options.encoding, notes)
+
+
+def _row_of_html(file: TextFile, notes: ReadingNotes, raw: WholeText) -> Row:
+    require_decoded(str(file.path), raw.text, raw.encoding)
+    return text_row(str(file.path), html_to_text(raw.text), file.options, notes)
+
+
+def _row_of_json_line(file: TextFile, notes: ReadingNotes, raw: Line) -> Row | None:
+    where, text = f"{file.path}:{raw.number}", raw.text.strip("\ufeff\0 \t\r\x0b\x0c\x1a")
+    if not text:
+        return None
+    require_decoded(where, text, raw.encoding)
+    try:
+        record = json.loads(text, strict=False)
+    except (ValueError, RecursionError) as error:
+        reason = error.msg if isinstance(error, json.JSONDecodeError) else "unreadable value"
+        raise BadRowError(
+            f"{where}: not valid JSON ({reason}); one object per line is expected, {SKIP_REMEDY}"
+        ) from None
+    return _row_of_record(where, record, file, notes)
+
+
+def _row_of_record(where: str, record: object, file: TextFile, notes: ReadingNotes) -> Row:
+    if not isinstance(record, Mapping):
+        raise BadRowError(f"{where}: a JSON object was expected, found {type(record).__name__}; {SKIP_REMEDY}")
+    return make_row(where, record, file.options, notes)
+
+
+def _json(file: TextFile, notes: ReadingNotes) -> Iterator[Line | JsonValue]:
+    if has_json_lines(file.place, file.options.encoding):
+        yield from _lines(file, notes)
+    else:
+        yield from json_values(file.place, file.options.encoding, notes)
+
+
+def _row_of_json(file: TextFile, notes: ReadingNotes, raw: Line | JsonValue) -> Row | None:
+    if isinstance(raw, Line):
+        return _row_of_json_line(file, notes, raw)
+    return _row_of_record(raw.where, raw.value, file, notes)
+
+
+def _csv(delimiter: str, file: TextFile, notes: ReadingNotes) -> Iterator[CsvRow]:
+    yield from CsvRows(file.path, _lines(file, notes), delimiter, file.options, notes)
+
+
+def _row_of_csv(file: TextFile, notes: ReadingNotes, raw: CsvRow) -> Row:
+    require_sound(raw, file.options)
+    return make_row(raw.where, raw.cells, file.options, notes)
+
+
+def _parquet(file: TextFile, notes: ReadingNotes) -> Iterator[Mapping[str, object]]:
+    del notes
+    return read_parquet(file.place, file.options)
+
+
+def _dataset(file: TextFile, notes: ReadingNotes) -> Iterator[Mapping[str, object]]:
+    assert isinstance(file.path, DatasetSplit)
+    opened = open_split(file.path, file.options)
+    if opened.parquet_files:
+        for location in opened.parquet_files:
+            yield from read_parquet(file_at(location), file.options)
+    else:
+        yield from opened.rows()
+
+
+def _row_of_table(file: TextFile, notes: ReadingNotes, cells: Mapping[str, object]) -> Row:
+    remedy = DATASET_COLUMN_REMEDY if isinstance(file.path, DatasetSplit) else TEXT_COLUMN_REMEDY
+    return make_row(str(file.path), cells, file.options, notes, remedy)
+
+
+PLAIN_TEXT = Format(_plain_text, _row_of_plain_text)
+DATASET = Format(_dataset, _row_of_table)
+_HTML = Format(_html, _row_of_html)
+_JSON_LINES = Format(_lines, _row_of_json_line)
+FORMATS: dict[str, Format] = {
+    ".txt": PLAIN_TEXT,
+    ".md": PLAIN_TEXT,
+    ".htm": _HTML,
+    ".html": _HTML,
+    ".json": Format(_json, _row_of_json),
+    ".jsonl": _JSON_LINES,
+    ".ndjson": _JSON_LINES,
+    ".csv": Format(partial(_csv, ","), _row_of_csv),
+    ".tsv": Format(partial(_csv, "\t"), _row_of_csv),
+    ".parquet": Format(_parquet, _row_of_table),
+}
+"""Ending of a file name, in lower case -> its format."""
+READABLE_KINDS = f"{', '.join(FORMATS)} (also packed: {', '.join(PACKED_SUFFIXES)})"
+
+
+def ending_of(path: Path | Url) -> str:
+    """The ending that selects the format, in lower case and without that of a packed file."""
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    if suffixes and suffixes[-1] in PACKED_SUFFIXES:
+        suffixes.pop()
+    return suffixes[-1] if suffixes else ""
+
+
+def format_of(path: Path | Url) -> Format | None:
+    """The format of files with this ending; None if there is none."""
+    return FORMATS.get(ending_of(path))
