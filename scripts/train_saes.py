@@ -29,7 +29,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import AutoTokenizer
 
-from stratalens.corpus.readers import read_rows
+from stratalens.corpus.reading.readers import read_rows
 from stratalens.corpus.text_files import find_files
 from stratalens.files.hashing import hash64
 from stratalens.hookpoint import Hookpoint
@@ -94,7 +94,7 @@ def texts(recipe: Recipe, subject: str, held_out: bool) -> list[str]:
     rows = [
         row
         for file in find_files([str(recipe.corpora / f"{subject}_*.jsonl.gz")])
-        for row in read_rows(file, "text")
+        for row in read_rows(file)
         if is_held_out(row.identifier or row.text) == held_out
     ]
     return [row.text for row in sorted(rows, key=lambda row: hash64(recipe.seed, row.identifier or "", row.text))]

@@ -11,7 +11,10 @@ import numpy as np
 from jaxtyping import Bool, Int8, Int64, UInt64
 
 from stratalens.corpus.corpus import Corpus
+from stratalens.corpus.near_duplicates import SignatureList, Signatures, groups
 from stratalens.corpus.populations import Half, Populations, Side
+from stratalens.corpus.reading.notes import ReadingNotes
+from stratalens.corpus.text_sample import SampledText, TextSample
 from stratalens.errors import CorpusError
 from stratalens.files.hashing import hash64
 
@@ -23,6 +26,8 @@ MIN_SPLIT_DOCUMENTS = 10
 """With fewer documents in a half of either side the documents are not split."""
 MIN_DOCUMENTS = 3
 """A side with fewer documents gives no usable estimate of variance."""
+MIN_ROWS_OF_SHARED_ID = 10
+"""Fewer rows of one document are not told, even if they are most of a side."""
 
 
 class DocumentRow(NamedTuple):
@@ -45,6 +50,8 @@ class SideCounts:
 
     rows: int = 0
     """All rows, lines or files read."""
+    bad_rows: int = 0
+    """Rows that could not be read and were skipped; they are not among `rows`."""
     empty: int = 0
     """Rows without text."""
     too_short: int = 0
@@ -53,6 +60,10 @@ class SideCounts:
     """Rows whose exact text occurs earlier on the same side."""
     on_both_sides: int = 0
     """Rows dropped because their exact text is also on the other side."""
+    near_duplicates: int = 0
+    """Documents dropped because another of the same side says nearly the same."""
+    near_duplicates_on_both_sides: int = 0
+    """Documents dropped because one of the other side says nearly the same."""
     beyond_max_documents: int = 0
     """Rows of documents that `max_documents` leaves out."""
     kept_rows: int = 0
@@ -84,6 +95,10 @@ class Survey:
     digest: int
     """Hash over the texts that count and their populations."""
     populations: Populations
+    warnings: tuple[tuple[str, ...], tuple[str, ...]]
+    """What was unusual in the files of each side."""
+    samples: tuple[tuple[SampledText, ...], tuple[SampledText, ...]]
+    """Texts of each side that count, a few hundred with the smallest hashes."""
 
     @property
     def kept_rows(self) -> int:
@@ -123,6 +138,10 @@ class _SideRows:
     document: UInt64[np.ndarray, "row"]
     counts: SideCounts
     characters: int
+    signatures: Signatures | None
+    """Of the documents; None where near duplicates are kept."""
+    warnings: tuple[str, ...]
+    sample: TextSample
 
     def where(self, kept: np.ndarray) -> "_SideRows":
         return replace(self, content=self.content[kept], document=self.document[kept])
@@ -142,6 +161,7 @@ def survey(
     too_short: Callable[[str], bool],
     max_documents: int | None,
     seed: int,
+    keep_near_duplicates: bool = False,
     on_row: Callable[[], None] = lambda: None,
 ) -> Survey:
     """Read both sides once and decide which rows count and to which population each document belongs.
@@ -153,13 +173,15 @@ def survey(
         too_short: returns whether a text is too short to count.
         max_documents: at most this many documents per side, those with the smallest hashes; None keeps all.
         seed: seed of the split and of the samples.
+        keep_near_duplicates: whether documents that say nearly the same all count.
         on_row: called after each row read.
 
     Raises:
         CorpusError: a file cannot be read, or a side has too few documents to compare.
     """
-    sides = [_read_side(corpus, side, too_short, on_row) for side in Side]
+    sides = [_read_side(corpus, side, too_short, on_row, keep_near_duplicates) for side in Side]
     sides = _drop_common_texts(*sides)
+    sides = sides if keep_near_duplicates else _drop_near_duplicates(sides)
     sides = [_apply_max_documents(rows, max_documents, seed) for rows in sides]
     splits = _splits([np.unique(rows.document) for rows in sides], seed)
     split = any(np.any(side.halves == Half.CONFIRMATION) for side in splits)
@@ -176,6 +198,8 @@ def survey(
         characters=sum(rows.characters for rows in sides),
         digest=hash64(content.tobytes(), document.tobytes(), membership.tobytes()),
         populations=Populations(),
+        warnings=(_warnings(sides[0]), _warnings(sides[1])),
+        samples=(sides[0].sample.texts_of(sides[0].content), sides[1].sample.texts_of(sides[1].content)),
     )
 
 
@@ -184,11 +208,18 @@ def first_by_hash(documents: Iterable[int | np.integer], count: int, seed: int) 
     return heapq.nsmallest(count, map(int, documents), key=lambda document: hash64(seed, "sample", document))
 
 
-def _read_side(corpus: Corpus, side: Side, too_short: Callable[[str], bool], on_row: Callable[[], None]) -> _SideRows:
+def _read_side(
+    corpus: Corpus,
+    side: Side,
+    too_short: Callable[[str], bool],
+    on_row: Callable[[], None],
+    keep_near_duplicates: bool,
+) -> _SideRows:
     """Read a side and keep one row per text: of several identities the one with the smallest hash, in any row order."""
     content, document = array("Q"), array("Q")
+    signatures, sample, notes = SignatureList(), TextSample(), ReadingNotes()
     rows = empty = short = characters = 0
-    for _, text, identity in corpus.rows_of(side):
+    for _, text, identity in corpus.rows_of(side, notes):
         rows += 1
         characters += len(text)
         if not text:
@@ -198,12 +229,29 @@ def _read_side(corpus: Corpus, side: Side, too_short: Callable[[str], bool], on_
         else:
             content.append(hash64(text))
             document.append(hash64("document", int(side), identity))
+            sample.add(content[-1], text)
+            if not keep_near_duplicates:
+                signatures.add(document[-1], text)
         del text, identity  # or a huge text would stay in memory until the next one is read
         on_row()
     hashes = np.frombuffer(content, np.uint64), np.frombuffer(document, np.uint64)
     first = _first_row_of_each_text(*hashes)
-    counts = SideCounts(rows=rows, empty=empty, too_short=short, duplicates=len(content) - len(first))
-    return _SideRows(hashes[0][first], hashes[1][first], counts, characters)
+    counts = SideCounts(
+        rows=rows,
+        bad_rows=notes.bad_rows.count,
+        empty=empty,
+        too_short=short,
+        duplicates=len(content) - len(first),
+    )
+    return _SideRows(
+        hashes[0][first],
+        hashes[1][first],
+        counts,
+        characters,
+        None if keep_near_duplicates else signatures.merged(),
+        tuple(notes.warnings()),
+        sample,
+    )
 
 
 def _first_row_of_each_text(
@@ -223,6 +271,40 @@ def _drop_common_texts(domain: _SideRows, general: _SideRows) -> list[_SideRows]
         replace(rows.where(~_is_member(rows.content, common)), counts=replace(rows.counts, on_both_sides=len(common)))
         for rows in (domain, general)
     ]
+
+
+def _drop_near_duplicates(sides: list[_SideRows]) -> list[_SideRows]:
+    """Keep of each group of near duplicates the document with the smallest hash of a text; of both sides, none."""
+    documents = [np.unique(rows.document) for rows in sides]
+    if not any(map(len, documents)):
+        return sides
+    signatures = [rows.signatures.of(own) for rows, own in zip(sides, documents, strict=True) if rows.signatures]
+    smallest = np.concatenate([_smallest_content(*pair) for pair in zip(sides, documents, strict=True)])
+    group = groups(np.concatenate(signatures), smallest)
+    side = np.repeat([0, 1], [len(own) for own in documents])
+    on_both = np.isin(group, np.intersect1d(group[side == 0], group[side == 1]))
+    by_content = np.lexsort((smallest, group))
+    first = np.zeros(len(group), bool)
+    first[by_content[np.diff(group[by_content], prepend=-1) != 0]] = True
+    kept = first & ~on_both
+    return [
+        replace(
+            rows.where(_is_member(rows.document, own[kept[side == number]])),
+            counts=replace(
+                rows.counts,
+                near_duplicates=int(np.count_nonzero(~first[side == number] & ~on_both[side == number])),
+                near_duplicates_on_both_sides=int(np.count_nonzero(on_both[side == number])),
+            ),
+        )
+        for number, (rows, own) in enumerate(zip(sides, documents, strict=True))
+    ]
+
+
+def _smallest_content(rows: _SideRows, documents: UInt64[np.ndarray, "document"]) -> UInt64[np.ndarray, "document"]:
+    """Smallest hash of a text of each document."""
+    smallest = np.full(len(documents), 2**64 - 1, np.uint64)
+    np.minimum.at(smallest, np.searchsorted(documents, rows.document), rows.content)
+    return smallest
 
 
 def _is_member(values: UInt64[np.ndarray, "value"], entries: UInt64[np.ndarray, "entry"]) -> Bool[np.ndarray, "value"]:
@@ -283,15 +365,41 @@ def _final_counts(rows: _SideRows, split: _Split) -> SideCounts:
     )
 
 
+def _warnings(rows: _SideRows) -> tuple[str, ...]:
+    """What was unusual in the files of a side, and an id that most of its rows share."""
+    _, sizes = np.unique(rows.document, return_counts=True)
+    largest = int(sizes.max(initial=0))
+    if largest < MIN_ROWS_OF_SHARED_ID or 2 * largest <= len(rows.document):
+        return rows.warnings
+    shared = (
+        f"{largest:,} of {len(rows.document):,} rows share 1 id and count as one document; if they are documents of "
+        "their own, name another column with --id_column, or none"
+    )
+    return (*rows.warnings, shared)
+
+
 def _require_documents(sides: list[_SideRows], splits: list[_Split]) -> None:
     for side, rows, split in zip(Side, sides, splits, strict=True):
-        if len(split.documents) >= MIN_DOCUMENTS:
+        count = len(split.documents)
+        if count >= MIN_DOCUMENTS:
             continue
         counts = rows.counts
-        dropped = {"empty": counts.empty, "too short": counts.too_short, "on both sides": counts.on_both_sides}
-        reasons = ", ".join(f"{number} {reason}" for reason, number in dropped.items() if number)
-        detail = f" ({counts.rows} rows read: {reasons})" if reasons else f" ({counts.rows} rows read)"
+        dropped = {
+            "bad": counts.bad_rows,
+            "empty": counts.empty,
+            "too short": counts.too_short,
+            "duplicate": counts.duplicates,
+            "on both sides": counts.on_both_sides,
+            "near duplicates": counts.near_duplicates,
+            "near duplicates on both sides": counts.near_duplicates_on_both_sides,
+        }
+        reasons = [f"{number:,} {reason}" for reason, number in dropped.items() if number]
+        if len(rows.document) > count:
+            reasons.append(f"{len(rows.document):,} rows share {count} id{'s' * (count != 1)}; see --id_column")
+        if counts.bad_rows:
+            reasons.append(next((warning for warning in rows.warnings if "skipped" in warning), ""))
+        detail = f" ({counts.rows:,} rows read{': ' if reasons else ''}{', '.join(reasons)})"
         raise CorpusError(
-            f"{len(split.documents)} usable documents on the {side.name.lower()} side{detail}; "
+            f"{count} usable document{'s' * (count != 1)} on the {side.name.lower()} side{detail}; "
             f"at least {MIN_DOCUMENTS} per side are needed"
         )

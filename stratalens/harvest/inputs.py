@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 from stratalens.config.options import RunConfig
 from stratalens.corpus import Corpus, survey
-from stratalens.corpus.builtin import domain_files, general_files
 from stratalens.corpus.describe import corpus_warnings, describe_files, describe_survey
 from stratalens.corpus.survey import Survey
 from stratalens.hookpoint import Hookpoint
@@ -40,15 +39,11 @@ def find_inputs(config: RunConfig, progress: Progress, only: Collection[Hookpoin
     Raises:
         StratalensError: an input is missing or cannot be used; most user errors are reported here.
     """
-    corpus = Corpus.find(
-        domain_files(config.domain, config.domain_data),
-        general_files(config.general_data),
-        config.text_unit,
-        config.text_column,
-        progress.warn,
-    )
+    corpus = Corpus.of_run(config)
     for message in describe_files(config.domain, corpus):
         progress.say(message)
+    with progress.track("Looking at the first rows", sum(map(len, corpus.files))) as advance:
+        corpus.check_first_rows(lambda: advance(1, 0))
     source = find_model(config, progress.say)
     saes = find_saes(config, source, only, progress.say)
     tokenizer = load_tokenizer(source)
@@ -60,9 +55,10 @@ def find_inputs(config: RunConfig, progress: Progress, only: Collection[Hookpoin
             too_short=cutter.too_short,
             max_documents=config.max_documents,
             seed=config.seed,
+            keep_near_duplicates=config.keep_near_duplicates,
             on_row=lambda: advance(1, 0),
         )
     progress.say(describe_survey(config.domain, surveyed))
-    for warning in corpus_warnings(config, surveyed):
+    for warning in corpus_warnings(config, corpus, surveyed):
         progress.warn(warning)
     return RunInputs(source, saes, corpus, surveyed, cutter)

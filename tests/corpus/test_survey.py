@@ -26,11 +26,13 @@ def corpus_of(folder: Path, domain: Texts, general: Texts, files: int = 1) -> Co
             rows = [row if isinstance(row, dict) else {"text": row} for row in given[number::files]]
             (side_folder / f"{number}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         folders.append(side_folder)
-    return Corpus.find(folders[:1], folders[1:], "auto", "text")
+    return Corpus.find(folders[:1], folders[1:])
 
 
 def surveyed(corpus: Corpus, max_documents: int | None = None, seed: int = 0) -> Survey:
-    return survey(corpus, too_short=lambda text: len(text) < 4, max_documents=max_documents, seed=seed)
+    return survey(
+        corpus, too_short=lambda text: len(text) < 4, max_documents=max_documents, seed=seed, keep_near_duplicates=True
+    )
 
 
 def numbered(side: str, count: int) -> Texts:

@@ -51,7 +51,7 @@ def write_corpus(folder: Path, order: int | None = None) -> Corpus:
             path.write_text("".join(json.dumps(row) + "\n" for row in some), encoding="utf-8")
             files.append(str(path))
         sides.append(files)
-    return Corpus.find(*sides, "auto", "text")
+    return Corpus.find(*sides)
 
 
 def surveyed(corpus: Corpus, cutter: PassageCutter) -> Survey:
