@@ -13,6 +13,7 @@ from stratalens.cli.terminal import FILE_WIDTH, escaped
 from stratalens.errors import ConfigError, printable
 from stratalens.files.damaged import damaged
 from stratalens.hookpoint import Hookpoint
+from stratalens.optional_parts import FIGURES, PAGE, without_parts
 from stratalens.report import load_result
 from stratalens.report.evidence_file import EVIDENCE_FILE, StoredExample, read_evidence_file
 from stratalens.report.page.wording import FLAG_MEANINGS, KINDS
@@ -123,6 +124,8 @@ def _print_evidence(console: Console, saved: Result, hookpoint: Hookpoint, featu
     for title, tokens in (("Promotes", stored.promoted), ("Suppresses", stored.suppressed)):
         if tokens:
             console.print(f"{title} next: {escaped(', '.join(repr(token.token) for token in tokens))}")
+    for part, reason in without_parts(saved.record.missing_parts, FIGURES, PAGE).items():
+        console.print(f"Left out of this result: {escaped(f'{part} ({reason})')}")
     for kind, title in KINDS.items():
         examples = [example for example in stored.examples if example.kind == kind]
         if examples:

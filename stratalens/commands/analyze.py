@@ -19,6 +19,7 @@ from stratalens.labels import label_features
 from stratalens.labels.concepts.lexicon import load_lexicon
 from stratalens.labels.labelling import LabelSources, open_labeller
 from stratalens.models.memory import peak_memory_bytes
+from stratalens.optional_parts import OptionalParts
 from stratalens.progress import NoProgress, Progress, TimedProgress
 from stratalens.ranking import rank_features
 from stratalens.ranking.estimates import RankingInputs
@@ -71,8 +72,9 @@ def _analyze(config: RunConfig, work: WorkDirectories, progress: TimedProgress) 
     fvu = {hookpoint: check.own.fvu for hookpoint, check in opened.checks.items()}
     features = feature_numbers(ranking.top)
     summary, locations = summarise_harvest(harvest.files, fvu, features, inputs.survey.populations)
-    collected = collect_evidence(config, inputs, opened, features, locations, progress)
-    reports = label_features(config, collected, ranking.top, LabelSources(lexicon, labeller), progress)
+    parts = OptionalParts(progress)
+    collected = collect_evidence(config, inputs, opened, features, locations, parts)
+    reports = label_features(config, collected, ranking.top, LabelSources(lexicon, labeller), parts)
     findings = with_labels(Findings(ranking.top, ranking.latents, summary.layers), reports)
     progress.stage("report")
     tables = build_tables(config, findings.top, findings.latents, findings.facts)
@@ -80,7 +82,8 @@ def _analyze(config: RunConfig, work: WorkDirectories, progress: TimedProgress) 
     for warning in warnings:
         progress.warn(warning)
     record = build_record(config, inputs, opened.checks, summary, harvest, warnings)
-    publish(ResultContent(config, findings, reports, collected.evidence, record, harvest.files), work.staging)
+    content = ResultContent(config, findings, reports, collected.evidence, record, harvest.files)
+    record = publish(content, work.staging, parts)
     used = {"seconds": progress.seconds(), "peak_memory_bytes": peak_memory_bytes()}
     record = write_record(record.model_copy(update=used), harvest.files, work.staging)
     return Result(work.result, config, record, findings)

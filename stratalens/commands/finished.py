@@ -11,8 +11,7 @@ from stratalens.files.output_dir import WorkDirectories
 from stratalens.files.result_names import RECORD_FILE
 from stratalens.harvest.inputs import find_inputs
 from stratalens.harvest.open_model import open_model
-from stratalens.labels.feature_report import Reports
-from stratalens.progress import Progress
+from stratalens.optional_parts import OptionalParts
 from stratalens.report import publish
 from stratalens.report.evidence_file import EVIDENCE_FILE, read_lenses
 from stratalens.report.publish import ResultContent, with_labels, write_record
@@ -43,7 +42,7 @@ def load_evidence(result: Result) -> CollectedEvidence | None:
     return CollectedEvidence(evidence, lenses)
 
 
-def collect_again(result: Result, config: RunConfig, findings: Findings, progress: Progress) -> CollectedEvidence:
+def collect_again(result: Result, config: RunConfig, findings: Findings, parts: OptionalParts) -> CollectedEvidence:
     """Collect the evidence of these findings again: run the model over the passages that it is made of.
 
     Raises:
@@ -51,35 +50,31 @@ def collect_again(result: Result, config: RunConfig, findings: Findings, progres
             `allow_fetch` is not set.
     """
     require_allowed_sources(result.output_dir / RECORD_FILE, config, SOURCES, is_record=True)
-    inputs = find_inputs(config, progress, findings.top)
+    inputs = find_inputs(config, parts.progress, findings.top)
     if f"{inputs.survey.digest:016x}" != result.record.corpus.digest:
         raise ConfigError(f"{result.output_dir}: its text has changed since; run the analysis again")
     if inputs.source.digest != result.record.model.digest:
         raise ConfigError(f"{result.output_dir}: its model has changed since; run the analysis again")
-    opened = open_model(config, inputs, progress)
+    opened = open_model(config, inputs, parts.progress)
     fvu = {hookpoint: facts.fvu for hookpoint, facts in findings.facts.items()}
     _, locations = summarise_harvest(result.harvest, fvu, findings.features, inputs.survey.populations)
-    return collect_evidence(config, inputs, opened, findings.features, locations, progress)
+    return collect_evidence(config, inputs, opened, findings.features, locations, parts)
 
 
-def publish_again(
-    result: Result, recorded: RunConfig, findings: Findings, reports: Reports, evidence: Evidence, work: WorkDirectories
-) -> Result:
+def publish_again(result: Result, content: ResultContent, work: WorkDirectories, parts: OptionalParts) -> Result:
     """Rewrite the files of a finished result with new findings, labels and evidence; its harvest stays.
 
     Args:
         result: as it was before.
-        recorded: all options to record.
-        findings: the new ones.
-        reports: the same features with their labels and evidence.
-        evidence: to store.
+        content: the new one, with the findings before they have the new labels, and with the record as it was.
         work: where the files are written.
+        parts: figures and page are optional.
 
     Returns:
         the result with its new options, record and findings.
     """
-    findings = with_labels(findings, reports)
-    record = result.record.model_copy(update={"settings": recorded_settings(recorded)})
-    publish(ResultContent(recorded, findings, reports, evidence, record, result.harvest), work.staging)
+    findings = with_labels(content.findings, content.reports)
+    record = content.record.model_copy(update={"settings": recorded_settings(content.config)})
+    record = publish(content._replace(findings=findings, record=record), work.staging, parts)
     record = write_record(record, result.harvest, work.staging)
-    return replace(result, recorded=recorded, record=record, findings=findings)
+    return replace(result, recorded=content.config, record=record, findings=findings)

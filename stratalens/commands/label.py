@@ -15,11 +15,13 @@ from stratalens.labels import label_features
 from stratalens.labels.concepts.lexicon import load_lexicon
 from stratalens.labels.feature_report import Reports
 from stratalens.labels.labelling import LabelSources, open_labeller
+from stratalens.optional_parts import FIGURES, LABELLING_MODEL, LABELS, PAGE, OptionalParts, without_parts
 from stratalens.progress import NoProgress, Progress
 from stratalens.ranking.feature_list import read_feature_list, require_latents
 from stratalens.ranking.rank import reported_features
 from stratalens.report import load_result
 from stratalens.report.label_tables import stored_label
+from stratalens.report.publish import ResultContent
 from stratalens.report.saved import Findings, Result, require_result
 
 
@@ -49,13 +51,17 @@ def _label(result: Result, options: LabelConfig, work: WorkDirectories, progress
     listed = None if config.features is None else read_feature_list(config.features)
     findings = result.findings if listed is None else _add_listed(result, listed, config.rank_by)
     labeller = open_labeller(config, progress)
+    made = (FIGURES, PAGE) if listed is not None else (FIGURES, PAGE, LABELS, LABELLING_MODEL)
+    parts = OptionalParts(progress, without_parts(result.record.missing_parts, *made))
     collected = load_evidence(result)
     if collected is None or not _covers_exactly(collected, findings):
-        collected = collect_again(result, config, findings, progress)
-    reports = label_features(config, collected, findings.top, LabelSources(lexicon, labeller), progress, only=listed)
+        collected = collect_again(result, config, findings, parts)
+    asked_for, sources = OptionalParts(progress, required=True), LabelSources(lexicon, labeller)
+    reports = label_features(config, collected, findings.top, sources, asked_for, only=listed)
     if listed is not None:
         reports = _keep_other_labels(result, reports, listed)
-    return publish_again(result, recorded, findings, reports, collected.evidence, work)
+    content = ResultContent(recorded, findings, reports, collected.evidence, result.record, result.harvest)
+    return publish_again(result, content, work, parts)
 
 
 def _add_listed(result: Result, listed: Mapping[Hookpoint, Sequence[int]], rank_by: str) -> Findings:

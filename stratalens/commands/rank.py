@@ -18,11 +18,13 @@ from stratalens.labels.concepts.lexicon import load_lexicon
 from stratalens.labels.feature_label import EVIDENCE
 from stratalens.labels.feature_report import Reports
 from stratalens.labels.labelling import LabelSources
+from stratalens.optional_parts import FIGURES, PAGE, OptionalParts, without_parts
 from stratalens.progress import NoProgress, Progress
 from stratalens.ranking import rank_features
 from stratalens.ranking.estimates import RankingInputs
 from stratalens.report import load_result
 from stratalens.report.label_tables import stored_label
+from stratalens.report.publish import ResultContent
 from stratalens.report.saved import Findings, Result, require_result
 
 UNLABELLED = "Not labelled yet"
@@ -49,15 +51,18 @@ def rank(directory: Path, options: RankConfig, progress: Progress | None = None)
         changed = {name: value for name, value in options.model_dump(exclude={"quiet"}).items() if value is not None}
         config, recorded = (own.model_copy(update=changed) for own in (before.config, before.recorded))
         findings = _rank_again(before, config)
-        stored = load_evidence(before) or collect_again(before, config, findings, progress)
+        parts = OptionalParts(progress, without_parts(before.record.missing_parts, FIGURES, PAGE))
+        stored = load_evidence(before) or collect_again(before, config, findings, parts)
         collected = _select_features(stored, findings.features)
         lexicon = load_lexicon(config.domain, config.lexicon)
-        reports = label_features(config, collected, findings.top, LabelSources(lexicon), progress)
+        own_labels = OptionalParts(progress)  # apart: what was missing of the labels that are kept stays missing
+        reports = label_features(config, collected, findings.top, LabelSources(lexicon), own_labels)
+        parts.missing.update(own_labels.missing)
         known = {hookpoint: set(evidence.features.tolist()) for hookpoint, evidence in stored.evidence.layers.items()}
         reports = _keep_labels(before, reports, known)
-        result = publish_again(
-            before, recorded, findings, reports, _drop_without_evidence(collected.evidence, known), work
-        )
+        evidence = _drop_without_evidence(collected.evidence, known)
+        content = ResultContent(recorded, findings, reports, evidence, before.record, before.harvest)
+        result = publish_again(before, content, work, parts)
     reported = [(hookpoint, feature) for hookpoint, features in findings.features.items() for feature in features]
     unlabelled = sum(feature not in known[hookpoint] for hookpoint, feature in reported)
     if unlabelled:

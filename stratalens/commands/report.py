@@ -4,10 +4,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from stratalens.files.output_dir import working_in
+from stratalens.optional_parts import FIGURES, PAGE, OptionalParts, without_parts
+from stratalens.progress import NoProgress
 from stratalens.report import load_result
 from stratalens.report.evidence_file import EVIDENCE_FILE, read_evidence_file
-from stratalens.report.figures.write import write_figures
-from stratalens.report.publish import write_record, write_result_page
+from stratalens.report.publish import write_record, write_views
 from stratalens.report.saved import Result, require_result
 
 
@@ -23,8 +24,9 @@ def report(directory: Path) -> Result:
     require_result(directory)  # before any file is created or locked
     with working_in(directory) as work:
         result = load_result(directory)
-        write_figures(result.tables, work.staging)
         evidence = {place: read_evidence_file(directory / f"layer_{place}" / EVIDENCE_FILE) for place in result.harvest}
-        write_result_page(result.tables, result.record, result.harvest, evidence, work.staging)
-        record = write_record(result.record, result.harvest, work.staging, others=result.record.files)
+        missing = without_parts(result.record.missing_parts, FIGURES, PAGE)
+        parts = OptionalParts(NoProgress(), missing, required=True)
+        record = write_views(result.tables, result.record, result.harvest, evidence, work.staging, parts)
+        record = write_record(record, result.harvest, work.staging, others=record.files)
     return replace(result, record=record)

@@ -28,7 +28,7 @@ from stratalens.harvest.store import HarvestFile
 from stratalens.hookpoint import Hookpoint, Site
 from stratalens.models.batches import BatchRunner, TokenBatch, pack_batches
 from stratalens.models.hooks import forward, hooked
-from stratalens.progress import Progress
+from stratalens.optional_parts import LENS, OptionalParts
 from stratalens.ranking.layer_facts import HarvestSummary, layer_facts
 from stratalens.saes.probe import Probe
 
@@ -42,7 +42,7 @@ class CollectedEvidence(NamedTuple):
     evidence: Evidence
     lenses: dict[Hookpoint, list[FeatureLens]]
     """Hookpoint -> the logit lens of each feature; only where decoder rows are directions of the residual stream, and
-    none if the final norm or the unembedding of the model is unknown."""
+    none if the lens was left out."""
 
 
 def collect_evidence(
@@ -51,7 +51,7 @@ def collect_evidence(
     opened: OpenModel,
     features: Mapping[Hookpoint, Sequence[int]],
     locations: set[PassageLocation],
-    progress: Progress,
+    parts: OptionalParts,
 ) -> CollectedEvidence:
     """Read the strongest passages of the features and a sample of all text, token by token.
 
@@ -61,16 +61,15 @@ def collect_evidence(
         opened: its loaded model.
         features: hookpoint -> reported features.
         locations: where the strongest passages of the features are.
-        progress: receives counts of passages and tokens.
+        parts: its progress receives counts of passages and tokens; the logit lens is optional.
 
     Raises:
         CapacityError: a single passage does not fit into memory.
-        ModelError: the head of the model cannot be loaded.
     """
-    progress.stage("evidence")
+    parts.progress.stage("evidence")
     sampled = sample_texts(inputs.survey, config.seed)
     passages = read_passages(inputs.corpus, inputs.survey, inputs.cutter, locations, sampled)
-    with progress.track("Collecting evidence", len(passages) * len(opened.passes)) as advance:
+    with parts.progress.track("Collecting evidence", len(passages) * len(opened.passes)) as advance:
         reader = PassageReader(opened.model, passages, inputs.cutter.special_ids, config.batch_tokens, advance)
         passes = (list(opened.probes(hookpoints).values()) for hookpoints in opened.passes)
         evidence = reader.read(passes, features)
@@ -80,7 +79,9 @@ def collect_evidence(
             return inputs.saes[hookpoint].load().decoder.weight
 
         readable = {place: own for place, own in features.items() if inputs.saes[place].target.site in LENS_SITES}
-        lenses = layer_lenses(inputs.source, directions, readable, decode, opened.device, opened.dtype)
+        lenses: dict[Hookpoint, list[FeatureLens]] = {}
+        with parts.part(LENS):
+            lenses = layer_lenses(inputs.source, directions, readable, decode, opened.device, opened.dtype)
     return CollectedEvidence(evidence, lenses)
 
 

@@ -59,7 +59,7 @@ class Head:
         return self.unembedding(self.norm(scaled) - self.norm(torch.zeros_like(scaled[:1]))).float()
 
 
-def load_head(source: ModelSource, device: torch.device, dtype: torch.dtype) -> Head | None:
+def load_head(source: ModelSource, device: torch.device, dtype: torch.dtype) -> Head:
     """Load the final norm and the unembedding of a model, without its blocks.
 
     Args:
@@ -67,11 +67,8 @@ def load_head(source: ModelSource, device: torch.device, dtype: torch.dtype) -> 
         device: where to put them.
         dtype: type of their weights.
 
-    Returns:
-        None where the final norm has an unknown name or there is no unembedding.
-
     Raises:
-        ModelError: the model cannot be loaded.
+        ModelError: the model cannot be loaded, its final norm has an unknown name, or it has no unembedding.
     """
     from transformers import AutoModelForCausalLM
 
@@ -86,8 +83,10 @@ def load_head(source: ModelSource, device: torch.device, dtype: torch.dtype) -> 
     decoder = model.get_decoder()
     norm = next((getattr(decoder, name) for name in FINAL_NORMS if hasattr(decoder, name)), None)
     unembedding = model.get_output_embeddings()
-    if norm is None or unembedding is None:
-        return None
+    if norm is None:
+        raise ModelError(f"{source.name}: its final norm has none of the known names {', '.join(FINAL_NORMS)}")
+    if unembedding is None:
+        raise ModelError(f"{source.name}: has no unembedding")
     return Head(norm.to(device).eval(), unembedding.to(device).eval())
 
 
@@ -124,11 +123,16 @@ def feature_lenses(
         directions: all decoder rows of the SAE.
         features: latents of the SAE.
         decode: gives the text of token ids.
+
+    Raises:
+        ModelError: a logit is not finite.
     """
     base = baseline(head, directions)
     lenses = []
     for logits in head.logits(directions[list(features)]) if features else []:
         deviation = (logits - base.mean) / base.deviation
+        if not deviation.isfinite().all():
+            raise ModelError("the final norm or the unembedding gives logits that are not finite")
 
         def token_logits(
             indices: list[int], logits: Tensor = logits, deviation: Tensor = deviation
@@ -151,7 +155,7 @@ def layer_lenses(
     device: torch.device,
     dtype: torch.dtype,
 ) -> dict[Hookpoint, list[FeatureLens]]:
-    """Compute the logit lens of every reported feature; empty for a model without a known head.
+    """Compute the logit lens of every reported feature; the head is loaded only where there are features.
 
     Args:
         source: the model; only its final norm and unembedding are loaded.
@@ -162,11 +166,11 @@ def layer_lenses(
         dtype: type of the weights.
 
     Raises:
-        ModelError: the head of the model cannot be loaded.
+        ModelError: the model has no head that can be loaded, or a logit is not finite.
     """
-    head = load_head(source, device, dtype) if features else None
-    if head is None:
+    if not features:
         return {}
+    head = load_head(source, device, dtype)
     return {
         hookpoint: feature_lenses(head, directions(hookpoint), numbers, decode)
         for hookpoint, numbers in features.items()

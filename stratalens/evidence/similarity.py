@@ -42,6 +42,11 @@ class PassageSet:
         return np.asarray(self.vectors @ centre).ravel() / max(1e-12, float(np.linalg.norm(centre)))
 
 
+def passage_sets(passages: Sequence[Passage]) -> dict[Half, PassageSet]:
+    """Half -> its passages."""
+    return {half: PassageSet(passages, half) for half in Half}
+
+
 def _vectors(texts: list[str]):
     """Sparse TF-IDF rows; a single column of zeros where no text has a word."""
     vectorizer = TfidfVectorizer(stop_words=sorted(FUNCTION_WORDS))

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from stratalens.corpus import Half
 from stratalens.evidence import Evidence
-from stratalens.evidence.similarity import PassageSet
+from stratalens.evidence.similarity import PassageSet, passage_sets
 from stratalens.files.hashing import hash64
 from stratalens.hookpoint import Hookpoint
 from stratalens.labels.concepts.annotation import MAX_PHRASE_WORDS, AnnotatedPassages
@@ -59,11 +59,10 @@ class AnnotatedEvidence:
     @classmethod
     def of(cls, evidence: Evidence, lexicon: Lexicon, *, words_only: bool = False) -> "AnnotatedEvidence":
         """Annotate the passages of the evidence; with `words_only`, corpus phrases in labels are single words."""
-        passage_sets = {half: PassageSet(evidence.passages, half) for half in Half}
         return cls(
             evidence,
             AnnotatedPassages.of(evidence.passages, lexicon, 1 if words_only else MAX_PHRASE_WORDS),
-            passage_sets,
+            passage_sets(evidence.passages),
         )
 
     def tasks(self, hookpoint: Hookpoint, half: Half, max_positives: int = MAX_POSITIVES) -> list[DetectionTask | None]:

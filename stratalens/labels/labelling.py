@@ -7,25 +7,33 @@ from typing import NamedTuple
 import pandas as pd
 
 from stratalens.config.options import LabelConfig
+from stratalens.corpus import Half
+from stratalens.errors import LabelingError
+from stratalens.evidence import Evidence
 from stratalens.evidence.collect import CollectedEvidence
 from stratalens.evidence.examples import layer_examples
+from stratalens.evidence.similarity import PassageSet, passage_sets
 from stratalens.evidence.top_tokens import top_tokens
 from stratalens.files.locations import cache_folder
 from stratalens.hookpoint import Hookpoint
 from stratalens.labels.by_evidence import label_by_evidence
 from stratalens.labels.by_model import label_by_model
 from stratalens.labels.concepts.lexicon import Lexicon
-from stratalens.labels.feature_label import AnnotatedEvidence, LayerLabels
+from stratalens.labels.evidence_labels import Support
+from stratalens.labels.feature_label import EVIDENCE, AnnotatedEvidence, FeatureLabel, LayerLabels
 from stratalens.labels.feature_report import FeatureReport, Reports
 from stratalens.labels.judge import LanguageJudge
 from stratalens.labels.llm.cache import CachedModel
 from stratalens.labels.llm.endpoint import EndpointModel
 from stratalens.labels.llm.local import LocalModel
 from stratalens.labels.prompts import Prompts
+from stratalens.optional_parts import LABELLING_MODEL, LABELS, OptionalParts
 from stratalens.progress import Progress
 
 ANSWERS_FOLDER = "answers"
 """Folder for the answers of labelling models in the user's cache directory."""
+NOT_LABELLED = "Not labelled"
+"""Label of every feature where labelling from the evidence failed."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +98,7 @@ def label_features(
     collected: CollectedEvidence,
     top: Mapping[Hookpoint, pd.DataFrame],
     sources: LabelSources,
-    progress: Progress,
+    parts: OptionalParts,
     only: Mapping[Hookpoint, Sequence[int]] | None = None,
 ) -> Reports:
     """Label the reported features of all layers and score the labels.
@@ -100,28 +108,43 @@ def label_features(
         collected: evidence and lenses of the features.
         top: hookpoint -> reported features in the columns of the ranking.
         sources: lexicon and language model.
-        progress: informed of each step.
+        parts: its progress is informed of each step; labels from the evidence and those by the model are optional.
         only: hookpoint -> features that the language model is asked about; None for all.
+
+    Raises:
+        Exception: labels cannot be made and are required by `parts`.
     """
+    progress, evidence = parts.progress, collected.evidence
     progress.stage("labels")
-    annotated_evidence = AnnotatedEvidence.of(collected.evidence, sources.lexicon, words_only=config.no_examples)
-    labels = label_by_evidence(annotated_evidence, top, progress)
-    reports = {
-        hookpoint: _reports(collected, annotated_evidence, hookpoint, top[hookpoint], of_layer)
-        for hookpoint, of_layer in labels.items()
-    }
+    annotated, labels = None, {}
+    with parts.part(LABELS):
+        annotated = AnnotatedEvidence.of(evidence, sources.lexicon, words_only=config.no_examples)
+        labels = label_by_evidence(annotated, top, progress)
+    labels = labels or _without_labels(evidence, f"left out ({parts.missing.get(LABELS)})")
+    sets = passage_sets(evidence.passages) if annotated is None else annotated.passage_sets
+    reports = {place: _reports(collected, sets, place, top[place], of_layer) for place, of_layer in labels.items()}
     if sources.labeller is not None:
         judge, show_text = sources.labeller.judge, not config.no_examples
-        reports = label_by_model(annotated_evidence, reports, judge, progress, show_text=show_text, only=only)
+        with parts.part(LABELLING_MODEL):
+            if annotated is None:
+                raise LabelingError("its labels cannot be scored without the terms in the passages")
+            reports = label_by_model(annotated, reports, judge, progress, show_text=show_text, only=only)
         progress.say(sources.labeller.cost())
     if config.no_examples:
         reports = {place: [replace(report, examples=[]) for report in own] for place, own in reports.items()}
     return reports
 
 
+def _without_labels(evidence: Evidence, note: str) -> dict[Hookpoint, LayerLabels]:
+    """Give every feature the same plain label, without support or scores."""
+    plain, nothing = FeatureLabel(NOT_LABELLED, EVIDENCE, label_note=note), Support([], [])
+    counts = {hookpoint: len(layer.features) for hookpoint, layer in evidence.layers.items()}
+    return {hookpoint: LayerLabels([], [nothing] * count, [plain] * count) for hookpoint, count in counts.items()}
+
+
 def _reports(
     collected: CollectedEvidence,
-    annotated_evidence: AnnotatedEvidence,
+    sets: dict[Half, PassageSet],
     hookpoint: Hookpoint,
     table: pd.DataFrame,
     labels: LayerLabels,
@@ -130,7 +153,7 @@ def _reports(
     evidence = collected.evidence
     features = evidence.layers[hookpoint].features.tolist()
     rows = {row["feature_number"]: row for row in table.to_dict("records")}
-    examples = layer_examples(evidence, hookpoint, annotated_evidence.passage_sets)
+    examples = layer_examples(evidence, hookpoint, sets)
     tokens, lenses = top_tokens(evidence, hookpoint), collected.lenses.get(hookpoint)
     return [
         FeatureReport(

@@ -13,6 +13,7 @@ from stratalens.harvest.store import HarvestFile, harvest_path
 from stratalens.hookpoint import Hookpoint
 from stratalens.labels import FeatureReport
 from stratalens.labels.feature_report import Reports
+from stratalens.optional_parts import PAGE, OptionalParts
 from stratalens.ranking.layer_details import layer_details
 from stratalens.report.evidence_file import EVIDENCE_FILE, StoredEvidence, write_evidence_file
 from stratalens.report.figures.write import write_figures
@@ -38,12 +39,16 @@ class ResultContent(NamedTuple):
     """Hookpoint -> the file of its harvest."""
 
 
-def publish(content: ResultContent, directory: Path) -> None:
+def publish(content: ResultContent, directory: Path, parts: OptionalParts) -> RunRecord:
     """Write tables, evidence, figures and page; `write_record` writes the record.
 
     Args:
         content: of the result.
         directory: where the files go.
+        parts: figures and page are optional; the page names the parts that are missing before it is written.
+
+    Returns:
+        The record, with the parts that are missing.
     """
     config, findings, reports, evidence, record, harvest = content
     tables = build_tables(config, findings.top, findings.latents, findings.facts)
@@ -57,26 +62,45 @@ def publish(content: ResultContent, directory: Path) -> None:
     write_features(findings.top, directory)
     if not config.no_examples:
         evidence.write(directory / EVIDENCE_FOLDER)
-    write_figures(tables, directory)
-    write_result_page(tables, record, harvest, stored, directory)
+    return write_views(tables, record, harvest, stored, directory, parts)
 
 
-def write_result_page(
+def write_views(
     tables: Tables,
     record: RunRecord,
     harvest: Mapping[Hookpoint, HarvestFile],
     evidence: Mapping[Hookpoint, Mapping[int, StoredEvidence]],
     directory: Path,
-) -> None:
-    """Write `report.html`.
+    parts: OptionalParts,
+) -> RunRecord:
+    """Write the figures and the page.
 
     Args:
         tables: the tables of the result.
         record: of the run.
         harvest: hookpoint -> the file of its harvest.
         evidence: hookpoint -> feature -> its evidence.
-        directory: where the page goes.
+        directory: where the files go.
+        parts: figures and page are optional; the page names the parts that are missing before it is written.
+
+    Returns:
+        The record, with the parts that are missing.
     """
+    write_figures(tables, directory, parts)
+    with parts.part(PAGE):
+        missing_so_far = record.model_copy(update={"missing_parts": dict(parts.missing)})
+        _write_result_page(tables, missing_so_far, harvest, evidence, directory)
+    return record.model_copy(update={"missing_parts": dict(parts.missing)})
+
+
+def _write_result_page(
+    tables: Tables,
+    record: RunRecord,
+    harvest: Mapping[Hookpoint, HarvestFile],
+    evidence: Mapping[Hookpoint, Mapping[int, StoredEvidence]],
+    directory: Path,
+) -> None:
+    """Write `report.html`; the arguments are those of `write_views`."""
     width = {hookpoint: len(table) for hookpoint, table in tables.latents.items()}
     details = {
         hookpoint: layer_details(

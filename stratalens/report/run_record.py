@@ -120,6 +120,8 @@ class RunRecord(_Part):
     self_check: dict[HookpointKey, FitCheckRecord]
     layers: Annotated[dict[HookpointKey, LayerFactsRecord], Field(min_length=1)]
     warnings: list[str]
+    missing_parts: dict[str, str] = Field(default_factory=dict)
+    """Optional part of the result that failed -> why it was left out."""
     passages: int
     tokens: int
     harvest: HarvestRecord

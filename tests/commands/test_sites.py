@@ -112,10 +112,12 @@ def test_files_and_tables_tell_the_sites_apart(both):
 def test_figures_and_page_tell_the_sites_apart(both, tmp_path):
     import shutil
 
+    from stratalens.optional_parts import OptionalParts
+    from stratalens.progress import NoProgress
     from stratalens.report.figures.write import write_figures
 
     result = stratalens.load_result(both)
-    write_figures(result.tables, tmp_path)
+    write_figures(result.tables, tmp_path, OptionalParts(NoProgress(), required=True))
     assert {path.parent.name for path in tmp_path.glob("layer_*/*.png")} == {"layer_2", "layer_2_mlp"}
     page = (both / "report.html").read_text(encoding="utf-8")
     assert '"hookpoints":["2","2_mlp"]' in page

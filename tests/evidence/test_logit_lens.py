@@ -10,6 +10,7 @@ from tiny import TINY_WIDTH
 from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaForCausalLM
 
+from stratalens.errors import ModelError
 from stratalens.evidence.logit_lens import (
     TOKENS_SHOWN,
     Head,
@@ -49,7 +50,6 @@ def test_logits_of_a_llama_are_its_norm_and_unembedding_by_hand(tiny_model, tmp_
         model.model.norm.weight.copy_(torch.linspace(0.5, 2, TINY_WIDTH))
     model.save_pretrained(tmp_path)
     head = load_head(source_of(tmp_path), CPU, torch.float32)
-    assert head is not None
     rows = unit(directions(5))
     normed = rows / torch.sqrt(rows.square().mean(1, keepdim=True) + model.config.rms_norm_eps)
     expected = (normed * model.model.norm.weight) @ model.lm_head.weight.T
@@ -68,7 +68,6 @@ def test_the_bias_of_a_layer_norm_is_subtracted(tmp_path):
         model.transformer.ln_f.bias.copy_(10 * torch.randn(TINY_WIDTH))
     model.save_pretrained(tmp_path)
     head = load_head(source_of(tmp_path), CPU, torch.float32)
-    assert head is not None
     rows = unit(directions(5))
     centred = rows - rows.mean(1, keepdim=True)
     normed = centred / torch.sqrt(centred.square().mean(1, keepdim=True) + 1e-5)
@@ -138,8 +137,21 @@ def test_every_layer_gets_lenses_with_text_tokens(tiny_model, tokenizer):
 
 
 def test_a_model_with_an_unknown_final_norm_has_no_lens(tiny_model, monkeypatch):
+    """The list of known names is emptied, as no family of transformers has a norm of another name."""
     monkeypatch.setattr("stratalens.evidence.logit_lens.FINAL_NORMS", ("no_such_norm",))
-    source = source_of(tiny_model)
-    assert load_head(source, CPU, torch.float32) is None
-    some = {Hookpoint(0): [1]}
-    assert layer_lenses(source, lambda _place: directions(4), some, lambda ids: "", CPU, torch.float32) == {}
+    with pytest.raises(ModelError, match="tiny: its final norm has none of the known names no_such_norm"):
+        load_head(source_of(tiny_model), CPU, torch.float32)
+
+
+def test_without_features_no_head_is_loaded():
+    nowhere = source_of(Path("no_such_model"))
+    assert layer_lenses(nowhere, lambda _place: directions(4), {}, lambda ids: "", CPU, torch.float32) == {}
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_logits_that_are_not_finite_are_refused(value):
+    head = random_head()
+    with torch.no_grad():
+        next(head.unembedding.parameters())[17] = value
+    with pytest.raises(ModelError, match="logits that are not finite"):
+        feature_lenses(head, directions(300), [0], lambda ids: "")

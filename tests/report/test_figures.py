@@ -14,6 +14,8 @@ from matplotlib.image import imread
 
 from stratalens.config.validation import make_config
 from stratalens.hookpoint import Hookpoint
+from stratalens.optional_parts import OptionalParts
+from stratalens.progress import NoProgress
 from stratalens.ranking.layer_facts import LayerFacts
 from stratalens.report.figures.drawing import (
     RESOLUTION,
@@ -90,7 +92,7 @@ def written(content: Tables, directory: Path) -> list[Path]:
     directory.mkdir()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        write_figures(content, directory)
+        write_figures(content, directory, OptionalParts(NoProgress(), required=True))
     return sorted(path for path in directory.rglob("*") if path.is_file())
 
 

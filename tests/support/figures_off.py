@@ -4,9 +4,7 @@ from importlib import import_module
 
 import pytest
 
-DRAWN_BY = ("stratalens.report.publish", "stratalens.commands.report")
-
 
 def draw_no_figures(patch: pytest.MonkeyPatch) -> None:
-    for name in DRAWN_BY:
-        patch.setattr(import_module(name), "write_figures", lambda _tables, _directory: None)
+    drawn_by = import_module("stratalens.report.publish")
+    patch.setattr(drawn_by, "write_figures", lambda _tables, _directory, _parts: None)

@@ -1,5 +1,6 @@
 """What all figures share: style, files, safe text of any origin, the scales of axes."""
 
+import io
 import logging
 import unicodedata
 import warnings
@@ -134,10 +135,17 @@ def axes_at(figure: "Figure", box: Box) -> "Axes":
 
 
 def save(figure: "Figure", stem: Path, title: str) -> None:
-    """Write a figure as `<stem>.png` and `<stem>.svg`, the same bytes for the same figure."""
-    for suffix, more in ((".png", {}), (".svg", {"Date": None})):
-        path = stem.with_name(stem.name + suffix)
-        figure.savefig(path, dpi=RESOLUTION, metadata={"Title": title, **more})
+    """Write a figure as `<stem>.png` and `<stem>.svg`, the same bytes for the same figure.
+
+    Both are drawn before either is written, so that a figure that cannot be drawn leaves no file.
+    """
+    drawn: dict[str, bytes] = {}
+    for suffix, more in (("png", {}), ("svg", {"Date": None})):
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format=suffix, dpi=RESOLUTION, metadata={"Title": title, **more})
+        drawn[suffix] = buffer.getvalue()
+    for suffix, content in drawn.items():
+        stem.with_name(f"{stem.name}.{suffix}").write_bytes(content)
 
 
 def plain(text: object) -> str:

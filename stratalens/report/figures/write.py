@@ -2,17 +2,29 @@
 
 from pathlib import Path
 
+from stratalens.optional_parts import FIGURES, OptionalParts
 from stratalens.report.figures.drawing import paper_style
 from stratalens.report.figures.layer import write_layer_figure
 from stratalens.report.figures.overview import write_overview
 from stratalens.report.tables import Tables
 
 
-def write_figures(tables: Tables, directory: Path) -> None:
-    """Write all figures of a run below an existing directory."""
-    with paper_style():
-        write_overview(tables, directory / f"{tables.domain}_feature_analysis")
+def write_figures(tables: Tables, directory: Path, parts: OptionalParts) -> None:
+    """Write all figures of a run below an existing directory; one that cannot be drawn costs only itself.
+
+    Args:
+        tables: the tables of the run.
+        directory: where the figures go.
+        parts: every figure is an optional part.
+
+    Raises:
+        OSError: a figure cannot be written.
+    """
+    with parts.part(FIGURES), paper_style():
+        with parts.part(FIGURES, of="all layers"):
+            write_overview(tables, directory / f"{tables.domain}_feature_analysis")
         for hookpoint, features in tables.features.items():
             folder = directory / f"layer_{hookpoint}"
             folder.mkdir(parents=True, exist_ok=True)
-            write_layer_figure(hookpoint, features, tables.domain, folder / f"{tables.domain}_features")
+            with parts.part(FIGURES, of=f"layer {hookpoint}"):
+                write_layer_figure(hookpoint, features, tables.domain, folder / f"{tables.domain}_features")

@@ -10,6 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from stratalens.hookpoint import Hookpoint
+from stratalens.optional_parts import FIGURES, without_parts
 from stratalens.ranking.layer_details import LayerDetails
 from stratalens.report.evidence_file import StoredEvidence
 from stratalens.report.formats import records
@@ -56,6 +57,7 @@ def write_page(
         rows=tables.consolidated,
         norm_owner=norm_owner(tables.features),
         confirmed=_confirmed_count(tables),
+        figures_missing=without_parts(record.missing_parts, FIGURES) != record.missing_parts,
         style=_asset("page.css"),
         scripts=[_asset(name) for name in _SCRIPTS],
         data=script_json(page_data(tables, record, evidence, details)),
