@@ -9,7 +9,7 @@ from stratalens.files.redaction import as_printed
 from stratalens.progress import Progress
 
 LENS = "logit lens"
-LABELS = "labels"
+LABELS = "labels from the evidence"
 LABELLING_MODEL = "labelling model"
 FIGURES = "figures"
 PAGE = "report page"

@@ -68,7 +68,8 @@ def load_head(source: ModelSource, device: torch.device, dtype: torch.dtype) -> 
         dtype: type of their weights.
 
     Raises:
-        ModelError: the model cannot be loaded, its final norm has an unknown name, or it has no unembedding.
+        ModelError: the model cannot be loaded, its final norm has an unknown name, or it has no unembedding or no
+            weights for one of the two.
     """
     from transformers import AutoModelForCausalLM
 
@@ -79,7 +80,9 @@ def load_head(source: ModelSource, device: torch.device, dtype: torch.dtype) -> 
         text.num_hidden_layers = 0
         if getattr(text, "layer_types", None):
             text.layer_types = []
-        model = AutoModelForCausalLM.from_pretrained(source.location, config=config, dtype=dtype, **origin)
+        options: dict[str, Any] = {"config": config, "dtype": dtype}
+        options |= {"output_loading_info": True, "ignore_mismatched_sizes": True}  # what they say is checked below
+        model, loading = AutoModelForCausalLM.from_pretrained(source.location, **options, **origin)
     decoder = model.get_decoder()
     norm = next((getattr(decoder, name) for name in FINAL_NORMS if hasattr(decoder, name)), None)
     unembedding = model.get_output_embeddings()
@@ -87,6 +90,11 @@ def load_head(source: ModelSource, device: torch.device, dtype: torch.dtype) -> 
         raise ModelError(f"{source.name}: its final norm has none of the known names {', '.join(FINAL_NORMS)}")
     if unembedding is None:
         raise ModelError(f"{source.name}: has no unembedding")
+    random = {*loading["missing_keys"], *(name for name, *_ in loading["mismatched_keys"])}
+    of_head = {id(weight) for part in (norm, unembedding) for weight in part.parameters()}
+    named = model.named_parameters(remove_duplicate=False)
+    if lacking := sorted(name for name, weight in named if id(weight) in of_head and name in random):
+        raise ModelError(f"{source.name}: its files hold no weights that fit {', '.join(lacking)}")
     return Head(norm.to(device).eval(), unembedding.to(device).eval())
 
 
