@@ -68,8 +68,8 @@ def load_head(source: ModelSource, device: torch.device, dtype: torch.dtype) -> 
         dtype: type of their weights.
 
     Raises:
-        ModelError: the model cannot be loaded, its final norm has an unknown name, or it has no unembedding or no
-            weights for one of the two.
+        ModelError: the model cannot be loaded, it has no final norm of a known name or no unembedding, or
+            its files hold no weights that fit one of the two.
     """
     from transformers import AutoModelForCausalLM
 
@@ -87,7 +87,7 @@ def load_head(source: ModelSource, device: torch.device, dtype: torch.dtype) -> 
     norm = next((getattr(decoder, name) for name in FINAL_NORMS if hasattr(decoder, name)), None)
     unembedding = model.get_output_embeddings()
     if norm is None:
-        raise ModelError(f"{source.name}: its final norm has none of the known names {', '.join(FINAL_NORMS)}")
+        raise ModelError(f"{source.name}: no final norm of a known name ({', '.join(FINAL_NORMS)})")
     if unembedding is None:
         raise ModelError(f"{source.name}: has no unembedding")
     random = {*loading["missing_keys"], *(name for name, *_ in loading["mismatched_keys"])}
