@@ -23,6 +23,11 @@ def printable(text: str) -> str:
     return CONTROL_CHARACTERS.sub(lambda match: repr(match[0])[1:-1], text)
 
 
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """A number and its noun, such as `1 row` and `1,200 rows`; the plural ends in s unless it is given."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {plural or noun + 's'}"
+
+
 class StratalensError(Exception):
     """Base class of all errors that a user can cause and fix."""
 

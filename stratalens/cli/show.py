@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from stratalens.cli.terminal import FILE_WIDTH, escaped
-from stratalens.errors import ConfigError, printable
+from stratalens.errors import ConfigError, counted, printable
 from stratalens.files.damaged import damaged
 from stratalens.hookpoint import Hookpoint
 from stratalens.optional_parts import FIGURES, PAGE, without_parts
@@ -51,7 +51,7 @@ def show(directory: Path, hookpoint: Hookpoint, feature: int) -> None:
     if len(reported):
         row = reported.iloc[0].to_dict()
         console.print(f"[bold]Feature {feature} of layer {hookpoint}: {escaped(str(row['label']))}[/bold]")
-        console.print(f"Rank {row['rank']} of {len(top)} reported {domain} features of the layer")
+        console.print(f"Rank {row['rank']} of {counted(len(top), f'reported {domain} feature')} of the layer")
         _print_label(console, row)
     else:
         row = latents[hookpoint].iloc[feature].to_dict()

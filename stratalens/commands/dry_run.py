@@ -7,6 +7,7 @@ import torch
 
 from stratalens.commands.listed import listed_features
 from stratalens.config.options import RunConfig
+from stratalens.errors import counted
 from stratalens.files.locations import user_path
 from stratalens.harvest.disk_plan import estimate_disk
 from stratalens.harvest.inputs import RunInputs, find_inputs
@@ -40,7 +41,7 @@ def dry_run(config: RunConfig, progress: Progress) -> list[str]:
     return [
         describe_model(inputs.source, inputs.saes, device, dtype),
         f"Results would go to {config.output_dir}",
-        f"About {tokens:,} tokens through {parameters / 1e6:,.0f} million parameters",
+        f"About {counted(tokens, 'token')} through {parameters / 1e6:,.0f} million parameters",
         estimate_memory(config, inputs, device, dtype).describe(),
         estimate_disk(inputs, tokens).describe(user_path(config.output_dir)),
         f"About {_duration(seconds)} of reading at {speed / 1e12:.2f} TFLOP/s",
@@ -70,5 +71,5 @@ def matrix_speed(device: torch.device, dtype: torch.dtype, size: int = 1024) -> 
 
 def _duration(seconds: float) -> str:
     if seconds < 90:
-        return f"{seconds:.0f} seconds"
+        return counted(round(seconds), "second")
     return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"

@@ -8,6 +8,7 @@ import torch
 
 from stratalens.commands.finished import collect_again, load_evidence, publish_again
 from stratalens.config.options import RankConfig, RunConfig
+from stratalens.errors import counted
 from stratalens.evidence import Evidence
 from stratalens.evidence.collect import CollectedEvidence
 from stratalens.evidence.logit_lens import FeatureLens
@@ -67,7 +68,7 @@ def rank(directory: Path, options: RankConfig, progress: Progress | None = None)
     unlabelled = sum(feature not in known[hookpoint] for hookpoint, feature in reported)
     if unlabelled:
         progress.warn(
-            f"{unlabelled} features were not reported before; run `stratalens label {directory}` to label them"
+            f"new in the result: {counted(unlabelled, 'feature')}; run `stratalens label {directory}` for labels"
         )
     return result
 

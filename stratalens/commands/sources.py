@@ -6,7 +6,7 @@ from pathlib import Path
 from stratalens.config.options import RunConfig
 from stratalens.corpus.addresses import PLAIN_PROTOCOLS, is_local, is_plain, is_url, require_complete
 from stratalens.corpus.hub_datasets import is_dataset
-from stratalens.errors import CheckpointError, ConfigError, ModelError
+from stratalens.errors import CheckpointError, ConfigError, ModelError, counted
 from stratalens.files.redaction import redacted
 from stratalens.models.hub import is_on_this_machine
 
@@ -59,7 +59,7 @@ def local_texts(config: RunConfig, named: Collection[str]) -> str:
 
 
 def _first(sources: Sequence[str]) -> str:
-    others = f" and {len(sources) - MAX_SOURCES_SHOWN} others" if len(sources) > MAX_SOURCES_SHOWN else ""
+    others = f" and {counted(len(sources) - MAX_SOURCES_SHOWN, 'other')}" if len(sources) > MAX_SOURCES_SHOWN else ""
     return ", ".join(sources[:MAX_SOURCES_SHOWN]) + others
 
 

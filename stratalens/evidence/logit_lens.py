@@ -82,7 +82,8 @@ def load_head(source: ModelSource, device: torch.device, dtype: torch.dtype) -> 
             text.layer_types = []
         options: dict[str, Any] = {"config": config, "dtype": dtype}
         options |= {"output_loading_info": True, "ignore_mismatched_sizes": True}  # what they say is checked below
-        model, loading = AutoModelForCausalLM.from_pretrained(source.location, **options, **origin)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(source.location, **options, **origin)
+    model, loading = loaded
     decoder = model.get_decoder()
     norm = next((getattr(decoder, name) for name in FINAL_NORMS if hasattr(decoder, name)), None)
     unembedding = model.get_output_embeddings()

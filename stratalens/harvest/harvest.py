@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stratalens.config.options import RunConfig
+from stratalens.errors import counted
 from stratalens.files.atomic import read_checksummed, write_checksummed
 from stratalens.files.output_dir import WorkDirectories
 from stratalens.files.own_folders import remove_folder
@@ -237,7 +238,9 @@ class CorpusReader:
                 reused += 1
                 self.on_rows(shard.rows)
         if reused:
-            self.say(f"Reusing {reused} of {len(keys[hookpoints[0]])} shards from an earlier run that was stopped")
+            self.say(
+                f"Reusing {reused} of {counted(len(keys[hookpoints[0]]), 'shard')} from an earlier run that was stopped"
+            )
 
     def _is_stored(self, store: ShardStore, hookpoint: Hookpoint, key: str, number: int) -> bool:
         stored = store.holds(hookpoint, key)

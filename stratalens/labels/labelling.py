@@ -8,7 +8,7 @@ import pandas as pd
 
 from stratalens.config.options import LabelConfig
 from stratalens.corpus import Half
-from stratalens.errors import LabelingError
+from stratalens.errors import LabelingError, counted
 from stratalens.evidence import Evidence
 from stratalens.evidence.collect import CollectedEvidence
 from stratalens.evidence.examples import layer_examples
@@ -47,9 +47,9 @@ class Labeller:
         """Return one line with the number of requests and tokens used."""
         used = self.model.usage()
         return (
-            f"{self.model.name}: {used.requests:,} requests ({used.failed:,} failed), "
-            f"{used.prompt_tokens:,} prompt tokens, {used.completion_tokens:,} answer tokens, "
-            f"{used.cached:,} answers from the cache"
+            f"{self.model.name}: {counted(used.requests, 'request')} ({used.failed:,} failed), "
+            f"{counted(used.prompt_tokens, 'prompt token')}, {counted(used.completion_tokens, 'answer token')}, "
+            f"{counted(used.cached, 'answer')} from the cache"
         )
 
 

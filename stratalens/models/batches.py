@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from stratalens.errors import CapacityError
+from stratalens.errors import CapacityError, counted
 from stratalens.models.memory import out_of_memory, release_free_memory
 
 Outcome = TypeVar("Outcome")
@@ -116,8 +116,8 @@ class BatchRunner:
     def _shrink_batch(self, batch: TokenBatch) -> None:
         if len(batch.rows) == 1:
             raise CapacityError(
-                f"out of memory with a single passage of {batch.tokens} tokens; analyse fewer or shallower layers at "
-                "once (--layers, --memory_gb), lower --max_length, or use --dtype bfloat16 or --load_in 8bit"
+                f"out of memory with a single passage of {counted(batch.tokens, 'token')}; analyse fewer or shallower "
+                "layers at once (--layers, --memory_gb), lower --max_length, or use --dtype bfloat16 or --load_in 8bit"
             )
         self.batches_split += 1
         self.batch_tokens = min(self.batch_tokens, batch.input_ids.numel() // 2)

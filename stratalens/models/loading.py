@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from stratalens.errors import ModelError
+from stratalens.errors import ModelError, counted
 from stratalens.models.families import number_of_blocks
 from stratalens.models.hooks import drop_blocks_above, forward
 from stratalens.models.hub import hub_errors, quiet_transformers
@@ -111,7 +111,9 @@ def _first_blocks(config: Any, blocks: int | None, trust_remote_code: bool) -> t
     if blocks is None:
         return kind
     if blocks > number_of_blocks(whole):
-        raise ModelError(f"{config.name_or_path} has {number_of_blocks(whole)} blocks; {blocks} were asked for")
+        raise ModelError(
+            f"{config.name_or_path} has {counted(number_of_blocks(whole), 'block')}; {blocks} were asked for"
+        )
 
     def build(self: nn.Module, *arguments: object, **options: object) -> None:
         kind.__init__(self, *arguments, **options)
@@ -173,7 +175,5 @@ def load_blocks(
             if blocks == source.num_layers or isinstance(error, UnicodeError):
                 raise
         model = load(None)
-        say(
-            f"{source.name} runs only as a whole: its {source.num_layers} blocks are loaded, though {blocks} are needed"
-        )
+        say(f"{source.name} runs only as a whole: {counted(source.num_layers, 'block')} loaded, {blocks} needed")
         return model

@@ -12,6 +12,7 @@ from stratalens.config.options import LabelConfig, RunConfig
 from stratalens.corpus import Populations, Side
 from stratalens.corpus.describe import corpus_warnings
 from stratalens.corpus.populations import side_name
+from stratalens.errors import counted
 from stratalens.files.redaction import as_printed, redacted_settings
 from stratalens.harvest.harvest import Harvest
 from stratalens.harvest.inputs import RunInputs
@@ -34,14 +35,14 @@ def run_warnings(
     warnings = [
         f"the SAE of {check.own.hookpoint} may not fit: {check.problem}" for check in checks.values() if check.problem
     ]
-    if any(summary.batches_split.values()):
+    if split := max(summary.batches_split.values(), default=0):
         warnings.append(
-            f"{max(summary.batches_split.values())} batches did not fit into memory and were halved, which may change "
-            "the last digits; a lower --batch_tokens avoids it"
+            f"{counted(split, 'batch', 'batches')} did not fit into memory and {'was' if split == 1 else 'were'} "
+            "halved, which may change the last digits; a lower --batch_tokens avoids it"
         )
-    if tables.below_threshold:
+    if below := tables.below_threshold:
         warnings.append(
-            f"{tables.below_threshold} of {len(tables.consolidated)} reported features are below "
+            f"{below} of {counted(len(tables.consolidated), 'reported feature')} {'is' if below == 1 else 'are'} below "
             f"--min_specialization {config.min_specialization:g} and left out of the top {config.top_features_n} file"
         )
     if config.domain_data and not config.general_data:

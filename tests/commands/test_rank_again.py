@@ -87,9 +87,7 @@ def test_features_keep_their_labels_and_new_ones_wait_for_label(result, capsys):
     after = pd.read_parquet(result / "features.parquet").set_index(["layer", "feature_number"])["label"]
     new = after.index.difference(before.index)
     assert len(new) == 8
-    assert f"8 features were not reported before; run `stratalens label {result}` to label them" in printed.replace(
-        "\n", ""
-    )
+    assert f"new in the result: 8 features; run `stratalens label {result}` for labels" in printed.replace("\n", "")
     assert (after[new] == UNLABELLED).all()
     assert after[before.index].equals(before)
     assert label(result) == 0

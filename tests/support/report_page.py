@@ -60,7 +60,7 @@ class ReportPage:
 
     def count(self) -> Count:
         text = self.browser.one("#shown-count").text
-        match = re.fullmatch(r"([\d,]+) of ([\d,]+) features", text)
+        match = re.fullmatch(r"([\d,]+) of ([\d,]+) features?", text)
         assert match, text
         return Count(*(int(number.replace(",", "")) for number in match.groups()))
 

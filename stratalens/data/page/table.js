@@ -66,7 +66,7 @@ function drawTable() {
   byId("feature-table").tBodies[0].replaceChildren();
   appendRows(BATCH);
   byId("table-scroll").scrollTop = 0;
-  byId("shown-count").textContent = `${shown.length.toLocaleString("en")} of ${rows.length.toLocaleString("en")} features`;
+  byId("shown-count").textContent = `${shown.length.toLocaleString("en")} of ${rows.length.toLocaleString("en")} ${rows.length === 1 ? "feature" : "features"}`;
   byId("feature-table").classList.toggle("empty", shown.length === 0);
   for (const button of document.querySelectorAll("#feature-table [data-sort]")) {
     const direction = state.sort === button.dataset.sort ? (state.order === "up" ? "ascending" : "descending") : "none";

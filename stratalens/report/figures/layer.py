@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from stratalens.errors import counted
 from stratalens.hookpoint import Hookpoint
 from stratalens.report.figures.drawing import (
     GREY,
@@ -78,14 +79,12 @@ def layer_title(hookpoint: Hookpoint, features: pd.DataFrame, domain: str) -> st
     if not count:
         return f"Layer {hookpoint}: no {name} features reported"
     if was_tested(features):
-        title = f"Layer {hookpoint}: {int(features['confirmed'].sum())} of {_counted(count, name)} confirmed"
+        title = (
+            f"Layer {hookpoint}: {int(features['confirmed'].sum())} of {counted(count, f'{name} feature')} confirmed"
+        )
     else:
-        title = f"Layer {hookpoint}: {_counted(count, name)}, without confirmation"
+        title = f"Layer {hookpoint}: {counted(count, f'{name} feature')}, without confirmation"
     return title if count <= MAX_FEATURES else f"{title}; the first {MAX_FEATURES} are shown"
-
-
-def _counted(count: int, name: str) -> str:
-    return f"{count} {name} {'feature' if count == 1 else 'features'}"
 
 
 def _draw_rows(figure: "Figure", rows: pd.DataFrame, owner: str) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from stratalens.errors import counted
 from stratalens.hookpoint import Hookpoint
 from stratalens.report.figures.drawing import (
     GREY,
@@ -85,8 +86,8 @@ def _colours(hookpoints: list[str]) -> Colours:
 
 def _headline(figure: "Figure", tables: Tables) -> None:
     rows, layers = tables.consolidated, len({hookpoint.block for hookpoint in tables.features})
-    features = f"{len(rows) or 'No'} {short_domain(tables.domain)} {'feature' if len(rows) == 1 else 'features'}"
-    title = f"{features} in {layers} {'layer' if layers == 1 else 'layers'}"
+    name = f"{short_domain(tables.domain)} feature"
+    title = f"{counted(len(rows), name) if len(rows) else f'No {name}s'} in {counted(layers, 'layer')}"
     if was_tested(rows):
         title = f"{title}, {int(rows['confirmed'].sum())} confirmed"
         note = "Estimated on documents not used to select the features. Filled: confirmed; hollow: not confirmed."

@@ -9,6 +9,7 @@ from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
+from stratalens.errors import counted
 from stratalens.hookpoint import Hookpoint
 from stratalens.optional_parts import FIGURES, without_parts
 from stratalens.ranking.layer_details import LayerDetails
@@ -48,7 +49,7 @@ def write_page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["significant"] = significant
+    environment.filters |= {"significant": significant, "counted": counted}
     best = records(tables.consolidated.head(1).assign(hookpoint=places(tables.consolidated.head(1))))
     page = environment.get_template("page.html").render(
         record=record,
