@@ -36,8 +36,9 @@ def label(directory: Path, options: LabelConfig, progress: Progress | None = Non
         progress: receives the progress reports; None for no reports.
 
     Raises:
-        StratalensError: there is no such result, an option or the labelling model is not usable, or something must be
-            fetched without permission.
+        LabelingError: the labelling model cannot be used, or answered no request; the result is unchanged.
+        StratalensError: there is no such result, an option is not usable, or something must be fetched without
+            permission.
     """
     require_result(directory)  # before any file is created or locked
     with working_in(directory) as work, torch.inference_mode():
@@ -46,6 +47,7 @@ def label(directory: Path, options: LabelConfig, progress: Progress | None = Non
 
 def _label(result: Result, options: LabelConfig, work: WorkDirectories, progress: Progress) -> Result:
     given = {name: getattr(options, name) for name in LabelConfig.model_fields}
+    given["csv_bom"] = options.csv_bom or result.recorded.csv_bom
     config, recorded = (own.model_copy(update=given) for own in (result.config, result.recorded))
     lexicon = load_lexicon(config.domain, config.lexicon)
     listed = None if config.features is None else read_feature_list(config.features)

@@ -34,8 +34,11 @@ class LabelConfig(BaseModel):
     the API key in STRATALENS_API_KEY; OPENAI_API_KEY is sent only to https://api.openai.com."""
     labeling_concurrency: int = Field(8, ge=1, le=256)
     """Maximum number of requests that are sent at the same time."""
-    labeling_timeout: float = Field(60, gt=0, le=3600)
-    """Seconds to wait for one answer."""
+    labeling_timeout: float = Field(180, gt=0, le=3600)
+    """Seconds to wait for one answer, its reasoning included."""
+    labeling_max_tokens: int = Field(4096, ge=16, le=131_072)
+    """Tokens that an answer of the labelling model may have, its reasoning included. A truncated answer is asked for
+    again with two and four times as many."""
     prompts: str | None = None
     """Directory with templates that replace the built-in prompts of the same name."""
     lexicon: tuple[str, ...] = ()
@@ -43,6 +46,9 @@ class LabelConfig(BaseModel):
     features: str | None = None
     """File that lists (layer, latent) pairs to report instead of the best of each layer: a CSV with the columns
     layer and feature_number, or lines such as `16 163`."""
+    csv_bom: bool = False
+    """Begin every CSV file of the result with a byte order mark, by which Excel knows that it is UTF-8. A result
+    that was written so stays so."""
     no_examples: bool = False
     """Keep every sentence of the corpus out of files and requests; labels are then made from tokens alone."""
     trust_remote_code: bool = False
@@ -102,6 +108,9 @@ class RankConfig(BaseModel):
     """Minimum specialization, in raw units, of features in the file of the best features across layers."""
     top_features_n: int | None = Field(None, ge=1)
     """Maximum number of features in the file of the best features across layers."""
+    csv_bom: bool = False
+    """Begin every CSV file of the result with a byte order mark, by which Excel knows that it is UTF-8. A result
+    that was written so stays so."""
     allow_fetch: bool = False
     """Fetch the text and the model that the result names, where they are not on this machine. They are needed only for
     a result without examples."""

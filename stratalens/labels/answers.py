@@ -21,6 +21,9 @@ RATINGS_SCHEMA = {
 }
 REFUSAL = re.compile(r"\b(i('m| am)? (sorry|cannot|can't|unable|an ai)|as an ai|error)\b", re.IGNORECASE)
 
+WRITTEN_RATING = re.compile(rf"\s*([0-9]{{1,3}})(?:\.0+)?\s*(?:(?:/|out of)\s*{MAX_RATING}(?:\.0+)?)?\s*")
+"""A rating as a text: a whole number, perhaps with the highest one behind it."""
+
 
 class UnusableAnswer(Exception):  # noqa: N818 - an outcome that is recorded, not a mistake
     """The answer is not in the requested form; the text says why. It is repeated to the model and in `label_note`."""
@@ -66,6 +69,8 @@ def _strip_quotation(text: str) -> str:
 def parse_ratings(answer: str, count: int) -> list[int]:
     """Return the ratings in an answer: exactly `count` whole numbers from 0 to 10, in its only JSON object.
 
+    Whole numbers may be written as 7, 7.0, "7" or "7/10"; others are not rounded.
+
     Raises:
         UnusableAnswer: there are no ratings, too few, too many, or other values.
     """
@@ -75,9 +80,20 @@ def parse_ratings(answer: str, count: int) -> list[int]:
     ratings = objects[0]["ratings"]
     if not isinstance(ratings, list) or len(ratings) != count:
         raise UnusableAnswer(f"not {count} ratings in the answer")
-    if not all(type(rating) is int and 0 <= rating <= MAX_RATING for rating in ratings):
+    whole = [number for number in map(_whole_number, ratings) if number is not None and 0 <= number <= MAX_RATING]
+    if len(whole) < count:
         raise UnusableAnswer(f"ratings other than whole numbers from 0 to {MAX_RATING}")
-    return ratings
+    return whole
+
+
+def _whole_number(rating: object) -> int | None:
+    """Return the number that a rating is; None if it is none, or not a whole one."""
+    if type(rating) is int:
+        return rating
+    if type(rating) is float:
+        return int(rating) if rating.is_integer() else None
+    written = WRITTEN_RATING.fullmatch(rating) if isinstance(rating, str) else None
+    return int(written[1]) if written else None
 
 
 def _json_objects(answer: str) -> Iterator[object]:

@@ -1,11 +1,14 @@
 """A language model as labeller and judge: the questions about one feature, and their answers as labels or ratings."""
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import NamedTuple, TypeVar
 
 import numpy as np
 from jaxtyping import Float
 
+from stratalens.config.options import LabelConfig
 from stratalens.errors import LabelingError
 from stratalens.files.hashing import hash64
 from stratalens.files.redaction import redacted
@@ -18,7 +21,7 @@ from stratalens.labels.answers import (
     parse_label,
     parse_ratings,
 )
-from stratalens.labels.llm.chat import ChatModel, NoReply
+from stratalens.labels.llm.chat import ChatModel, CutOff, Message, NoReply
 from stratalens.labels.prompts import MARKS, Prompts, quoted
 
 MAX_EXAMPLES = 8
@@ -29,8 +32,8 @@ PASSAGES_PER_REQUEST = 5
 """Passages that are rated in one request."""
 FIRING_THRESHOLD = 4.5
 """A passage with a higher rating is predicted to fire."""
-MAX_LABEL_TOKENS = 120
-MAX_RATINGS_TOKENS = 120
+ROOM_FACTORS = (1, 2, 4)
+"""A truncated answer is asked for again with so many times `--labeling_max_tokens`, and no more."""
 MAX_REPEATED_CHARACTERS = 2000
 """Characters of an unusable answer that are sent back to the model when it is asked again."""
 ANSWER_EXAMPLES = {
@@ -45,6 +48,8 @@ MAX_PASSAGE_TOKENS = 160
 """Tokens of a passage that are sent, around the one with the strongest activation."""
 MIN_RATED_SHARE = 0.5
 """Share of the passages that must be rated for a score."""
+
+DEFAULT_MAX_TOKENS: int = LabelConfig.model_fields["labeling_max_tokens"].default
 
 Answer = TypeVar("Answer")
 
@@ -103,11 +108,21 @@ class LabelEvidence(NamedTuple):
 
 
 class LanguageJudge:
-    """Asks a language model for labels and ratings. Every failure is an `UnusableAnswer` with its reason."""
+    """Asks a language model for labels and ratings. Every failure is an `UnusableAnswer` with its reason.
 
-    def __init__(self, model: ChatModel, prompts: Prompts):
+    Args:
+        model: to ask.
+        prompts: the questions.
+        max_tokens: room for an answer with its reasoning; see `ROOM_FACTORS`.
+    """
+
+    def __init__(self, model: ChatModel, prompts: Prompts, max_tokens: int = DEFAULT_MAX_TOKENS):
         self._model = model
         self._prompts = prompts
+        self._max_tokens = max_tokens
+        self._lock = threading.Lock()
+        self._answered = False
+        self._first_failure: str | None = None
 
     @property
     def name(self) -> str:
@@ -118,6 +133,12 @@ class LanguageJudge:
     def concurrency(self) -> int:
         """Number of features to work on at the same time."""
         return self._model.concurrency
+
+    @property
+    def silence(self) -> str | None:
+        """Why no question got an answer, with a remedy: the first failure. None if one did, or if nothing was asked."""
+        with self._lock:
+            return None if self._answered else self._first_failure
 
     def label(self, evidence: LabelEvidence, *, show_text: bool) -> str:
         """Ask for a label of at most eight words.
@@ -136,7 +157,7 @@ class LanguageJudge:
         }
         if not show_text:
             values["words"] = ", ".join(quoted(word) for word in evidence.words)
-            return self._ask("label_tokens", values, MAX_LABEL_TOKENS, LABEL_SCHEMA, parse_label)
+            return self._ask("label_tokens", values, LABEL_SCHEMA, parse_label)
         windows = [text.window() for text in evidence.examples[:MAX_EXAMPLES]]
         scale = MAX_RATING / max(evidence.highest, 1e-12)
         values["examples"] = [
@@ -144,7 +165,7 @@ class LanguageJudge:
             for text in windows
         ]
         values["contrast"] = [text.window().plain() for text in evidence.contrast[:MAX_CONTRASTS]]
-        return self._ask("label", values, MAX_LABEL_TOKENS, LABEL_SCHEMA, parse_label)
+        return self._ask("label", values, LABEL_SCHEMA, parse_label)
 
     def detect(self, label: str, passages: Sequence[TokenText]) -> Float[np.ndarray, "passage"]:
         """Ask how likely the feature is to fire in each passage, judged by its label alone.
@@ -184,7 +205,7 @@ class LanguageJudge:
             batch = texts[first : first + PASSAGES_PER_REQUEST]
             values = {"label": quoted(label), "passages": batch}
             try:
-                parsed = self._ask(prompt, values, MAX_RATINGS_TOKENS, RATINGS_SCHEMA, _ratings_parser(len(batch)))
+                parsed = self._ask(prompt, values, RATINGS_SCHEMA, _ratings_parser(len(batch)))
                 ratings[first : first + len(batch)] = parsed
             except UnusableAnswer as problem:
                 reason = str(problem)
@@ -196,22 +217,59 @@ class LanguageJudge:
         self,
         prompt: str,
         values: Mapping[str, object],
-        max_tokens: int,
         schema: Mapping[str, object],
         parse: Callable[[str], Answer],
     ) -> Answer:
         """Ask, and once more if the answer is unusable."""
         messages = self._prompts.messages(prompt, values)
+        answer = self._whole_answer(messages, schema, parse)
         try:
-            answer = self._model.reply(messages, max_tokens=max_tokens, schema=schema).text
-            try:
-                return parse(answer)
-            except UnusableAnswer as problem:
-                hint = {"problem": str(problem), "example": ANSWER_EXAMPLES[prompt]}
-                repeated = self._prompts.again(messages, answer[:MAX_REPEATED_CHARACTERS], hint)
-                return parse(self._model.reply(repeated, max_tokens=max_tokens, schema=schema).text)
+            return parse(answer)
+        except UnusableAnswer as problem:
+            hint = {"problem": str(problem), "example": ANSWER_EXAMPLES[prompt]}
+        repeated = self._prompts.again(messages, answer[:MAX_REPEATED_CHARACTERS], hint)
+        return parse(self._whole_answer(repeated, schema, parse))
+
+    def _whole_answer(
+        self, messages: Sequence[Message], schema: Mapping[str, object], parse: Callable[[str], object]
+    ) -> str:
+        """Ask with more and more room until the answer is whole, or what there is of it will do.
+
+        Raises:
+            UnusableAnswer: the model gave no whole answer.
+        """
+        room, cut = 0, None
+        try:
+            for factor in ROOM_FACTORS:
+                room = factor * self._max_tokens
+                with suppress(CutOff):
+                    reply = self._model.reply(messages, max_tokens=room, schema=schema)
+                    if not reply.cut_off or _is_usable(reply.text, parse):
+                        self._note(None)
+                        return reply.text
+                    if reply.text == cut:  # more room changes nothing where the model's context is full
+                        break
+                    cut = reply.text
+            raise CutOff(f"the answer is cut off at {room:,} tokens")
         except (NoReply, LabelingError) as problem:
-            raise UnusableAnswer(" ".join(str(problem).split())) from None
+            reason = " ".join(str(problem).split())
+            self._note(f"{reason}; {problem.remedy}" if isinstance(problem, NoReply) else reason)
+            shown = f"{reason}; {problem.remedy}" if isinstance(problem, CutOff) else reason
+            raise UnusableAnswer(shown) from None
+
+    def _note(self, failure: str | None) -> None:
+        with self._lock:
+            self._answered |= failure is None
+            self._first_failure = self._first_failure or failure
+
+
+def _is_usable(cut_answer: str, parse: Callable[[str], object]) -> bool:
+    """Whether an answer without its end holds all that it should; only the end of a JSON object shows that."""
+    try:
+        parse(cut_answer)
+    except UnusableAnswer:
+        return False
+    return "{" in cut_answer
 
 
 def _ratings_parser(count: int) -> Callable[[str], list[int]]:

@@ -52,6 +52,15 @@ class Labeller:
             f"{counted(used.cached, 'answer')} from the cache"
         )
 
+    def require_answers(self) -> None:
+        """Check that requests were answered, if there were any.
+
+        Raises:
+            LabelingError: none was.
+        """
+        if self.judge.silence:
+            raise LabelingError(f"the labelling model answered no request ({self.judge.name}: {self.judge.silence})")
+
 
 def open_labeller(config: LabelConfig, progress: Progress) -> Labeller | None:
     """Open the language model that labels, and check that it answers; None if labels come from the evidence alone.
@@ -81,8 +90,9 @@ def open_labeller(config: LabelConfig, progress: Progress) -> Labeller | None:
     if isinstance(model, EndpointModel):
         sent = "tokens of the corpus, no sentences," if config.no_examples else "sentences of the corpus"
         progress.disclose(f"{sent} will be sent to {model.address}")
-    cached = CachedModel(model, cache_folder(ANSWERS_FOLDER))
-    return Labeller(LanguageJudge(cached, prompts), cached)
+    identity = model.identity if isinstance(model, EndpointModel) else ""
+    cached = CachedModel(model, cache_folder(ANSWERS_FOLDER), identity)
+    return Labeller(LanguageJudge(cached, prompts, config.labeling_max_tokens), cached)
 
 
 class LabelSources(NamedTuple):
@@ -128,7 +138,9 @@ def label_features(
         with parts.part(LABELLING_MODEL):
             if annotated is None:
                 raise LabelingError("its labels cannot be scored without the terms in the passages")
-            reports = label_by_model(annotated, reports, judge, progress, show_text=show_text, only=only)
+            by_model = label_by_model(annotated, reports, judge, progress, show_text=show_text, only=only)
+            sources.labeller.require_answers()
+            reports = by_model
         progress.say(sources.labeller.cost())
     if config.no_examples:
         reports = {place: [replace(report, examples=[]) for report in own] for place, own in reports.items()}

@@ -72,6 +72,10 @@ def test_an_answer_without_a_valid_label_is_unusable_and_says_why(answer, reason
         '{"ratings": [0, 10, 5]}',
         'My ratings:\n```\n{"ratings": [0, 10, 5]}\n```',
         '{"why": {"ratings": [1]}, "ratings": [0, 10, 5]}',
+        '{"ratings": [0.0, 1e1, 5.0]}',
+        '{"ratings": ["0", " 10 ", "5.0"]}',
+        '{"ratings": ["0/10", "10 / 10", "5 out of 10"]}',
+        '```json\n{"ratings": [0, "10", 5.00]}\n```',
     ],
 )
 def test_ratings_are_read(answer):
@@ -93,8 +97,10 @@ def test_ratings_are_read(answer):
         ('{"ratings": "0 10 5"}', "not 3 ratings"),
         ('{"ratings": {"1": 0}}', "not 3 ratings"),
         ('{"ratings": [0, 10, true]}', "whole numbers from 0 to 10"),
-        ('{"ratings": [0, 10, 5.0]}', "whole numbers from 0 to 10"),
-        ('{"ratings": [0, 10, "5"]}', "whole numbers from 0 to 10"),
+        *(
+            (json.dumps({"ratings": [0, 10, rating]}), "whole numbers from 0 to 10")
+            for rating in (5.5, "5.5", "5.01", "5/100", "5/5", "11", "11/10", "-1", "+5", "five", "", "5 6", "\u0665", "1e1")
+        ),
         ('{"ratings": [0, 10, [5]]}', "whole numbers from 0 to 10"),
         ('{"ratings": [0, 10, null]}', "whole numbers from 0 to 10"),
         ('{"ratings": [0, 10, NaN]}', "whole numbers from 0 to 10"),

@@ -318,7 +318,7 @@ def test_an_address_is_completed(given, sent_to):
 
 @pytest.mark.parametrize(
     "given",
-    ["https://user:secret@host/v1", "ftp://user:secret@host", "user:secret@host", "https://host/v1?key=secret"],
+    ["https://user:secret@host/v1", "ftp://user:secret@host", "user:secret@host", "https://host/v1#secret"],
 )
 def test_an_address_with_a_secret_is_refused_without_repeating_it(given):
     with pytest.raises(LabelingError, match="STRATALENS_API_KEY") as caught:

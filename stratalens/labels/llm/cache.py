@@ -20,7 +20,7 @@ from stratalens.labels.llm.chat import (
     Reply,
 )
 
-KEY_VERSION = 1
+KEY_VERSION = 2
 """Part of every key: after a change of this number older files are ignored."""
 MAX_PENDING_PER_WORKER = 4
 """Items in progress or finished per worker while an earlier one is awaited."""
@@ -43,7 +43,7 @@ class Usage(NamedTuple):
 
 
 class CachedModel:
-    """A model whose replies are stored by model name, messages, `max_tokens` and schema. Failures are not stored.
+    """A model whose replies are stored by model, messages, `max_tokens` and schema. Failures are not stored.
 
     Replies quote the corpus, so only the user may read their files.
 
@@ -53,10 +53,12 @@ class CachedModel:
     Args:
         model: asked for replies that are not stored.
         directory: of the stored replies; created when needed. May be shared between models and processes.
+        identity: what else of the model its answers depend on, besides its name. Only a hash of it is stored.
     """
 
-    def __init__(self, model: ChatModel, directory: Path):
+    def __init__(self, model: ChatModel, directory: Path, identity: str = ""):
         self._model = model
+        self._identity = identity
         self._directory = directory
         self._lock = threading.Lock()
         self._in_flight: dict[str, Future[Reply]] = {}
@@ -85,7 +87,7 @@ class CachedModel:
         Raises:
             OutputError: the reply cannot be stored.
         """
-        key = _key(self.name, messages, max_tokens, schema)
+        key = _key((self.name, self._identity), messages, max_tokens, schema)
         with self._lock:
             in_progress = self._in_flight.get(key)
             own: Future[Reply] = Future()
@@ -130,10 +132,12 @@ class CachedModel:
             )
 
 
-def _key(name: str, messages: Sequence[Message], max_tokens: int, schema: Mapping[str, object] | None) -> str:
+def _key(
+    model: tuple[str, str], messages: Sequence[Message], max_tokens: int, schema: Mapping[str, object] | None
+) -> str:
     """Return the SHA-256 of all that an answer depends on, which includes the order of a schema's properties."""
     turns = [[message["role"], message["content"]] for message in messages]
-    return hashlib.sha256(json.dumps([KEY_VERSION, name, turns, max_tokens, schema]).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([KEY_VERSION, *model, turns, max_tokens, schema]).encode()).hexdigest()
 
 
 def _read(path: Path, key: str) -> Reply | None:

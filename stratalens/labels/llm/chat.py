@@ -1,8 +1,13 @@
 """The interface between labelling and the language models: `ChatModel`, of a server, a local model, or a cache."""
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol, TypedDict, runtime_checkable
+
+from stratalens.labels.llm.reasoning import ends_in_reasoning, remove_reasoning
+
+MORE_ROOM = "raise --labeling_max_tokens"
+MORE_TIME = "raise --labeling_timeout"
+SHORTER_PROMPT = "serve the model with a longer context, or name another one with --labeling_model"
 
 
 class Message(TypedDict):
@@ -27,7 +32,23 @@ class Reply(NamedTuple):
 
 
 class NoReply(Exception):  # noqa: N818 - an outcome that a run counts, not a mistake
-    """A request got no usable answer, after all retries. The text is a short reason without API key and prompt."""
+    """A request got no usable answer, after all retries. The text is a short reason without API key and prompt.
+
+    Args:
+        reason: the text.
+        remedy: what the user can do where this happens to all requests.
+    """
+
+    def __init__(self, reason: str, remedy: str = "see the server's log, or name another model with --labeling_model"):
+        super().__init__(reason)
+        self.remedy = remedy
+
+
+class CutOff(NoReply):
+    """The answer did not begin within `max_tokens`; with more it may."""
+
+    def __init__(self, reason: str):
+        super().__init__(reason, MORE_ROOM)
 
 
 @runtime_checkable
@@ -55,32 +76,27 @@ class ChatModel(Protocol):
             schema: JSON schema for the answer. It may not be followed; the caller checks the answer.
 
         Raises:
+            CutOff: the answer did not begin within `max_tokens`.
             NoReply: this request got no usable answer; another one may get one.
             LabelingError: the model cannot be used at all.
         """
         ...
 
 
-REASONING_BLOCK = re.compile(r"\A(?:\s*<think>.*?</think>|.*?</think>[ \t]*\n)", re.DOTALL)
-"""A reasoning block at the start of an answer.
-
-Some chat templates open it in the prompt; then the answer holds only its end, on a line of its own. The answer itself
-may mention such tags, so only the first block is removed.
-"""
-
-
-def remove_reasoning(text: str) -> str:
-    """Return the answer without its reasoning; empty if the text ends inside the reasoning."""
-    answer = REASONING_BLOCK.sub("", text, count=1).strip()
-    return "" if answer.startswith("<think>") and "</think>" not in answer else answer
-
-
-def usable_text(text: str | None, cut_off: bool) -> str:
+def usable_text(text: str, cut_off: bool, *, reasoned: bool = False) -> str:
     """Return the answer without its reasoning.
 
+    Args:
+        text: all that the model wrote, save reasoning that came apart from it.
+        cut_off: whether its end is missing.
+        reasoned: whether reasoning came apart from it.
+
     Raises:
+        CutOff: the model did not get as far as the answer.
         NoReply: nothing is left.
     """
-    if answer := remove_reasoning(text or ""):
+    if answer := remove_reasoning(text, cut_off):
         return answer
-    raise NoReply("cut off before the answer began" if cut_off else "empty answer")
+    if cut_off or ends_in_reasoning(text, cut_off):
+        raise CutOff("cut off before the answer began")
+    raise NoReply("reasoning without an answer" if reasoned else "empty answer")

@@ -9,8 +9,9 @@ from urllib.parse import urljoin
 
 from stratalens.errors import LabelingError, StratalensError
 from stratalens.files.redaction import redacted
-from stratalens.labels.llm.address import is_loopback, is_openai, not_an_address, origin
-from stratalens.labels.llm.chat import NoReply
+from stratalens.labels.llm.address import is_loopback, is_openai, keep_queries_out_of_logs, not_an_address, origin
+from stratalens.labels.llm.bodies import error_status, is_stream
+from stratalens.labels.llm.chat import MORE_TIME, NoReply
 from stratalens.labels.llm.deadline import within
 from stratalens.labels.llm.keys import require_sendable_headers
 from stratalens.labels.llm.masking import KeyMask
@@ -25,6 +26,8 @@ CONNECT_SECONDS = 10.0
 
 MAX_BODY_BYTES = 8 * 2**20
 """`max_tokens` limits answers to far less, unless the server ignores it."""
+MAX_STREAM_BYTES = 32 * 2**20
+"""A streamed answer repeats some 200 bytes for each token."""
 
 SENT_HEADERS = frozenset(
     {"accept", "authorization", "connection", "content-length", "content-type", "host", "user-agent"}
@@ -32,6 +35,10 @@ SENT_HEADERS = frozenset(
 )
 """Headers of a request. The client would add others, about this machine and from `OPENAI_CUSTOM_HEADERS`; the last
 of these tells it to return an answer unread."""
+
+SUCCESS = 200
+SENT_WITH_SUCCESS = "stratalens_sent_with_success"
+"""Extension of a response whose error came with the status of success."""
 
 PAUSE_HEADERS = ("retry-after", "retry-after-ms")
 PLAIN_PAUSE = re.compile(
@@ -54,7 +61,7 @@ def open_client(
     """Open an `openai` client that limits the time and size of a whole answer; its own timeouts limit single reads.
 
     Args:
-        url: address of the server.
+        url: address of the server; what stands behind `?` in it goes with every request.
         key: API key; None if there is none.
         mask: of the key.
         timeout_seconds: for the server to begin its answer, and again to complete it.
@@ -73,8 +80,12 @@ def open_client(
             'the package openai is missing or too old; install it with `pip install "stratalens[openai]"`'
         ) from None
 
+    url, _, query = url.partition("?")
+
     def prepare(request: Any) -> None:
         _limit_headers(request, url, key or PLACEHOLDER_KEY)
+        if query:
+            request.url = request.url.copy_with(query=query.encode())
 
     def inspect(response: Any) -> None:
         on_response()
@@ -82,13 +93,15 @@ def open_client(
         _refuse_packed(response, url, mask)
         _limit_pause(response)
         response.encoding = "utf-8"  # else the server's `charset` picks any of Python's codecs, some of them slow
-        response.stream = _bounded(response.stream, timeout_seconds)
+        largest = MAX_STREAM_BYTES if is_stream(response.headers.get("content-type", "")) else MAX_BODY_BYTES
+        response.stream = _bounded(response.stream, timeout_seconds, largest)
 
     require_sendable_headers()
     try:
         httpx2.URL(url)
     except (httpx2.InvalidURL, ValueError):
         raise not_an_address(url) from None
+    keep_queries_out_of_logs()
     timeout = openai.Timeout(timeout_seconds, connect=min(CONNECT_SECONDS, timeout_seconds))
     web = _open_connections(url, timeout, before_attempt, {"request": [prepare], "response": [inspect]})
     return openai.OpenAI(
@@ -131,9 +144,11 @@ def _open_connections(
         def send(self, request: Any, **options: Any) -> Any:
             before_attempt()
             try:
-                return within(longest, lambda: super(BoundedClient, self).send(request, **options))
+                response = within(longest, lambda: super(BoundedClient, self).send(request, **options))
             except TimeoutError:
                 raise httpx2.ReadTimeout(f"no whole answer within {longest:g} s", request=request) from None
+            _uncover_error(response)
+            return response
 
     past_proxies = {"http://": None, "https://": None} if is_loopback(url) else None
     try:
@@ -178,6 +193,15 @@ def _refuse_packed(response: Any, url: str, mask: KeyMask) -> None:
         )
 
 
+def _uncover_error(response: Any) -> None:
+    """Give an error that came with the status of success the status that it should have had."""
+    if response.status_code == SUCCESS:
+        status = error_status(response.content, response.headers.get("content-type", ""))
+        if status is not None:
+            response.status_code = status
+            response.extensions[SENT_WITH_SUCCESS] = True
+
+
 def _limit_pause(response: Any) -> None:
     """Leave only a pause that the client can compute with; it has its own for a server that asks for none."""
     for name in PAUSE_HEADERS:
@@ -185,7 +209,7 @@ def _limit_pause(response: Any) -> None:
             del response.headers[name]
 
 
-def _bounded(stream: Any, timeout_seconds: float):
+def _bounded(stream: Any, timeout_seconds: float, largest: int):
     """Return a stream that raises `NoReply` where a body takes too long or is too large."""
     import httpx2
 
@@ -195,9 +219,9 @@ def _bounded(stream: Any, timeout_seconds: float):
             for chunk in stream:
                 size += len(chunk)
                 if time.monotonic() > deadline:
-                    raise NoReply(f"answer not complete within {timeout_seconds:g} s")
-                if size > MAX_BODY_BYTES:
-                    raise NoReply(f"answer larger than {MAX_BODY_BYTES // 2**20} MiB")
+                    raise NoReply(f"answer not complete within {timeout_seconds:g} s", MORE_TIME)
+                if size > largest:
+                    raise NoReply(f"answer larger than {largest // 2**20} MiB")
                 yield chunk
 
         def close(self):

@@ -1,45 +1,24 @@
-"""The OpenAI protocol: bodies of answers, and which parts of a request a server accepts, as servers differ."""
+"""The OpenAI protocol: the models that a server offers, and which parts of a request it accepts, as servers differ."""
 
 import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from pydantic import BaseModel, field_validator
+from pydantic import BaseModel
 
-MAX_TOKENS_USED = 2**31 - 1
-"""By one request; a server that reports more, or less than none, is taken to report nothing."""
-
-
-class AnswerMessage(BaseModel):
-    """The message of an answer."""
-
-    content: str | None = None
-
-
-class Choice(BaseModel):
-    """One answer of several."""
-
-    message: AnswerMessage
-    finish_reason: str | None = None
-
-
-class TokenUsage(BaseModel):
-    """Tokens that a request used."""
-
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-
-    @field_validator("prompt_tokens", "completion_tokens")
-    @classmethod
-    def _possible(cls, tokens: int | None) -> int | None:
-        return tokens if tokens is not None and 0 <= tokens <= MAX_TOKENS_USED else None
-
-
-class Completion(BaseModel):
-    """The body of an answer."""
-
-    choices: list[Choice]
-    usage: TokenUsage | None = None
+MIN_ROOM = 128
+"""Tokens for an answer below which a server is not asked with less room, when it refuses more."""
+STREAM_ONLY = re.compile(
+    r"(?=.*\bstream(ing|ed)?\b).*\b(only|must|requires?d?|needs?|true|enabled?|non|not supported|unsupported)\b",
+    re.IGNORECASE | re.DOTALL,
+)
+"""A server refuses an answer in one piece. Nothing else was asked for, so any complaint about streams is this one."""
+ROOM_EXCEEDED = re.compile(
+    r"context[ _](length|window|size)|prompt is too long"
+    r"|max_(completion_|new_)?tokens\b.{0,80}(too (large|high|big)|at most|exceed|less than|<=|maximum)",
+    re.IGNORECASE | re.DOTALL,
+)
+"""A server refuses a prompt and an answer that are together longer than the model's context, or so long an answer."""
 
 
 class ServedModel(BaseModel):
@@ -63,6 +42,10 @@ class Dialect(NamedTuple):
     """Name of the parameter that limits the tokens of an answer."""
     seed: bool = True
     temperature: bool = True
+    stream: bool = False
+    """Whether to ask for a stream, for servers that give nothing else."""
+    stream_options: bool = True
+    """Whether to ask for the numbers of tokens at the end of a stream."""
 
     def parameters(self, max_tokens: int, schema: Mapping[str, object] | None) -> dict[str, object]:
         """Return the optional parts of a request."""
@@ -71,6 +54,9 @@ class Dialect(NamedTuple):
             chosen["seed"] = 0
         if self.temperature:
             chosen["temperature"] = 0
+        if self.stream:  # as a further field: the answer is still read as a whole, within its limits
+            usage = {"stream_options": {"include_usage": True}} if self.stream_options else {}
+            chosen["extra_body"] = {"stream": True, **usage}
         if schema is not None and self.structured == "json_schema":
             described = {"name": "answer", "strict": True, "schema": schema}
             chosen["response_format"] = {"type": "json_schema", "json_schema": described}
@@ -87,9 +73,11 @@ def relax_dialect(dialect: Dialect, refusal: str, has_schema: bool) -> Dialect |
     """
     if dialect.limit == "max_tokens" and "max_completion_tokens" in refusal:
         return dialect._replace(limit="max_completion_tokens")
-    for name in ("seed", "temperature"):
+    for name in ("seed", "temperature", *(["stream_options"] if dialect.stream else [])):
         if getattr(dialect, name) and re.search(rf"\b{name}\b", refusal):
             return dialect._replace(**{name: False})
+    if not dialect.stream and STREAM_ONLY.match(refusal):
+        return dialect._replace(stream=True)
     if has_schema and dialect.structured is not None:
         return dialect._replace(structured="json_object" if dialect.structured == "json_schema" else None)
     return None

@@ -1,8 +1,6 @@
 """A labelling model on a server with the OpenAI protocol: vLLM, llama.cpp, Ollama, or a hosted service."""
 
-import json
 import math
-import re
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,8 +12,10 @@ from pydantic import ValidationError
 
 from stratalens.errors import LabelingError
 from stratalens.files.redaction import redacted
-from stratalens.labels.llm.address import base_url, is_readable_on_the_way, origin
+from stratalens.labels.llm.address import base_url, is_readable_on_the_way, origin, secrets_in
+from stratalens.labels.llm.bodies import Completion, TokenUsage, read_completion
 from stratalens.labels.llm.chat import (
+    MORE_TIME,
     Message,
     NoReply,
     Reply,
@@ -23,13 +23,14 @@ from stratalens.labels.llm.chat import (
 )
 from stratalens.labels.llm.client import client_failures, open_client
 from stratalens.labels.llm.dialect import (
-    Completion,
+    MIN_ROOM,
+    ROOM_EXCEEDED,
     Dialect,
     ServedModels,
-    TokenUsage,
     relax_dialect,
 )
-from stratalens.labels.llm.keys import find_key, how_to_set_a_key
+from stratalens.labels.llm.failures import Server, error_body_of, run_error
+from stratalens.labels.llm.keys import find_key
 from stratalens.labels.llm.masking import KeyMask
 
 MAX_CHECK_TOKENS = 16
@@ -39,7 +40,10 @@ MAX_NAME_CHARACTERS = 120
 """Of a model that the server names; one that the user names may be longer."""
 MAX_ANSWER_CHARACTERS = 20_000
 """Of an answer without its reasoning: far more than `max_tokens` allows, unless the server ignores it."""
-CONTEXT_EXCEEDED = re.compile(r"context[ _](length|window|size)|prompt is too long", re.IGNORECASE)
+MAX_TEXT_CHARACTERS = 2_000_000
+"""Of an answer with its reasoning."""
+REFUSALS = (400, 404, 405, 406, 415, 422, 501)
+"""Statuses with which servers refuse a part of a request."""
 CHECK_MESSAGES = [Message(role="user", content="Say yes.")]
 
 
@@ -76,14 +80,13 @@ class EndpointModel:
         self._url = base_url(url)
         self._model = model
         key = find_key(self._url, api_key)
-        self._has_key = key is not None
-        self._mask = KeyMask(key)
+        self._server = Server(self._url, KeyMask(key, *secrets_in(self._url)), key is not None, timeout_seconds)
         self._dialect = Dialect()
         self._lock = threading.RLock()
         self._thread_state = threading.local()
         self._server_responded = False
         self._client: Any = open_client(
-            self._url, key, self._mask, timeout_seconds, self._before_attempt, self._note_response
+            self._url, key, self._server.mask, timeout_seconds, self._before_attempt, self._note_response
         )
 
     def __repr__(self) -> str:
@@ -97,12 +100,17 @@ class EndpointModel:
     @property
     def exposes_key(self) -> bool:
         """Whether others can read the API key on its way to the server."""
-        return self._has_key and is_readable_on_the_way(self._url)
+        return self._server.has_key and is_readable_on_the_way(self._url)
 
     @property
     def name(self) -> str:
         """Model and host; asks the server where no model was named."""
         return f"{self.model} at {urlsplit(self._url).netloc}"
+
+    @property
+    def identity(self) -> str:
+        """All of the address: path and query, too, may choose what answers. It may hold a key, so it is never shown."""
+        return self._url
 
     @property
     def model(self) -> str:
@@ -132,11 +140,11 @@ class EndpointModel:
             try:
                 self._complete(CHECK_MESSAGES, MAX_CHECK_TOKENS, None)
             except (openai.OpenAIError, NoReply) as problem:
-                error = problem if isinstance(problem, NoReply) else self._run_error(problem, "")
+                error = problem if isinstance(problem, NoReply) else self._run_error(problem)
                 if isinstance(error, LabelingError):
                     raise error from None
                 detail = (
-                    f": {self._mask.one_line(problem.response.text)}"
+                    f": {self._server.mask.one_line(problem.response.text)}"
                     if isinstance(problem, openai.APIStatusError)
                     else ""
                 )
@@ -155,23 +163,30 @@ class EndpointModel:
             with self._bounded_call():
                 completion = self._complete(messages, max_tokens, schema)
         except openai.OpenAIError as problem:
-            raise self._run_error(problem, _error_body(problem, messages)) from None
+            raise self._run_error(problem, error_body_of(problem, messages)) from None
         if not completion.choices:
             raise NoReply("the server's answer holds no choice")
-        choice, tokens = completion.choices[0], completion.usage or TokenUsage()
-        cut_off = choice.finish_reason == "length"
-        text = usable_text(choice.message.content, cut_off)
+        message, tokens = completion.choices[0].message, completion.usage or TokenUsage()
+        if len(message.content) > MAX_TEXT_CHARACTERS:
+            raise NoReply(f"answer longer than {MAX_TEXT_CHARACTERS:,} characters with its reasoning")
+        cut_off = completion.is_cut_off(max_tokens)
+        text = usable_text(message.content, cut_off, reasoned=message.reasoned)
         if len(text) > MAX_ANSWER_CHARACTERS:
             raise NoReply(f"answer longer than {MAX_ANSWER_CHARACTERS:,} characters")
-        return Reply(self._mask.mask(text), tokens.prompt_tokens or 0, tokens.completion_tokens or 0, cut_off)
+        return Reply(self._server.mask.mask(text), tokens.prompt_tokens or 0, tokens.completion_tokens or 0, cut_off)
 
     def _complete(
         self, messages: Sequence[Message], max_tokens: int, schema: Mapping[str, object] | None
     ) -> Completion:
-        """Send a request without the optional parts that the server refused before or refuses now."""
+        """Send a request without the optional parts that the server refused before or refuses now, and with less room.
+
+        Raises:
+            NoReply: the server's answer is none.
+            openai.OpenAIError: the server refuses the request in every form.
+        """
         import openai
 
-        dialect = self._dialect
+        dialect: Dialect | None = self._dialect
         create = self._client.chat.completions.with_raw_response.create
         while True:
             try:
@@ -180,19 +195,24 @@ class EndpointModel:
                     answer = create(**parameters)
                 break
             except openai.APIStatusError as problem:
-                error_body = _error_body(problem, messages)
-                refused = problem.status_code in (400, 404, 422) and not CONTEXT_EXCEEDED.search(error_body)
-                relaxed = relax_dialect(dialect, error_body, schema is not None) if refused else None
-                if relaxed is None:
+                if problem.status_code not in REFUSALS:
                     raise
-                dialect = relaxed
+                refusal = error_body_of(problem, messages)
+                if not ROOM_EXCEEDED.search(refusal):
+                    dialect = relax_dialect(dialect, refusal, schema is not None)
+                elif max_tokens > MIN_ROOM:
+                    max_tokens = max(max_tokens // 2, MIN_ROOM)
+                else:
+                    dialect = None
+                if dialect is None:
+                    raise
         # Kept only after a success: the server may have refused the prompt, not a part of the request.
         if dialect != self._dialect:
             with self._lock:
                 self._dialect = dialect
         try:
-            return Completion.model_validate_json(answer.content)
-        except ValidationError:
+            return read_completion(answer.content, answer.headers.get("content-type", ""))
+        except ValueError:
             raise NoReply("the server's answer is no chat completion") from None
 
     def _only_model(self) -> str:
@@ -214,7 +234,7 @@ class EndpointModel:
         return names[0]
 
     def _shown_name(self, name: str) -> str:
-        return self._mask.one_line(name)[:MAX_NAME_CHARACTERS]
+        return self._server.mask.one_line(name)[:MAX_NAME_CHARACTERS]
 
     def _served_models(self) -> list[str] | None:
         """Return the names of the models served; None if the server does not list them."""
@@ -227,43 +247,19 @@ class EndpointModel:
         except (openai.NotFoundError, ValidationError):  # the server has no list of models, or not a valid one
             return None
         except (openai.OpenAIError, NoReply) as problem:
-            error = problem if isinstance(problem, NoReply) else self._run_error(problem, "")
+            error = problem if isinstance(problem, NoReply) else self._run_error(problem)
             if isinstance(error, NoReply) and isinstance(problem, openai.APIStatusError):
                 return None
             if isinstance(error, NoReply):
                 error = LabelingError(f"{self.address}: {error}; check that the server is up")
             raise error from None
 
-    def _run_error(self, problem: Exception, error_body: str) -> LabelingError | NoReply:
-        """Turn an error of the client into one of a request or of the run, whose text holds neither key nor prompt."""
+    def _run_error(self, problem: Exception, error_body: str = "") -> LabelingError | NoReply:
         import openai
 
-        if isinstance(problem, openai.APITimeoutError):
-            return NoReply(f"no answer within {self.timeout_seconds:g} s")
-        if isinstance(problem, openai.APIConnectionError):
-            if self._server_responded:
-                return NoReply("connection lost")
-            return LabelingError(
-                f"{self.address}: no connection ({self._mask.one_line(str(problem.__cause__ or problem))}); "
-                "start the server, or correct the address"
-            )
-        if not isinstance(problem, openai.APIStatusError):
-            return NoReply(f"the client failed ({type(problem).__name__})")
-        status = problem.status_code
-        if status in (401, 403):
-            response = "refuses the key" if self._has_key else "asks for a key"
-            return LabelingError(f"{self.address} {response} ({status}); {how_to_set_a_key(self._url)}")
-        if status == 402 or problem.code == "insufficient_quota":
-            return LabelingError(f"{self.address}: the account has no credit left ({status}); top it up")
-        if status == 404:
-            return LabelingError(
-                f"{self.address}: no model {self._model} at {redacted(self._url)} (404); "
-                "correct --labeling_model or the path in the address"
-            )
-        if status < 500 and CONTEXT_EXCEEDED.search(error_body):
-            return NoReply("prompt longer than the model's context")
-        response = "is overloaded" if status == 429 else "failed" if status >= 500 else "refuses the request"
-        return NoReply(f"the server {response} ({status})")
+        if type(problem) is openai.APIConnectionError and self._server_responded:
+            return NoReply("connection lost")
+        return run_error(problem, error_body, self._server, self._model)
 
     @contextmanager
     def _bounded_call(self) -> Iterator[None]:
@@ -276,17 +272,7 @@ class EndpointModel:
 
     def _before_attempt(self) -> None:
         if time.monotonic() > getattr(self._thread_state, "deadline", math.inf):
-            raise NoReply(f"no answer within {3 * self.timeout_seconds:g} s")
+            raise NoReply(f"no answer within {3 * self.timeout_seconds:g} s", MORE_TIME)
 
     def _note_response(self) -> None:
         self._server_responded = True
-
-
-def _error_body(problem: Any, messages: Sequence[Message]) -> str:
-    """Return the body of an error without the prompt, which servers may repeat and which may mention `seed`."""
-    text = problem.response.text if hasattr(problem, "response") else ""
-    for message in messages:
-        for ascii_only in (True, False):
-            quoted = json.dumps(message["content"], ensure_ascii=ascii_only)[1:-1]
-            text = text.replace(quoted, "") if quoted else text
-    return text

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from stratalens.errors import LabelingError
 from stratalens.files.hashing import digest_of
 from stratalens.labels.llm.chat import (
+    SHORTER_PROMPT,
     Message,
     NoReply,
     Reply,
@@ -17,6 +18,7 @@ from stratalens.labels.llm.chat import (
 )
 from stratalens.labels.llm.chat_template import MAX_TEMPLATE_SECONDS, ChatTemplate
 from stratalens.labels.llm.deadline import within
+from stratalens.labels.llm.reasoning import is_mark, opening_of
 from stratalens.models.hub import hub_errors, local_or_hub, quiet_transformers
 from stratalens.models.loading import choose_device, choose_dtype
 from stratalens.models.model_config import load_config
@@ -184,25 +186,36 @@ def _generate(loaded: _Loaded, messages: Sequence[Message], max_tokens: int) -> 
     import torch
 
     model, tokenizer, context = loaded.model, loaded.tokenizer, loaded.context
-    inputs = _encode(loaded, messages)
+    prompt, options = _prompt(loaded, messages)
+    inputs = _encode(loaded, prompt, options)
     prompt_tokens = inputs["input_ids"].shape[1]
     max_new_tokens = max_tokens if context is None else min(max_tokens, context - prompt_tokens)
     if max_new_tokens < 1:
-        raise NoReply("prompt longer than the model's context")
+        raise NoReply("prompt longer than the model's context", SHORTER_PROMPT)
     with torch.inference_mode():
         output = model.generate(**inputs.to(model.device), do_sample=False, max_new_tokens=max_new_tokens)
     answer_ids = output[0, prompt_tokens:].tolist()
     cut_off = len(answer_ids) >= max_new_tokens and answer_ids[-1] not in loaded.end_ids
-    text = usable_text(tokenizer.decode(answer_ids, skip_special_tokens=True), cut_off)
+    text = usable_text(opening_of(prompt) + _decode(tokenizer, answer_ids), cut_off)
     return Reply(text, prompt_tokens, len(answer_ids), cut_off)
 
 
-def _encode(loaded: _Loaded, messages: Sequence[Message]) -> Any:
-    """Return the token ids of the chat, `[1, seq]`: by the model's template, else of the plain texts in order."""
+def _decode(tokenizer: Any, answer_ids: list[int]) -> str:
+    """Return the text of an answer, with those special tokens alone that stand around reasoning."""
+    special = set(tokenizer.all_special_ids).intersection(answer_ids)
+    left_out = {token_id for token_id in special if not is_mark(tokenizer.decode([token_id]).strip())}
+    return tokenizer.decode([one for one in answer_ids if one not in left_out], skip_special_tokens=left_out == special)
+
+
+def _prompt(loaded: _Loaded, messages: Sequence[Message]) -> tuple[str, dict[str, bool]]:
+    """Return the prompt by the model's template, else the plain texts in order; and how it becomes tokens."""
     if loaded.template is None:
-        prompt, options = "\n\n".join(message["content"] for message in messages), {}
-    else:
-        prompt, options = loaded.template.prompt(messages), {"add_special_tokens": False}
+        return "\n\n".join(message["content"] for message in messages), {}
+    return loaded.template.prompt(messages), {"add_special_tokens": False}
+
+
+def _encode(loaded: _Loaded, prompt: str, options: Mapping[str, bool]) -> Any:
+    """Return the token ids of a prompt, `[1, seq]`."""
     try:
         return within(MAX_TEMPLATE_SECONDS, lambda: loaded.tokenizer(prompt, return_tensors="pt", **options))
     except TimeoutError:

@@ -25,14 +25,15 @@ _COVERED = b"\x01"
 
 
 class KeyMask:
-    """Masks a key in texts: every `MIN_KEY_PIECE` or more characters in a row, also in base64, in any case, escaped.
+    """Masks keys in texts: every `MIN_KEY_PIECE` or more characters in a row, also in base64, in any case, escaped.
 
     Args:
-        key: printable ASCII; None to mask nothing.
+        keys: what is masked; None for no key.
     """
 
-    def __init__(self, key: str | None):
-        forms = _forms(key.encode()) if key is not None and len(key) >= MIN_KEY_PIECE else ()
+    def __init__(self, *keys: str | None):
+        long_enough = [key for key in keys if key is not None and len(key) >= MIN_KEY_PIECE]
+        forms = (form for key in long_enough for form in _forms(key.encode()))
         self._pieces = frozenset(piece for form in forms for piece in _pieces(form))
 
     def __repr__(self) -> str:
