@@ -3,10 +3,22 @@
 import json
 import re
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from chat_servers import MisbehavingServer, Request, completion, error, ok
+from chat_servers import (
+    MisbehavingServer,
+    Request,
+    Step,
+    answered,
+    body,
+    completion,
+    error,
+    ok,
+    reasons_first,
+    unlisted,
+)
 from finished_result import (
     all_text,
     contents,
@@ -225,7 +237,7 @@ def test_a_key_is_sent_to_the_server_and_appears_in_no_file_and_no_output(
         assert main(["label", str(result), "--labeling_endpoint", server.url]) == 0
         assert {headers["authorization"] for headers in server.headers} == {sent}
     with MisbehavingServer(error(400, f"no such thing for {KEY}")) as server:
-        assert main(["label", str(result), "--labeling_endpoint", server.url]) == 0
+        assert main(["label", str(result), "--labeling_endpoint", server.url]) == 2
         assert server.requests > 0
     with MisbehavingServer(ok("x"), models=error(401, f"wrong key {KEY}")) as server:
         assert main(["label", str(result), "--labeling_endpoint", server.url]) == 2
@@ -259,3 +271,108 @@ def test_an_analysis_labelled_by_a_server_reports_its_requests(arguments, tmp_pa
         assert f"sentences of the corpus will be sent to {server.url}" in " ".join(printed.err.split())
         assert f"{server.requests:,} requests (0 failed)" in " ".join(printed.out.split())
     assert set(labels(tmp_path / "out", 0).values()) == {"Loans and banks"}
+
+
+SILENT = {
+    "a server that refuses every request": (error(400, "no"), "the server refuses the request (400); see the server's"),
+    "a server that sends errors with status 200": (body({"error": {"message": "no"}}), "(400, sent with status 200); "),
+    "a model that reasons without end": (
+        reasons_first("{}", 10**6),
+        "the answer is cut off at 256 tokens; raise --labeling_max_tokens",
+    ),
+    "a server that sends reasoning alone": (
+        body(answered(content=None, reasoning_content='{"label": "draft"}')),
+        "reasoning without an answer; see the server's log",
+    ),
+    "a server that refuses the key at every request": (error(401, "no"), "asks for a key (401); set the environment"),
+}
+
+
+@pytest.mark.parametrize("case", SILENT)
+def test_label_is_refused_and_changes_nothing_where_no_request_is_answered(result, documented, capsys, case):
+    step, says = SILENT[case]
+    before = contents(result)
+    with MisbehavingServer(step) as server:
+        own = ["--quiet", "--labeling_endpoint", server.url, "--labeling_max_tokens", "64"]
+        capsys.readouterr()
+        assert main(["label", str(result), *own]) == 2
+        assert server.requests > 0
+    printed = capsys.readouterr()
+    line = printed.err.splitlines()[-1]
+    assert line.startswith("stratalens: the labelling model answered no request (stub at 127.0.0.1:")
+    assert says in line
+    assert line.endswith("; the result is unchanged")
+    assert printed.out == ""
+    assert contents(result) == before
+    documented("Labelling models", case, line)
+
+
+def test_analyze_labels_from_the_evidence_and_says_so_where_no_request_is_answered(
+    arguments, finished, tmp_path, capsys
+):
+    out = tmp_path / "out"
+    with MisbehavingServer(error(400, "no")) as server:
+        assert main(["analyze", *arguments[:-1], str(out), "--labeling_endpoint", server.url]) == 0
+    warning = "the labelling model answered no request, so all labels are made from the evidence (stub at 127.0.0.1:"
+    assert warning in " ".join(capsys.readouterr().err.split())
+    (recorded,) = [line for line in json.loads((out / "run.json").read_text())["warnings"] if warning in line]
+    assert "the server refuses the request (400); see the server's log" in recorded
+    assert warning in (out / "report.html").read_text()
+    for layer in (0, 2):
+        assert labels(out, layer) == labels(finished, layer)
+    assert label(out) == 0
+    assert "answered no request" not in (out / "run.json").read_text(), "the labels are others now"
+
+
+def test_where_some_requests_fail_the_others_are_used(result):
+    with MisbehavingServer(*[error(422, "no")] * 3, answers("loans and banks")) as server:
+        options = ("--labeling_endpoint", server.url, "--labeling_concurrency", "1")
+        assert label(result, *options) == 0
+    rows = features(result)
+    assert set(rows["label_source"].str.split(" at ").str[0]) == {"stub", "evidence"}
+    assert rows["label_note"].str.contains("labelled by evidence: stub at .*refuses the request").sum() == 1
+
+
+def wrapped(wrap: Callable[[str], dict], rating: object) -> Step:
+    """Answer as `answers` does, in another form."""
+
+    def step(request: Request) -> None:
+        wanted = re.search(r"exactly (\d+) whole numbers", request.body["messages"][-1]["content"])
+        content = {"ratings": [rating] * int(wanted[1])} if wanted else {"label": "loans and banks"}
+        request.answer(200, wrap(json.dumps(content)))
+
+    return step
+
+
+@pytest.mark.parametrize(
+    ("wrap", "rating"),
+    [
+        (lambda text: answered(content=[{"type": "thinking", "thinking": "x"}, {"type": "text", "text": text}]), 7.0),
+        (
+            lambda text: answered(content=f"<|channel|>analysis<|message|>x<|end|><|channel|>final<|message|>{text}"),
+            "7",
+        ),
+        (lambda text: answered(content=f"```json\n{text}\n```", reasoning="x"), "7/10"),
+        (lambda text: answered(content=f"[THINK]x[/THINK]{text}"), " 7 "),
+    ],
+)
+def test_labels_and_ratings_in_other_forms_are_used(result, wrap, rating):
+    with MisbehavingServer(wrapped(wrap, rating)) as server:
+        assert label(result, "--labeling_endpoint", server.url) == 0
+    rows = features(result)
+    assert (rows["label"] == "Loans and banks").all()
+    assert rows["label_note"].dropna().str.startswith("fires on too few").all()
+    assert rows["label_judge"].dropna().str.startswith("stub").all()
+
+
+def test_a_key_in_the_query_of_the_address_is_in_no_file_and_no_output(arguments, tmp_path, capsys):
+    out = tmp_path / "out"
+    with MisbehavingServer(answers(f"loans {KEY}"), models=unlisted) as server:
+        own = ["--labeling_endpoint", f"{server.url}/v1?key={KEY}", "--labeling_model", "stub"]
+        assert main(["analyze", *arguments[:-1], str(out), *own]) == 0
+        assert all(path.endswith(f"?key={KEY}") for path in server.paths)
+        assert main(["label", str(out), *own]) == 0
+    printed = capsys.readouterr()
+    assert json.loads((out / "run.json").read_text())["settings"]["labeling_endpoint"] == f"{server.url}/v1?key=***"
+    for text in (printed.out, printed.err, all_text(out), all_text(tmp_path / "cache")):
+        assert KEY[3:] not in text

@@ -99,7 +99,22 @@ def test_ratings_are_read(answer):
         ('{"ratings": [0, 10, true]}', "whole numbers from 0 to 10"),
         *(
             (json.dumps({"ratings": [0, 10, rating]}), "whole numbers from 0 to 10")
-            for rating in (5.5, "5.5", "5.01", "5/100", "5/5", "11", "11/10", "-1", "+5", "five", "", "5 6", "\u0665", "1e1")
+            for rating in (
+                5.5,
+                "5.5",
+                "5.01",
+                "5/100",
+                "5/5",
+                "11",
+                "11/10",
+                "-1",
+                "+5",
+                "five",
+                "",
+                "5 6",
+                "\u0665",
+                "1e1",
+            )
         ),
         ('{"ratings": [0, 10, [5]]}', "whole numbers from 0 to 10"),
         ('{"ratings": [0, 10, null]}', "whole numbers from 0 to 10"),

@@ -5,6 +5,7 @@ import re
 
 import numpy as np
 import pytest
+from chat_servers import MisbehavingServer, answered, body, error, ok, reasons_first
 from planted import passage
 from scripted_model import LISTED, Script, kind_of, label_in, rated
 
@@ -16,7 +17,10 @@ from stratalens.labels.judge import (
     LanguageJudge,
     TokenText,
 )
+from stratalens.labels.llm.endpoint import EndpointModel
 from stratalens.labels.prompts import Prompts
+
+EVIDENCE = LabelEvidence([], [], ["a"], ["b"], [], 1.0)
 
 
 def test_an_answer_unusable_for_some_passages_leaves_the_others_rated():
@@ -80,3 +84,73 @@ def test_after_an_unusable_answer_the_model_is_asked_once_more():
     with pytest.raises(UnusableAnswer):
         LanguageJudge(stubborn, Prompts()).label(evidence, show_text=False)
     assert len(stubborn.asked) == 2
+
+
+def asked_of(*steps, max_tokens: int = 100):
+    """The label that a scripted server gives, or why there is none; the room of each request; and the judge."""
+    with MisbehavingServer(*steps) as server:
+        judge = LanguageJudge(EndpointModel(server.url, "stub", timeout_seconds=5.0), Prompts(), max_tokens)
+        try:
+            outcome = judge.label(EVIDENCE, show_text=False)
+        except UnusableAnswer as problem:
+            outcome = problem
+    return outcome, [sent["max_tokens"] for sent in server.bodies], judge
+
+
+LABEL = '{"label": "Loans"}'
+
+
+@pytest.mark.parametrize(("tokens", "rooms"), [(50, [100]), (150, [100, 200]), (350, [100, 200, 400])])
+@pytest.mark.parametrize("field", ["reasoning_content", "reasoning", "thinking"])
+def test_reasoning_in_a_field_that_leaves_no_room_gets_more(field, tokens, rooms):
+    assert asked_of(reasons_first(LABEL, tokens, field))[:2] == ("Loans", rooms)
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        ok("<think>hm, let me see", "length"),
+        ok("<think>hm, let me see"),
+        ok('{"label": "Lo', "length"),
+        ok("Lo", "length"),
+        ok(None, "length"),
+        body({"message": {"content": "", "thinking": "hm"}, "done": True, "done_reason": "length"}),
+        body(answered("length", content=[{"type": "thinking", "thinking": "hm"}])),
+    ],
+)
+def test_a_truncated_answer_is_asked_for_again_with_twice_the_room(first):
+    assert asked_of(first, ok(LABEL))[:2] == ("Loans", [100, 200])
+
+
+def test_an_answer_that_is_complete_before_it_is_cut_off_is_taken():
+    assert asked_of(ok(f"{LABEL} which I chose because", "length"))[:2] == ("Loans", [100])
+
+
+@pytest.mark.parametrize("step", [reasons_first(LABEL, 10_000), ok("<think>on and on", "length")])
+def test_an_answer_that_is_cut_off_with_four_times_the_room_is_none_and_says_what_to_do(step):
+    problem, rooms, judge = asked_of(step)
+    assert str(problem) == "the answer is cut off at 400 tokens; raise --labeling_max_tokens"
+    assert rooms == [100, 200, 400]
+    assert judge.silence == str(problem)
+
+
+def test_an_answer_that_more_room_does_not_change_is_not_asked_for_a_third_time():
+    assert asked_of(ok("the context is full", "length"))[1] == [100, 200]
+
+
+def test_a_judge_is_silent_as_long_as_nothing_is_answered():
+    assert LanguageJudge(Script(lambda _: LABEL), Prompts()).silence is None, "nothing was asked"
+    assert asked_of(ok("first\ntry"))[2].silence is None, "an unusable answer is one"
+    judge = asked_of(error(400, "no"))[2]
+    assert judge.silence == (
+        "the server refuses the request (400); see the server's log, or name another model with --labeling_model"
+    )
+    assert asked_of(error(403, "no"))[2].silence.endswith("set the environment variable STRATALENS_API_KEY")
+    once = MisbehavingServer(error(422, "no"), error(422, "no"), error(422, "no"), ok(LABEL))
+    with once as server:  # the schema is left out step by step, then the request fails
+        judge = LanguageJudge(EndpointModel(server.url, "stub"), Prompts())
+        with pytest.raises(UnusableAnswer):
+            judge.label(EVIDENCE, show_text=False)
+        assert judge.silence is not None
+        assert judge.label(EVIDENCE, show_text=False) == "Loans"
+        assert judge.silence is None

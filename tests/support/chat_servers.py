@@ -176,6 +176,48 @@ def refuses(*fields: str, text: str = "well") -> Step:
     return step
 
 
+def answered(finish_reason: str | None = "stop", **fields: object) -> dict:
+    """The body of an answer whose message has these fields."""
+    return {"choices": [{"index": 0, "message": {"role": "assistant", **fields}, "finish_reason": finish_reason}]}
+
+
+def chunk(finish_reason: str | None = None, **delta: object) -> dict:
+    """What an event of a streamed answer holds."""
+    return {"choices": [{"index": 0, "delta": delta, "finish_reason": finish_reason}]}
+
+
+def streamed(*chunks: object, end: str = "data: [DONE]\n\n", between: str = "\n\n") -> Step:
+    """Answer with events, whether or not they were asked for."""
+    events = "".join(f"data: {json.dumps(one)}{between}" for one in chunks)
+    return body((events + end).encode(), Content_Type="text/event-stream; charset=utf-8")
+
+
+def only_streams(text: str) -> Step:
+    """Refuse requests for a whole answer, and stream the answer to others in pieces of three characters."""
+    pieces = [chunk(content=text[at : at + 3]) for at in range(0, len(text), 3)]
+    usage = {"choices": [], "usage": {"prompt_tokens": 7, "completion_tokens": 3}}
+
+    def step(request: Request) -> None:
+        if request.body.get("stream") is not True:
+            return request.answer(400, {"error": {"message": "only stream=true is supported"}})
+        streamed(chunk(role="assistant"), *pieces, chunk("stop"), usage)(request)
+
+    return step
+
+
+def reasons_first(text: str, tokens: int, field: str = "reasoning_content") -> Step:
+    """Write so many tokens of reasoning in a field of its own before the answer, within the room that there is."""
+
+    def step(request: Request) -> None:
+        room = request.body["max_tokens"]
+        thought = {field: "hm " * min(room, tokens)}
+        if room <= tokens + len(text) // 4:
+            return request.answer(200, answered("length", content=None, **thought))
+        request.answer(200, answered(content=text, **thought))
+
+    return step
+
+
 unlisted = error(404, "no such path")
 
 
@@ -195,6 +237,8 @@ class MisbehavingServer:
         self.keys: list[str | None] = []
         self.headers: list[dict[str, str]] = []
         """Of every request, also for the models; names in lower case."""
+        self.paths: list[str] = []
+        """Of every request, with the query."""
         self.most_in_flight = 0
         self._server = self._listen()
         self.url = f"http://127.0.0.1:{self._server.server_port}"
@@ -234,6 +278,7 @@ class MisbehavingServer:
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
+                outer.paths.append(self.path)
                 outer._note_headers(self.headers)
                 request = Request(self, {}, outer._stopped)
                 if callable(outer._models):
@@ -241,6 +286,7 @@ class MisbehavingServer:
                 request.answer(200, {"object": "list", "data": [{"id": name} for name in outer._models]})
 
             def do_POST(self) -> None:
+                outer.paths.append(self.path)
                 outer._note_headers(self.headers)
                 received = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 step = outer._next_step(received, self.headers["Authorization"])

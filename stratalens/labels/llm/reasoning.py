@@ -31,7 +31,7 @@ _CHANNELS = re.compile(
 )
 """A text in the channels of gpt-oss, one of which is `final`."""
 _CHANNEL = re.compile(
-    r"(?:<\|channel\|>\s*|\A\s*)(analysis|commentary|final)\b(?:(?:(?!<\|channel\|>)[^\n]){0,80}?<\|message\|>)?"
+    r"(?:<\|channel\|>\s*|\A\s*)(analysis|commentary|final)(?:(?:(?!<\|channel\|>)[^\n]){0,80}?<\|message\|>)?"
 )
 _CHANNEL_END = re.compile(r"<\|(?:end|return|call|start|channel)\|>")
 _CHANNEL_WORDS = re.compile(r"\Aanalysis.*assistantfinal|\Aanalysis(?=[A-Z])", re.DOTALL)
