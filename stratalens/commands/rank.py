@@ -50,6 +50,7 @@ def rank(directory: Path, options: RankConfig, progress: Progress | None = None)
     with working_in(directory) as work, torch.inference_mode():
         before = load_result(directory)
         changed = {name: value for name, value in options.model_dump(exclude={"quiet"}).items() if value is not None}
+        changed["csv_bom"] = options.csv_bom or before.recorded.csv_bom
         config, recorded = (own.model_copy(update=changed) for own in (before.config, before.recorded))
         findings = _rank_again(before, config)
         parts = OptionalParts(progress, without_parts(before.record.missing_parts, FIGURES, PAGE))

@@ -42,8 +42,14 @@ def plain_cell(text: str) -> str:
     return "'" + text if text.startswith(FORMULA_BEGINNINGS) else text
 
 
-def write_csv(table: pd.DataFrame, path: Path) -> None:
-    """Write a table as UTF-8 CSV, with `true` and `false` in lower case and unknown values empty."""
+def write_csv(table: pd.DataFrame, path: Path, *, bom: bool = False) -> None:
+    """Write a table as UTF-8 CSV, with `true` and `false` in lower case and unknown values empty.
+
+    Args:
+        table: what is written.
+        path: of the file.
+        bom: whether it begins with a byte order mark, without which Excel takes it for text in an older encoding.
+    """
     table = table.copy()
     for name, column in table.items():
         if pd.api.types.is_bool_dtype(column):
@@ -53,7 +59,7 @@ def write_csv(table: pd.DataFrame, path: Path) -> None:
             table[name] = [formatted(value) for value in column]
         elif not pd.api.types.is_numeric_dtype(column):
             table[name] = [plain_cell(value) if isinstance(value, str) else value for value in column]
-    table.to_csv(path, index=False, lineterminator="\n")
+    table.to_csv(path, index=False, lineterminator="\n", encoding="utf-8-sig" if bom else "utf-8")
 
 
 def json_value(value: object) -> object:

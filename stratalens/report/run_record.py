@@ -16,8 +16,9 @@ from stratalens.report.formats import write_json
 
 HookpointKey = Annotated[str, Field(pattern=rf"^{NAME_PATTERN}$")]
 """A hookpoint as a key of a JSON object."""
-EXECUTION_SETTINGS = ("quiet", "dry_run", "output_dir", "harvest", "workers", "memory_gb")
-"""Settings that control how the work is done and do not affect the results; only `run.json` records them."""
+EXECUTION_SETTINGS = ("quiet", "dry_run", "output_dir", "harvest", "workers", "memory_gb", "csv_bom")
+"""Settings that control how the work is done and files are written, and do not affect what is found; only `run.json`
+records them."""
 
 
 class _Part(BaseModel):

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -65,6 +66,8 @@ class Tables:
     """The first rows of `consolidated` that reach `min_specialization`."""
     below_threshold: int
     """Number of reported features whose specialization is below `min_specialization`."""
+    csv_bom: bool
+    """Whether CSV files begin with a byte order mark."""
 
 
 def build_tables(
@@ -76,7 +79,8 @@ def build_tables(
     """Arrange ranked features into the tables of the result.
 
     Args:
-        config: the name of the domain, how layers are compared, and the limits of the table of best features.
+        config: the name of the domain, how layers are compared, the limits of the table of best features, and how CSV
+            files begin.
         top: hookpoint -> reported features, in the columns of the ranking.
         latents: hookpoint -> every latent, in the same columns.
         facts: hookpoint -> what the layer comparison shows besides the features.
@@ -107,6 +111,7 @@ def build_tables(
         layers=layers,
         best=above_threshold.head(config.top_features_n).reset_index(drop=True),
         below_threshold=len(consolidated) - len(above_threshold),
+        csv_bom=config.csv_bom,
     )
 
 
@@ -196,14 +201,14 @@ def write_tables(
         settings: all that is needed to repeat the run; `top_n` and `top_features_n` are part of file names.
         directory: an existing directory.
     """
-    domain = tables.domain
+    domain, write = tables.domain, partial(write_csv, bom=tables.csv_bom)
     for hookpoint in tables.features:
         folder = directory / f"layer_{hookpoint}"
         folder.mkdir(exist_ok=True)
         _write_layer(tables, hookpoint, reports[hookpoint], settings, folder)
-    write_csv(tables.consolidated, directory / "consolidated_top_features_all_layers.csv")
-    write_csv(tables.layers, directory / "layer_comparison_report.csv")
-    write_csv(tables.best, directory / f"top_{settings['top_features_n']}_{domain}_features.csv")
+    write(tables.consolidated, directory / "consolidated_top_features_all_layers.csv")
+    write(tables.layers, directory / "layer_comparison_report.csv")
+    write(tables.best, directory / f"top_{settings['top_features_n']}_{domain}_features.csv")
     write_json(summary(tables), directory / f"{domain}_feature_summary.json")
 
 
@@ -215,12 +220,13 @@ def _write_layer(
     folder: Path,
 ) -> None:
     table, domain, stem = tables.features[hookpoint], tables.domain, f"top_{settings['top_n']}_features_analysis"
+    write = partial(write_csv, bom=tables.csv_bom)
     first = {name: settings[name] for name in ("base_model", "sae_model", "top_n")} | {"layer_idx": hookpoint.block}
-    write_csv(table, folder / f"{stem}.csv")
+    write(table, folder / f"{stem}.csv")
     content = {"top_features": records(table), "feature_sentences": sentences(domain, reports)}
     write_json(content | {"config": first | dict(settings)}, folder / f"{stem}.json")
-    write_csv(table[["feature_number", "label", "site"]], folder / f"feature_labels_clean_{domain}.csv")
-    write_csv(detailed_labels(table, domain, reports), folder / f"feature_labels_detailed_{domain}.csv")
+    write(table[["feature_number", "label", "site"]], folder / f"feature_labels_clean_{domain}.csv")
+    write(detailed_labels(table, domain, reports), folder / f"feature_labels_detailed_{domain}.csv")
     tables.latents[hookpoint].to_parquet(folder / "all_features.parquet", index=False)
 
 

@@ -145,7 +145,7 @@ def test_a_judge_is_silent_as_long_as_nothing_is_answered():
     assert judge.silence == (
         "the server refuses the request (400); see the server's log, or name another model with --labeling_model"
     )
-    assert asked_of(error(403, "no"))[2].silence.endswith("set the environment variable STRATALENS_API_KEY")
+    assert str(asked_of(error(403, "no"))[2].silence).endswith("set the environment variable STRATALENS_API_KEY")
     once = MisbehavingServer(error(422, "no"), error(422, "no"), error(422, "no"), ok(LABEL))
     with once as server:  # the schema is left out step by step, then the request fails
         judge = LanguageJudge(EndpointModel(server.url, "stub"), Prompts())

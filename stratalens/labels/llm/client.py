@@ -80,12 +80,9 @@ def open_client(
             'the package openai is missing or too old; install it with `pip install "stratalens[openai]"`'
         ) from None
 
-    url, _, query = url.partition("?")
-
     def prepare(request: Any) -> None:
         _limit_headers(request, url, key or PLACEHOLDER_KEY)
-        if query:
-            request.url = request.url.copy_with(query=query.encode())
+        request.url = request.url.copy_with(query=query.encode() or None)
 
     def inspect(response: Any) -> None:
         on_response()
@@ -93,10 +90,10 @@ def open_client(
         _refuse_packed(response, url, mask)
         _limit_pause(response)
         response.encoding = "utf-8"  # else the server's `charset` picks any of Python's codecs, some of them slow
-        largest = MAX_STREAM_BYTES if is_stream(response.headers.get("content-type", "")) else MAX_BODY_BYTES
-        response.stream = _bounded(response.stream, timeout_seconds, largest)
+        response.stream = _bounded(response, timeout_seconds)
 
     require_sendable_headers()
+    url, _, query = url.partition("?")
     try:
         httpx2.URL(url)
     except (httpx2.InvalidURL, ValueError):
@@ -209,9 +206,12 @@ def _limit_pause(response: Any) -> None:
             del response.headers[name]
 
 
-def _bounded(stream: Any, timeout_seconds: float, largest: int):
-    """Return a stream that raises `NoReply` where a body takes too long or is too large."""
+def _bounded(response: Any, timeout_seconds: float):
+    """Return the stream of a response that raises `NoReply` where its body takes too long or is too large."""
     import httpx2
+
+    stream = response.stream
+    largest = MAX_STREAM_BYTES if is_stream(response.headers.get("content-type", "")) else MAX_BODY_BYTES
 
     class BoundedStream(httpx2.SyncByteStream):
         def __iter__(self):
