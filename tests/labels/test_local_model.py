@@ -11,11 +11,16 @@ import pytest
 import torch
 from huggingface_hub import constants
 from safetensors.torch import save_file
+from transformers import AutoTokenizer
 
 from stratalens.errors import LabelingError
+from stratalens.labels.answers import UnusableAnswer
+from stratalens.labels.judge import LabelEvidence, LanguageJudge
 from stratalens.labels.llm import chat_template
-from stratalens.labels.llm.chat import NoReply
-from stratalens.labels.llm.local import LocalModel
+from stratalens.labels.llm.chat import CutOff, NoReply
+from stratalens.labels.llm.local import LocalModel, _decode
+from stratalens.labels.llm.reasoning import remove_reasoning
+from stratalens.labels.prompts import Prompts
 
 QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
 
@@ -68,6 +73,34 @@ def test_the_system_turn_is_not_lost_where_the_template_has_none(tiny_model, tmp
     turns = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Why?"}]
     answer = LocalModel(str(copy), device="cpu", dtype="float32").reply(turns, max_tokens=8)
     assert answer.prompt_tokens == len(tokenizer("Be brief.\n\nWhy?")["input_ids"])
+
+
+def test_reasoning_between_special_tokens_is_told_from_the_answer(tiny_model):
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    added = ["<|start|>", "<|channel|>", "<|message|>", "[THINK]", "[/THINK]", "<|other|>"]
+    tokenizer.add_special_tokens({"additional_special_tokens": [*added, *tokenizer.all_special_tokens]})
+    end = tokenizer.eos_token
+    for text in (
+        f"<|channel|>analysis<|message|>a bank{end}<|start|>assistant<|channel|>final<|message|>a loan{end}",
+        f"[THINK]a bank[/THINK]a <|other|>loan{end}",
+        f"a loan{end}",
+    ):
+        answer_ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        assert " ".join(remove_reasoning(_decode(tokenizer, answer_ids)).split()) == "a loan"
+
+
+def test_reasoning_that_the_template_opens_is_no_answer(tiny_model, tmp_path):
+    copy = shutil.copytree(tiny_model, tmp_path / "copy")
+    (copy / "chat_template.jinja").write_text("{{ messages[0].content }}\n<think>\n")
+    with pytest.raises(CutOff, match=r"^cut off before the answer began$"):
+        LocalModel(str(copy), device="cpu", dtype="float32").reply(QUESTION, max_tokens=8)
+
+
+def test_a_truncated_answer_gets_more_room(tiny_model):
+    model = LocalModel(str(tiny_model), device="cpu", dtype="float32")
+    judge = LanguageJudge(model, Prompts(), max_tokens=4)
+    with pytest.raises(UnusableAnswer, match=r"^the answer is cut off at 16 tokens; raise --labeling_max_tokens$"):
+        judge.label(LabelEvidence([], [], ["a"], ["b"], [], 1.0), show_text=False)
 
 
 def test_a_template_that_loops_is_given_up(tiny_model, tmp_path, monkeypatch):
