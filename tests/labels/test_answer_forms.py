@@ -26,6 +26,7 @@ from stratalens.errors import LabelingError
 from stratalens.files.redaction import MASK
 from stratalens.labels.labelling import open_labeller
 from stratalens.labels.llm import bodies
+from stratalens.labels.llm.address import secrets_in
 from stratalens.labels.llm.cache import CachedModel
 from stratalens.labels.llm.chat import CutOff, NoReply
 from stratalens.labels.llm.client import MAX_BODY_BYTES, MAX_STREAM_BYTES
@@ -317,6 +318,23 @@ def test_a_key_in_the_query_is_masked_wherever_it_may_be_shown(monkeypatch, tmp_
     assert "/v1/chat/completions?api-version=" in caplog.text
     for text in shown:
         assert QUERY_KEY not in text
+
+
+@pytest.mark.parametrize(
+    ("query", "secrets"),
+    [
+        ("api-version=2024-06-01-preview", []),
+        ("deployment=financial-reports-2024", []),
+        ("model=gpt-4o-mini&v=1.2", []),
+        ("subscription-key=abc%2Fdef", ["abc/def"]),
+        ("code=short&sig=a+b", ["short", "a b"]),
+        ("x=0123456789abcdef0123", ["0123456789abcdef0123"]),
+        ("sk-bare", ["sk-bare"]),
+    ],
+)
+def test_only_values_that_may_be_keys_are_masked_in_answers(query, secrets):
+    assert secrets_in(f"https://host/v1?{query}") == secrets
+    assert EndpointModel(f"http://host/v1?{query}", "stub").exposes_key is bool(secrets)
 
 
 @pytest.mark.parametrize("given", ["https://host/v1?x=a b", "https://host/v1?x=ä", "https://host?\n"])

@@ -12,8 +12,10 @@ from stratalens.labels.llm.masking import MAX_SHOWN_CHARACTERS
 KEY_VARIABLE = "STRATALENS_API_KEY"
 """Environment variable of the API key for `--labeling_endpoint`, wherever that is."""
 
-PLAIN_VALUE = re.compile(r"v?\d{1,4}([.-]\d{1,2}){0,3}(-?(preview|beta|alpha)\d*)?", re.IGNORECASE)
-"""A value in a query that is no secret: a version or a date, such as `2024-06-01-preview`."""
+SECRET_NAME = re.compile(r"key|token|secret|sig|auth|pass|cred|code", re.IGNORECASE)
+"""Names of values in a query that are secrets."""
+RANDOM_VALUE = re.compile(r"(?=.*[0-9])(?=.*[A-Za-z])[A-Za-z0-9_+/=]{20,}")
+"""A value that looks like a key, whatever its name; those with `-` may be words, such as a name of a deployment."""
 
 HTTP_LOGGER = "httpx2"
 """Logger of the HTTP library, which writes the whole address of every request."""
@@ -58,9 +60,10 @@ def not_an_address(given: str) -> LabelingError:
 
 
 def secrets_in(url: str) -> list[str]:
-    """Values in the query of an address that may be keys; versions and dates are none."""
-    values = [value or name for name, value in parse_qsl(urlsplit(url).query, keep_blank_values=True)]
-    return [value for value in values if not PLAIN_VALUE.fullmatch(value)]
+    """Values in the query of an address that are keys, by their name or by their look, or have no name."""
+    pairs = parse_qsl(urlsplit(url).query, keep_blank_values=True)
+    named = [value for name, value in pairs if value and (SECRET_NAME.search(name) or RANDOM_VALUE.fullmatch(value))]
+    return [*named, *(name for name, value in pairs if not value)]
 
 
 def keep_queries_out_of_logs() -> None:

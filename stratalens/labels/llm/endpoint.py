@@ -21,7 +21,7 @@ from stratalens.labels.llm.chat import (
     Reply,
     usable_text,
 )
-from stratalens.labels.llm.client import client_failures, open_client
+from stratalens.labels.llm.client import CONNECT_SECONDS, client_failures, open_client
 from stratalens.labels.llm.dialect import (
     MIN_ROOM,
     ROOM_EXCEEDED,
@@ -35,6 +35,8 @@ from stratalens.labels.llm.masking import KeyMask
 
 MAX_CHECK_TOKENS = 16
 """Some hosted models reject a lower limit."""
+MAX_LIST_SECONDS = 60.0
+"""For the list of models, which no model has to write."""
 MAX_NAMES_SHOWN = 5
 MAX_NAME_CHARACTERS = 120
 """Of a model that the server names; one that the user names may be longer."""
@@ -80,7 +82,8 @@ class EndpointModel:
         self._url = base_url(url)
         self._model = model
         key = find_key(self._url, api_key)
-        self._server = Server(self._url, KeyMask(key, *secrets_in(self._url)), key is not None, timeout_seconds)
+        keys = [*([] if key is None else [key]), *secrets_in(self._url)]
+        self._server = Server(self._url, KeyMask(*keys), bool(keys), timeout_seconds)
         self._dialect = Dialect()
         self._lock = threading.RLock()
         self._thread_state = threading.local()
@@ -240,14 +243,17 @@ class EndpointModel:
         """Return the names of the models served; None if the server does not list them."""
         import openai
 
+        seconds = min(MAX_LIST_SECONDS, self.timeout_seconds)
+        server = self._server._replace(timeout_seconds=seconds)
+        timeout = openai.Timeout(seconds, connect=min(CONNECT_SECONDS, seconds))
         try:
             with client_failures():
-                answer = self._client.with_options(max_retries=1).models.with_raw_response.list()
+                answer = self._client.with_options(max_retries=1, timeout=timeout).models.with_raw_response.list()
             return [model.id for model in ServedModels.model_validate_json(answer.content).data]
         except (openai.NotFoundError, ValidationError):  # the server has no list of models, or not a valid one
             return None
         except (openai.OpenAIError, NoReply) as problem:
-            error = problem if isinstance(problem, NoReply) else self._run_error(problem)
+            error = problem if isinstance(problem, NoReply) else run_error(problem, "", server, self._model)
             if isinstance(error, NoReply) and isinstance(problem, openai.APIStatusError):
                 return None
             if isinstance(error, NoReply):
