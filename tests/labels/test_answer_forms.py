@@ -20,6 +20,8 @@ from chat_servers import (
     streamed,
     unlisted,
 )
+from hypothesis import given
+from hypothesis import strategies as st
 
 from stratalens.config.options import LabelConfig
 from stratalens.errors import LabelingError
@@ -359,3 +361,40 @@ def test_the_default_leaves_room_for_long_reasoning(monkeypatch, tmp_path, field
         assert labeller is not None
         room = LabelConfig().labeling_max_tokens
         assert labeller.model.reply(ASK, max_tokens=room).text == '{"label": "x"}'
+
+
+FIELDS = (
+    "choices",
+    "message",
+    "delta",
+    "content",
+    "text",
+    "type",
+    "error",
+    "errors",
+    "detail",
+    "code",
+    "status",
+    "usage",
+)
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(0, 600) | st.floats(allow_nan=False) | st.text(max_size=6),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(FIELDS), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(
+    json_values, st.sampled_from(["application/json", "text/event-stream", "application/x-ndjson", ""]), st.booleans()
+)
+def test_any_body_is_an_answer_an_error_or_neither(value, content_type, as_event):
+    sent = (b"data: " if as_event else b"") + json.dumps(value).encode()
+    status = bodies.error_status(sent, content_type)
+    assert status is None or 400 <= status <= 599
+    try:
+        read = bodies.read_completion(sent, content_type)
+    except (ValueError, NoReply):
+        return
+    for choice in read.choices:
+        assert isinstance(choice.message.content, str)
+    assert not read.choices or read.is_cut_off(5) in (True, False)
