@@ -301,7 +301,6 @@ def test_label_is_refused_and_changes_nothing_where_no_request_is_answered(resul
     line = printed.err.splitlines()[-1]
     assert line.startswith("stratalens: the labelling model answered no request (stub at 127.0.0.1:")
     assert says in line
-    assert line.endswith("; the result is unchanged")
     assert printed.out == ""
     assert contents(result) == before
     documented("Labelling models", case, line)
@@ -313,11 +312,12 @@ def test_analyze_labels_from_the_evidence_and_says_so_where_no_request_is_answer
     out = tmp_path / "out"
     with MisbehavingServer(error(400, "no")) as server:
         assert main(["analyze", *arguments[:-1], str(out), "--labeling_endpoint", server.url]) == 0
-    warning = "the labelling model answered no request, so all labels are made from the evidence (stub at 127.0.0.1:"
-    assert warning in " ".join(capsys.readouterr().err.split())
-    (recorded,) = [line for line in json.loads((out / "run.json").read_text())["warnings"] if warning in line]
-    assert "the server refuses the request (400); see the server's log" in recorded
-    assert warning in (out / "report.html").read_text()
+    reason = "the labelling model answered no request (stub at 127.0.0.1:"
+    assert f"labelling model: left out (LabelingError: {reason}" in " ".join(capsys.readouterr().err.split())
+    recorded = json.loads((out / "run.json").read_text())["missing_parts"]["labelling model"]
+    assert reason in recorded
+    assert "the server refuses the request (400)" in recorded
+    assert reason in (out / "report.html").read_text()
     for layer in (0, 2):
         assert labels(out, layer) == labels(finished, layer)
     assert label(out) == 0

@@ -1,6 +1,7 @@
 """A tiny random Llama with a byte-level tokenizer of 300 tokens, and random SAEs for it: enough for most tests."""
 
 import json
+import random
 from pathlib import Path
 
 import torch
@@ -88,13 +89,14 @@ def write_tiny_saes(root: Path) -> None:
 
 
 def write_small_texts(folder: Path, documents: int = 24) -> None:
-    """Write two jsonl files of so many short documents each, domain and general."""
+    """Write two jsonl files of so many short documents each, domain and general, no two of which are alike."""
     subjects = {"domain": "loan bank rate bond price", "general": "river stone bird cloud song"}
     for name, words in subjects.items():
-        rows = [
-            {"id": f"{name}-{i}", "text": f"No. {i}: " + " ".join(f"{w} {w[: 2 + i % 3]}" for w in words.split())}
-            for i in range(documents)
-        ]
+        rows = []
+        for i in range(documents):
+            pairs = [f"{word} {word[: 2 + i % 3]}" for word in words.split()]
+            random.Random(i).shuffle(pairs)
+            rows.append({"id": f"{name}-{i}", "text": f"No. {i}: " + " ".join(pairs)})
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
