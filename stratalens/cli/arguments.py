@@ -25,8 +25,9 @@ Parsed = TypeVar("Parsed", bound=BaseModel)
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "Model": ("base_model", "sae_model", "layers", "sites", "revision", "allow_poor_fit", "trust_remote_code"),
     "Text": (
-        *("domain", "domain_data", "general_data", "text_column", "text_unit", "max_documents", "max_length"),
-        *("min_length", "seed"),
+        *("domain", "domain_data", "general_data", "text_column", "domain_text_column", "general_text_column"),
+        *("id_column", "text_unit", "encoding", "csv_delimiter", "csv_quoting", "unescape_html", "skip_bad_rows"),
+        *("keep_near_duplicates", "max_documents", "max_length", "min_length", "seed"),
     ),
     "Ranking": ("rank_by", "top_n", "compare_layers_by", "min_specialization", "top_features_n", "features"),
     "Labels": (
@@ -41,6 +42,10 @@ PLACEHOLDERS = {
     **dict.fromkeys(("base_model", "sae_model", "labeling_model"), "PATH_OR_ID"),
     **dict.fromkeys(("domain_data", "general_data", "lexicon"), "PATH [PATH ...]"),
     **dict.fromkeys(("prompts", "features", "output_dir", "config"), "PATH"),
+    **dict.fromkeys(("text_column", "domain_text_column", "general_text_column"), "COLUMN [COLUMN ...]"),
+    "id_column": "COLUMN",
+    "encoding": "NAME",
+    "csv_delimiter": "CHARACTER",
     "layers": "N [N ...]",
     "sites": "SITE [SITE ...]",
     "labeling_endpoint": "URL",

@@ -11,7 +11,8 @@ from jaxtyping import Int
 
 from stratalens.corpus import Corpus, Half, Side
 from stratalens.corpus.populations import Population, Populations
-from stratalens.corpus.survey import Survey, first_by_hash
+from stratalens.corpus.side_rows import first_by_hash
+from stratalens.corpus.survey import Survey
 from stratalens.files.damaged import READ_ERRORS, damaged, read_table
 from stratalens.files.hashing import hash64
 from stratalens.harvest.state.top_examples import EXAMPLES_KEPT, TopExamples

@@ -33,7 +33,7 @@ _WRAPPED = re.compile(r'"(?:[^"]|"")*"')
 
 
 @dataclass(frozen=True)
-class Dialect:
+class CsvDialect:
     """How the cells of a CSV file are written."""
 
     delimiter: str
@@ -58,7 +58,7 @@ class Dialect:
         return csv.reader(lines, delimiter=self.delimiter, strict=True)
 
 
-def find_dialect(where: str, head: Sequence[str], default: str, options: TextOptions, *, whole: bool) -> Dialect:
+def find_dialect(where: str, head: Sequence[str], default: str, options: TextOptions, *, whole: bool) -> CsvDialect:
     """Decide by the beginning of a file how its cells are written, where the options do not say.
 
     Args:
@@ -76,11 +76,11 @@ def find_dialect(where: str, head: Sequence[str], default: str, options: TextOpt
     if given is None and len(header_cells(head[0], delimiter)) == 1 and not _has_second_column(head, delimiter):
         delimiter = NO_DELIMITER
     if options.csv_quoting != "auto":
-        return Dialect(delimiter, options.csv_quoting, given=True)
+        return CsvDialect(delimiter, options.csv_quoting, given=True)
     quotings: list[Quoting] = ["standard", "none"]
     if any('\\"' in line for line in head):
         quotings.insert(1, "backslash")
-    dialects = [Dialect(delimiter, quoting) for quoting in quotings]
+    dialects = [CsvDialect(delimiter, quoting) for quoting in quotings]
     mistakes = [_mistakes(dialect, head, whole) for dialect in dialects]
     best = min(range(len(dialects)), key=lambda index: mistakes[index])
     one_column = len(header_cells(head[0], delimiter)) == 1
@@ -104,7 +104,7 @@ def header_cells(line: str, delimiter: str) -> list[str]:
     return [cell.strip().lstrip("\ufeff").strip() for cell in cells]
 
 
-def may_be_joined(lines: Sequence[str], columns: int, dialect: Dialect) -> bool:
+def may_be_joined(lines: Sequence[str], columns: int, dialect: CsvDialect) -> bool:
     """Whether a cell that spans these lines may be several rows that a stray quotation mark joined.
 
     Args:
@@ -170,7 +170,7 @@ def _has_second_column(head: Sequence[str], delimiter: str) -> bool:
     return len(widths) == 1 and widths != {1} and len(head) > MIN_ROWS_OF_TWO_COLUMNS
 
 
-def _column_shapes(dialect: Dialect, head: Sequence[str]) -> tuple[str | None, ...]:
+def _column_shapes(dialect: CsvDialect, head: Sequence[str]) -> tuple[str | None, ...]:
     """What the cells of each column look like in the rows of one line."""
     columns = len(header_cells(head[0], dialect.delimiter))
     rows = []
@@ -190,7 +190,7 @@ def _column_shapes(dialect: Dialect, head: Sequence[str]) -> tuple[str | None, .
     )
 
 
-def _mistakes(dialect: Dialect, head: Sequence[str], whole: bool) -> int:
+def _mistakes(dialect: CsvDialect, head: Sequence[str], whole: bool) -> int:
     """How many rows or cells of the beginning of a file are not as they would be in this dialect."""
     columns = len(header_cells(head[0], dialect.delimiter))
     mistakes, first = 0, 0

@@ -12,7 +12,7 @@ from stratalens.errors import CorpusError
 SAMPLE_BYTES = 2**18
 """Bytes by which charset-normalizer judges."""
 MIN_TELLING_BYTES = 8
-"""Fewer bytes beyond ASCII do not tell one 8-bit encoding from another; Windows' Western one is then assumed."""
+"""Fewer bytes beyond ASCII do not tell one 8-bit encoding from another: it is Windows' Western one or none."""
 MAX_CONTROL_SHARE = 0.02
 MAX_CONTROLS = 4
 """A text with more control characters than this share of it and this number is not plausible."""
@@ -121,8 +121,11 @@ def _recognised(sample: bytes) -> str | None:
     if beyond_ascii and _has_few_controls(sample):
         found = [encoding for match in matches for encoding in match.could_be_from_charset]
         latin = _latin_encoding(sample, [*LATIN_ENCODINGS, *found])
-        if latin or (beyond_ascii < MIN_TELLING_BYTES and is_of(sample, WESTERN)):
-            return latin or WESTERN
+        if latin is None and beyond_ascii < MIN_TELLING_BYTES:
+            is_western = _share_of(sample, WESTERN, ENGLISH_BORROWS) > MIN_OWN_SHARE
+            return WESTERN if is_western else "utf_8"  # with damaged bytes
+        if latin:
+            return latin
     if best is None or (best.encoding == "utf_8" and not is_of(sample, "utf_8")):
         return None
     return best.encoding

@@ -21,7 +21,7 @@ from stratalens.corpus.remote import Url, file_at
 
 
 @dataclass(frozen=True)
-class Format:
+class TextFormat:
     """How files of one kind are read.
 
     Raw rows come from a generator, which an error would end; they are converted outside of it, so that the rows after a
@@ -38,7 +38,7 @@ class TextFile(NamedTuple):
 
     path: Path | Url | DatasetSplit
     """Its `str` may be printed: it holds no credentials."""
-    format: Format
+    format: TextFormat
     unit: str
     """What one document is: `line` or `file` in plain text, `row` in a table or dataset."""
     options: TextOptions
@@ -139,21 +139,21 @@ def _row_of_table(file: TextFile, notes: ReadingNotes, cells: Mapping[str, objec
     return make_row(str(file.path), cells, file.options, notes, remedy)
 
 
-PLAIN_TEXT = Format(_plain_text, _row_of_plain_text)
-DATASET = Format(_dataset, _row_of_table)
-_HTML = Format(_html, _row_of_html)
-_JSON_LINES = Format(_lines, _row_of_json_line)
-FORMATS: dict[str, Format] = {
+PLAIN_TEXT = TextFormat(_plain_text, _row_of_plain_text)
+DATASET = TextFormat(_dataset, _row_of_table)
+_HTML = TextFormat(_html, _row_of_html)
+_JSON_LINES = TextFormat(_lines, _row_of_json_line)
+FORMATS: dict[str, TextFormat] = {
     ".txt": PLAIN_TEXT,
     ".md": PLAIN_TEXT,
     ".htm": _HTML,
     ".html": _HTML,
-    ".json": Format(_json, _row_of_json),
+    ".json": TextFormat(_json, _row_of_json),
     ".jsonl": _JSON_LINES,
     ".ndjson": _JSON_LINES,
-    ".csv": Format(partial(_csv, ","), _row_of_csv),
-    ".tsv": Format(partial(_csv, "\t"), _row_of_csv),
-    ".parquet": Format(_parquet, _row_of_table),
+    ".csv": TextFormat(partial(_csv, ","), _row_of_csv),
+    ".tsv": TextFormat(partial(_csv, "\t"), _row_of_csv),
+    ".parquet": TextFormat(_parquet, _row_of_table),
 }
 """Ending of a file name, in lower case -> its format."""
 READABLE_KINDS = f"{', '.join(FORMATS)} (also packed: {', '.join(PACKED_SUFFIXES)})"
@@ -167,6 +167,6 @@ def ending_of(path: Path | Url) -> str:
     return suffixes[-1] if suffixes else ""
 
 
-def format_of(path: Path | Url) -> Format | None:
+def format_of(path: Path | Url) -> TextFormat | None:
     """The format of files with this ending; None if there is none."""
     return FORMATS.get(ending_of(path))

@@ -1,0 +1,200 @@
+"""The rows of one side that count, known by the hashes of their texts: which are dropped, and why."""
+
+import heapq
+from array import array
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Bool, Int64, UInt64
+
+from stratalens.corpus.corpus import Corpus
+from stratalens.corpus.near_duplicates import SignatureList, Signatures, groups
+from stratalens.corpus.populations import Side
+from stratalens.corpus.reading.notes import ReadingNotes
+from stratalens.corpus.text_sample import TextSample
+from stratalens.files.hashing import hash64
+
+MIN_ROWS_OF_SHARED_ID = 10
+"""Fewer rows of one document are not told, even if they are most of a side."""
+
+
+@dataclass(frozen=True)
+class SideCounts:
+    """Counts of rows and documents of one side."""
+
+    rows: int = 0
+    """All rows, lines or files read."""
+    bad_rows: int = 0
+    """Rows that could not be read and were skipped; they are not among `rows`."""
+    empty: int = 0
+    """Rows without text."""
+    too_short: int = 0
+    """Rows of fewer tokens than `min_length`."""
+    duplicates: int = 0
+    """Rows whose exact text occurs earlier on the same side."""
+    on_both_sides: int = 0
+    """Rows dropped because their exact text is also on the other side."""
+    near_duplicates: int = 0
+    """Documents dropped because another of the same side says nearly the same."""
+    near_duplicates_on_both_sides: int = 0
+    """Documents dropped because one of the other side says nearly the same."""
+    beyond_max_documents: int = 0
+    """Rows of documents that `max_documents` leaves out."""
+    kept_rows: int = 0
+    documents: int = 0
+    """Documents that count."""
+    discovery_documents: int = 0
+    confirmation_documents: int = 0
+
+
+@dataclass(frozen=True)
+class SideRows:
+    """Rows of one side that still count, sorted by the hashes of their texts, and the counts so far."""
+
+    content: UInt64[np.ndarray, "row"]
+    document: UInt64[np.ndarray, "row"]
+    counts: SideCounts
+    characters: int
+    signatures: Signatures | None
+    """Of the documents; None where near duplicates are kept."""
+    warnings: tuple[str, ...]
+    sample: TextSample
+
+    def where(self, kept: Bool[np.ndarray, "row"]) -> "SideRows":
+        """Some of the rows."""
+        return replace(self, content=self.content[kept], document=self.document[kept])
+
+
+def read_side(
+    corpus: Corpus,
+    side: Side,
+    too_short: Callable[[str], bool],
+    on_row: Callable[[], None],
+    keep_near_duplicates: bool,
+) -> SideRows:
+    """Read a side and keep one row per text: of several identities the one with the smallest hash, in any row order."""
+    content, document = array("Q"), array("Q")
+    signatures, sample, notes = SignatureList(), TextSample(), ReadingNotes()
+    rows = empty = short = characters = 0
+    for _, text, identity in corpus.rows_of(side, notes):
+        rows += 1
+        characters += len(text)
+        if not text:
+            empty += 1
+        elif too_short(text):
+            short += 1
+        else:
+            content.append(hash64(text))
+            document.append(hash64("document", int(side), identity))
+            sample.add(content[-1], text)
+            if not keep_near_duplicates:
+                signatures.add(document[-1], text)
+        del text, identity  # or a huge text would stay in memory until the next one is read
+        on_row()
+    hashes = np.frombuffer(content, np.uint64), np.frombuffer(document, np.uint64)
+    first = _first_row_of_each_text(*hashes)
+    counts = SideCounts(
+        rows=rows,
+        bad_rows=notes.bad_rows.count,
+        empty=empty,
+        too_short=short,
+        duplicates=len(content) - len(first),
+    )
+    return SideRows(
+        hashes[0][first],
+        hashes[1][first],
+        counts,
+        characters,
+        None if keep_near_duplicates else signatures.merged(),
+        tuple(notes.warnings()),
+        sample,
+    )
+
+
+def _first_row_of_each_text(
+    content: UInt64[np.ndarray, "row"], document: UInt64[np.ndarray, "row"]
+) -> Int64[np.ndarray, "text"]:
+    """Indices of the rows to keep, in the order of their texts' hashes."""
+    order = np.lexsort((document, content))
+    new = np.ones(len(order), dtype=bool)
+    new[1:] = np.diff(content[order]) != 0
+    return order[new]
+
+
+def drop_common_texts(domain: SideRows, general: SideRows) -> list[SideRows]:
+    """Drop the texts that are on both sides from both."""
+    common = domain.content[_is_member(domain.content, general.content)]
+    return [
+        replace(rows.where(~_is_member(rows.content, common)), counts=replace(rows.counts, on_both_sides=len(common)))
+        for rows in (domain, general)
+    ]
+
+
+def drop_near_duplicates(sides: list[SideRows]) -> list[SideRows]:
+    """Keep of each group of near duplicates the document with the smallest hash of a text; of both sides, none."""
+    documents = [np.unique(rows.document) for rows in sides]
+    if not any(map(len, documents)):
+        return sides
+    signatures = [rows.signatures.of(own) for rows, own in zip(sides, documents, strict=True) if rows.signatures]
+    smallest = np.concatenate([_smallest_content(*pair) for pair in zip(sides, documents, strict=True)])
+    group = groups(np.concatenate(signatures), smallest)
+    side = np.repeat([0, 1], [len(own) for own in documents])
+    on_both = np.isin(group, np.intersect1d(group[side == 0], group[side == 1]))
+    by_content = np.lexsort((smallest, group))
+    first = np.zeros(len(group), bool)
+    first[by_content[np.diff(group[by_content], prepend=-1) != 0]] = True
+    kept = first & ~on_both
+    return [
+        replace(
+            rows.where(_is_member(rows.document, own[kept[side == number]])),
+            counts=replace(
+                rows.counts,
+                near_duplicates=int(np.count_nonzero(~first[side == number] & ~on_both[side == number])),
+                near_duplicates_on_both_sides=int(np.count_nonzero(on_both[side == number])),
+            ),
+        )
+        for number, (rows, own) in enumerate(zip(sides, documents, strict=True))
+    ]
+
+
+def _smallest_content(rows: SideRows, documents: UInt64[np.ndarray, "document"]) -> UInt64[np.ndarray, "document"]:
+    """Smallest hash of a text of each document."""
+    smallest = np.full(len(documents), 2**64 - 1, np.uint64)
+    np.minimum.at(smallest, np.searchsorted(documents, rows.document), rows.content)
+    return smallest
+
+
+def _is_member(values: UInt64[np.ndarray, "value"], entries: UInt64[np.ndarray, "entry"]) -> Bool[np.ndarray, "value"]:
+    """Whether each value is among the sorted entries; takes less memory than `np.isin`."""
+    if not len(entries):
+        return np.zeros(len(values), dtype=bool)
+    return entries[np.minimum(np.searchsorted(entries, values), len(entries) - 1)] == values
+
+
+def apply_max_documents(rows: SideRows, max_documents: int | None, seed: int) -> SideRows:
+    """Keep the rows of so many documents, those with the smallest hashes; None keeps all."""
+    documents = np.unique(rows.document)
+    if max_documents is None or len(documents) <= max_documents:
+        return rows
+    chosen = np.sort(np.array(first_by_hash(documents, max_documents, seed), dtype=np.uint64))
+    kept = rows.where(_is_member(rows.document, chosen))
+    return replace(kept, counts=replace(rows.counts, beyond_max_documents=len(rows.content) - len(kept.content)))
+
+
+def first_by_hash(documents: Iterable[int | np.integer], count: int, seed: int) -> list[int]:
+    """The `count` documents with the smallest seeded hashes: a sample that does not depend on their order."""
+    return heapq.nsmallest(count, map(int, documents), key=lambda document: hash64(seed, "sample", document))
+
+
+def side_warnings(rows: SideRows) -> tuple[str, ...]:
+    """What was unusual in the files of a side, and an id that most of its rows share."""
+    _, sizes = np.unique(rows.document, return_counts=True)
+    largest = int(sizes.max(initial=0))
+    if largest < MIN_ROWS_OF_SHARED_ID or 2 * largest <= len(rows.document):
+        return rows.warnings
+    shared = (
+        f"{largest:,} of {len(rows.document):,} rows share 1 id and count as one document; if they are documents of "
+        "their own, name another column with --id_column, or none"
+    )
+    return (*rows.warnings, shared)
