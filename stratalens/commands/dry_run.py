@@ -13,6 +13,7 @@ from stratalens.harvest.disk_plan import estimate_disk
 from stratalens.harvest.inputs import RunInputs, find_inputs
 from stratalens.harvest.memory_plan import count_parameters, estimate_memory
 from stratalens.harvest.open_model import describe_model
+from stratalens.models.limits import require_known_ids
 from stratalens.models.loading import choose_device, choose_dtype
 from stratalens.progress import Progress
 
@@ -32,6 +33,7 @@ def dry_run(config: RunConfig, progress: Progress) -> list[str]:
         StratalensError: the input is not usable.
     """
     inputs = find_inputs(config, progress, listed_features(config))
+    require_known_ids(inputs.source, inputs.cutter)
     device = choose_device(config.device)
     dtype = choose_dtype(config.dtype, device)
     parameters, _ = count_parameters(inputs)

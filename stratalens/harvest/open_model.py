@@ -1,4 +1,4 @@
-"""Load the model, and check that each SAE fits its layer, before the text is read."""
+"""Load the model and try it before the text is read, and then check that each SAE fits its layer."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
@@ -8,11 +8,13 @@ import torch
 from torch import nn
 
 from stratalens.config.options import RunConfig
-from stratalens.harvest.inputs import RunInputs
+from stratalens.harvest.inputs import LoadedModel, ModelInputs, RunInputs
 from stratalens.harvest.memory_plan import estimate_memory, free_memory, plan_passes
+from stratalens.harvest.trial import not_finite, try_model
 from stratalens.hookpoint import Hookpoint
 from stratalens.models.batches import TokenBatch, pack_batches
 from stratalens.models.hooks import drop_blocks_above
+from stratalens.models.limits import require_known_ids
 from stratalens.models.loading import Placement, choose_device, choose_dtype, load_blocks
 from stratalens.models.site_check import require_true_sites
 from stratalens.models.source import ModelSource
@@ -60,8 +62,34 @@ def load_probe(sae: SaeFile, device: torch.device, norm_limit: float = math.inf)
     return Probe(sae.hookpoint, sae.target, sae.load().to(device), norm_limit)
 
 
+def load_and_try(config: RunConfig, inputs: ModelInputs, progress: Progress) -> LoadedModel:
+    """Load the model with the blocks that a run needs, and try it on a small batch.
+
+    Args:
+        config: options of the run.
+        inputs: its model source, SAEs and tokenizer.
+        progress: receives messages.
+
+    Raises:
+        StratalensError: the model cannot be loaded, or cannot be used as the run would use it.
+    """
+    device = choose_device(config.device)
+    dtype = choose_dtype(config.dtype, device)
+    blocks = min(inputs.source.num_layers, max(inputs.saes).block + 2)
+    progress.say(describe_model(inputs.source, inputs.saes, device, dtype))
+    limit = free_memory(device) if config.memory_gb is None else int(config.memory_gb * 1e9)
+    progress.stage("load")
+    with progress.track("Loading and trying", None):
+        model = load_blocks(inputs.source, blocks, Placement(device, dtype, config.load_in), progress.say)
+        require_known_ids(inputs.source, inputs.cutter)
+        require_true_sites(model, {place for sae in inputs.saes.values() for place in (sae.hookpoint, sae.target)})
+        loaded = LoadedModel(model, device, dtype, limit)
+        try_model(inputs, loaded, config.max_length)
+    return loaded
+
+
 def open_model(config: RunConfig, inputs: RunInputs, progress: Progress) -> OpenModel:
-    """Load the model and check that the SAEs belong to it.
+    """Load the model, if it is not yet loaded, and check that the SAEs belong to it.
 
     Args:
         config: options of the run.
@@ -70,39 +98,34 @@ def open_model(config: RunConfig, inputs: RunInputs, progress: Progress) -> Open
 
     Raises:
         MismatchError: an SAE does not fit its layer, unless `--allow_poor_fit` is set.
-        ModelError: the model cannot be loaded.
+        ModelError: the model cannot be loaded or used.
     """
-    device = choose_device(config.device)
-    deepest = max(inputs.saes).block
-    blocks = min(inputs.source.num_layers, deepest + 2)
-    dtype = choose_dtype(config.dtype, device)
-    progress.say(describe_model(inputs.source, inputs.saes, device, dtype))
-    passes = _plan_passes(config, inputs, device, dtype, progress)
-    progress.stage("load")
-    with progress.track("Loading and checking", None):
-        model = load_blocks(inputs.source, blocks, Placement(device, dtype, config.load_in), progress.say)
-        require_true_sites(model, {place for sae in inputs.saes.values() for place in (sae.hookpoint, sae.target)})
-        progress.stage("fit check")
-        checks: dict[Hookpoint, FitCheck] = {}
+    loaded = load_and_try(config, inputs, progress) if inputs.loaded is None else inputs.loaded
+    model, device = loaded.model, loaded.device
+    passes = _plan_passes(config, inputs, loaded, progress)
+    progress.stage("fit check")
+    checks: dict[Hookpoint, FitCheck] = {}
+    with progress.track("Checking the fit", None):
         for hookpoints in passes:
             probes = [load_probe(inputs.saes[hookpoint], device) for hookpoint in hookpoints]
             checks |= check_fit(model, probes, _calibration_batches(config, inputs, device), config.batch_tokens)
             del probes
     checks = {hookpoint: checks[hookpoint] for hookpoint in inputs.saes}
-    for check in checks.values():
+    for hookpoint, check in checks.items():
+        if not math.isfinite(check.median_norm) or not math.isfinite(check.own.fvu):
+            raise not_finite(inputs.source.name, hookpoint, loaded)
         progress.say(describe_check(check))
     if not config.allow_poor_fit:
         require_fit(checks)
-    drop_blocks_above(model, deepest)
+    drop_blocks_above(model, max(inputs.saes).block)
     limits = {hookpoint: SINK_RATIO * check.median_norm for hookpoint, check in checks.items()}
-    return OpenModel(model, inputs.saes, limits, passes, checks, device, dtype)
+    return OpenModel(model, inputs.saes, limits, passes, checks, device, loaded.dtype)
 
 
 def _plan_passes(
-    config: RunConfig, inputs: RunInputs, device: torch.device, dtype: torch.dtype, progress: Progress
+    config: RunConfig, inputs: RunInputs, loaded: LoadedModel, progress: Progress
 ) -> tuple[tuple[Hookpoint, ...], ...]:
-    estimate = estimate_memory(config, inputs, device, dtype)
-    limit = free_memory(device) if config.memory_gb is None else int(config.memory_gb * 1e9)
+    estimate, limit = estimate_memory(config, inputs, loaded.device, loaded.dtype), loaded.memory_limit
     progress.say(f"{estimate.describe()}; {limit / 1e9:.1f} GB may be used")
     passes = plan_passes(estimate, limit)
     if len(passes) > 1:

@@ -17,7 +17,7 @@ import torch
 from stratalens.config.options import RunConfig
 from stratalens.config.validation import make_config
 from stratalens.errors import ConfigError, ModelError, StratalensError
-from stratalens.harvest.inputs import RunInputs
+from stratalens.harvest.inputs import RunInputs, passage_cutter
 from stratalens.harvest.open_model import OpenModel
 from stratalens.harvest.shard_reader import ShardReader
 from stratalens.harvest.shards import Shard
@@ -30,10 +30,9 @@ from stratalens.harvest.workers import (
     pack_shard,
 )
 from stratalens.hookpoint import Hookpoint
-from stratalens.models import PassageCutter, find_model
+from stratalens.models import find_model
 from stratalens.models.hooks import drop_blocks_above
 from stratalens.models.loading import Placement, choose_device, choose_dtype, load_blocks
-from stratalens.models.source import load_tokenizer
 from stratalens.saes import find_saes
 
 TASKS_PER_ACTOR = 2
@@ -75,7 +74,7 @@ class RayReader:
         model = load_blocks(source, deepest + 1, Placement(device, dtype, config.load_in))
         drop_blocks_above(model, deepest)
         opened = OpenModel(model, saes, norm_limits, (tuple(saes),), {}, device, dtype)
-        cutter = PassageCutter(load_tokenizer(source), config.max_length, config.min_length)
+        cutter = passage_cutter(config, source)
         return LocalWorker(opened, cutter, config.batch_tokens, HarvestCallbacks(lambda _n: None, lambda _n: None))
 
     def kind(self) -> WorkerKind:

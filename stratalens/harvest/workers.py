@@ -96,13 +96,13 @@ class LocalWorker:
 
     def reader(self, hookpoints: tuple[Hookpoint, ...]) -> ShardReader:
         """Load the SAEs of some layers; return a reader for them."""
-        classes = torch.from_numpy(vocabulary_classes(self.cutter.tokenizer)).to(self.opened.device)
+        classes = vocabulary_classes(self.cutter.tokenizer, self.cutter.known_ids)
         probes = self.opened.probes(hookpoints)
         return ShardReader(
             self.opened.model,
             probes,
             self.cutter,
-            classes,
+            torch.from_numpy(classes).to(self.opened.device),
             self.batch_tokens,
             self.callbacks.on_tokens,
             self.callbacks.on_rows,

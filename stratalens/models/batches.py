@@ -115,12 +115,17 @@ class BatchRunner:
 
     def _shrink_batch(self, batch: TokenBatch) -> None:
         if len(batch.rows) == 1:
-            raise CapacityError(
-                f"out of memory with a single passage of {counted(batch.tokens, 'token')}; analyse fewer or shallower "
-                "layers at once (--layers, --memory_gb), lower --max_length, or use --dtype bfloat16 or --load_in 8bit"
-            )
+            raise passage_too_large(batch.tokens)
         self.batches_split += 1
         self.batch_tokens = min(self.batch_tokens, batch.input_ids.numel() // 2)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         release_free_memory()
+
+
+def passage_too_large(tokens: int) -> CapacityError:
+    """The error for a passage that does not fit into memory by itself."""
+    return CapacityError(
+        f"out of memory with a single passage of {counted(tokens, 'token')}; analyse fewer or shallower "
+        "layers at once (--layers, --memory_gb), lower --max_length, or use --dtype bfloat16 or --load_in 8bit"
+    )

@@ -1,6 +1,8 @@
 """Decide whether a name is a local directory or a Hugging Face Hub id, and turn Hub errors into one-line messages."""
 
+import pickle
 import re
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +15,12 @@ from stratalens.models.panics import is_panic
 
 HUB_LIBRARIES = ("httpx", "httpx2", "huggingface_hub", "safetensors", "safetensors_rust")
 """Libraries whose errors mean that a repository or one of its files cannot be downloaded or read."""
+FILE_ERRORS = (OSError, ValueError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile)
+"""Errors by which other libraries report a file that is missing, damaged, or says what they do not know."""
+OTHER_SHAPES = "ignore_mismatched_sizes"
+"""An option named in the RuntimeError by which transformers reports weights of other shapes than the configuration says."""
+CODE_OF_MODELS = "transformers_modules"
+"""Package of the code that comes with models."""
 MAX_REASON_CHARACTERS = 200
 """At most this much of a name or of another library's error message is quoted."""
 
@@ -70,6 +78,9 @@ def is_on_this_machine(name: str, revision: str | None, error_type: type[Stratal
 def hub_errors(source: str, error_type: type[StratalensError]) -> Iterator[None]:
     """Turn errors of loading a model or SAE, from the Hub or from disk, into one line with its remedy.
 
+    Errors of the Hub and of files are described; any other error of a library keeps its own words. Errors of this
+    package are left alone.
+
     Args:
         source: local directory or Hub id that is loaded.
         error_type: class of the error to raise.
@@ -83,12 +94,9 @@ def hub_errors(source: str, error_type: type[StratalensError]) -> Iterator[None]
         if is_panic(error):
             reason = " ".join(str(error).split())[:MAX_REASON_CHARACTERS]
             raise error_type(f"{source}: damaged; a library that reads it failed ({reason})") from None
-        if not isinstance(error, Exception):
+        if not isinstance(error, Exception) or isinstance(error, StratalensError):
             raise
-        library = type(error).__module__.split(".")[0]
-        if isinstance(error, StratalensError) or not (
-            isinstance(error, OSError | ValueError) or library in HUB_LIBRARIES or is_raised_by_library(error)
-        ):
+        if not (_is_about_files(error) or is_raised_by_library(error)):
             raise
         chain: list[BaseException] = [error]
         while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
@@ -98,10 +106,28 @@ def hub_errors(source: str, error_type: type[StratalensError]) -> Iterator[None]
 
 def is_raised_by_library(error: BaseException) -> bool:
     """Whether it was raised outside this package; libraries may raise any type of error for an invalid config."""
+    return _raised_in(error) not in (None, "stratalens")
+
+
+def in_own_words(error: BaseException) -> str:
+    """Type and message of another library's error, in one line of limited length."""
+    message = " ".join(str(error).split())[:MAX_REASON_CHARACTERS]
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__
+
+
+def _is_about_files(error: BaseException) -> bool:
+    if isinstance(error, RuntimeError):
+        return OTHER_SHAPES in str(error)
+    library = type(error).__module__.split(".")[0]
+    return isinstance(error, FILE_ERRORS) or library in HUB_LIBRARIES
+
+
+def _raised_in(error: BaseException) -> str | None:
+    """Name of the package whose code raised an error; None if it was not raised."""
     traceback = error.__traceback__
     while traceback is not None and traceback.tb_next is not None:
         traceback = traceback.tb_next
-    return traceback is not None and traceback.tb_frame.f_globals.get("__name__", "").split(".")[0] != "stratalens"
+    return None if traceback is None else traceback.tb_frame.f_globals.get("__name__", "").split(".")[0]
 
 
 def _describe_errors(source: str, chain: list[BaseException], error_type: type[StratalensError]) -> str:
@@ -125,7 +151,9 @@ def _describe_errors(source: str, chain: list[BaseException], error_type: type[S
         )
     if any(isinstance(error, UnicodeEncodeError) and "Bearer " in error.object for error in chain):
         return "the Hub token contains an invalid character; log in again with `hf auth login`, or set HF_TOKEN"
-    if Path(source).is_dir():
+    if not _is_about_files(chain[0]) or _raised_in(chain[0]) == CODE_OF_MODELS:
+        return f"{source}: cannot be used ({in_own_words(chain[0])}); try another version of transformers, or another model"
+    if Path(source).exists():
         reason = " ".join(str(chain[0]).split())[:MAX_REASON_CHARACTERS] or type(chain[0]).__name__
         return f"{source}: no usable Hugging Face model here ({reason})"
     if has(hub.GatedRepoError):

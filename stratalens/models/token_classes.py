@@ -32,7 +32,13 @@ def token_class(text: str) -> TokenClass:
     return TokenClass.CAPITALISED if text[0].isupper() else TokenClass.OTHER
 
 
-def vocabulary_classes(tokenizer) -> Int[np.ndarray, "vocabulary"]:
-    """Class of every token id, int64; ids that decode to no text (bytes of a longer character) are punctuation."""
-    texts = tokenizer.batch_decode([[i] for i in range(len(tokenizer))], clean_up_tokenization_spaces=False)
+def vocabulary_classes(tokenizer, size: int | None = None) -> Int[np.ndarray, "vocabulary"]:
+    """Class of every token id, int64; ids that decode to no text (bytes of a longer character) are punctuation.
+
+    Args:
+        tokenizer: ids may be missing among its tokens.
+        size: number of ids; None for all up to the tokenizer's highest.
+    """
+    size = 1 + max(tokenizer.get_vocab().values()) if size is None else size
+    texts = tokenizer.batch_decode([[i] for i in range(size)], clean_up_tokenization_spaces=False)
     return np.array([token_class(text) for text in texts], dtype=np.int64)

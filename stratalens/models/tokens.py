@@ -70,12 +70,20 @@ class PassageCutter:
 
     Special tokens are the ones that the tokenizer itself adds to plain text (for Llama a BOS); no chat template.
 
+    Args:
+        tokenizer: that of the model.
+        max_length: most tokens of a passage.
+        min_length: fewest tokens of a passage, special tokens left out.
+        known_ids: the model has vectors for the ids below this. The name of a special token beyond them, in a text, is
+            read as text.
+
     Raises:
         ModelError: the tokenizer fails, then or on a later text.
     """
 
-    def __init__(self, tokenizer: Tokenizer, max_length: int, min_length: int = 2):
+    def __init__(self, tokenizer: Tokenizer, max_length: int, min_length: int = 2, known_ids: int | None = None):
         self.tokenizer = tokenizer
+        self.known_ids = known_ids
         framed = list(self._encoded("a", add_special_tokens=True)["input_ids"])
         bare = list(self._encoded("a", add_special_tokens=False)["input_ids"])
         start = next((i for i in range(len(framed)) if framed[i : i + len(bare)] == bare), None)
@@ -128,7 +136,10 @@ class PassageCutter:
             ModelError: the tokenizer fails.
         """
         try:
-            return self.tokenizer(text, **options)
+            encoded = self.tokenizer(text, **options)
+            if self.known_ids is not None and max(encoded["input_ids"], default=0) >= self.known_ids:
+                encoded = self.tokenizer(text, split_special_tokens=True, **options)
+            return encoded
         except BaseException as error:
             if not (is_panic(error) or type(error) is Exception):
                 raise

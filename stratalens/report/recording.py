@@ -89,7 +89,10 @@ def build_record(
         "corpus": _corpus_record(config, inputs, summary),
         "self_check": {hookpoint: {"layer": hookpoint.block, **asdict(check)} for hookpoint, check in checks.items()},
         "layers": {hookpoint: facts._asdict() for hookpoint, facts in summary.layers.items()},
-        "warnings": list(map(as_printed, [*corpus_warnings(config, inputs.corpus, inputs.survey), *warnings])),
+        "warnings": [
+            as_printed(warning)
+            for warning in (*inputs.warnings, *corpus_warnings(config, inputs.corpus, inputs.survey), *warnings)
+        ],
         "documents": sum(counts.documents for counts in inputs.survey.counts),
         "passages": int(summary.passages.sum()),
         "tokens": int(summary.tokens.sum()),
