@@ -51,6 +51,8 @@ ADDING_MODULES = {
 outputs are the contributions."""
 MODULE_NAME = re.compile(r"(?:(.+)\.)?(\d+)(?:\.(.+))?")
 """A module of a block: name of the list of blocks, number of the block, name in the block."""
+OTHER_PARTS = re.compile(r".*(vision|visual|image|audio|video|speech|encoder|mtp|draft|embed).*")
+"""Names of parts of a model beside its decoder."""
 
 
 class Tap(NamedTuple):
@@ -127,11 +129,12 @@ def hookpoint_of(model: nn.Module, module: str, side: Literal["in", "out"]) -> H
 
     Args:
         model: whose families of names decide; weights may be missing.
-        module: name relative to the decoder, such as `layers.16.mlp`; the path to the list of blocks may be cut short.
+        module: name such as `layers.16.mlp`; names of modules around the decoder may stand before it
+            (`model.layers.16.mlp`), and the path to the list of blocks may be cut short.
         side: whether the vectors are the module's input or its output.
     """
     match, blocks = MODULE_NAME.fullmatch(module), blocks_name(model)
-    if match is None or not f".{blocks}".endswith(f".{match[1]}"):
+    if match is None or not _names_blocks(model, (match[1] or "").split("."), blocks):
         return None
     number, part = int(match[2]), match[3]
     if part is None:
@@ -140,6 +143,28 @@ def hookpoint_of(model: nn.Module, module: str, side: Literal["in", "out"]) -> H
     taps: dict[Site, Tap | None] = {site: _find(model, Hookpoint(like, site)) for site in SITES[1:]}
     wanted = Tap(f"{blocks}.{like}.{part}", side)
     return next((Hookpoint(number, site) for site, tap in taps.items() if tap == wanted), None)
+
+
+def _names_blocks(model: nn.Module, path: list[str], blocks: str) -> bool:
+    """Whether a path, which may begin further out or further in than the decoder, leads to its list of blocks."""
+    own = blocks.split(".")
+    if path[-1] != own[-1]:
+        return False
+    around = {part for part in path[:-1] if part not in own}
+    if not around:
+        return f".{blocks}".endswith("." + ".".join(path[-len(own) :]))
+    outside = [name for name, _ in decoder_of(model).named_modules() if not f"{name}.".startswith(f"{blocks}.")]
+    elsewhere = {part for name in outside for part in name.split(".") if part not in own} - {"model"}
+    return not (around & elsewhere) and not any(OTHER_PARTS.fullmatch(part) for part in around)
+
+
+def describe_blocks(model: nn.Module) -> str:
+    """Names of the blocks, and of attention and MLP in the first of them."""
+    name, last = blocks_name(model), number_of_blocks(model) - 1
+    block = decoder_of(model).get_submodule(f"{name}.0")
+    parts = [part for part in (_first(block, ATTENTIONS), _first(block, MLPS)) if part is not None]
+    inside = f", and in each {' and '.join(parts)}" if parts else ""
+    return f"{name}.0 to {name}.{last}{inside}"
 
 
 def width_at(model: nn.Module, hookpoint: Hookpoint, d_model: int) -> int:

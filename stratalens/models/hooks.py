@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from copy import copy
 from typing import Any
 
 import torch
@@ -55,7 +56,7 @@ def _attach(module: nn.Module, tap: Tap, consumer: Consumer) -> RemovableHandle:
         return x + (new - vectors) / tap.factor  # and not new / factor, which may change bits that nobody changed
 
     def before(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any] | None:
-        if args:
+        if args and isinstance(args[0], Tensor):
             new = replaced(args[0])
             return None if new is None else ((new, *args[1:]), kwargs)
         names = ("hidden_states", *kwargs)
@@ -66,14 +67,39 @@ def _attach(module: nn.Module, tap: Tap, consumer: Consumer) -> RemovableHandle:
         return None if new is None else (args, kwargs | {name: new})
 
     def after(_module: nn.Module, _args: object, output: Any) -> object:
-        if isinstance(output, tuple | list):
-            new = replaced(output[0])
-            return None if new is None else type(output)((new, *output[1:]))
-        return replaced(output)
+        return _with_first_tensor(output, tap, replaced)
 
     if tap.side == "in":
         return module.register_forward_pre_hook(before, with_kwargs=True)
     return module.register_forward_hook(after)
+
+
+def _with_first_tensor(output: Any, tap: Tap, replaced: Callable[[Tensor], Tensor | None]) -> object:
+    """Pass on the first tensor of a module's output, which may be a list, a tuple or a mapping.
+
+    Returns:
+        the output with another tensor in its place; None if it stays.
+    """
+    if isinstance(output, Tensor):
+        return replaced(output)
+    if isinstance(output, Mapping) and output:
+        name, first = next(iter(output.items()))
+        new = _with_first_tensor(first, tap, replaced)
+        return None if new is None else _copy_with(output, name, new)
+    if isinstance(output, tuple | list) and output:
+        new = _with_first_tensor(output[0], tap, replaced)
+        if new is None:
+            return None
+        rest = (new, *output[1:])
+        return type(output)(*rest) if hasattr(output, "_fields") else type(output)(rest)
+    raise ModelError(f"`{tap.module}` returns {type(output).__name__}, in which no vectors of tokens were found")
+
+
+def _copy_with(mapping: Mapping[str, Any], name: str, value: object) -> Mapping[str, Any]:
+    """A copy of a mapping, such as an output of transformers, with another value."""
+    changed: Any = copy(mapping)
+    changed[name] = value
+    return changed
 
 
 def drop_blocks_above(model: nn.Module, block: int) -> None:

@@ -8,7 +8,7 @@ from stratalens.config.options import RunConfig
 from stratalens.errors import CheckpointError, ConfigError, ModelError
 from stratalens.hookpoint import SITE_NAMES, Hookpoint
 from stratalens.models.embedded import SAE_DIRECTORY
-from stratalens.models.families import width_at
+from stratalens.models.families import locate, width_at
 from stratalens.models.hub import hub_errors, local_or_hub
 from stratalens.models.source import ModelSource, skeleton
 from stratalens.saes.formats import FORMATS, Format
@@ -47,6 +47,8 @@ def find_saes(
             )
         if hookpoint not in checkpoints:
             raise _no_sae(root, hookpoint, checkpoints)
+        for place in (checkpoints[hookpoint].hookpoint, checkpoints[hookpoint].target):
+            locate(whole, place)
         sae = saes[hookpoint] = kind.describe(checkpoints[hookpoint])
         width = width_at(whole, hookpoint, model.d_model)
         if sae.d_model != width:

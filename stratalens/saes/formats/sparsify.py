@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from stratalens.errors import CheckpointError
 from stratalens.files.regular import named_when_out_of_memory, open_regular, read_regular, reason_of
 from stratalens.hookpoint import Hookpoint
-from stratalens.models.families import hookpoint_of
+from stratalens.models.families import blocks_name, describe_blocks, hookpoint_of
 from stratalens.models.model_files import require_own_file
 from stratalens.saes.sae import Checkpoint, Decoder, Sae, SaeFile
 from stratalens.saes.steps import Activation, GroupMax, Linear, TopK
@@ -28,6 +29,8 @@ MAX_SIZE = 2**31 - 1
 """Largest number in a configuration. Larger ones are nonsense, and of thousands of digits Python prints none."""
 MAX_NAMES_CHARACTERS = 300
 """Of names of directories in an error message."""
+MAX_DIGITS = 6
+"""Of the number of a block in the name of a directory."""
 ACTIVATIONS: dict[str, Callable[[int], Activation]] = {"topk": TopK, "groupmax": GroupMax}
 FLOATING_POINT_PREFIXES = ("F", "BF")
 """Prefixes of the names of floating-point types in a safetensors header."""
@@ -86,12 +89,18 @@ def hookpoints(root: Path, model: nn.Module) -> dict[Hookpoint, Checkpoint]:
     for module, folder in checkpoints.items():
         target = hookpoint_of(model, module, "out")
         source = hookpoint_of(model, module, "in") if _transcodes(folder) else target
-        if source is not None and target is not None:
-            found.setdefault(source, Checkpoint(folder, source, target, module))
+        if source is None or target is None:
+            continue
+        if source in found:
+            raise CheckpointError(
+                f"{root}: {found[source].module} and {module} name the same module of the model; keep one of them"
+            )
+        found[source] = Checkpoint(folder, source, target, module)
     if not found:
         raise CheckpointError(
             f"{root}: none of its SAEs belongs to a block of this model, or to a known module in one "
-            f"(found: {', '.join(checkpoints)[:MAX_NAMES_CHARACTERS]})"
+            f"(found: {', '.join(checkpoints)[:MAX_NAMES_CHARACTERS]}); the model has {describe_blocks(model)}"
+            f"{_renaming(checkpoints, model)}"
         )
     return found
 
@@ -112,6 +121,16 @@ def _checkpoints(root: Path) -> dict[str, Path]:
         if (checkpoint / CONFIG_FILE).exists() or (checkpoint / WEIGHTS_FILE).exists():
             checkpoints[folder.name] = checkpoint
     return checkpoints
+
+
+def _renaming(checkpoints: Iterable[str], model: nn.Module) -> str:
+    """How to name a directory whose name holds the number of a block; empty if none does."""
+    for name in checkpoints:
+        numbers = re.findall(r"[0-9]+", name)
+        if len(numbers) == 1 and len(numbers[0]) < MAX_DIGITS:
+            module = f"{blocks_name(model)}.{int(numbers[0])}"
+            return f"; if `{name}` is of the output of block {int(numbers[0])}, rename it to `{module}`"
+    return ""
 
 
 def _transcodes(folder: Path) -> bool:
