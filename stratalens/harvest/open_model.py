@@ -10,7 +10,7 @@ from torch import nn
 from stratalens.config.options import RunConfig
 from stratalens.harvest.inputs import LoadedModel, ModelInputs, RunInputs
 from stratalens.harvest.memory_plan import estimate_memory, free_memory, plan_passes
-from stratalens.harvest.trial import not_finite, try_model
+from stratalens.harvest.trial import try_model
 from stratalens.hookpoint import Hookpoint
 from stratalens.models.batches import TokenBatch, pack_batches
 from stratalens.models.hooks import drop_blocks_above
@@ -111,9 +111,7 @@ def open_model(config: RunConfig, inputs: RunInputs, progress: Progress) -> Open
             checks |= check_fit(model, probes, _calibration_batches(config, inputs, device), config.batch_tokens)
             del probes
     checks = {hookpoint: checks[hookpoint] for hookpoint in inputs.saes}
-    for hookpoint, check in checks.items():
-        if not math.isfinite(check.median_norm) or not math.isfinite(check.own.fvu):
-            raise not_finite(inputs.source.name, hookpoint, loaded)
+    for check in checks.values():
         progress.say(describe_check(check))
     if not config.allow_poor_fit:
         require_fit(checks)

@@ -163,10 +163,10 @@ def _longest_that_works(model: nn.Module, ids: Int[Tensor, "1 seq"]) -> int:
 def _require_finite(name: str, loaded: LoadedModel, read: Mapping[Hookpoint, Activations]) -> None:
     place = next((place for place, activations in read.items() if not activations.finite), None)
     if place is not None:
-        raise not_finite(name, place, loaded)
+        raise _not_finite(name, place, loaded)
 
 
-def not_finite(name: str, place: Hookpoint, loaded: LoadedModel) -> ModelError:
+def _not_finite(name: str, place: Hookpoint, loaded: LoadedModel) -> ModelError:
     """The error for activations at a hookpoint that are NaN or infinite, with the remedy."""
     dtype = str(loaded.dtype).removeprefix("torch.")
     where = "of its embeddings" if place == Hookpoint(0, "resid", "in") else f"at layer {place}"

@@ -77,7 +77,7 @@ def _table_lengths(decoder: nn.Module) -> Iterator[int]:
             offset = getattr(module, "offset", 0 if module.padding_idx is None else module.padding_idx + 1)
             yield module.num_embeddings - offset
     for name, buffer in decoder.named_buffers():
-        if buffer.ndim == 2 and POSITION_TABLE.fullmatch(name.rpartition(".")[2]):
+        if buffer.ndim == 2 and buffer.is_floating_point() and POSITION_TABLE.fullmatch(name.rpartition(".")[2]):
             yield buffer.shape[0]
 
 

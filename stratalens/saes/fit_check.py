@@ -5,6 +5,7 @@ The share of the squared error that is due to the mean error does: it is near ze
 as soon as the mean activation shifts.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial, reduce
@@ -14,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from stratalens.errors import MismatchError
+from stratalens.errors import MismatchError, ModelError
 from stratalens.hookpoint import Hookpoint
 from stratalens.models.batches import BatchRunner, TokenBatch
 from stratalens.models.families import has_hookpoint, locate
@@ -76,8 +77,11 @@ class _Sums(NamedTuple):
         squares = float(error.pow(2).sum()), float(target.pow(2).sum())
         return cls(len(target), fired, *squares, error.sum(0), target.sum(0))
 
-    def fit(self, hookpoint: str) -> HookpointFit:
-        variance = self.squared_target - float(self.target.pow(2).sum()) / self.positions
+    def fit(self, hookpoint: str) -> HookpointFit | None:
+        """The fit at a hookpoint; None where no vector is finite, or all are the same."""
+        variance = self.squared_target - float(self.target.pow(2).sum()) / max(1, self.positions)
+        if not 0 < variance < math.inf:
+            return None
         return HookpointFit(
             hookpoint=hookpoint,
             fvu=self.squared_error / variance,
@@ -149,6 +153,7 @@ def check_fit(
 
     Raises:
         CapacityError: memory does not suffice for a single passage.
+        ModelError: the vectors at a hookpoint are not finite.
     """
     trials = [_trials(model, probe) for probe in probes]
     runner = BatchRunner(batch_tokens)
@@ -161,11 +166,18 @@ def check_fit(
             _total(result[trial].sums for result in measured).fit(name)
             for trial, name in zip(own_trials, names, strict=True)
         )
+        norms = torch.cat([result[own_trials[0]].norms for result in measured])
+        if own is None or not bool(torch.isfinite(norms).all()):
+            raise ModelError(
+                f"the activations at {names[0]} are not finite on some of the text, or all the same; give another "
+                "--dtype (bfloat16 or float32)"
+            )
+        neighbours = tuple(fit for fit in others if fit is not None)
         checks[own_trials[0].reads] = FitCheck(
-            median_norm=float(torch.cat([result[own_trials[0]].norms for result in measured]).median()),
+            median_norm=float(norms.median()),
             own=own,
-            neighbours=tuple(others),
-            problem=_problem(own, others),
+            neighbours=neighbours,
+            problem=_problem(own, neighbours),
         )
     return checks
 
@@ -203,7 +215,7 @@ def _measure(
     return _BatchMeasurement(sums, countable_norms)
 
 
-def _problem(own: HookpointFit, others: list[HookpointFit]) -> str:
+def _problem(own: HookpointFit, others: Iterable[HookpointFit]) -> str:
     """Why an SAE does not seem to belong to its hookpoint; empty if it fits."""
     better = [
         other
