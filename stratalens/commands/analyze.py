@@ -8,13 +8,13 @@ import torch
 from stratalens.commands.listed import listed_features
 from stratalens.config.options import RunConfig
 from stratalens.evidence import collect_evidence
-from stratalens.evidence.collect import summarise_harvest
+from stratalens.evidence.collect import load_and_try_all, summarise_harvest
 from stratalens.files.locations import user_path
 from stratalens.files.output_dir import WorkDirectories, working_in
 from stratalens.files.result_names import result_names
 from stratalens.harvest import read_corpus
 from stratalens.harvest.inputs import find_inputs
-from stratalens.harvest.open_model import load_and_try, open_model
+from stratalens.harvest.open_model import open_model
 from stratalens.labels import label_features
 from stratalens.labels.concepts.lexicon import load_lexicon
 from stratalens.labels.labelling import LabelSources, open_labeller
@@ -55,7 +55,7 @@ def _analyze(config: RunConfig, work: WorkDirectories, progress: TimedProgress) 
     listed = listed_features(config)
     lexicon = load_lexicon(config.domain, config.lexicon)
     labeller = open_labeller(config, progress)
-    inputs = find_inputs(config, progress, listed, load_and_try)
+    inputs = find_inputs(config, progress, listed, load_and_try_all)
     if listed is not None:
         require_latents(listed, {hookpoint: sae.num_latents for hookpoint, sae in inputs.saes.items()})
     opened = open_model(config, inputs, progress)

@@ -1,7 +1,7 @@
 """Collect evidence for some features: choose passages, run the model over them, and compute the logit lens."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from stratalens.config.options import RunConfig
 from stratalens.corpus import Populations
 from stratalens.evidence.evidence import Evidence, LayerEvidence, first_tokens
-from stratalens.evidence.logit_lens import FeatureLens, layer_lenses
+from stratalens.evidence.logit_lens import FeatureLens, layer_lenses, lens_warning
 from stratalens.evidence.passages import (
     Passage,
     PassageLocation,
@@ -22,8 +22,8 @@ from stratalens.evidence.passages import (
     sample_texts,
     strongest_passages,
 )
-from stratalens.harvest.inputs import RunInputs
-from stratalens.harvest.open_model import OpenModel
+from stratalens.harvest.inputs import LoadedModel, ModelInputs, RunInputs
+from stratalens.harvest.open_model import OpenModel, load_and_try
 from stratalens.harvest.store import HarvestFile
 from stratalens.hookpoint import Hookpoint, Site
 from stratalens.models.batches import BatchRunner, TokenBatch, pack_batches
@@ -43,6 +43,27 @@ class CollectedEvidence(NamedTuple):
     lenses: dict[Hookpoint, list[FeatureLens]]
     """Hookpoint -> the logit lens of each feature; only where decoder rows are directions of the residual stream, and
     none if the lens was left out."""
+
+
+def load_and_try_all(config: RunConfig, inputs: ModelInputs, progress: Progress) -> LoadedModel:
+    """Load the model and try what a run needs of it: `load_and_try`, and the logit lens if there is to be one.
+
+    Args:
+        config: options of the run.
+        inputs: its model source, SAEs and tokenizer.
+        progress: receives messages, and a warning if there will be no logit lens.
+
+    Raises:
+        StratalensError: the model cannot be loaded, or cannot be used as the run would use it.
+    """
+    loaded = load_and_try(config, inputs, progress)
+    if not any(sae.target.site in LENS_SITES for sae in inputs.saes.values()):
+        return loaded
+    warning = lens_warning(inputs.source, loaded.device, loaded.dtype)
+    if not warning:
+        return loaded
+    progress.warn(warning)
+    return replace(loaded, warnings=(*loaded.warnings, warning))
 
 
 def collect_evidence(
@@ -73,7 +94,7 @@ def collect_evidence(
         reader = PassageReader(opened.model, passages, inputs.cutter.special_ids, config.batch_tokens, advance)
         passes = (list(opened.probes(hookpoints).values()) for hookpoints in opened.passes)
         evidence = reader.read(passes, features)
-        decode = inputs.cutter.tokenizer.decode
+        decode = inputs.cutter.token_text
 
         def directions(hookpoint: Hookpoint) -> Tensor:
             return inputs.saes[hookpoint].load().decoder.weight

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from stratalens.errors import ModelError
 from stratalens.hookpoint import Hookpoint
 from stratalens.models.families import FINAL_NORMS
-from stratalens.models.hub import hub_errors, quiet_transformers
-from stratalens.models.model_config import load_config
+from stratalens.models.hub import hub_errors
+from stratalens.models.loading import Placement, load_model
 from stratalens.models.source import ModelSource
 
 TOKENS_SHOWN = 10
@@ -71,19 +71,15 @@ def load_head(source: ModelSource, device: torch.device, dtype: torch.dtype) -> 
         ModelError: the model cannot be loaded, it has no final norm of a known name or no unembedding, or
             its files hold no weights that fit one of the two.
     """
-    from transformers import AutoModelForCausalLM
-
-    origin: dict[str, Any] = {"revision": source.revision, "trust_remote_code": source.trust_remote_code}
-    config = load_config(source.location, ModelError, **origin)
-    with hub_errors(source.location, ModelError), quiet_transformers():
-        text = config.get_text_config()
-        text.num_hidden_layers = 0
-        if getattr(text, "layer_types", None):
-            text.layer_types = []
-        options: dict[str, Any] = {"config": config, "dtype": dtype}
-        options |= {"output_loading_info": True, "ignore_mismatched_sizes": True}  # what they say is checked below
-        loaded: Any = AutoModelForCausalLM.from_pretrained(source.location, **options, **origin)
-    model, loading = loaded
+    with hub_errors(source.location, ModelError):
+        model: Any = load_model(
+            source.location,
+            blocks=0,
+            placement=Placement(device, dtype),
+            revision=source.revision,
+            trust_remote_code=source.trust_remote_code,
+            head=True,
+        )
     decoder = model.get_decoder()
     norm = next((getattr(decoder, name) for name in FINAL_NORMS if hasattr(decoder, name)), None)
     unembedding = model.get_output_embeddings()
@@ -91,12 +87,23 @@ def load_head(source: ModelSource, device: torch.device, dtype: torch.dtype) -> 
         raise ModelError(f"{source.name}: no final norm of a known name ({', '.join(FINAL_NORMS)})")
     if unembedding is None:
         raise ModelError(f"{source.name}: has no unembedding")
-    random = {*loading["missing_keys"], *(name for name, *_ in loading["mismatched_keys"])}
-    of_head = {id(weight) for part in (norm, unembedding) for weight in part.parameters()}
-    named = model.named_parameters(remove_duplicate=False)
-    if lacking := sorted(name for name, weight in named if id(weight) in of_head and name in random):
-        raise ModelError(f"{source.name}: its files hold no weights that fit {', '.join(lacking)}")
     return Head(norm.to(device).eval(), unembedding.to(device).eval())
+
+
+def lens_warning(source: ModelSource, device: torch.device, dtype: torch.dtype) -> str:
+    """Load the head and try it on a few directions; say why there will be no logit lens, or nothing if there will be.
+
+    Args:
+        source: the model.
+        device: where to put the head.
+        dtype: type of its weights.
+    """
+    try:
+        head = load_head(source, device, dtype)
+        finite = head is None or bool(torch.isfinite(head.logits(torch.eye(2, source.d_model))).all())
+    except ModelError as error:
+        return f"there will be no logit lens: {error}"
+    return "" if finite else f"the logit lens of {source.name} overflows in {dtype}; another --dtype avoids it"
 
 
 class Baseline(NamedTuple):

@@ -40,6 +40,8 @@ class LoadedModel:
     dtype: torch.dtype
     memory_limit: int
     """Bytes that the whole run may use, as measured before the model was loaded."""
+    warnings: tuple[str, ...] = ()
+    """What limits the results and was seen as the model was tried."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,8 @@ def find_inputs(
     found = find_model_inputs(config, progress, only)
     loaded = None if load is None else load(config, found, progress)
     surveyed = _survey_text(config, corpus, found.cutter, progress)
-    return RunInputs(found.source, found.saes, found.cutter, found.warnings, corpus, surveyed, loaded)
+    warnings = found.warnings if loaded is None else (*found.warnings, *loaded.warnings)
+    return RunInputs(found.source, found.saes, found.cutter, warnings, corpus, surveyed, loaded)
 
 
 def find_model_inputs(

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from stratalens.errors import ModelError, counted
-from stratalens.models.families import number_of_blocks
+from stratalens.models.families import FINAL_NORMS, decoder_of, number_of_blocks
 from stratalens.models.hooks import drop_blocks_above, forward
 from stratalens.models.hub import hub_errors, quiet_transformers
 from stratalens.models.model_config import load_config
@@ -71,21 +71,20 @@ def load_model(
 
     Args:
         source: a local directory or a Hub id.
-        blocks: decoder blocks to keep; None keeps all.
+        blocks: decoder blocks to keep, which may be none; None keeps all.
         placement: where and in which numbers.
         revision: branch, tag or commit of the Hub repository; None is its default branch.
         trust_remote_code: whether code that comes with the model may run; the user is never prompted.
         head: whether the model gives logits.
 
     Raises:
-        ModelError: the model has fewer blocks than asked for, or bitsandbytes is not installed.
+        ModelError: the model has fewer blocks than asked for, its files lack weights of them, of the embedding or of
+            the head, or bitsandbytes is not installed.
     """
-    from transformers import AutoModelForCausalLM
-
     _limit_kernel_caches()
     origin_options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
     config = load_config(str(source), ModelError, **origin_options)
-    kind: Any = AutoModelForCausalLM if head else _first_blocks(config, blocks, trust_remote_code)
+    kind: Any = _first_blocks(config, blocks, head, trust_remote_code)
     device, dtype, load_in = placement
     options: dict[str, object] = {}
     if device.type == "cuda":
@@ -93,20 +92,22 @@ def load_model(
     if load_in is not None:
         options |= {"quantization_config": _quantisation_config(load_in, dtype), "device_map": {"": device}}
     with quiet_transformers():
-        model = kind.from_pretrained(source, config=config, dtype=dtype, **origin_options, **options)
-    model = model if options else model.to(device)
+        options["output_loading_info"] = True
+        model, info = kind.from_pretrained(source, config=config, dtype=dtype, **origin_options, **options)
+    _require_weights(str(source), model, info["missing_keys"], head)
+    model = model if "device_map" in options else model.to(device)
     return model.eval().requires_grad_(False)
 
 
-def _first_blocks(config: Any, blocks: int | None, trust_remote_code: bool) -> type:
-    """The class of a decoder that has only its first blocks, so that the weights of others are never read.
+def _first_blocks(config: Any, blocks: int | None, head: bool, trust_remote_code: bool) -> type:
+    """The class of a decoder, with its head if asked for, that has only its first blocks, so that the weights of others are never read.
 
     The configuration stays as it is: a model may derive more from its number of blocks than how many it builds.
     """
-    from transformers import AutoModel
+    from transformers import AutoModel, AutoModelForCausalLM
 
     with torch.device("meta"):
-        whole = AutoModel.from_config(config, trust_remote_code=trust_remote_code)
+        whole = (AutoModelForCausalLM if head else AutoModel).from_config(config, trust_remote_code=trust_remote_code)
     kind = type(whole)
     if blocks is None:
         return kind
@@ -120,6 +121,25 @@ def _first_blocks(config: Any, blocks: int | None, trust_remote_code: bool) -> t
         drop_blocks_above(self, blocks - 1)
 
     return type(kind.__name__, (kind,), {"__init__": build, "__module__": kind.__module__})
+
+
+def _require_weights(source: str, model: Any, missing: Iterable[str], head: bool) -> None:
+    """Check that the files held all weights of blocks, embedding and head; those that they lack would be random.
+
+    Raises:
+        ModelError: they did not.
+    """
+    parts = [model.get_input_embeddings(), model.get_output_embeddings() if head else None]
+    parts += [module for module in decoder_of(model).modules() if isinstance(module, nn.ModuleList)]
+    if head:
+        parts += [getattr(decoder_of(model), name, None) for name in FINAL_NORMS]
+    needed = {id(weight) for part in parts if part is not None for weight in part.parameters()}
+    names = sorted(name for name, weight in model.named_parameters() if name in set(missing) and id(weight) in needed)
+    if names:
+        raise ModelError(
+            f"{source}: its files lack {len(names):,} weights of the model ({', '.join(names[:2])}"
+            f"{', …' if len(names) > 2 else ''}); copy or download it again, or correct its config.json"
+        )
 
 
 def _limit_kernel_caches() -> None:

@@ -1,6 +1,7 @@
 """Cut documents into passages of tokens."""
 
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from itertools import islice
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -152,6 +153,19 @@ class PassageCutter:
     def _damaged(self, reason: object) -> ModelError:
         said = " ".join(str(reason).split())[:200]
         return ModelError(f"{self._name}: its tokenizer is damaged ({said}); copy or download the model again")
+
+    def token_text(self, token_ids: list[int]) -> str:
+        """Text of token ids; `<no token 305>` for an id that is none of the tokenizer's."""
+        text = self.tokenizer.decode(token_ids)
+        if text or len(token_ids) != 1 or token_ids[0] in self._ids:
+            return text
+        return f"<no token {token_ids[0]}>"
+
+    @cached_property
+    def _ids(self) -> frozenset[int]:
+        """Ids that have a token; some between them may have none."""
+        tokenizer: Any = self.tokenizer
+        return frozenset(tokenizer.get_vocab().values())
 
     def sequence(self, span: TokenSpan) -> np.ndarray:
         """Token ids `[seq]` for the model, int64: the span between the special tokens that the tokenizer adds."""

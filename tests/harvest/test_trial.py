@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 import torch
 from refusal import output_of, refusal, with_options
+from safetensors.torch import load_file, save_file
 from tiny import MARKED_TOKEN, TINY_VOCABULARY, TINY_WIDTH, tiny_tokenizer, write_sae
-from transformers import AutoConfig, AutoModelForCausalLM
+from tokenizers import Tokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from stratalens.cli.main import main
 
@@ -111,15 +113,10 @@ def test_positions_that_were_stretched_count_as_before(capsys, arguments):
     assert "was trained on 128 positions" in capsys.readouterr().err
 
 
-@pytest.mark.usefixtures("text_is_not_read")
 def test_tokens_beyond_the_embedding_are_refused_with_their_ids(capsys, documented, arguments):
     words = arguments("llama", vocab_size=290)
     for more in ([], ["--dry_run"]):
-        if more:
-            with pytest.raises(pytest.fail.Exception):
-                main(["analyze", *words, *more])
-            continue
-        line = refusal(words, capsys)
+        line = refusal([*words, *more], capsys)
         assert "its tokenizer has 9 tokens that the model has no vector for (" in line
         assert line.endswith("the model has ids 0 to 289); use the tokenizer that belongs to the model")
     documented("Base models", "a tokenizer of more tokens than the model", line)
@@ -131,6 +128,35 @@ def test_a_special_token_beyond_the_embedding_is_read_as_text(arguments, small_t
     text.write_text("".join(json.dumps({"text": f"{row['text']} {MARKED_TOKEN} and more"}) + "\n" for row in rows))
     words = with_options(arguments("llama", vocab_size=TINY_VOCABULARY - 1), {"domain_data": str(text)})
     assert main(["analyze", "--quiet", *words]) == 0
+
+
+def with_gaps(tokenizer: Any) -> Any:
+    """The tokenizer with no tokens for the ids 200 to 206."""
+    content = json.loads(tokenizer.backend_tokenizer.to_str())
+    vocabulary = content["model"]["vocab"]
+    content["model"]["vocab"] = {name: number + 7 * (number >= 200) for name, number in vocabulary.items()}
+    for token in content["added_tokens"]:
+        token["id"] += 7 * (token["id"] >= 200)
+    backend = Tokenizer.from_str(json.dumps(content))
+    return PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<|endoftext|>", pad_token="<|pad|>")
+
+
+def test_ids_without_a_token_change_nothing_but_the_numbers_of_the_others(arguments, tmp_path):
+    """A model with unused rows for such ids gives the features and tokens of one without."""
+    words = arguments("llama", vocab_size=TINY_VOCABULARY + 7)
+    assert main(["analyze", "--quiet", *with_options(words, {"output_dir": str(tmp_path / "a")})]) == 0
+    tensors = load_file(tmp_path / "model" / "model.safetensors")
+    for name in ("model.embed_tokens.weight", "lm_head.weight"):
+        tensors[name][207:307] = tensors[name][200:300].clone()
+    save_file(tensors, tmp_path / "model" / "model.safetensors", metadata={"format": "pt"})
+    with_gaps(tiny_tokenizer()).save_pretrained(tmp_path / "model")
+    assert main(["analyze", "--quiet", *with_options(words, {"output_dir": str(tmp_path / "b")})]) == 0
+    results = [json.loads((tmp_path / name / "layer_2" / "evidence.json").read_text())["features"] for name in "ab"]
+    for name in ("feature_number", "top_tokens", "examples"):
+        assert [feature.get(name) for feature in results[0]] == [feature.get(name) for feature in results[1]], name
+    promoted = {entry["token"] for feature in results[1] for entry in (*feature["promoted"], *feature["suppressed"])}
+    assert "" not in promoted
+    assert {f"<no token {number}>" for number in range(200, 207)} & promoted
 
 
 def overflowing(model: Any) -> None:
@@ -200,3 +226,29 @@ def test_a_decoder_that_attends_both_ways_is_refused(capsys, arguments, monkeypa
 
     monkeypatch.setattr(modeling_llama, "create_causal_mask", see_all)
     assert "not a causal language model" in refusal(arguments("llama"), capsys)
+
+
+def test_a_head_that_the_files_lack_is_told_and_leaves_no_logit_lens(capsys, arguments, tmp_path):
+    words = arguments("llama")
+    path = tmp_path / "model" / "model.safetensors"
+    tensors = load_file(path)
+    del tensors["lm_head.weight"]
+    save_file(tensors, path, metadata={"format": "pt"})
+    assert main(["analyze", *words]) == 0
+    assert "there will be no logit lens: " in capsys.readouterr().err
+    record = json.loads((output_of(words) / "run.json").read_text())
+    assert any("its files lack 1 weights of the model (lm_head.weight)" in text for text in record["warnings"])
+    features = json.loads((output_of(words) / "layer_2" / "evidence.json").read_text())["features"]
+    assert not any(feature.get("promoted") for feature in features)
+
+
+@pytest.mark.usefixtures("text_is_not_read")
+def test_weights_of_a_block_that_the_files_lack_are_refused_by_name(capsys, documented, arguments, tmp_path):
+    words = arguments("llama")
+    path = tmp_path / "model" / "model.safetensors"
+    tensors = load_file(path)
+    del tensors["model.layers.1.mlp.up_proj.weight"]
+    save_file(tensors, path, metadata={"format": "pt"})
+    line = refusal(words, capsys)
+    assert "model: its files lack 1 weights of the model (layers.1.mlp.up_proj.weight); copy or download it" in line
+    documented("Base models", "weights that are not in the files", line)
