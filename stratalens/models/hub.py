@@ -21,16 +21,19 @@ OTHER_SHAPES = "ignore_mismatched_sizes"
 """An option named in the RuntimeError by which transformers reports weights of other shapes than the configuration says."""
 CODE_OF_MODELS = "transformers_modules"
 """Package of the code that comes with models."""
+GGUF_SUFFIX = ".gguf"
+"""Of a model in one file, as llama.cpp writes it."""
 MAX_REASON_CHARACTERS = 200
 """At most this much of a name or of another library's error message is quoted."""
 
 
-def local_or_hub(name: str, error_type: type[StratalensError]) -> str:
+def local_or_hub(name: str, error_type: type[StratalensError], file_suffix: str | None = None) -> str:
     """Return the path of the local directory of that name, else the name itself if it has the form of a Hub id.
 
     Args:
         name: a path, in which `~` is expanded, or a Hub id.
         error_type: class of the error to raise.
+        file_suffix: a file whose name ends so is taken as well as a directory.
 
     Raises:
         StratalensError: of class `error_type`, if the name is neither, or the path cannot be read.
@@ -42,7 +45,7 @@ def local_or_hub(name: str, error_type: type[StratalensError]) -> str:
     except OSError as error:
         reason = error.strerror or error
         raise error_type(f"{redacted(name)[:MAX_REASON_CHARACTERS]}: cannot be read: {reason}") from None
-    if is_directory:
+    if is_directory or (exists and path.suffix == file_suffix):
         return str(path)
     if exists:
         raise error_type(f"{redacted(name)}: a directory was expected, this is a file")
@@ -62,8 +65,8 @@ def is_on_this_machine(name: str, revision: str | None, error_type: type[Stratal
     Raises:
         StratalensError: of class `error_type`; see `local_or_hub`.
     """
-    location = local_or_hub(name, error_type)
-    if Path(location).is_dir():
+    location = local_or_hub(name, error_type, GGUF_SUFFIX if error_type is ModelError else None)
+    if Path(location).exists():
         return True
     from huggingface_hub import snapshot_download
 

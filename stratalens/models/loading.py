@@ -1,8 +1,10 @@
 """Load the first blocks of the base model, without its language-model head, and choose device and dtype."""
 
+import io
 import logging
 import os
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext, redirect_stderr
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +14,7 @@ from torch import nn
 
 from stratalens.errors import ModelError, counted
 from stratalens.models.families import FINAL_NORMS, decoder_of, number_of_blocks
+from stratalens.models.gguf_file import gguf_arguments, is_gguf
 from stratalens.models.hooks import drop_blocks_above, forward
 from stratalens.models.hub import hub_errors, quiet_transformers
 from stratalens.models.model_config import load_config
@@ -70,7 +73,7 @@ def load_model(
     """Load the first `blocks` blocks of a causal language model, without its head unless it is asked for.
 
     Args:
-        source: a local directory or a Hub id.
+        source: a local directory, a GGUF file or a Hub id.
         blocks: decoder blocks to keep, which may be none; None keeps all.
         placement: where and in which numbers.
         revision: branch, tag or commit of the Hub repository; None is its default branch.
@@ -81,6 +84,8 @@ def load_model(
         ModelError: the model has fewer blocks than asked for, its files lack weights of them, of the embedding or of
             the head, or bitsandbytes is not installed.
     """
+    from transformers import GgufConfig
+
     _limit_kernel_caches()
     origin_options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
     config = load_config(str(source), ModelError, **origin_options)
@@ -89,11 +94,17 @@ def load_model(
     options: dict[str, object] = {}
     if device.type == "cuda":
         options["device_map"] = "auto" if device.index is None else {"": device}
+    if load_in is not None and is_gguf(str(source)):
+        raise ModelError(f"{source}: --load_in quantises weights, and those of a GGUF file are; leave it out")
     if load_in is not None:
         options |= {"quantization_config": _quantisation_config(load_in, dtype), "device_map": {"": device}}
     with quiet_transformers():
+        directory, file = gguf_arguments(str(source))
+        if file:
+            options |= {**file, "quantization_config": GgufConfig(dequantize=True)}
         options["output_loading_info"] = True
-        model, info = kind.from_pretrained(source, config=config, dtype=dtype, **origin_options, **options)
+        with redirect_stderr(io.StringIO()) if file else nullcontext():  # the GGUF reader shows its own progress bar
+            model, info = kind.from_pretrained(directory, config=config, dtype=dtype, **origin_options, **options)
     _require_weights(str(source), model, info["missing_keys"], head)
     model = model if "device_map" in options else model.to(device)
     return model.eval().requires_grad_(False)

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from stratalens.errors import StratalensError, printable
+from stratalens.models.gguf_file import gguf_arguments
 from stratalens.models.hub import hub_errors
 
 MAX_NUMBER = 2**31
@@ -36,12 +37,13 @@ def load_config(
     from transformers import AutoConfig, PreTrainedConfig
 
     with hub_errors(location, error_type):
-        content, _ = PreTrainedConfig.get_config_dict(location, revision=revision)
+        directory, file = gguf_arguments(location)
+        content, _ = PreTrainedConfig.get_config_dict(directory, revision=revision, **file)
         for name, number in _numbers(content):
             if abs(number) > (MAX_COUNT if COUNTS.fullmatch(name) else MAX_NUMBER):
                 shown = f"{printable(name[:60])} {str(number)[:MAX_SHOWN_DIGITS]}"
                 raise error_type(f"{location}: its config.json is not that of a causal language model ({shown})")
-        config = AutoConfig.from_pretrained(location, revision=revision, trust_remote_code=trust_remote_code)
+        config = AutoConfig.from_pretrained(directory, revision=revision, trust_remote_code=trust_remote_code, **file)
     _keep_built_in_attention(config)
     return config
 

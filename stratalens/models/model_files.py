@@ -5,6 +5,7 @@ from pathlib import Path, PurePath
 
 from stratalens.errors import StratalensError
 from stratalens.files.regular import read_regular, reason_of, require_regular, size_text
+from stratalens.models.gguf_file import files_of_gguf, is_gguf
 from stratalens.models.tokenizer_parts import require_bounded_file
 
 MAX_TEXT_BYTES = 32 * 2**20
@@ -23,19 +24,25 @@ def require_sound_files(location: str, error_type: type[StratalensError]) -> Non
 
     A file must be a regular one, and may not be a link out of the directory, save into the Hub's cache of the same
     repository. Files of text are limited in size, an index names weights in the directory alone, and a tokenizer does
-    not make texts far longer.
+    not make texts far longer. Of a GGUF file, it and a tokenizer beside it are looked at; the tokenizer in it is when it
+    is loaded.
 
     Args:
-        location: a local directory or a Hub id.
+        location: a local directory, a GGUF file or a Hub id.
         error_type: class of the error to raise.
 
     Raises:
         StratalensError: of class `error_type`; the message names the file.
     """
     directory = Path(location)
-    if not directory.is_dir():
-        return
     try:
+        if is_gguf(location):
+            for path in files_of_gguf(location):
+                _require_sound(path, error_type)
+                if path.match(TOKENIZERS):
+                    require_bounded_file(path, error_type, MAX_VOCABULARY_BYTES)
+        if not directory.is_dir():
+            return
         for path in sorted(directory.iterdir()):
             if not path.name.startswith(".") and not path.is_dir():
                 _require_sound(path, error_type)

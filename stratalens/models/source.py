@@ -10,8 +10,11 @@ import torch
 from stratalens.config.options import RunConfig
 from stratalens.errors import ModelError
 from stratalens.files.hashing import combined_digest, digest_of
+from stratalens.files.regular import reason_of
 from stratalens.models.embedded import MODEL_NAME, dense_copy
-from stratalens.models.hub import hub_errors, local_or_hub
+from stratalens.models.foreign import require_base_model
+from stratalens.models.gguf_file import describe_gguf, files_of_gguf, gguf_in, is_gguf, tokenizer_arguments
+from stratalens.models.hub import GGUF_SUFFIX, hub_errors, local_or_hub
 from stratalens.models.model_config import load_config
 from stratalens.models.model_files import require_sound_files
 from stratalens.models.panics import panics_silenced
@@ -31,7 +34,7 @@ class ModelSource(NamedTuple):
     """Where the base model is, its name in results, its size and its digest."""
 
     location: str
-    """Local directory or Hub id."""
+    """Local directory, GGUF file or Hub id."""
     name: str
     revision: str | None
     """Branch, tag or commit of the Hub repository; None is its default branch."""
@@ -58,7 +61,7 @@ def find_model(config: RunConfig, say: Callable[[str], None] = lambda _message: 
         copy = dense_copy(say)
         location, name, sums = str(copy.directory), MODEL_NAME, copy.sums
     else:
-        location, name, sums = local_or_hub(config.base_model, ModelError), config.base_model, None
+        location, name, sums = _location(config.base_model, say), config.base_model, None
     require_sound_files(location, ModelError)
     options = {"revision": config.revision, "trust_remote_code": config.trust_remote_code}
     model_config = load_config(location, ModelError, **options)
@@ -77,6 +80,20 @@ def find_model(config: RunConfig, say: Callable[[str], None] = lambda _message: 
         digest=_digest(location, config.revision, sums),
         trust_remote_code=config.trust_remote_code,
     )
+
+
+def _location(name: str, say: Callable[[str], None]) -> str:
+    """Local directory, GGUF file or Hub id of a model that the user names."""
+    location = local_or_hub(name, ModelError, GGUF_SUFFIX)
+    try:
+        require_base_model(location)
+        file = gguf_in(Path(location))
+    except OSError as error:
+        raise ModelError(f"{error.filename or location}: cannot be read: {reason_of(error)}") from None
+    if file is None:
+        return location
+    say(f"Model: {describe_gguf(file)}")
+    return str(file)
 
 
 @lru_cache(maxsize=4)
@@ -98,6 +115,8 @@ def _digest(location: str, revision: str | None, sums: Mapping[str, str] | None)
     """Digest of a model; `sums` are the digests of its files where they are known, as large files take long to read."""
     if sums is not None:
         return combined_digest((name, sums[name]) for name in sums if Path(name).suffix in IDENTITY_SUFFIXES)
+    if is_gguf(location):
+        return digest_of(files_of_gguf(location))
     if Path(location).is_dir():
         files = (path for path in Path(location).iterdir() if path.suffix in IDENTITY_SUFFIXES)
         return digest_of(path for path in files if path.is_file())
@@ -121,8 +140,9 @@ def load_tokenizer(model: ModelSource):
     from transformers import AutoTokenizer
 
     with hub_errors(model.location, ModelError), panics_silenced():
+        directory, file = tokenizer_arguments(model.location)
         tokenizer = AutoTokenizer.from_pretrained(
-            model.location, revision=model.revision, trust_remote_code=model.trust_remote_code
+            directory, revision=model.revision, trust_remote_code=model.trust_remote_code, **file
         )
         require_bounded_tokenizer(model.location, tokenizer, ModelError)
         tokenizer("a")  # some damage shows only in use
