@@ -6,11 +6,13 @@ from pathlib import Path
 from stratalens.config.layer_numbers import DEFAULT_LAYERS, parse_layers
 from stratalens.config.options import RunConfig
 from stratalens.errors import CheckpointError, ConfigError, ModelError
+from stratalens.files.regular import reason_of
 from stratalens.hookpoint import SITE_NAMES, Hookpoint
 from stratalens.models.embedded import SAE_DIRECTORY
 from stratalens.models.families import locate, width_at
 from stratalens.models.hub import hub_errors, local_or_hub
 from stratalens.models.source import ModelSource, skeleton
+from stratalens.saes.foreign import foreign_reason
 from stratalens.saes.formats import FORMATS, Format
 from stratalens.saes.sae import SaeFile
 
@@ -100,6 +102,12 @@ def _no_sae(root: Path, hookpoint: Hookpoint, there: Collection[Hookpoint]) -> C
 
 
 def _format_of(root: Path) -> Format:
+    try:
+        reason = foreign_reason(root)
+    except OSError as error:
+        raise CheckpointError(f"{error.filename or root}: cannot be read: {reason_of(error)}") from None
+    if reason:
+        raise CheckpointError(f"{root}: {reason}")
     for kind in FORMATS.values():
         if kind.recognises(root):
             return kind

@@ -373,3 +373,40 @@ def test_a_digest_changes_with_content_and_names_and_not_with_order(tmp_path):
     a, b, c = (tmp_path / name for name in "abc")
     assert digest_of([a, b]) == digest_of([b, a])
     assert len({digest_of(paths) for paths in ([a], [b], [c], [a, b], [a, c], [a, b, c])}) == 6
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (KeyError("rope"), "m: cannot be used (KeyError: 'rope'); try another version of transformers, or another model"),
+        (AttributeError("no such\nthing"), "m: cannot be used (AttributeError: no such thing); try another version"),
+        (ZeroDivisionError(), "m: cannot be used (ZeroDivisionError); try"),
+        (RuntimeError("x" * 5000), f"m: cannot be used (RuntimeError: {'x' * 200}); try"),
+    ],
+)
+def test_an_error_that_is_not_about_files_keeps_its_own_words(tmp_path, monkeypatch, error, line):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "m").mkdir()
+    with pytest.raises(ModelError) as caught, hub_errors("m", ModelError):
+        raised_by_a_library(error)
+    assert str(caught.value).startswith(line)
+
+
+def test_an_error_in_the_code_of_a_model_keeps_its_own_words(tmp_path, monkeypatch):
+    with pytest.raises(ModelError, match=r"cannot be used \(ValueError: too many values\)"), hub_errors("m", ModelError):
+        raised_by_a_library(ValueError("too many values"), "transformers_modules.m.modeling")
+
+
+def test_errors_of_files_are_described(tmp_path):
+    for error in (FileNotFoundError(2, "No such file"), ValueError("no such model type"), EOFError("cut short")):
+        with pytest.raises(ModelError, match="no usable Hugging Face model here"), hub_errors(str(tmp_path), ModelError):
+            raised_by_a_library(error)
+
+
+def test_a_mistake_in_this_package_is_no_named_error():
+    with pytest.raises(KeyError), hub_errors("m", ModelError):
+        raised_by_a_library(KeyError("x"), "stratalens.models.source")
+
+
+def raised_by_a_library(error: Exception, module: str = "transformers.modeling_utils") -> None:
+    exec("raise error", {"error": error, "__name__": module})

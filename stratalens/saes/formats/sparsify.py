@@ -124,13 +124,13 @@ def _checkpoints(root: Path) -> dict[str, Path]:
 
 
 def _renaming(checkpoints: Iterable[str], model: nn.Module) -> str:
-    """How to name a directory whose name holds the number of a block; empty if none does."""
+    """How to name a directory: after the module that its SAE belongs to."""
     for name in checkpoints:
         numbers = re.findall(r"[0-9]+", name)
         if len(numbers) == 1 and len(numbers[0]) < MAX_DIGITS:
             module = f"{blocks_name(model)}.{int(numbers[0])}"
             return f"; if `{name}` is of the output of block {int(numbers[0])}, rename it to `{module}`"
-    return ""
+    return f"; name each directory after the module of its SAE, such as `{blocks_name(model)}.0`"
 
 
 def _transcodes(folder: Path) -> bool:

@@ -1,0 +1,96 @@
+"""Recognise folders that hold SAEs of a format that is not read, or no SAEs, by the names of their files."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from stratalens.files.regular import read_regular
+
+MAX_DEPTH = 4
+MAX_ENTRIES = 5_000
+"""Files and folders that are looked at."""
+MAX_CONFIG_BYTES = 2**20
+OWN_WEIGHTS = "sae.safetensors"
+REMEDY = (
+    "which are not read. Read are SAEs saved as sparsify does: directories such as `layers.16`, each with cfg.json (d_in, "
+    "num_latents, k, activation topk or groupmax) and sae.safetensors (encoder.weight, encoder.bias, W_dec, b_dec)"
+)
+
+
+class _Kind(NamedTuple):
+    """SAEs of another library."""
+
+    library: str
+    weights: str
+    """Expression for the name of a file of weights."""
+    beside: str = ""
+    """Name of a file that is in the same folder; empty for none."""
+
+
+KINDS = (
+    _Kind("SAELens", r"sae_weights\.safetensors", "cfg.json"),
+    _Kind("Llama Scope", r"sae_weights\.(safetensors|pt)", "config.json"),
+    _Kind("Llama Scope", r"hyperparams\.json"),
+    _Kind("Gemma Scope", r"params\.npz"),
+    _Kind("Gemma Scope 2", r"params\.safetensors", "config.json"),
+    _Kind("dictionary_learning", r"ae\.pt"),
+    _Kind("Qwen-Scope", r"layer\d+\.sae\.pt"),
+    _Kind("circuit-tracer", r"(layer|W_enc|W_dec)_\d+\.safetensors"),
+    _Kind("Goodfire, or of another library that pickles them", r"(?i).*sae.*\.pth?"),
+)
+"""In the order in which they are tried."""
+
+
+def foreign_reason(root: Path) -> str:
+    """Say what a directory holds in place of SAEs that are read, and what to do; empty if that is not known.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    files = list(_files(root))
+    names = {path.name for path in files}
+    if OWN_WEIGHTS in names:
+        return ""
+    if _is_model(root):
+        return "a language model, not SAEs; give it with --base_model, and its SAEs with --sae_model"
+    for kind in KINDS:
+        for path in files:
+            if re.fullmatch(kind.weights, path.name) and (not kind.beside or path.with_name(kind.beside) in files):
+                return f"it holds SAEs of {kind.library} ({path.relative_to(root)}), {REMEDY}"
+    own = next((path for path in files if path.name == "cfg.json" and "d_sae" in _content(path)), None)
+    return "" if own is None else f"it holds SAEs of SAELens ({own.relative_to(root)}), {REMEDY}"
+
+
+def _is_model(root: Path) -> bool:
+    content = _content(root / "config.json")
+    return bool(content.get("architectures")) and isinstance(content.get("model_type"), str)
+
+
+def _files(root: Path) -> Iterator[Path]:
+    """Yield the files of a directory and of those in it, the nearest first, as far as the limits allow."""
+    folders, entries = [root], 0
+    for _ in range(MAX_DEPTH):
+        deeper: list[Path] = []
+        for folder in folders:
+            for path in sorted(folder.iterdir()):
+                entries += 1
+                if entries > MAX_ENTRIES:
+                    return
+                if path.name.startswith("."):
+                    continue
+                if path.is_dir():
+                    deeper.append(path)
+                else:
+                    yield path
+        folders = deeper
+
+
+def _content(path: Path) -> Mapping[str, Any]:
+    """Content of a JSON file; empty if it cannot be read."""
+    try:
+        content = json.loads(read_regular(path, MAX_CONFIG_BYTES).decode())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
