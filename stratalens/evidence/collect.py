@@ -28,7 +28,9 @@ from stratalens.harvest.store import HarvestFile
 from stratalens.hookpoint import Hookpoint, Site
 from stratalens.models.batches import BatchRunner, TokenBatch, pack_batches
 from stratalens.models.hooks import forward, hooked
+from stratalens.models.memory import release_free_memory
 from stratalens.optional_parts import LENS, OptionalParts
+from stratalens.progress import Progress
 from stratalens.ranking.layer_facts import HarvestSummary, layer_facts
 from stratalens.saes.probe import Probe
 
@@ -60,6 +62,7 @@ def load_and_try_all(config: RunConfig, inputs: ModelInputs, progress: Progress)
     if not any(sae.target.site in LENS_SITES for sae in inputs.saes.values()):
         return loaded
     warning = lens_warning(inputs.source, loaded.device, loaded.dtype)
+    release_free_memory()
     if not warning:
         return loaded
     progress.warn(warning)

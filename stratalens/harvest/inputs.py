@@ -95,9 +95,7 @@ def find_inputs(
     return RunInputs(found.source, found.saes, found.cutter, warnings, corpus, surveyed, loaded)
 
 
-def find_model_inputs(
-    config: RunConfig, progress: Progress, only: Collection[Hookpoint] | None = None
-) -> ModelInputs:
+def find_model_inputs(config: RunConfig, progress: Progress, only: Collection[Hookpoint] | None = None) -> ModelInputs:
     """Find model and SAEs and load the tokenizer, without weights of the model.
 
     Args:

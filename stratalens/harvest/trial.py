@@ -5,7 +5,7 @@ numbers that mean nothing.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import cycle, islice
 from typing import NamedTuple
 
@@ -66,16 +66,16 @@ def try_model(inputs: ModelInputs, loaded: LoadedModel, max_length: int) -> None
     name, model = inputs.source.name, loaded.model
     saes = inputs.saes.values()
     ids = torch.as_tensor(trial_ids(inputs.cutter, max_length))[None]
-    stream = [Hookpoint(0, "resid", "in"), *map(Hookpoint, range(max(inputs.saes).block + 1))]
-    places = list(dict.fromkeys([*stream, *(place for sae in saes for place in (sae.hookpoint, sae.target))]))
+    own = [place for sae in saes for place in (sae.hookpoint, sae.target)]
     with _failures(name, ids):
-        read = _read_longest(name, model, ids, places)
-    _require_finite(name, loaded, {place: read[place] for place in places if place in read})
+        stream = _readable(model, ids[:, :CAUSALITY_TOKENS], list(map(Hookpoint, range(max(inputs.saes).block + 1))))
+        read = _read_longest(name, model, ids, {*stream, *own})
+    _require_finite(name, loaded, read)
     for sae in saes:
         _require_shapes(model, sae, read, ids)
     if ids.shape[1] > 2:
         with _failures(name, ids):
-            _require_causal(name, model, ids[:, :CAUSALITY_TOKENS], stream)
+            _require_causal(name, model, ids[:, :CAUSALITY_TOKENS], sorted({*stream, *own}))
     for sae in saes:
         _require_encodable(sae, loaded.device, read)
 
@@ -161,7 +161,7 @@ def _longest_that_works(model: nn.Module, ids: Int[Tensor, "1 seq"]) -> int:
 
 
 def _require_finite(name: str, loaded: LoadedModel, read: Mapping[Hookpoint, Activations]) -> None:
-    place = next((place for place, activations in read.items() if not activations.finite), None)
+    place = min((place for place, activations in read.items() if not activations.finite), default=None)
     if place is not None:
         raise _not_finite(name, place, loaded)
 
@@ -169,7 +169,6 @@ def _require_finite(name: str, loaded: LoadedModel, read: Mapping[Hookpoint, Act
 def _not_finite(name: str, place: Hookpoint, loaded: LoadedModel) -> ModelError:
     """The error for activations at a hookpoint that are NaN or infinite, with the remedy."""
     dtype = str(loaded.dtype).removeprefix("torch.")
-    where = "of its embeddings" if place == Hookpoint(0, "resid", "in") else f"at layer {place}"
     damaged = next((name for name, weight in loaded.model.named_parameters() if bool(weight.isnan().any())), None)
     if damaged is not None:
         remedy = f"its weights hold NaN (`{damaged}`), so they are damaged: copy or download them again"
@@ -177,7 +176,7 @@ def _not_finite(name: str, place: Hookpoint, loaded: LoadedModel) -> ModelError:
         remedy = "its weights are damaged, or of another kind of model"
     else:
         remedy = "give --dtype bfloat16 or float32" if dtype == "float16" else "give --dtype float32"
-    return ModelError(f"{name}: activations {where} are not finite in {dtype}; {remedy}")
+    return ModelError(f"{name}: activations at layer {place} are not finite in {dtype}; {remedy}")
 
 
 def _require_shapes(
@@ -195,23 +194,28 @@ def _require_shapes(
             )
 
 
-def _require_causal(name: str, model: nn.Module, ids: Int[Tensor, "1 seq"], stream: list[Hookpoint]) -> None:
+def _readable(model: nn.Module, ids: Int[Tensor, "1 seq"], places: list[Hookpoint]) -> list[Hookpoint]:
+    """The hookpoints, or none in a family that has other vectors there: it may be analysed at other sites."""
+    with suppress(ModelError):
+        _capture(model, ids, places)
+        return places
+    return []
+
+
+def _require_causal(name: str, model: nn.Module, ids: Int[Tensor, "1 seq"], places: list[Hookpoint]) -> None:
     """Compare a row with one that ends in another token. How much rounding does is seen when another row changes."""
     changed = ids.clone()
     changed[0, -1] = next((token_id for token_id in ids[0].tolist() if token_id != ids[0, -1]), 0)
     before, after, rounded = (
-        _capture(model, torch.cat(rows), stream)
-        for rows in ((ids, ids), (changed, ids), (ids, ids.roll(1)))
+        _capture(model, torch.cat(rows), places) for rows in ((ids, ids), (changed, ids), (ids, ids.roll(1)))
     )
-    for place in stream:
-        if place not in before:
-            continue
+    for place in places:
         x = before[place].vectors
         change, rounding = (_change(x, other[place].vectors) for other in (after, rounded))
         if change > MAX_ROUNDINGS * max(rounding, LEAST_ROUNDING * torch.finfo(x.dtype).eps):
             raise ModelError(
                 f"{name}: not a causal language model: with another last token, the vectors of the tokens before it "
-                f"change by {100 * change:.2g}% at layer {place.block} (by rounding: {100 * rounding:.1g}%); only "
+                f"change by {100 * change:.2g}% at layer {place} (by rounding: {100 * rounding:.1g}%); only "
                 "models that read a text from left to right can be analysed"
             )
 

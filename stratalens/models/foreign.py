@@ -40,7 +40,9 @@ def _reason(folder: Path) -> str:
     has_config = (folder / "config.json").is_file()
     if (folder / ADAPTER).is_file() and not (has_config and has_weights):
         return _adapter(folder / ADAPTER)
-    if not has_config and any(next(folder.glob(f"{deeper}{name}"), None) for name in SAE_FILES for deeper in ("", "*/")):
+    if not has_config and any(
+        next(folder.glob(f"{deeper}{name}"), None) for name in SAE_FILES for deeper in ("", "*/")
+    ):
         return "a folder of SAEs, not a language model; give it with --sae_model, and the model with --base_model"
     if "quantization" in (config := _content(folder / "config.json")) and "quantization_config" not in config:
         return "weights quantised for MLX, which are not read; name the model that they were made from"

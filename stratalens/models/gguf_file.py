@@ -87,9 +87,7 @@ def describe_gguf(path: Path) -> str:
             types = _Header(stream, path.stat().st_size).tensor_types()
         kind = GGMLQuantizationType(types.most_common(1)[0][0]).name
     except (OSError, ValueError, struct.error, IndexError, UnicodeError) as error:
-        raise ModelError(
-            f"{path}: not a readable GGUF file ({reason_of(error)}); copy or download it again"
-        ) from None
+        raise ModelError(f"{path}: not a readable GGUF file ({reason_of(error)}); copy or download it again") from None
     bits = "".join(letter for letter in kind.split("_")[0] if letter.isdigit())
     packed = ", dequantised; they are not those that the model was published with" if kind not in PLAIN else ""
     return f"{path.name}: weights of {bits} bits ({kind}){packed}"

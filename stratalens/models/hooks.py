@@ -56,8 +56,8 @@ def _attach(module: nn.Module, tap: Tap, consumer: Consumer) -> RemovableHandle:
         return x + (new - vectors) / tap.factor  # and not new / factor, which may change bits that nobody changed
 
     def before(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any] | None:
-        if args and isinstance(args[0], Tensor):
-            new = replaced(args[0])
+        if args and isinstance(args[0], Tensor | tuple | list | Mapping):
+            new = _with_first_tensor(args[0], tap, replaced)
             return None if new is None else ((new, *args[1:]), kwargs)
         names = ("hidden_states", *kwargs)
         name = next((name for name in names if isinstance(kwargs.get(name), Tensor) and kwargs[name].ndim == 3), None)
@@ -74,25 +74,25 @@ def _attach(module: nn.Module, tap: Tap, consumer: Consumer) -> RemovableHandle:
     return module.register_forward_hook(after)
 
 
-def _with_first_tensor(output: Any, tap: Tap, replaced: Callable[[Tensor], Tensor | None]) -> object:
-    """Pass on the first tensor of a module's output, which may be a list, a tuple or a mapping.
+def _with_first_tensor(value: Any, tap: Tap, replaced: Callable[[Tensor], Tensor | None]) -> object:
+    """Pass on the first tensor of a module's input or output, which may be a list, a tuple or a mapping.
 
     Returns:
-        the output with another tensor in its place; None if it stays.
+        the input or output with another tensor in its place; None if it stays.
     """
-    if isinstance(output, Tensor):
-        return replaced(output)
-    if isinstance(output, Mapping) and output:
-        name, first = next(iter(output.items()))
+    if isinstance(value, Tensor):
+        return replaced(value)
+    if isinstance(value, Mapping) and value:
+        name, first = next(iter(value.items()))
         new = _with_first_tensor(first, tap, replaced)
-        return None if new is None else _copy_with(output, name, new)
-    if isinstance(output, tuple | list) and output:
-        new = _with_first_tensor(output[0], tap, replaced)
+        return None if new is None else _copy_with(value, name, new)
+    if isinstance(value, tuple | list) and value:
+        new = _with_first_tensor(value[0], tap, replaced)
         if new is None:
             return None
-        rest = (new, *output[1:])
-        return type(output)(*rest) if hasattr(output, "_fields") else type(output)(rest)
-    raise ModelError(f"`{tap.module}` returns {type(output).__name__}, in which no vectors of tokens were found")
+        kind: Any = type(value)
+        return kind(new, *value[1:]) if hasattr(value, "_fields") else kind((new, *value[1:]))
+    raise ModelError(f"`{tap.module}` has {type(value).__name__}, in which no vectors of tokens were found")
 
 
 def _copy_with(mapping: Mapping[str, Any], name: str, value: object) -> Mapping[str, Any]:

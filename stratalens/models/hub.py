@@ -2,6 +2,7 @@
 
 import pickle
 import re
+import traceback
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,9 +19,9 @@ HUB_LIBRARIES = ("httpx", "httpx2", "huggingface_hub", "safetensors", "safetenso
 FILE_ERRORS = (OSError, ValueError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile)
 """Errors by which other libraries report a file that is missing, damaged, or says what they do not know."""
 OTHER_SHAPES = "ignore_mismatched_sizes"
-"""An option named in the RuntimeError by which transformers reports weights of other shapes than the configuration says."""
-CODE_OF_MODELS = "transformers_modules"
-"""Package of the code that comes with models."""
+"""An option named in transformers' RuntimeError about weights of other shapes than the configuration says."""
+CODE_OF_MODELS = ("transformers_modules", "torch.nn.modules.module")
+"""Code that comes with models, and what calls the parts of a model as it runs: errors in these are not about files."""
 GGUF_SUFFIX = ".gguf"
 """Of a model in one file, as llama.cpp writes it."""
 MAX_REASON_CHARACTERS = 200
@@ -109,7 +110,8 @@ def hub_errors(source: str, error_type: type[StratalensError]) -> Iterator[None]
 
 def is_raised_by_library(error: BaseException) -> bool:
     """Whether it was raised outside this package; libraries may raise any type of error for an invalid config."""
-    return _raised_in(error) not in (None, "stratalens")
+    modules = _modules(error)
+    return bool(modules) and modules[-1].split(".")[0] != "stratalens"
 
 
 def in_own_words(error: BaseException) -> str:
@@ -119,27 +121,21 @@ def in_own_words(error: BaseException) -> str:
 
 
 def _is_about_files(error: BaseException) -> bool:
+    if any(module.startswith(CODE_OF_MODELS) for module in _modules(error)):
+        return False
     if isinstance(error, RuntimeError):
         return OTHER_SHAPES in str(error)
     library = type(error).__module__.split(".")[0]
     return isinstance(error, FILE_ERRORS) or library in HUB_LIBRARIES
 
 
-def _raised_in(error: BaseException) -> str | None:
-    """Name of the package whose code raised an error; None if it was not raised."""
-    traceback = error.__traceback__
-    while traceback is not None and traceback.tb_next is not None:
-        traceback = traceback.tb_next
-    return None if traceback is None else traceback.tb_frame.f_globals.get("__name__", "").split(".")[0]
+def _modules(error: BaseException) -> list[str]:
+    """Names of the modules that an error passed, the one that raised it last."""
+    return [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)]
 
 
 def _describe_errors(source: str, chain: list[BaseException], error_type: type[StratalensError]) -> str:
     """What went wrong and what to do, from an error and its causes."""
-    from huggingface_hub import errors as hub
-
-    def has(*error_types: type[BaseException]) -> bool:
-        return any(isinstance(error, error_types) for error in chain)
-
     if any(out_of_memory(error) for error in chain):
         return (
             f"{source}: does not fit into memory; try shallower --layers, --dtype bfloat16, --load_in 8bit or another "
@@ -154,11 +150,21 @@ def _describe_errors(source: str, chain: list[BaseException], error_type: type[S
         )
     if any(isinstance(error, UnicodeEncodeError) and "Bearer " in error.object for error in chain):
         return "the Hub token contains an invalid character; log in again with `hf auth login`, or set HF_TOKEN"
-    if not _is_about_files(chain[0]) or _raised_in(chain[0]) == CODE_OF_MODELS:
-        return f"{source}: cannot be used ({in_own_words(chain[0])}); try another version of transformers, or another model"
+    if not _is_about_files(chain[0]):
+        words = in_own_words(chain[0])
+        return f"{source}: cannot be used ({words}); try another version of transformers, or another model"
     if Path(source).exists():
         reason = " ".join(str(chain[0]).split())[:MAX_REASON_CHARACTERS] or type(chain[0]).__name__
         return f"{source}: no usable Hugging Face model here ({reason})"
+    return _describe_hub_errors(source, chain)
+
+
+def _describe_hub_errors(source: str, chain: list[BaseException]) -> str:
+    from huggingface_hub import errors as hub
+
+    def has(*error_types: type[BaseException]) -> bool:
+        return any(isinstance(error, error_types) for error in chain)
+
     if has(hub.GatedRepoError):
         return f"{source} is gated: accept its terms on its Hub page, then log in with `hf auth login` or set HF_TOKEN"
     if has(hub.RevisionNotFoundError):

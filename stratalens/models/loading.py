@@ -111,7 +111,7 @@ def load_model(
 
 
 def _first_blocks(config: Any, blocks: int | None, head: bool, trust_remote_code: bool) -> type:
-    """The class of a decoder, with its head if asked for, that has only its first blocks, so that the weights of others are never read.
+    """The class of a decoder, or of one with a head, that has its first blocks only: weights of others are never read.
 
     The configuration stays as it is: a model may derive more from its number of blocks than how many it builds.
     """

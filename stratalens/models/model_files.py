@@ -24,8 +24,8 @@ def require_sound_files(location: str, error_type: type[StratalensError]) -> Non
 
     A file must be a regular one, and may not be a link out of the directory, save into the Hub's cache of the same
     repository. Files of text are limited in size, an index names weights in the directory alone, and a tokenizer does
-    not make texts far longer. Of a GGUF file, it and a tokenizer beside it are looked at; the tokenizer in it is when it
-    is loaded.
+    not make texts far longer. Of a GGUF file, it and a tokenizer beside it are looked at; the tokenizer in it is looked
+    at when it is loaded.
 
     Args:
         location: a local directory, a GGUF file or a Hub id.

@@ -14,8 +14,9 @@ MAX_ENTRIES = 5_000
 MAX_CONFIG_BYTES = 2**20
 OWN_WEIGHTS = "sae.safetensors"
 REMEDY = (
-    "which are not read. Read are SAEs saved as sparsify does: directories such as `layers.16`, each with cfg.json (d_in, "
-    "num_latents, k, activation topk or groupmax) and sae.safetensors (encoder.weight, encoder.bias, W_dec, b_dec)"
+    "which are not read. Read are SAEs saved as sparsify does: directories such as `layers.16`, each with cfg.json "
+    "(d_in, num_latents, k, activation topk or groupmax) and sae.safetensors "
+    "(encoder.weight, encoder.bias, W_dec, b_dec)"
 )
 
 

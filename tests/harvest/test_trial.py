@@ -1,9 +1,8 @@
-"""The trial of a loaded model: what would end a run late, or give meaningless numbers, is refused before text is read."""
+"""The trial of a loaded model refuses, before text is read, what would end a run late or give meaningless numbers."""
 
 import json
 import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -38,7 +37,9 @@ def arguments(tiny_arguments, tmp_path) -> Callable[..., list[str]]:
 
     def write(family: str, change: Callable[[Any], object] = lambda _model: None, **sizes: Any) -> list[str]:
         torch.manual_seed(0)
-        config = AutoConfig.for_model(family, **{**USUAL, "bos_token_id": 0, "eos_token_id": 0, **SIZES[family], **sizes})
+        config = AutoConfig.for_model(
+            family, **{**USUAL, "bos_token_id": 0, "eos_token_id": 0, **SIZES[family], **sizes}
+        )
         model = AutoModelForCausalLM.from_config(config)
         change(model)
         model.save_pretrained(tmp_path / "model")
@@ -168,9 +169,7 @@ def overflowing(model: Any) -> None:
 def test_an_overflow_is_refused_with_the_layer_and_another_type(capsys, documented, arguments):
     words = with_options(arguments("llama", overflowing), {"dtype": "float16"})
     line = refusal(words, capsys)
-    assert line.endswith(
-        "model: activations at layer 2 are not finite in float16; give --dtype bfloat16 or float32"
-    )
+    assert line.endswith("model: activations at layer 2 are not finite in float16; give --dtype bfloat16 or float32")
     documented("Base models", "activations that overflow", line)
 
 

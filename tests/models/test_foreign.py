@@ -59,7 +59,10 @@ def test_saes_in_place_of_a_model_are_named(refused, documented, folder, deeper)
 
 OTHERS = {
     "a diffusion pipeline": ({"model_index.json": "{}", "unet/config.json": "{}"}, "a diffusion pipeline, which has"),
-    "a model exported to ONNX": ({"config.json": "{}", "onnx/model.onnx": ""}, "a model exported to ONNX, whose blocks"),
+    "a model exported to ONNX": (
+        {"config.json": "{}", "onnx/model.onnx": ""},
+        "a model exported to ONNX, whose blocks",
+    ),
     "a checkpoint of its publisher": (
         {"params.json": "{}", "consolidated.00.pth": "", "tokenizer.model": ""},
         "a checkpoint in its publisher's own format; convert it",

@@ -1,12 +1,15 @@
 """What the hooks pass on, what a truncated model computes, and that no hook is left behind."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 import torch
 from tiny import TINY_BLOCKS, TINY_VOCABULARY
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
+from transformers.modeling_outputs import BaseModelOutput
 
 from stratalens.errors import ModelError
 from stratalens.hookpoint import Hookpoint
@@ -122,3 +125,57 @@ def test_a_dtype_that_is_named_is_taken_as_it_is():
     assert choose_dtype("float32", CPU) is torch.float32
     assert choose_dtype("float16", CPU) is torch.float16
     assert choose_dtype("auto", CPU) in (torch.float32, torch.bfloat16)
+
+
+class Rewrapped(nn.Module):
+    """A real block that returns its vectors within something else, and takes what the one before returned."""
+
+    def __init__(self, block: nn.Module, wrap: Callable[[Tensor], object]):
+        super().__init__()
+        self.block, self.wrap = block, wrap
+
+    def forward(self, hidden_states: Any, **options: object) -> object:
+        while not isinstance(hidden_states, Tensor):
+            hidden_states = (list(hidden_states.values()) if isinstance(hidden_states, dict) else hidden_states)[0]
+        return self.wrap(self.block(hidden_states, **options))
+
+
+class Named(NamedTuple):
+    """What a block may return."""
+
+    vectors: Tensor
+    weights: None = None
+
+
+WRAPS: dict[str, Callable[[Tensor], object]] = {
+    "list": lambda x: [x, None],
+    "tuple": lambda x: (x,),
+    "list of tuples": lambda x: [(x, None)],
+    "named tuple": Named,
+    "mapping": lambda x: {"vectors": x},
+    "output of transformers": lambda x: BaseModelOutput(last_hidden_state=x),  # pyright: ignore[reportArgumentType]
+}
+
+
+@pytest.mark.parametrize("kind", WRAPS)
+def test_blocks_may_return_vectors_within_something_else(tiny_model, kind):
+    plain, wrapped = tiny(tiny_model), tiny(tiny_model)
+    blocks: Any = wrapped.layers
+    for number in range(TINY_BLOCKS):
+        last = number == TINY_BLOCKS - 1
+        blocks[number] = Rewrapped(blocks[number], (lambda x: x) if last else WRAPS[kind])
+    places = ("0", "1", "1_resid_in")
+    expected, found = capture(plain, IDS, *places), capture(wrapped, IDS, *places)
+    assert all(torch.equal(expected[place], found[place]) for place in places)
+    consumers: dict[Hookpoint, Consumer] = {Hookpoint(1): lambda x: x + 1, Hookpoint(2, "resid", "in"): lambda x: 2 * x}
+    with hooked(plain, consumers), hooked(wrapped, consumers):
+        replaced = [forward(model, IDS).last_hidden_state for model in (plain, wrapped)]
+    assert torch.equal(*replaced)
+    assert not torch.allclose(replaced[0], forward(plain, IDS).last_hidden_state)
+
+
+def test_a_block_without_vectors_is_refused_by_its_name(tiny_model):
+    model: Any = tiny(tiny_model)
+    model.layers[1] = Rewrapped(model.layers[1], lambda _x: [])
+    with pytest.raises(ModelError, match=r"`layers.1` has list, in which no vectors of tokens were found"):
+        capture(model, IDS, "1")

@@ -378,7 +378,10 @@ def test_a_digest_changes_with_content_and_names_and_not_with_order(tmp_path):
 @pytest.mark.parametrize(
     ("error", "line"),
     [
-        (KeyError("rope"), "m: cannot be used (KeyError: 'rope'); try another version of transformers, or another model"),
+        (
+            KeyError("rope"),
+            "m: cannot be used (KeyError: 'rope'); try another version of transformers, or another model",
+        ),
         (AttributeError("no such\nthing"), "m: cannot be used (AttributeError: no such thing); try another version"),
         (ZeroDivisionError(), "m: cannot be used (ZeroDivisionError); try"),
         (RuntimeError("x" * 5000), f"m: cannot be used (RuntimeError: {'x' * 200}); try"),
@@ -393,13 +396,29 @@ def test_an_error_that_is_not_about_files_keeps_its_own_words(tmp_path, monkeypa
 
 
 def test_an_error_in_the_code_of_a_model_keeps_its_own_words(tmp_path, monkeypatch):
-    with pytest.raises(ModelError, match=r"cannot be used \(ValueError: too many values\)"), hub_errors("m", ModelError):
+    with (
+        pytest.raises(ModelError, match=r"cannot be used \(ValueError: too many values\)"),
+        hub_errors("m", ModelError),
+    ):
         raised_by_a_library(ValueError("too many values"), "transformers_modules.m.modeling")
+
+
+def test_an_error_of_a_model_that_runs_keeps_its_own_words():
+    def fail(*_inputs: object) -> None:
+        raise ValueError("expected another width")
+
+    module = torch.nn.Identity()
+    module.forward = fail
+    with pytest.raises(ModelError, match=r"cannot be used \(ValueError: expected another"), hub_errors("m", ModelError):
+        module(1)
 
 
 def test_errors_of_files_are_described(tmp_path):
     for error in (FileNotFoundError(2, "No such file"), ValueError("no such model type"), EOFError("cut short")):
-        with pytest.raises(ModelError, match="no usable Hugging Face model here"), hub_errors(str(tmp_path), ModelError):
+        with (
+            pytest.raises(ModelError, match="no usable Hugging Face model here"),
+            hub_errors(str(tmp_path), ModelError),
+        ):
             raised_by_a_library(error)
 
 

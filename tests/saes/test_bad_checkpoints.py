@@ -156,11 +156,11 @@ def test_saes_at_several_sites_are_refused_with_the_choice(refused, documented, 
 
 
 def test_a_file_in_place_of_a_directory_of_model_or_saes_is_refused(refused, documented, tmp_path):
-    path = tmp_path / "model.gguf"
-    path.write_bytes(b"GGUF")
+    path = tmp_path / "model.bin"
+    path.write_bytes(b"PK")
     for option, kind in (("base_model", "Base models"), ("sae_model", "SAE checkpoints")):
         line = refused(**{option: str(path)})
-        assert "model.gguf: a directory was expected, this is a file" in line
+        assert "model.bin: a directory was expected, this is a file" in line
         documented(kind, "a file, not a directory", line)
 
 
