@@ -34,8 +34,8 @@ ENCODED_TOKENS = 256
 """At most this many tokens are encoded by the SAEs."""
 MAX_ROUNDINGS = 16.0
 """Earlier positions may change by so many times the change that rounding makes."""
-LEAST_ROUNDING = 0.25
-"""Rounding is taken to change a vector at least by this, in units of the relative precision of its type."""
+MIN_CHANGE = 2e-6
+"""A smaller relative change of a vector, or one below the precision of its type, is taken for rounding."""
 
 
 class Activations(NamedTuple):
@@ -212,7 +212,7 @@ def _require_causal(name: str, model: nn.Module, ids: Int[Tensor, "1 seq"], plac
     for place in places:
         x = before[place].vectors
         change, rounding = (_change(x, other[place].vectors) for other in (after, rounded))
-        if change > MAX_ROUNDINGS * max(rounding, LEAST_ROUNDING * torch.finfo(x.dtype).eps):
+        if change > max(MAX_ROUNDINGS * rounding, MIN_CHANGE, torch.finfo(x.dtype).eps):
             raise ModelError(
                 f"{name}: not a causal language model: with another last token, the vectors of the tokens before it "
                 f"change by {100 * change:.2g}% at layer {place} (by rounding: {100 * rounding:.1g}%); only "

@@ -200,16 +200,10 @@ def test_an_overflow_above_the_deepest_layer_does_not_matter(arguments):
 
 
 @pytest.mark.usefixtures("text_is_not_read")
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
 @pytest.mark.parametrize("family", ["bert", "xlm-roberta"])
 def test_an_encoder_is_refused_with_what_was_measured(capsys, documented, arguments, family, dtype):
-    def stronger(model: Any) -> None:
-        with torch.no_grad():
-            for weight in model.parameters():
-                if weight.ndim == 2:
-                    weight.mul_(10)
-
-    line = refusal(with_options(arguments(family, stronger), {"dtype": dtype}), capsys)
+    line = refusal(with_options(arguments(family), {"dtype": dtype}), capsys)
     assert "model: not a causal language model: with another last token, the vectors of the tokens before it" in line
     if (family, dtype) == ("bert", "float32"):
         documented("Base models", "an encoder", line)
