@@ -11,7 +11,7 @@ from stratalens.files.output_dir import WorkDirectories
 from stratalens.files.result_names import RECORD_FILE
 from stratalens.harvest.inputs import find_inputs
 from stratalens.harvest.open_model import open_model
-from stratalens.optional_parts import OptionalParts
+from stratalens.optional_parts import LENS, OptionalParts
 from stratalens.report import publish
 from stratalens.report.evidence_file import EVIDENCE_FILE, read_lenses
 from stratalens.report.publish import ResultContent, with_labels, write_record
@@ -58,6 +58,7 @@ def collect_again(result: Result, config: RunConfig, findings: Findings, parts: 
     opened = open_model(config, inputs, parts.progress)
     fvu = {hookpoint: facts.fvu for hookpoint, facts in findings.facts.items()}
     _, locations = summarise_harvest(result.harvest, fvu, findings.features, inputs.survey.populations)
+    parts.missing.pop(LENS, None)  # what failed in the run is tried again
     return collect_evidence(config, inputs, opened, findings.features, locations, parts)
 
 

@@ -74,42 +74,52 @@ def read_side(
     keep_near_duplicates: bool,
 ) -> SideRows:
     """Read a side and keep one row per text: of several identities the one with the smallest hash, in any row order."""
-    content, document = array("Q"), array("Q")
-    signatures, sample, notes = SignatureList(), TextSample(), ReadingNotes()
-    rows = empty = short = characters = 0
+    notes, read = ReadingNotes(), _ReadRows(side, None if keep_near_duplicates else SignatureList())
     for _, text, identity in corpus.rows_of(side, notes):
-        rows += 1
-        characters += len(text)
-        if not text:
-            empty += 1
-        elif too_short(text):
-            short += 1
-        else:
-            content.append(hash64(text))
-            document.append(hash64("document", int(side), identity))
-            sample.add(content[-1], text)
-            if not keep_near_duplicates:
-                signatures.add(document[-1], text)
+        read.add(text, identity, too_short)
         del text, identity  # or a huge text would stay in memory until the next one is read
         on_row()
-    hashes = np.frombuffer(content, np.uint64), np.frombuffer(document, np.uint64)
-    first = _first_row_of_each_text(*hashes)
-    counts = SideCounts(
-        rows=rows,
-        bad_rows=notes.bad_rows.count,
-        empty=empty,
-        too_short=short,
-        duplicates=len(content) - len(first),
-    )
-    return SideRows(
-        hashes[0][first],
-        hashes[1][first],
-        counts,
-        characters,
-        None if keep_near_duplicates else signatures.merged(),
-        tuple(notes.warnings()),
-        sample,
-    )
+    return read.frozen(notes)
+
+
+class _ReadRows:
+    """The rows of a side that were read so far."""
+
+    def __init__(self, side: Side, signatures: SignatureList | None):
+        self._side, self._signatures = side, signatures
+        self._content, self._document = array("Q"), array("Q")
+        self._sample = TextSample()
+        self._rows = self._empty = self._short = self._characters = 0
+
+    def add(self, text: str, identity: str, too_short: Callable[[str], bool]) -> None:
+        """Add a row."""
+        self._rows += 1
+        self._characters += len(text)
+        if not text:
+            self._empty += 1
+        elif too_short(text):
+            self._short += 1
+        else:
+            self._content.append(hash64(text))
+            self._document.append(hash64("document", int(self._side), identity))
+            self._sample.add(self._content[-1], text)
+            if self._signatures is not None:
+                self._signatures.add(self._document[-1], text)
+
+    def frozen(self, notes: ReadingNotes) -> SideRows:
+        """The rows that count, each text once."""
+        content, document = (np.frombuffer(hashes, np.uint64) for hashes in (self._content, self._document))
+        first = _first_row_of_each_text(content, document)
+        counts = SideCounts(
+            rows=self._rows,
+            bad_rows=notes.bad_rows.count,
+            empty=self._empty,
+            too_short=self._short,
+            duplicates=len(content) - len(first),
+        )
+        signatures = None if self._signatures is None else self._signatures.merged()
+        warnings = tuple(notes.warnings())
+        return SideRows(content[first], document[first], counts, self._characters, signatures, warnings, self._sample)
 
 
 def _first_row_of_each_text(

@@ -1,7 +1,7 @@
 """Collect evidence for some features: choose passages, run the model over them, and compute the logit lens."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from stratalens.config.options import RunConfig
 from stratalens.corpus import Populations
 from stratalens.evidence.evidence import Evidence, LayerEvidence, first_tokens
-from stratalens.evidence.logit_lens import FeatureLens, layer_lenses, lens_warning
+from stratalens.evidence.logit_lens import FeatureLens, layer_lenses, try_lens
 from stratalens.evidence.passages import (
     Passage,
     PassageLocation,
@@ -30,7 +30,6 @@ from stratalens.models.batches import BatchRunner, TokenBatch, pack_batches
 from stratalens.models.hooks import forward, hooked
 from stratalens.models.memory import release_free_memory
 from stratalens.optional_parts import LENS, OptionalParts
-from stratalens.progress import Progress
 from stratalens.ranking.layer_facts import HarvestSummary, layer_facts
 from stratalens.saes.probe import Probe
 
@@ -47,26 +46,23 @@ class CollectedEvidence(NamedTuple):
     none if the lens was left out."""
 
 
-def load_and_try_all(config: RunConfig, inputs: ModelInputs, progress: Progress) -> LoadedModel:
+def load_and_try_all(config: RunConfig, inputs: ModelInputs, parts: OptionalParts) -> LoadedModel:
     """Load the model and try what a run needs of it: `load_and_try`, and the logit lens if there is to be one.
 
     Args:
         config: options of the run.
         inputs: its model source, SAEs and tokenizer.
-        progress: receives messages, and a warning if there will be no logit lens.
+        parts: its progress receives messages; the logit lens is optional.
 
     Raises:
         StratalensError: the model cannot be loaded, or cannot be used as the run would use it.
     """
-    loaded = load_and_try(config, inputs, progress)
-    if not any(sae.target.site in LENS_SITES for sae in inputs.saes.values()):
-        return loaded
-    warning = lens_warning(inputs.source, loaded.device, loaded.dtype)
-    release_free_memory()
-    if not warning:
-        return loaded
-    progress.warn(warning)
-    return replace(loaded, warnings=(*loaded.warnings, warning))
+    loaded = load_and_try(config, inputs, parts.progress)
+    if any(sae.target.site in LENS_SITES for sae in inputs.saes.values()):
+        with parts.part(LENS):
+            try_lens(inputs.source, loaded.device, loaded.dtype)
+        release_free_memory()
+    return loaded
 
 
 def collect_evidence(
@@ -104,8 +100,9 @@ def collect_evidence(
 
         readable = {place: own for place, own in features.items() if inputs.saes[place].target.site in LENS_SITES}
         lenses: dict[Hookpoint, list[FeatureLens]] = {}
-        with parts.part(LENS):
-            lenses = layer_lenses(inputs.source, directions, readable, decode, opened.device, opened.dtype)
+        if LENS not in parts.missing:
+            with parts.part(LENS):
+                lenses = layer_lenses(inputs.source, directions, readable, decode, opened.device, opened.dtype)
     return CollectedEvidence(evidence, lenses)
 
 

@@ -90,20 +90,19 @@ def load_head(source: ModelSource, device: torch.device, dtype: torch.dtype) -> 
     return Head(norm.to(device).eval(), unembedding.to(device).eval())
 
 
-def lens_warning(source: ModelSource, device: torch.device, dtype: torch.dtype) -> str:
-    """Load the head and try it on a few directions; say why there will be no logit lens, or nothing if there will be.
+def try_lens(source: ModelSource, device: torch.device, dtype: torch.dtype) -> None:
+    """Load the head and try it on a few directions.
 
     Args:
         source: the model.
         device: where to put the head.
         dtype: type of its weights.
+
+    Raises:
+        ModelError: the model has no head that can be loaded, or it overflows.
     """
-    try:
-        head = load_head(source, device, dtype)
-        finite = head is None or bool(torch.isfinite(head.logits(torch.eye(2, source.d_model))).all())
-    except ModelError as error:
-        return f"there will be no logit lens: {error}"
-    return "" if finite else f"the logit lens of {source.name} overflows in {dtype}; another --dtype avoids it"
+    if not torch.isfinite(load_head(source, device, dtype).logits(torch.eye(2, source.d_model))).all():
+        raise ModelError(f"{source.name}: its logits overflow in {dtype}; another --dtype avoids it")
 
 
 class Baseline(NamedTuple):

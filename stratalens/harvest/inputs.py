@@ -40,8 +40,6 @@ class LoadedModel:
     dtype: torch.dtype
     memory_limit: int
     """Bytes that the whole run may use, as measured before the model was loaded."""
-    warnings: tuple[str, ...] = ()
-    """What limits the results and was seen as the model was tried."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +53,7 @@ class RunInputs(ModelInputs):
     """The model, where it was loaded before the text was read."""
 
 
-LoadModel = Callable[[RunConfig, ModelInputs, Progress], LoadedModel]
+LoadModel = Callable[[RunConfig, ModelInputs], LoadedModel]
 """Loads a model, and tries it on a small batch."""
 
 
@@ -89,10 +87,9 @@ def find_inputs(
     with progress.track("Looking at the first rows", sum(map(len, corpus.files))) as advance:
         corpus.check_first_rows(lambda: advance(1, 0))
     found = find_model_inputs(config, progress, only)
-    loaded = None if load is None else load(config, found, progress)
+    loaded = None if load is None else load(config, found)
     surveyed = _survey_text(config, corpus, found.cutter, progress)
-    warnings = found.warnings if loaded is None else (*found.warnings, *loaded.warnings)
-    return RunInputs(found.source, found.saes, found.cutter, warnings, corpus, surveyed, loaded)
+    return RunInputs(found.source, found.saes, found.cutter, found.warnings, corpus, surveyed, loaded)
 
 
 def find_model_inputs(config: RunConfig, progress: Progress, only: Collection[Hookpoint] | None = None) -> ModelInputs:

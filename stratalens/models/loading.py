@@ -148,7 +148,7 @@ def _require_weights(source: str, model: Any, missing: Iterable[str], head: bool
     names = sorted(name for name, weight in model.named_parameters() if name in set(missing) and id(weight) in needed)
     if names:
         raise ModelError(
-            f"{source}: its files lack {len(names):,} weights of the model ({', '.join(names[:2])}"
+            f"{source}: its files lack {counted(len(names), 'weight')} of the model ({', '.join(names[:2])}"
             f"{', …' if len(names) > 2 else ''}); copy or download it again, or correct its config.json"
         )
 

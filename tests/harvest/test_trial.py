@@ -228,9 +228,9 @@ def test_a_head_that_the_files_lack_is_told_and_leaves_no_logit_lens(capsys, arg
     del tensors["lm_head.weight"]
     save_file(tensors, path, metadata={"format": "pt"})
     assert main(["analyze", *words]) == 0
-    assert "there will be no logit lens: " in capsys.readouterr().err
+    assert "logit lens: left out (ModelError: " in capsys.readouterr().err
     record = json.loads((output_of(words) / "run.json").read_text())
-    assert any("its files lack 1 weights of the model (lm_head.weight)" in text for text in record["warnings"])
+    assert "its files lack 1 weight of the model (lm_head.weight)" in record["missing_parts"]["logit lens"]
     features = json.loads((output_of(words) / "layer_2" / "evidence.json").read_text())["features"]
     assert not any(feature.get("promoted") for feature in features)
 
@@ -243,5 +243,5 @@ def test_weights_of_a_block_that_the_files_lack_are_refused_by_name(capsys, docu
     del tensors["model.layers.1.mlp.up_proj.weight"]
     save_file(tensors, path, metadata={"format": "pt"})
     line = refusal(words, capsys)
-    assert "model: its files lack 1 weights of the model (layers.1.mlp.up_proj.weight); copy or download it" in line
+    assert "model: its files lack 1 weight of the model (layers.1.mlp.up_proj.weight); copy or download it" in line
     documented("Base models", "weights that are not in the files", line)
