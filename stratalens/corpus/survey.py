@@ -21,7 +21,7 @@ from stratalens.corpus.side_rows import (
     side_warnings,
 )
 from stratalens.corpus.text_sample import SampledText
-from stratalens.errors import CorpusError
+from stratalens.errors import CorpusError, counted
 from stratalens.files.hashing import hash64
 
 MAX_SAMPLED_DOCUMENTS = 4096
@@ -215,16 +215,16 @@ def _require_documents(sides: list[SideRows], splits: list[_Split]) -> None:
             "too short": counts.too_short,
             "duplicate": counts.duplicates,
             "on both sides": counts.on_both_sides,
-            "near duplicates": counts.near_duplicates,
+            "near duplicates (--keep_near_duplicates keeps them)": counts.near_duplicates,
             "near duplicates on both sides": counts.near_duplicates_on_both_sides,
         }
         reasons = [f"{number:,} {reason}" for reason, number in dropped.items() if number]
         if len(rows.document) > count:
-            reasons.append(f"{len(rows.document):,} rows share {count} id{'s' * (count != 1)}; see --id_column")
+            reasons.append(f"{len(rows.document):,} rows share {counted(count, 'id')}; see --id_column")
         if counts.bad_rows:
             reasons.append(next((warning for warning in rows.warnings if "skipped" in warning), ""))
-        detail = f" ({counts.rows:,} rows read{': ' if reasons else ''}{', '.join(reasons)})"
+        detail = f" ({counted(counts.rows, 'row')} read{': ' if reasons else ''}{', '.join(reasons)})"
         raise CorpusError(
-            f"{count} usable document{'s' * (count != 1)} on the {side.name.lower()} side{detail}; "
+            f"{counted(count, 'usable document')} on the {side.name.lower()} side{detail}; "
             f"at least {MIN_DOCUMENTS} per side are needed"
         )

@@ -21,6 +21,9 @@ BASELINE_DIRECTIONS = 512
 """About this many decoder rows of an SAE are used to compute the baseline logits of each token."""
 
 
+NOT_FINITE = "the final norm or the unembedding gives logits that are not finite"
+
+
 class TokenLogit(NamedTuple):
     """A token, and the logit that a feature's direction gives it."""
 
@@ -99,10 +102,10 @@ def try_lens(source: ModelSource, device: torch.device, dtype: torch.dtype) -> N
         dtype: type of its weights.
 
     Raises:
-        ModelError: the model has no head that can be loaded, or it overflows.
+        ModelError: the model has no head that can be loaded, or a logit is not finite.
     """
     if not torch.isfinite(load_head(source, device, dtype).logits(torch.eye(2, source.d_model))).all():
-        raise ModelError(f"{source.name}: its logits overflow in {dtype}; another --dtype avoids it")
+        raise ModelError(NOT_FINITE)
 
 
 class Baseline(NamedTuple):
@@ -147,7 +150,7 @@ def feature_lenses(
     for logits in head.logits(directions[list(features)]) if features else []:
         deviation = (logits - base.mean) / base.deviation
         if not deviation.isfinite().all():
-            raise ModelError("the final norm or the unembedding gives logits that are not finite")
+            raise ModelError(NOT_FINITE)
 
         def token_logits(
             indices: list[int], logits: Tensor = logits, deviation: Tensor = deviation

@@ -3,7 +3,7 @@
 import io
 import logging
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from contextlib import nullcontext, redirect_stderr
 from importlib.util import find_spec
 from pathlib import Path
@@ -102,10 +102,11 @@ def load_model(
         directory, file = gguf_arguments(str(source))
         if file:
             options |= {**file, "quantization_config": GgufConfig(dequantize=True)}
-        options["output_loading_info"] = True
+        options |= {"output_loading_info": True, "ignore_mismatched_sizes": head}
         with redirect_stderr(io.StringIO()) if file else nullcontext():  # the GGUF reader shows its own progress bar
             model, info = kind.from_pretrained(directory, config=config, dtype=dtype, **origin_options, **options)
-    _require_weights(str(source), model, info["missing_keys"], head)
+    unfit = {name for name, *_ in info["mismatched_keys"]} if head else set[str]()
+    _require_weights(str(source), model, unfit.union(info["missing_keys"]), head)
     model = model if "device_map" in options else model.to(device)
     return model.eval().requires_grad_(False)
 
@@ -134,7 +135,7 @@ def _first_blocks(config: Any, blocks: int | None, head: bool, trust_remote_code
     return type(kind.__name__, (kind,), {"__init__": build, "__module__": kind.__module__})
 
 
-def _require_weights(source: str, model: Any, missing: Iterable[str], head: bool) -> None:
+def _require_weights(source: str, model: Any, missing: Collection[str], head: bool) -> None:
     """Check that the files held all weights of blocks, embedding and head; those that they lack would be random.
 
     Raises:
@@ -145,7 +146,7 @@ def _require_weights(source: str, model: Any, missing: Iterable[str], head: bool
     if head:
         parts += [getattr(decoder_of(model), name, None) for name in FINAL_NORMS]
     needed = {id(weight) for part in parts if part is not None for weight in part.parameters()}
-    names = sorted(name for name, weight in model.named_parameters() if name in set(missing) and id(weight) in needed)
+    names = sorted(name for name, weight in model.named_parameters() if name in missing and id(weight) in needed)
     if names:
         raise ModelError(
             f"{source}: its files lack {counted(len(names), 'weight')} of the model ({', '.join(names[:2])}"
