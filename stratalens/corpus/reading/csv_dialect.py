@@ -119,14 +119,18 @@ def may_be_joined(lines: Sequence[str], columns: int, dialect: CsvDialect) -> bo
     if columns == 1:
         return not dialect.proven and len(lines) > MANY_LINES
     split = _plain_rows(lines, dialect.delimiter)
-    if not split or any(len(own) != columns for own in split):
+    if not split:
         return False
+    looks = [len(own) == columns and _has_shapes(own, dialect.shapes) for own in split]
+    if dialect.proven:
+        return any(dialect.shapes) and all(looks)
     if any(dialect.shapes):
-        pairs = [(own, dialect.shapes) for own in split]
-        return all(
-            shape in (None, _shape(cell)) for own, shapes in pairs for cell, shape in zip(own, shapes, strict=True)
-        )
-    return not dialect.proven
+        return any(looks[1:])
+    return all(looks) or (len(looks) >= MIN_JOINED_LINES and all(looks[:-1]))
+
+
+def _has_shapes(cells: Sequence[str], shapes: Sequence[str | None]) -> bool:
+    return all(shape in (None, _shape(cell)) for cell, shape in zip(cells, shapes, strict=True))
 
 
 def _look_like_rows(lines: Sequence[str], columns: int, delimiter: str) -> bool:

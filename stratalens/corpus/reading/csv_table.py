@@ -8,7 +8,7 @@ from typing import NamedTuple
 from stratalens.corpus.reading.csv_dialect import find_dialect, header_cells, may_be_joined, named_in_first_line
 from stratalens.corpus.reading.lines import Line, require_decoded
 from stratalens.corpus.reading.notes import ReadingNotes
-from stratalens.corpus.reading.rows import SKIP_REMEDY, BadRowError, require_columns
+from stratalens.corpus.reading.rows import ID_COLUMN, SKIP_REMEDY, BadRowError, require_columns
 from stratalens.corpus.reading.text_options import TextOptions
 from stratalens.errors import CorpusError
 
@@ -43,7 +43,7 @@ class CsvRows:
 
     def __init__(self, path: object, lines: Iterator[Line], delimiter: str, options: TextOptions, notes: ReadingNotes):
         csv.field_size_limit(MAX_CSV_FIELD_CHARACTERS)
-        self._path, self._notes = path, notes
+        self._path, self._options, self._notes = path, options, notes
         self._lines = _RowLines(path, lines)
         header = self._lines.first_line(named_in_first_line)
         if header is None:
@@ -78,19 +78,46 @@ class CsvRows:
         lines = self._lines.row
         if len(lines) > 1:
             self._notes.note_cell(where, len(lines))
-            if may_be_joined(lines, len(self._columns), self._dialect):
+            if self._may_be_joined(lines, cells):
                 raise CorpusError(
                     f"{where}: a quotation mark joins {len(lines)} lines, which may be rows; {_QUOTING_REMEDY}, "
                     "standard if they are one cell"
                 )
+        row = CsvRow(where, dict(zip(self._columns, cells, strict=False)), self._problem(where, cells))
+        if row.problem and len(lines) > 1 and not self._dialect.given:  # what is in the lines is not known
+            raise CorpusError(row.problem.removesuffix(f", {SKIP_REMEDY}"))
+        if len(cells) < len(self._columns) and not row.problem:
+            self._notes.short_rows.add(where)
+        return row
+
+    def _problem(self, where: str, cells: list[str]) -> str:
+        """What is wrong with a row; empty if nothing is."""
         columns = len(self._columns)
-        problem = self._lines.problem
+        if self._lines.problem:
+            return self._lines.problem
         if any(cells[columns:]) or len(cells) > columns == 1:
             quoted = f"put texts that contain a `{_shown(self._dialect.delimiter)}` in quotes"
-            problem = f"{where}: more cells than columns; {quoted}, {SKIP_REMEDY}"
-        elif len(cells) < columns:
-            self._notes.short_rows.add(where)
-        return CsvRow(where, dict(zip(self._columns, cells, strict=False)), problem)
+            return f"{where}: more cells than columns; {quoted}, {SKIP_REMEDY}"
+        for name in self._options.text_column:
+            if name in self._columns[len(cells) :]:
+                return (
+                    f"{where}: fewer cells than columns, and none for `{name}`; put texts of several lines in quotes, "
+                    f"{SKIP_REMEDY}"
+                )
+        return ""
+
+    def _may_be_joined(self, lines: list[str], cells: list[str]) -> bool:
+        """Whether a quotation mark may have joined rows: they look so, or are in a cell that should be short."""
+        if may_be_joined(lines, len(self._columns), self._dialect):
+            return True
+        if self._dialect.given:
+            return False
+        short = [
+            name
+            for name, cell in zip(self._columns, cells, strict=False)
+            if "\n" in cell.strip() and name not in self._options.text_column
+        ]
+        return bool(short) and (not self._dialect.proven or (self._options.id_column or ID_COLUMN) in short)
 
     def _broken(self, error: csv.Error) -> CsvRow:
         """A row that is not written as it should be; where it took several lines, what is in them is not known."""
@@ -178,19 +205,3 @@ class _RowLines:
 
 def _shown(delimiter: str) -> str:
     return {"\t": "tab"}.get(delimiter, delimiter)
-
-
-def require_sound(row: CsvRow, options: TextOptions) -> None:
-    """Check a row of a CSV file.
-
-    Raises:
-        BadRowError: something is wrong with it, or it has no cell for the text.
-    """
-    if row.problem:
-        raise BadRowError(row.problem)
-    for name in options.text_column:
-        if name not in row.cells:
-            raise BadRowError(
-                f"{row.where}: fewer cells than columns, and none for `{name}`; put texts of several lines in quotes, "
-                f"{SKIP_REMEDY}"
-            )

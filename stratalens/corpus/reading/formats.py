@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from stratalens.corpus.hub_datasets import DATASET_COLUMN_REMEDY, DatasetSplit, open_split
-from stratalens.corpus.reading.csv_table import CsvRow, CsvRows, require_sound
+from stratalens.corpus.reading.csv_table import CsvRow, CsvRows
 from stratalens.corpus.reading.html_text import html_to_text
 from stratalens.corpus.reading.json_values import JsonValue, has_json_lines, json_values
 from stratalens.corpus.reading.lines import Line, WholeText, numbered_lines, require_decoded, whole_text
@@ -115,7 +115,8 @@ def _csv(delimiter: str, file: TextFile, notes: ReadingNotes) -> Iterator[CsvRow
 
 
 def _row_of_csv(file: TextFile, notes: ReadingNotes, raw: CsvRow) -> Row:
-    require_sound(raw, file.options)
+    if raw.problem:
+        raise BadRowError(raw.problem)
     return make_row(raw.where, raw.cells, file.options, notes)
 
 
