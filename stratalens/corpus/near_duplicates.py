@@ -9,6 +9,7 @@ import re
 import zlib
 from array import array
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -22,9 +23,10 @@ SIGNATURE_ENTRIES = 64
 """Entries of 4 bytes; the standard error of a similarity of 0.8 is 0.05."""
 BAND_ENTRIES = 4
 """Two documents of similarity 0.8 share none of the 16 bands with probability 0.0002."""
-SHINGLES_AT_ONCE = 2048
 MAX_LEADERS = 64
 """In a band that many unlike documents share, each is compared with this many of them at most."""
+_PIECE = re.compile(r".{1,16000}(?=\s|\Z)|.{1,16000}", re.DOTALL)
+"""A part of a text, cut at white space where there is any."""
 _WORD = re.compile(r"\d+(?:[.,:/-]\d+)*|[^\W\d_]+")
 _MIX = 0x9E3779B97F4A7C15
 _generator = np.random.Generator(np.random.PCG64(20260101))
@@ -46,22 +48,21 @@ def signature(text: str) -> UInt32[np.ndarray, "entry"]:
 
 def _shingles(text: str) -> Iterator[UInt64[np.ndarray, "shingle"]]:
     """Hashes of the shingles of a text, a few thousand at a time; a shorter text is one shingle."""
-    words = array("Q")
-    for found in _WORD.finditer(text):
-        word = found.group()
-        words.append(_hash_of_word("0" if word[0].isdigit() else word.lower()))
-        if len(words) == SHINGLES_AT_ONCE + SHINGLE_WORDS - 1:
+    words, is_short = array("Q"), True
+    for piece in _PIECE.finditer(text):
+        words.extend(map(_hash_of_word, _WORD.findall(piece.group().lower())))
+        if len(words) >= SHINGLE_WORDS:
             yield _joined(words)
-            del words[:SHINGLES_AT_ONCE]
-    if not words and text:
-        words.append(_hash_of_word(text))
-    if words:
-        yield _joined(words)
+            del words[: 1 - SHINGLE_WORDS]
+            is_short = False
+    if is_short and text:
+        yield _joined(words or array("Q", [_hash_of_word(text)]))
 
 
+@lru_cache(maxsize=2**17)
 def _hash_of_word(word: str) -> int:
-    """64-bit hash of a word, the same in every process."""
-    data = word.encode("utf-8", "surrogatepass")
+    """64-bit hash of a word, the same in every process and for all numbers."""
+    data = b"0" if word[0].isdigit() else word.encode("utf-8", "surrogatepass")
     return (zlib.crc32(data) << 32 | zlib.adler32(data)) * _MIX % 2**64
 
 

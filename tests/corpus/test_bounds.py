@@ -3,6 +3,7 @@
 import gzip
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow
@@ -202,7 +203,7 @@ def test_an_error_of_memory_names_the_file(tmp_path, monkeypatch):
         raise MemoryError
 
     (tmp_path / "a.jsonl").write_text('{"text": "x"}')
-    monkeypatch.setattr(formats.json, "loads", no_memory)
+    monkeypatch.setattr(formats, "_JSON", SimpleNamespace(decode=no_memory))
     with pytest.raises(CapacityError, match=r"a\.jsonl: out of memory while it was read"):
         rows_of(tmp_path / "a.jsonl")
 

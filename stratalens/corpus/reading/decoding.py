@@ -2,7 +2,6 @@
 
 import codecs
 import io
-import re
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -19,7 +18,8 @@ from stratalens.corpus.remote import Url
 
 MARKING = "stratalens.marked"
 """Name of the error handler that puts `UNDECODABLE` in the place of each byte that is not of the encoding."""
-_NEEDS_DECISION = re.compile(rb"[\x80-\xff\x1b]")
+_ESCAPE = b"\x1b"
+"""Begins the sequences by which the encodings of ISO 2022, of ASCII bytes alone, change their set of characters."""
 
 
 class DecodedText:
@@ -59,7 +59,7 @@ class DecodedText:
         """Encoding of a block; None while all is ASCII, which most encodings share."""
         if first and (encoding := start_encoding(data)):
             return encoding
-        if _NEEDS_DECISION.search(data) is None:
+        if data.isascii() and _ESCAPE not in data:
             return None
         declared = declared_encoding(data) if first else None
         encoding = encoding_of(self._path, data)

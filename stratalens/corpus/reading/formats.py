@@ -19,6 +19,8 @@ from stratalens.corpus.reading.rows import SKIP_REMEDY, TEXT_COLUMN_REMEDY, BadR
 from stratalens.corpus.reading.text_options import TextOptions
 from stratalens.corpus.remote import Url, file_at
 
+_JSON = json.JSONDecoder(strict=False)
+
 
 @dataclass(frozen=True)
 class TextFormat:
@@ -82,7 +84,7 @@ def _row_of_json_line(file: TextFile, notes: ReadingNotes, raw: Line) -> Row | N
         return None
     require_decoded(where, text, raw.encoding)
     try:
-        record = json.loads(text, strict=False)
+        record = _JSON.decode(text)
     except (ValueError, RecursionError) as error:
         reason = error.msg if isinstance(error, json.JSONDecodeError) else "unreadable value"
         raise BadRowError(
