@@ -5,7 +5,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from stratalens.config.text_words import delimiter_named
 from stratalens.corpus.reading.notes import MANY_LINES
@@ -17,8 +17,10 @@ USUAL_DELIMITERS = (",", ";", "\t", "|")
 NO_DELIMITER = "\x1f"
 """In a table of one column, where commas and others are part of the text."""
 MIN_PROOF = 3
-"""Quotation marks are known to enclose cells if reading them as ordinary characters goes wrong this often, and this
-many times as often. In a table of one column, once is enough: only a quotation mark could say that a line is no row."""
+"""Quotation marks are known to enclose cells if they do so in this many rows. In a table of one column, once
+is enough: only a quotation mark could say that a line is no row."""
+MAX_LINES_LOOKED_AT = 1000
+"""Lines of one row that are looked at to see whether they may be rows."""
 MIN_JOINED_LINES = 3
 """Where they are known to, a cell that joins fewer lines that look like rows is no sign of a stray one."""
 MAX_SHAPE_CHARACTERS = 40
@@ -80,13 +82,17 @@ def find_dialect(where: str, head: Sequence[str], default: str, options: TextOpt
     quotings: list[Quoting] = ["standard", "none"]
     if any('\\"' in line for line in head):
         quotings.insert(1, "backslash")
+    columns = len(header_cells(head[0], delimiter))
     dialects = [CsvDialect(delimiter, quoting) for quoting in quotings]
-    mistakes = [_mistakes(dialect, head, whole) for dialect in dialects]
+    read = [_HeadRows.read(dialect, head, whole) for dialect in dialects]
+    mistakes = [rows.mistakes(dialect, columns) for rows, dialect in zip(read, dialects, strict=True)]
     best = min(range(len(dialects)), key=lambda index: mistakes[index])
-    one_column = len(header_cells(head[0], delimiter)) == 1
-    proven = mistakes[-1] >= (1 if one_column else MIN_PROOF) * max(1, mistakes[best])
-    found = replace(dialects[best], proven=proven)
-    return replace(found, shapes=_column_shapes(found, head))
+    proofs = sum(row.shows_quoting(delimiter, columns) for row in read[0].rows[1:])
+    return replace(
+        dialects[best],
+        proven=proofs >= (1 if columns == 1 else MIN_PROOF),
+        shapes=_column_shapes(read[best].rows[1:], columns),
+    )
 
 
 def named_in_first_line(line: str) -> str | None:
@@ -118,7 +124,7 @@ def may_be_joined(lines: Sequence[str], columns: int, dialect: CsvDialect) -> bo
         return False
     if columns == 1:
         return not dialect.proven and len(lines) > MANY_LINES
-    split = _plain_rows(lines, dialect.delimiter)
+    split = _plain_rows(lines[:MAX_LINES_LOOKED_AT], dialect.delimiter)
     if not split:
         return False
     looks = [len(own) == columns and _has_shapes(own, dialect.shapes) for own in split]
@@ -174,48 +180,66 @@ def _has_second_column(head: Sequence[str], delimiter: str) -> bool:
     return len(widths) == 1 and widths != {1} and len(head) > MIN_ROWS_OF_TWO_COLUMNS
 
 
-def _column_shapes(dialect: CsvDialect, head: Sequence[str]) -> tuple[str | None, ...]:
+class _HeadRow(NamedTuple):
+    """A row at the beginning of a file."""
+
+    cells: list[str]
+    lines: list[str]
+
+    def shows_quoting(self, delimiter: str, columns: int) -> bool:
+        """Whether its first line would be no row, or hold quoted cells, if quotation marks were ordinary characters."""
+        if len(self.cells) != columns or '"' not in self.lines[0]:
+            return False
+        plain = _plain_rows(self.lines[:1], delimiter)
+        if not plain or len(plain[0]) != columns:
+            return True
+        return len(self.lines) == 1 and any(_WRAPPED.fullmatch(cell.strip()) for cell in plain[0])
+
+
+class _HeadRows(NamedTuple):
+    """The beginning of a file as it reads in one dialect."""
+
+    rows: list[_HeadRow]
+    broken: int
+    """Rows that are not written in this dialect."""
+
+    @classmethod
+    def read(cls, dialect: CsvDialect, head: Sequence[str], whole: bool) -> "_HeadRows":
+        """Read it; a last row that breaks off is no mistake unless these are all lines."""
+        rows, taken, broken, first = list[_HeadRow](), list[str](), 0, 0
+        reader = dialect.rows(_noted(head, taken))
+        while True:
+            try:
+                cells = next(reader, None)
+            except csv.Error:
+                broken += whole or len(taken) < len(head)
+                cells = []
+            if cells is None:
+                return cls(rows, broken)
+            if cells:
+                rows.append(_HeadRow(cells, taken[first:]))
+            first = len(taken)
+
+    def mistakes(self, dialect: CsvDialect, columns: int) -> int:
+        """How many rows or cells are not as they would be in this dialect."""
+        found = self.broken + sum(not _fits(row.cells, columns) for row in self.rows)
+        if dialect.quoting != "none":
+            joined = [row for row in self.rows if len(row.lines) > 1]
+            return found + sum(_look_like_rows(row.lines, columns, dialect.delimiter) for row in joined)
+        found += sum(len(row.cells) < columns for row in self.rows)
+        return found + sum(_WRAPPED.fullmatch(cell.strip()) is not None for row in self.rows for cell in row.cells)
+
+
+def _column_shapes(rows: Sequence[_HeadRow], columns: int) -> tuple[str | None, ...]:
     """What the cells of each column look like in the rows of one line."""
-    columns = len(header_cells(head[0], dialect.delimiter))
-    rows = []
-    for line in head[1:]:
-        try:
-            row = next(iter(dialect.rows([line])), [])
-        except csv.Error:
-            continue
-        if len(row) == columns:
-            rows.append([_shape(cell) for cell in row])
-    if len(rows) < MIN_ALIKE_ROWS:
+    shapes = [list(map(_shape, row.cells)) for row in rows if len(row.lines) == 1 and len(row.cells) == columns]
+    if len(shapes) < MIN_ALIKE_ROWS:
         return (None,) * columns
-    common = [Counter(column).most_common(1)[0] for column in zip(*rows, strict=True)]
+    common = [Counter(column).most_common(1)[0] for column in zip(*shapes, strict=True)]
     return tuple(
-        shape if count > MIN_ALIKE_SHARE * len(rows) and any(map(str.isalnum, shape)) else None
+        shape if count > MIN_ALIKE_SHARE * len(shapes) and any(map(str.isalnum, shape)) else None
         for shape, count in common
     )
-
-
-def _mistakes(dialect: CsvDialect, head: Sequence[str], whole: bool) -> int:
-    """How many rows or cells of the beginning of a file are not as they would be in this dialect."""
-    columns = len(header_cells(head[0], dialect.delimiter))
-    mistakes, first = 0, 0
-    taken: list[str] = []
-    reader = dialect.rows(_noted(head, taken))
-    while True:
-        first = len(taken)
-        try:
-            row = next(reader, None)
-        except csv.Error:
-            mistakes += whole or len(taken) < len(head)
-            continue
-        if row is None:
-            return mistakes
-        lines = taken[first:]
-        mistakes += bool(row) and not _fits(row, columns)
-        if dialect.quoting == "none":
-            mistakes += bool(row) and len(row) < columns
-            mistakes += sum(_WRAPPED.fullmatch(cell.strip()) is not None for cell in row)
-        elif len(lines) > 1:
-            mistakes += _look_like_rows(lines, columns, dialect.delimiter)
 
 
 def _fits(row: Sequence[str], columns: int) -> bool:

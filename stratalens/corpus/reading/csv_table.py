@@ -170,7 +170,7 @@ class _RowLines:
         else:
             self.is_whole = len(head) < MAX_HEAD_LINES
         self._kept = head[::-1]
-        return [line.text + "\n" for line in head]
+        return [line.text + "\n" for line in head if len(line.text) <= HEAD_CHARACTERS]
 
     def begin_row(self) -> None:
         self.row, self.problem, self._characters = [], "", 0

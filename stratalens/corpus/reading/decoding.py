@@ -49,7 +49,7 @@ class DecodedText:
         if state[0] is None and (encoding := self._recognised(data, number == 0)):
             self.encoding = encoding
             state[0] = _decoder(encoding)
-            if encoding != "utf_8":
+            if not encoding.startswith("utf_8"):
                 self._notes.note_encoding(encoding, self._path)
         decoder = state[0]
         text = data.decode("ascii") if decoder is None else decoder.decode(data, not data)

@@ -27,7 +27,7 @@ MIN_OWN_SHARE = 0.85
 UNDECODABLE = "\udcff"
 """Stands in decoded text for a byte that is not of the encoding. No encoding gives it."""
 _BYTE_ORDER_MARKS = {
-    codecs.BOM_UTF8: "utf_8",
+    codecs.BOM_UTF8: "utf_8_sig",
     codecs.BOM_UTF32_LE: "utf_32",
     codecs.BOM_UTF32_BE: "utf_32",
     codecs.BOM_UTF16_LE: "utf_16",

@@ -27,12 +27,14 @@ class TextFormat:
     """How files of one kind are read.
 
     Raw rows come from a generator, which an error would end; they are converted outside of it, so that the rows after a
-    bad one can be read.
+    bad one can be read. This is done in two steps, so that what was parsed is not in memory beside its cleaned text.
     """
 
     raw_rows: Callable[["TextFile", ReadingNotes], Iterator[Any]]
-    convert: Callable[["TextFile", ReadingNotes, Any], Row | None]
-    """None where a raw row is no row, such as a blank line; raises BadRowError."""
+    parse: Callable[["TextFile", Any], Any]
+    """Parses a raw row; None where it is no row, such as a blank line; raises BadRowError."""
+    convert: Callable[["TextFile", ReadingNotes, Any], Row]
+    """Makes a row of what was parsed; raises BadRowError."""
 
 
 class TextFile(NamedTuple):
@@ -63,40 +65,49 @@ def _plain_text(file: TextFile, notes: ReadingNotes) -> Iterator[Line | WholeTex
         yield from _lines(file, notes)
 
 
-def _row_of_plain_text(file: TextFile, notes: ReadingNotes, raw: Line | WholeText) -> Row:
+class LocatedText(NamedTuple):
+    """A text without columns, and where it is."""
+
+    where: str
+    text: str
+
+
+def _decoded(file: TextFile, raw: Line | WholeText) -> LocatedText:
     where = f"{file.path}:{raw.number}" if isinstance(raw, Line) else str(file.path)
     require_decoded(where, raw.text, raw.encoding)
-    return text_row(where, raw.text, file.options, notes)
+    return LocatedText(where, raw.text)
+
+
+def _row_of_text(file: TextFile, notes: ReadingNotes, text: LocatedText) -> Row:
+    return text_row(text.where, text.text, file.options, notes)
 
 
 def _html(file: TextFile, notes: ReadingNotes) -> Iterator[WholeText]:
     yield whole_text(file.place, file.options.encoding, notes)
 
 
-def _row_of_html(file: TextFile, notes: ReadingNotes, raw: WholeText) -> Row:
-    require_decoded(str(file.path), raw.text, raw.encoding)
-    return text_row(str(file.path), html_to_text(raw.text), file.options, notes)
+def _text_of_html(file: TextFile, raw: WholeText) -> LocatedText:
+    return LocatedText(str(file.path), html_to_text(_decoded(file, raw).text))
 
 
-def _row_of_json_line(file: TextFile, notes: ReadingNotes, raw: Line) -> Row | None:
+def _json_line(file: TextFile, raw: Line) -> JsonValue | None:
     where, text = f"{file.path}:{raw.number}", raw.text.strip("\ufeff\0 \t\r\x0b\x0c\x1a")
     if not text:
         return None
     require_decoded(where, text, raw.encoding)
     try:
-        record = _JSON.decode(text)
+        return JsonValue(where, _JSON.decode(text))
     except (ValueError, RecursionError) as error:
         reason = error.msg if isinstance(error, json.JSONDecodeError) else "unreadable value"
-        raise BadRowError(
-            f"{where}: not valid JSON ({reason}); one object per line is expected, {SKIP_REMEDY}"
-        ) from None
-    return _row_of_record(where, record, file, notes)
+        expected = f"one object per line is expected, {SKIP_REMEDY}"
+        raise BadRowError(f"{where}: not valid JSON ({reason}); {expected}") from None
 
 
-def _row_of_record(where: str, record: object, file: TextFile, notes: ReadingNotes) -> Row:
-    if not isinstance(record, Mapping):
-        raise BadRowError(f"{where}: a JSON object was expected, found {type(record).__name__}; {SKIP_REMEDY}")
-    return make_row(where, record, file.options, notes)
+def _row_of_json(file: TextFile, notes: ReadingNotes, found: JsonValue) -> Row:
+    if not isinstance(found.value, Mapping):
+        kind = type(found.value).__name__
+        raise BadRowError(f"{found.where}: a JSON object was expected, found {kind}; {SKIP_REMEDY}")
+    return make_row(found.where, found.value, file.options, notes)
 
 
 def _json(file: TextFile, notes: ReadingNotes) -> Iterator[Line | JsonValue]:
@@ -106,20 +117,23 @@ def _json(file: TextFile, notes: ReadingNotes) -> Iterator[Line | JsonValue]:
         yield from json_values(file.place, file.options.encoding, notes)
 
 
-def _row_of_json(file: TextFile, notes: ReadingNotes, raw: Line | JsonValue) -> Row | None:
-    if isinstance(raw, Line):
-        return _row_of_json_line(file, notes, raw)
-    return _row_of_record(raw.where, raw.value, file, notes)
+def _json_line_or_value(file: TextFile, raw: Line | JsonValue) -> JsonValue | None:
+    return _json_line(file, raw) if isinstance(raw, Line) else raw
 
 
 def _csv(delimiter: str, file: TextFile, notes: ReadingNotes) -> Iterator[CsvRow]:
     yield from CsvRows(file.path, _lines(file, notes), delimiter, file.options, notes)
 
 
-def _row_of_csv(file: TextFile, notes: ReadingNotes, raw: CsvRow) -> Row:
-    if raw.problem:
-        raise BadRowError(raw.problem)
-    return make_row(raw.where, raw.cells, file.options, notes)
+def _sound(file: TextFile, row: CsvRow) -> CsvRow:
+    del file
+    if row.problem:
+        raise BadRowError(row.problem)
+    return row
+
+
+def _row_of_csv(file: TextFile, notes: ReadingNotes, row: CsvRow) -> Row:
+    return make_row(row.where, row.cells, file.options, notes)
 
 
 def _parquet(file: TextFile, notes: ReadingNotes) -> Iterator[Mapping[str, object]]:
@@ -137,26 +151,31 @@ def _dataset(file: TextFile, notes: ReadingNotes) -> Iterator[Mapping[str, objec
         yield from opened.rows()
 
 
+def _as_it_is(file: TextFile, raw: Any) -> Any:
+    del file
+    return raw
+
+
 def _row_of_table(file: TextFile, notes: ReadingNotes, cells: Mapping[str, object]) -> Row:
     remedy = DATASET_COLUMN_REMEDY if isinstance(file.path, DatasetSplit) else TEXT_COLUMN_REMEDY
     return make_row(str(file.path), cells, file.options, notes, remedy)
 
 
-PLAIN_TEXT = TextFormat(_plain_text, _row_of_plain_text)
-DATASET = TextFormat(_dataset, _row_of_table)
-_HTML = TextFormat(_html, _row_of_html)
-_JSON_LINES = TextFormat(_lines, _row_of_json_line)
+PLAIN_TEXT = TextFormat(_plain_text, _decoded, _row_of_text)
+DATASET = TextFormat(_dataset, _as_it_is, _row_of_table)
+_HTML = TextFormat(_html, _text_of_html, _row_of_text)
+_JSON_LINES = TextFormat(_lines, _json_line, _row_of_json)
 FORMATS: dict[str, TextFormat] = {
     ".txt": PLAIN_TEXT,
     ".md": PLAIN_TEXT,
     ".htm": _HTML,
     ".html": _HTML,
-    ".json": TextFormat(_json, _row_of_json),
+    ".json": TextFormat(_json, _json_line_or_value, _row_of_json),
     ".jsonl": _JSON_LINES,
     ".ndjson": _JSON_LINES,
-    ".csv": TextFormat(partial(_csv, ","), _row_of_csv),
-    ".tsv": TextFormat(partial(_csv, "\t"), _row_of_csv),
-    ".parquet": TextFormat(_parquet, _row_of_table),
+    ".csv": TextFormat(partial(_csv, ","), _sound, _row_of_csv),
+    ".tsv": TextFormat(partial(_csv, "\t"), _sound, _row_of_csv),
+    ".parquet": TextFormat(_parquet, _as_it_is, _row_of_table),
 }
 """Ending of a file name, in lower case -> its format."""
 READABLE_KINDS = f"{', '.join(FORMATS)} (also packed: {', '.join(PACKED_SUFFIXES)})"

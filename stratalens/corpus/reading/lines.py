@@ -27,6 +27,24 @@ class Line(NamedTuple):
     """Encoding of the text."""
 
 
+class _LongText:
+    """A text that grows piece by piece, as bytes: a list of pieces would leave as large a hole in the memory."""
+
+    def __init__(self) -> None:
+        self._bytes = bytearray()
+        self.characters = 0
+
+    def add(self, piece: str) -> None:
+        self._bytes += piece.encode("utf-8", "surrogatepass")
+        self.characters += len(piece)
+
+    def take(self) -> str:
+        """The whole text; after this it is empty."""
+        text = self._bytes.decode("utf-8", "surrogatepass")
+        self._bytes, self.characters = bytearray(), 0
+        return text
+
+
 class NumberedLines:
     """The lines of a text, one at a time; a line is not held after it was returned."""
 
@@ -35,8 +53,8 @@ class NumberedLines:
         self._pieces = text.pieces()
         self._ready: list[str] = []
         """Complete lines, the next one last."""
-        self._begun: list[str] = []
-        """Pieces of the line after them."""
+        self._begun = _LongText()
+        """Beginning of the line after them."""
         self._number = 0
 
     def __iter__(self) -> "NumberedLines":
@@ -55,13 +73,13 @@ class NumberedLines:
 
     def _take(self, piece: str) -> None:
         lines = piece.split("\n")
-        self._begun.append(lines[0])
-        self._require_bounded(sum(map(len, self._begun)), self._number + 1)
+        self._begun.add(lines[0])
+        self._require_bounded(self._begun.characters, self._number + 1)
         if len(lines) == 1:
             return
         self._ready = lines[-2:0:-1]
-        self._ready.append(_joined(self._begun))
-        self._begun = [lines[-1]]
+        self._ready.append(self._begun.take())
+        self._begun.add(lines[-1])
 
     def _require_bounded(self, characters: int, number: int) -> None:
         if characters > MAX_ROW_CHARACTERS:
@@ -71,17 +89,10 @@ class NumberedLines:
             )
 
     def _finish(self) -> None:
-        last = _joined(self._begun)
+        last = self._begun.take()
         if not last:
             raise StopIteration
         self._ready.append(last)
-
-
-def _joined(pieces: list[str]) -> str:
-    """Join and forget the pieces of a line."""
-    text = pieces[0] if len(pieces) == 1 else "".join(pieces)
-    pieces.clear()
-    return text
 
 
 def numbered_lines(path: Path | Url, encoding: str | None, notes: ReadingNotes) -> Iterator[Line]:
@@ -112,17 +123,17 @@ def whole_text(path: Path | Url, encoding: str | None, notes: ReadingNotes) -> W
     Raises:
         CorpusError: it is of no known encoding, or longer than `MAX_ROW_CHARACTERS`.
     """
-    pieces: list[str] = []
+    text = _LongText()
     with open_bytes(path) as stream:
         decoded = DecodedText(path, stream, encoding, notes)
         for piece in decoded.pieces():
-            pieces.append(piece)
-            if sum(map(len, pieces)) > MAX_ROW_CHARACTERS:
+            text.add(piece)
+            if text.characters > MAX_ROW_CHARACTERS:
                 raise CorpusError(
                     f"{path}: a document of more than {MAX_ROW_CHARACTERS:,} characters; give --text_unit line if "
                     "each line is a document, or cut the file into several"
                 )
-    return WholeText(_joined(pieces) if pieces else "", decoded.encoding)
+    return WholeText(text.take(), decoded.encoding)
 
 
 def require_decoded(where: str, text: str, encoding: str) -> None:

@@ -38,7 +38,8 @@ class _Rows:
 
     def __init__(self, file: TextFile, notes: ReadingNotes):
         self._file, self._notes = file, notes
-        self._rows: Iterator[Row | None] = map(partial(file.format.convert, file, notes), _raw_rows(file, notes))
+        parsed = map(partial(file.format.parse, file), _raw_rows(file, notes))
+        self._rows: Iterator[Row] = map(partial(file.format.convert, file, notes), filter(_is_row, parsed))
 
     def __iter__(self) -> "_Rows":
         return self
@@ -53,8 +54,11 @@ class _Rows:
                     raise
                 self._notes.bad_rows.add(str(error))
             else:
-                if row is not None:
-                    return row
+                return row
+
+
+def _is_row(parsed: object) -> bool:
+    return parsed is not None
 
 
 def _raw_rows(file: TextFile, notes: ReadingNotes) -> Iterator[Any]:
