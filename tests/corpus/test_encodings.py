@@ -27,7 +27,11 @@ SENTENCES = {
     "Korean": "은행은 금리 인상을 발표했으며 대출은 더 비싸질 것이다. 회사의 이익은 두 배로 늘었다.",
 }
 WRITTEN_IN = [
-    *((language, encoding) for language in SENTENCES for encoding in ("utf-16-le", "utf-16-be", "utf-32-le")),
+    *(
+        (language, encoding)
+        for language in SENTENCES
+        for encoding in ("utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be")
+    ),
     *((language, "cp1252") for language in ("English", "German", "French", "Spanish")),
     *[("German", "latin-1"), ("Spanish", "latin-1"), ("Polish", "cp1250"), ("Czech", "cp1250"), ("Russian", "cp1251")],
     *[("Russian", "koi8-r"), ("Greek", "cp1253"), ("Turkish", "cp1254"), ("Japanese", "shift-jis")],
@@ -172,3 +176,35 @@ def test_only_encodings_of_text_can_be_named(name):
     from stratalens.config.text_words import known_encoding
 
     assert known_encoding(name) is None
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
+@pytest.mark.parametrize("text", ["Банк объявил о повышении ставки", "Η τράπεζα ανακοίνωσε", "הבנק הודיע", "The bank"])
+def test_wide_characters_of_an_alphabet_need_no_mark_and_no_bytes_beyond_ascii(tmp_path, text, encoding):
+    (tmp_path / "a.txt").write_bytes(f"{text}\n".encode(encoding) * 30)
+    (tmp_path / "a.jsonl").write_bytes((json.dumps({"text": text}, ensure_ascii=False) + "\n").encode(encoding) * 30)
+    for name in ("a.txt", "a.jsonl"):
+        texts, told = read(tmp_path / name)
+        assert texts == [text] * 30
+        assert [line.split(",")[0] for line in told] == [f"read as {encoding.replace('-', '_')}"]
+
+
+def test_greek_of_a_short_table_is_of_windows(tmp_path):
+    lines = [f"{number}\tΗ τράπεζα αριθμός {number} αύξησε το επιτόκιο για τους πελάτες της." for number in range(30)]
+    (tmp_path / "a.csv").write_bytes("\n".join(["id\ttext", *lines]).encode("cp1253"))
+    assert read(tmp_path / "a.csv")[0] == [line.split("\t")[1] for line in lines]
+
+
+@pytest.mark.parametrize("text", ["The bank", "The café", "Банк"])
+def test_codes_of_a_terminal_are_removed_whole(tmp_path, text):
+    (tmp_path / "a.txt").write_text(f"\x1b[1;31m{text}\x1b[0m \x1b[2K{text}\n" * 30)
+    texts, [told] = read(tmp_path / "a.txt")
+    assert texts == [f"{text} {text}"] * 30
+    assert told.startswith("removed control characters: 90, ")
+
+
+def test_an_encoding_that_needs_a_mark_is_refused_without_one(tmp_path, documented):
+    (tmp_path / "a.txt").write_text("a line\n")
+    with pytest.raises(CorpusError) as error:
+        read(tmp_path / "a.txt", encoding="utf_16")
+    documented("Texts", "an encoding whose byte order mark is missing", str(error.value))

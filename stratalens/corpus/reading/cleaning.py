@@ -11,8 +11,9 @@ _C1_IN_UTF_8 = re.compile(b"\xc2[\x80-\x9f]")
 _BYTE_ORDER_MARK = "\ufeff".encode()
 PIECE_CHARACTERS = 2**20
 """Characters of a long text that are looked at together."""
-_REMOVED = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\ufeff\ud800-\udfff]")
-"""Control characters but tab and line ends, byte order marks, and halves of characters (lone surrogates)."""
+_REMOVED = re.compile("\x1b\\[[0-?]*[ -/]*[@-~]|[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\ufeff\ud800-\udfff]")
+"""Codes of a terminal, such as of colours; other control characters but tab and line ends; byte order marks; and halves
+of characters (lone surrogates)."""
 
 
 def clean(text: str, where: str, notes: ReadingNotes) -> str:

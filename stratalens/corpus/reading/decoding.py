@@ -15,6 +15,7 @@ from stratalens.corpus.reading.encoding import (
 from stratalens.corpus.reading.notes import ReadingNotes
 from stratalens.corpus.reading.packing import BUFFER_BYTES
 from stratalens.corpus.remote import Url
+from stratalens.errors import CorpusError
 
 MARKING = "stratalens.marked"
 """Name of the error handler that puts `UNDECODABLE` in the place of each byte that is not of the encoding."""
@@ -52,7 +53,10 @@ class DecodedText:
             if not encoding.startswith("utf_8"):
                 self._notes.note_encoding(encoding, self._path)
         decoder = state[0]
-        text = data.decode("ascii") if decoder is None else decoder.decode(data, not data)
+        try:
+            text = data.decode("ascii") if decoder is None else decoder.decode(data, not data)
+        except UnicodeError as error:  # of the whole text, such as a byte order mark that must be there
+            raise CorpusError(f"{self._path}: not {self._given} text ({error}); give another --encoding") from None
         return self._newlines.decode(text, not data)
 
     def _recognised(self, data: bytes, first: bool) -> str | None:

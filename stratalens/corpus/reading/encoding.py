@@ -16,9 +16,17 @@ MIN_TELLING_BYTES = 8
 MAX_CONTROL_SHARE = 0.02
 MAX_CONTROLS = 4
 """A text with more control characters than this share of it and this number is not plausible."""
-MIN_NUL_SHARE = 0.1
-"""UTF-16 and UTF-32 have more zero bytes, in most languages."""
+MIN_ZERO_SHARE_OF_UTF_32 = 0.9
+"""Share of the zero bytes in the places of a four-byte character where all are zero."""
+MIN_ZERO_SHARE_OF_UTF_16 = 0.2
+"""The same of the higher byte of two, in text of few letters beyond Latin ones; of the lower one far fewer are zero."""
+MIN_HIGH_SHARE = 0.8
+"""Share of higher bytes that would be control characters in UTF-16 of most alphabets: 4 in all Cyrillic letters."""
+_ZERO = b"\0"
+_CONTROLS = bytes({*range(0x20)} - set(b"\t\n\x0b\x0c\r"))
 WESTERN = "cp1252"
+_RARE = ("mac_greek",)
+"""Encodings that next to no file has, and that are mistaken for others."""
 LATIN_ENCODINGS = (WESTERN, "cp1250", "cp1254", "iso8859_2", "mac_roman", "cp850")
 USUAL_MARKS = "\xa0\xad€£§°±©®«»¿¡–—‘’‚“”„•…‹›·´½™"
 ENGLISH_BORROWS = "àâäåæçèéêëíîïñóôöøùúûüœ"
@@ -33,9 +41,8 @@ _BYTE_ORDER_MARKS = {
     codecs.BOM_UTF16_LE: "utf_16",
     codecs.BOM_UTF16_BE: "utf_16",
 }
-_ZERO_PLACES = {"utf_32_le": (2, 3), "utf_32_be": (0, 1), "utf_16_le": (1, 3), "utf_16_be": (0, 2)}
-"""Which of four bytes are zero in text of few letters beyond Latin ones."""
-_CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f\x7f]")
+_CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")
+"""Control characters but tab, line ends, and the one that begins a code of a terminal."""
 _ESCAPES = re.compile(rb"\x1b\$[@B()]|\x1b\([IJ]")
 """How the encodings of ISO 2022, of ASCII bytes alone, change their set of characters."""
 _DECLARED = re.compile(
@@ -48,17 +55,23 @@ def start_encoding(sample: bytes) -> str | None:
     for mark, encoding in _BYTE_ORDER_MARKS.items():
         if sample.startswith(mark):
             return encoding
-    if sample.count(0) < MIN_NUL_SHARE * len(sample):
-        return None
-    shares = [sample[place::4].count(0) / max(1, len(sample[place::4])) for place in range(4)]
-    for encoding, zero_places in _ZERO_PLACES.items():
-        others = [place for place in range(4) if place not in zero_places]
-        zeros = [shares[place] for place in zero_places]
-        if encoding.startswith("utf_32") and min(zeros) < 0.9:
-            continue
-        if min(zeros) > 2 * MIN_NUL_SHARE and max(shares[place] for place in others) < min(zeros) / 4:
+    even = sample[: len(sample) - len(sample) % 4]
+    zeros = [_share(even[place::4], _ZERO) for place in range(4)]
+    for encoding, places in {"utf_32_le": (2, 3), "utf_32_be": (0, 1)}.items():
+        if min(zeros[place] for place in places) > MIN_ZERO_SHARE_OF_UTF_32:
+            return encoding
+    for encoding, (high, low) in {"utf_16_le": (1, 0), "utf_16_be": (0, 1)}.items():
+        both = zeros[high], zeros[high + 2]
+        if min(both) > MIN_ZERO_SHARE_OF_UTF_16 and max(zeros[low], zeros[low + 2]) < min(both) / 4:
+            return encoding
+        if _share(even[high::2], _CONTROLS) > MIN_HIGH_SHARE and _share(even[low::2], _CONTROLS) < 0.5:
             return encoding
     return None
+
+
+def _share(sample: bytes, few: bytes) -> float:
+    """Share of a sample's bytes that are among a few."""
+    return (len(sample) - len(sample.translate(None, few))) / max(1, len(sample))
 
 
 def declared_encoding(sample: bytes) -> str | None:
@@ -115,7 +128,7 @@ def _recognised(sample: bytes) -> str | None:
     telling = re.search(rb"[\x80-\xff\x00-\x08\x0e-\x1f]", sample)
     start = max(0, telling.start() - SAMPLE_BYTES // 4) if telling else 0
     sample = sample[start - start % 4 :][:SAMPLE_BYTES]
-    matches = charset_normalizer.from_bytes(sample)
+    matches = charset_normalizer.from_bytes(sample, cp_exclusion=list(_RARE))
     best = matches.best()
     beyond_ascii = sum(byte > 0x7F for byte in sample)
     if beyond_ascii and _has_few_controls(sample):
