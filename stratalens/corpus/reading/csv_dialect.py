@@ -44,6 +44,8 @@ class CsvDialect:
     """Whether the user says how a quotation mark is meant."""
     proven: bool = False
     """Whether the beginning of the file shows that quotation marks enclose cells."""
+    spaced: bool = False
+    """Whether a space between a delimiter and a quotation mark is no part of the cell."""
     shapes: tuple[str | None, ...] = ()
     """What the cells of each column look like, such as numbers or dates; None where they are not alike."""
 
@@ -57,7 +59,7 @@ class CsvDialect:
             return csv.reader(lines, delimiter=self.delimiter, quoting=csv.QUOTE_NONE, strict=True)
         if self.quoting == "backslash":
             lines = map(_doubled, lines)
-        return csv.reader(lines, delimiter=self.delimiter, strict=True)
+        return csv.reader(lines, delimiter=self.delimiter, skipinitialspace=self.spaced, strict=True)
 
 
 def find_dialect(where: str, head: Sequence[str], default: str, options: TextOptions, *, whole: bool) -> CsvDialect:
@@ -79,20 +81,16 @@ def find_dialect(where: str, head: Sequence[str], default: str, options: TextOpt
         delimiter = NO_DELIMITER
     if options.csv_quoting != "auto":
         return CsvDialect(delimiter, options.csv_quoting, given=True)
-    quotings: list[Quoting] = ["standard", "none"]
-    if any('\\"' in line for line in head):
-        quotings.insert(1, "backslash")
-    columns = len(header_cells(head[0], delimiter))
-    dialects = [CsvDialect(delimiter, quoting) for quoting in quotings]
+    columns = header_cells(head[0], delimiter)
+    dialects = [CsvDialect(delimiter, quoting) for quoting in _quotings(head)]
+    if any(f'{delimiter} "' in line for line in head):
+        dialects[-1:-1] = [replace(dialect, spaced=True) for dialect in dialects[:-1]]
     read = [_HeadRows.read(dialect, head, whole) for dialect in dialects]
-    mistakes = [rows.mistakes(dialect, columns) for rows, dialect in zip(read, dialects, strict=True)]
+    mistakes = [rows.mistakes(dialect, len(columns)) for rows, dialect in zip(read, dialects, strict=True)]
     best = min(range(len(dialects)), key=lambda index: mistakes[index])
-    proofs = sum(row.shows_quoting(delimiter, columns) for row in read[0].rows[1:])
-    return replace(
-        dialects[best],
-        proven=proofs >= (1 if columns == 1 else MIN_PROOF),
-        shapes=_column_shapes(read[best].rows[1:], columns),
-    )
+    shapes = _column_shapes(read[best].rows[1:], columns, options.text_column)
+    proofs = sum(row.shows_quoting(delimiter, len(columns), shapes) for row in read[best].rows[1:])
+    return replace(dialects[best], proven=proofs >= (1 if len(columns) == 1 else MIN_PROOF), shapes=shapes)
 
 
 def named_in_first_line(line: str) -> str | None:
@@ -135,6 +133,11 @@ def may_be_joined(lines: Sequence[str], columns: int, dialect: CsvDialect) -> bo
     return all(looks) or (len(looks) >= MIN_JOINED_LINES and all(looks[:-1]))
 
 
+def _quotings(head: Sequence[str]) -> list[Quoting]:
+    """How quotation marks may be meant, as ordinary characters last."""
+    return ["standard", *(["backslash"] if any('\\"' in line for line in head) else []), "none"]
+
+
 def _has_shapes(cells: Sequence[str], shapes: Sequence[str | None]) -> bool:
     return all(shape in (None, _shape(cell)) for cell, shape in zip(cells, shapes, strict=True))
 
@@ -175,9 +178,14 @@ def _delimiter(where: str, header: str, default: str, options: TextOptions) -> s
 
 
 def _has_second_column(head: Sequence[str], delimiter: str) -> bool:
-    """Whether all rows have one and the same number of cells, more than the header's single one."""
-    widths = {len(row) for row in _plain_rows(head[1:], delimiter) if row}
-    return len(widths) == 1 and widths != {1} and len(head) > MIN_ROWS_OF_TWO_COLUMNS
+    """Whether all rows have one and the same number of cells, more than the header's single one.
+
+    In a sentence a space follows each comma or semicolon; most tables have none there.
+    """
+    rows = [row for row in _plain_rows(head[1:], delimiter) if row]
+    widths = set(map(len, rows))
+    is_prose = all(cell.startswith(" ") for row in rows for cell in row[1:])
+    return len(widths) == 1 and widths != {1} and len(head) > MIN_ROWS_OF_TWO_COLUMNS and not is_prose
 
 
 class _HeadRow(NamedTuple):
@@ -186,14 +194,16 @@ class _HeadRow(NamedTuple):
     cells: list[str]
     lines: list[str]
 
-    def shows_quoting(self, delimiter: str, columns: int) -> bool:
-        """Whether its first line would be no row, or hold quoted cells, if quotation marks were ordinary characters."""
+    def shows_quoting(self, delimiter: str, columns: int, shapes: Sequence[str | None]) -> bool:
+        """Whether its lines would be no rows, or hold quoted cells, if quotation marks were ordinary characters."""
         if len(self.cells) != columns or '"' not in self.lines[0]:
             return False
-        plain = _plain_rows(self.lines[:1], delimiter)
+        plain = _plain_rows(self.lines[:MAX_LINES_LOOKED_AT], delimiter)
         if not plain or len(plain[0]) != columns:
             return True
-        return len(self.lines) == 1 and any(_WRAPPED.fullmatch(cell.strip()) for cell in plain[0])
+        if len(self.lines) == 1:
+            return any(map(_is_wrapped, plain[0]))
+        return not any(len(own) == columns and _has_shapes(own, shapes) for own in plain[1:])
 
 
 class _HeadRows(NamedTuple):
@@ -224,22 +234,32 @@ class _HeadRows(NamedTuple):
         """How many rows or cells are not as they would be in this dialect."""
         found = self.broken + sum(not _fits(row.cells, columns) for row in self.rows)
         if dialect.quoting != "none":
+            if not dialect.spaced:
+                found += sum(cell.startswith(" ") and _is_wrapped(cell) for row in self.rows for cell in row.cells)
             joined = [row for row in self.rows if len(row.lines) > 1]
             return found + sum(_look_like_rows(row.lines, columns, dialect.delimiter) for row in joined)
         found += sum(len(row.cells) < columns for row in self.rows)
-        return found + sum(_WRAPPED.fullmatch(cell.strip()) is not None for row in self.rows for cell in row.cells)
+        return found + sum(_is_wrapped(cell) for row in self.rows for cell in row.cells)
 
 
-def _column_shapes(rows: Sequence[_HeadRow], columns: int) -> tuple[str | None, ...]:
-    """What the cells of each column look like in the rows of one line."""
-    shapes = [list(map(_shape, row.cells)) for row in rows if len(row.lines) == 1 and len(row.cells) == columns]
+def _column_shapes(
+    rows: Sequence[_HeadRow], columns: Sequence[str], text_column: Sequence[str]
+) -> tuple[str | None, ...]:
+    """What the cells of each column look like; None where they are not alike, and in the columns of the text."""
+    shapes = [list(map(_shape, row.cells)) for row in rows if len(row.cells) == len(columns)]
     if len(shapes) < MIN_ALIKE_ROWS:
-        return (None,) * columns
+        return (None,) * len(columns)
     common = [Counter(column).most_common(1)[0] for column in zip(*shapes, strict=True)]
     return tuple(
-        shape if count > MIN_ALIKE_SHARE * len(shapes) and any(map(str.isalnum, shape)) else None
-        for shape, count in common
+        shape
+        if name not in text_column and count > MIN_ALIKE_SHARE * len(shapes) and any(map(str.isalnum, shape))
+        else None
+        for name, (shape, count) in zip(columns, common, strict=True)
     )
+
+
+def _is_wrapped(cell: str) -> bool:
+    return _WRAPPED.fullmatch(cell.strip()) is not None
 
 
 def _fits(row: Sequence[str], columns: int) -> bool:

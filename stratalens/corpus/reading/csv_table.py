@@ -18,6 +18,8 @@ MAX_CSV_ROW_CHARACTERS = 4 * MAX_CSV_FIELD_CHARACTERS
 HEAD_CHARACTERS = 2**18
 """Characters at the beginning of a file by which its dialect is recognised."""
 MAX_HEAD_LINES = 2000
+_ENDS_OF_FILES = "\0\x1a\ufeff"
+"""Characters that old programs put at the end of a file; a line of them alone is blank."""
 _LONG_CELL_REMEDY = "; close its quote, or store such long texts as jsonl or parquet"
 _QUOTING_REMEDY = (
     'give --csv_quoting none if quotation marks are ordinary characters in it, backslash if they are written \\"'
@@ -183,7 +185,7 @@ class _RowLines:
         if not self.row:
             self.row_start = line.number
         self._check(line)
-        text = line.text + "\n"
+        text = line.text + "\n" if self.row or line.text.strip(_ENDS_OF_FILES) else "\n"
         self.row.append(text)
         return text
 
