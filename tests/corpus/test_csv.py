@@ -177,6 +177,38 @@ def test_an_unclosed_quote_at_the_end_is_refused_where_it_opens(tmp_path, docume
     assert "a.csv:11" in refused(tmp_path / "a.csv", skip_bad_rows=True)
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_cells_of_two_lines_that_look_like_rows_are_told_apart_by_the_other_columns(tmp_path, end):
+    rows = [["id", "text"], *([str(n), f"He said {n}{end}no, never"] for n in range(30))]
+    (tmp_path / "a.csv").write_text(table(rows), newline="")
+    assert read(tmp_path / "a.csv") == ([f"He said {n}\nno, never" for n in range(30)], [])
+
+
+def test_a_stray_mark_is_found_where_the_texts_are_short(tmp_path):
+    rows = [f'{n},"Line, {n}",2024-01-{n:02}' for n in range(1, 29)]
+    stray = ['29,"It began,2024-02-01', "30,Line 30,2024-02-02", '31,it ended",2024-02-03']
+    message = refused(written(tmp_path / "a.csv", "id,text,date", *rows, *stray, *rows))
+    assert "a.csv:30: a quotation mark joins 3 lines" in message
+
+
+def test_sentences_under_a_single_name_are_one_column(tmp_path):
+    lines = [f"Rates rose, bonds fell; line {n}" for n in range(30)]
+    assert read(written(tmp_path / "a.csv", "text", *lines))[0] == lines
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_a_space_before_a_quotation_mark_is_no_part_of_the_cell(tmp_path, delimiter):
+    lines = [f'{n}{delimiter} "{SENTENCE} ""{n}"""' for n in range(30)]
+    expected = [f'{SENTENCE} "{n}"' for n in range(30)]
+    assert read(written(tmp_path / "a.csv", f"id{delimiter} text", *lines)) == (expected, [])
+
+
+@pytest.mark.parametrize("end", ["\x1a", "\0\0\0", "\r\n\x1a"])
+def test_a_mark_of_the_end_of_a_file_is_no_row(tmp_path, end):
+    (tmp_path / "a.csv").write_text(f"id,text\n1,one\n2,two\n{end}", newline="")
+    assert read(tmp_path / "a.csv") == (["one", "two"], [])
+
+
 def test_a_million_characters_of_quotes_take_no_longer_than_other_text(tmp_path):
     written(tmp_path / "a.csv", "id,text", *[f'{number},"' + '""' * 5000 + '"' for number in range(100)])
     assert len(read(tmp_path / "a.csv")[0]) == 100
@@ -222,3 +254,42 @@ def test_a_json_file_is_read_value_by_value_and_a_value_is_bounded(tmp_path, mon
     message = refused(tmp_path / "a.json")
     assert "a value of more than 3,145,728 characters" in message
     documented("Texts", "a value of JSON without end", message.replace("3,145,728", f"{64 * 2**20:,}"))
+
+
+@pytest.mark.parametrize(
+    "value", ["NaN", "-Infinity", "1e400", "9" * 40, '"\\ud800"', '"a\nb\tc"', "[[[]]]", '{"text": "another"}']
+)
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl"])
+def test_values_that_only_some_programs_write_are_read_in_every_form(tmp_path, name, value):
+    objects = [f'{{"text": "one {number}", "v": {value}}}' for number in range(30)]
+    expected = [f"one {number}" for number in range(30)]
+    for content in ("[" + ",\n".join(objects) + "]", "[\n" + ",".join(objects) + "\n]\n"):
+        (tmp_path / name).write_text("\ufeff" + content)
+        assert read(tmp_path / name)[0] == expected
+    if "\n" not in value:
+        for between in ("\n", "\n\ufeff", "\n\x1e", "\r\n"):
+            (tmp_path / name).write_text(between.join(objects), newline="")
+            assert read(tmp_path / name)[0] == expected
+
+
+def test_objects_over_several_lines_are_read_whatever_the_ending_says(tmp_path):
+    for name in ("a.json", "a.jsonl"):
+        (tmp_path / name).write_text("\n".join(json.dumps({"text": line}, indent=2) for line in LINES))
+        assert read(tmp_path / name)[0] == LINES
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl"])
+def test_json_nested_without_end_is_refused(tmp_path, name):
+    (tmp_path / name).write_text('{"text": "x", "a": ' + "[" * 100_000 + "]" * 100_000 + "}")
+    assert "not valid JSON" in refused(tmp_path / name)
+
+
+def test_json_cut_anywhere_into_pieces_is_the_same(tmp_path, monkeypatch):
+    from stratalens.corpus.reading import decoding
+
+    rows = [{"n": -1.5e-7, "text": f'"é\\ {number}', "b": [True, None, {"c": "\ud83d\ude00"}]} for number in range(9)]
+    for content in (json.dumps(rows), json.dumps(rows, indent=1), "".join(map(json.dumps, rows))):
+        (tmp_path / "a.json").write_text(content)
+        for size in range(1, 12):
+            monkeypatch.setattr(decoding, "BUFFER_BYTES", size)
+            assert read(tmp_path / "a.json")[0] == [row["text"] for row in rows]

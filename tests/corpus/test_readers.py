@@ -1,6 +1,7 @@
 """Every kind of file gives the texts that were written into it, in a stable order, whatever wraps it."""
 
 import gzip
+import importlib
 import tempfile
 from pathlib import Path
 
@@ -187,3 +188,9 @@ def test_any_texts_come_back_as_they_were_written_save_white_space_around_them(n
         path = Path(folder) / name
         path.write_bytes(content)
         assert read(path) == [Row(text.strip(), f"{number}") for number, text in enumerate(written)]
+
+
+@pytest.mark.parametrize("name", ["gzip", "bz2", "lzma"])
+def test_a_packed_file_of_nothing_has_no_rows(tmp_path, name):
+    (tmp_path / "a.jsonl").write_bytes(importlib.import_module(name).compress(b""))
+    assert texts(tmp_path / "a.jsonl") == []

@@ -4,13 +4,14 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from stratalens.corpus.hub_datasets import DATASET_COLUMN_REMEDY, DatasetSplit, open_split
 from stratalens.corpus.reading.csv_table import CsvRow, CsvRows
 from stratalens.corpus.reading.html_text import html_to_text
-from stratalens.corpus.reading.json_values import JsonValue, has_json_lines, json_values
+from stratalens.corpus.reading.json_values import JsonValue, begins_value_of_lines, has_json_lines, json_values
 from stratalens.corpus.reading.lines import Line, WholeText, numbered_lines, require_decoded, whole_text
 from stratalens.corpus.reading.notes import ReadingNotes
 from stratalens.corpus.reading.packing import PACKED_SUFFIXES
@@ -90,8 +91,22 @@ def _text_of_html(file: TextFile, raw: WholeText) -> LocatedText:
     return LocatedText(str(file.path), html_to_text(_decoded(file, raw).text))
 
 
-def _json_line(file: TextFile, raw: Line) -> JsonValue | None:
-    where, text = f"{file.path}:{raw.number}", raw.text.strip("\ufeff\0 \t\r\x0b\x0c\x1a")
+def _json_lines(file: TextFile, notes: ReadingNotes) -> Iterator[Line | JsonValue]:
+    """The lines of a file, or its values where it begins with a list, or with an object over several lines."""
+    lines = _lines(file, notes)
+    first = list(islice(lines, 1))
+    if begins_value_of_lines(first[0].text if first else ""):
+        yield from json_values(file.place, file.options.encoding, ReadingNotes())  # the encoding is noted
+    else:
+        while first:
+            yield first.pop()
+        yield from lines
+
+
+def _json_line(file: TextFile, raw: Line | JsonValue) -> JsonValue | None:
+    if isinstance(raw, JsonValue):
+        return raw
+    where, text = f"{file.path}:{raw.number}", raw.text.strip("\ufeff\0 \t\r\x0b\x0c\x1a\x1e")
     if not text:
         return None
     require_decoded(where, text, raw.encoding)
@@ -105,8 +120,10 @@ def _json_line(file: TextFile, raw: Line) -> JsonValue | None:
 
 def _row_of_json(file: TextFile, notes: ReadingNotes, found: JsonValue) -> Row:
     if not isinstance(found.value, Mapping):
-        kind = type(found.value).__name__
-        raise BadRowError(f"{found.where}: a JSON object was expected, found {kind}; {SKIP_REMEDY}")
+        raise BadRowError(
+            f"{found.where}: a JSON object was expected, found {type(found.value).__name__}; write a document as "
+            f'{{"text": "..."}}, {SKIP_REMEDY}'
+        )
     return make_row(found.where, found.value, file.options, notes)
 
 
@@ -115,10 +132,6 @@ def _json(file: TextFile, notes: ReadingNotes) -> Iterator[Line | JsonValue]:
         yield from _lines(file, notes)
     else:
         yield from json_values(file.place, file.options.encoding, notes)
-
-
-def _json_line_or_value(file: TextFile, raw: Line | JsonValue) -> JsonValue | None:
-    return _json_line(file, raw) if isinstance(raw, Line) else raw
 
 
 def _csv(delimiter: str, file: TextFile, notes: ReadingNotes) -> Iterator[CsvRow]:
@@ -164,13 +177,13 @@ def _row_of_table(file: TextFile, notes: ReadingNotes, cells: Mapping[str, objec
 PLAIN_TEXT = TextFormat(_plain_text, _decoded, _row_of_text)
 DATASET = TextFormat(_dataset, _as_it_is, _row_of_table)
 _HTML = TextFormat(_html, _text_of_html, _row_of_text)
-_JSON_LINES = TextFormat(_lines, _json_line, _row_of_json)
+_JSON_LINES = TextFormat(_json_lines, _json_line, _row_of_json)
 FORMATS: dict[str, TextFormat] = {
     ".txt": PLAIN_TEXT,
     ".md": PLAIN_TEXT,
     ".htm": _HTML,
     ".html": _HTML,
-    ".json": TextFormat(_json, _json_line_or_value, _row_of_json),
+    ".json": TextFormat(_json, _json_line, _row_of_json),
     ".jsonl": _JSON_LINES,
     ".ndjson": _JSON_LINES,
     ".csv": TextFormat(partial(_csv, ","), _sound, _row_of_csv),

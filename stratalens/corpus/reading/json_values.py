@@ -2,17 +2,22 @@
 
 import io
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from stratalens.corpus.reading.decoding import DecodedText
-from stratalens.corpus.reading.encoding import UNDECODABLE
-from stratalens.corpus.reading.lines import MAX_ROW_CHARACTERS
+from stratalens.corpus.reading.lines import MAX_ROW_CHARACTERS, require_decoded
 from stratalens.corpus.reading.notes import ReadingNotes
 from stratalens.corpus.reading.packing import BUFFER_BYTES, open_bytes
 from stratalens.corpus.remote import Url
 from stratalens.errors import CorpusError
+
+_BLANK = re.compile("[ \t\r\n\0\x0b\x0c\x1a\x1e\ufeff]*")
+"""White space, and what programs put before the first value, between two or at the end of a file."""
+LONGEST_CUT = 16
+"""A mistake so many characters before the end of what was read may be a number or a name that goes on after it."""
 
 
 class JsonValue(NamedTuple):
@@ -28,13 +33,19 @@ def has_json_lines(path: Path | Url, encoding: str | None) -> bool:
     with open_bytes(path) as stream:
         start = io.BytesIO(stream.read(BUFFER_BYTES))
     text = "".join(DecodedText(path, start, encoding, ReadingNotes()).pieces())
-    lines = [line for line in text.lstrip("\ufeff").splitlines()[:100] if line.strip()]
-    if len(lines) < 2 or not lines[1].lstrip().startswith("{"):
+    lines = [line.lstrip("\ufeff\x1e \t") for line in text.split("\n", 100)[:100] if _BLANK.fullmatch(line) is None]
+    if len(lines) < 2 or not lines[1].startswith("{"):
         return False
     try:
-        return isinstance(json.loads(lines[0]), dict)
+        return isinstance(json.loads(lines[0], strict=False), dict)
     except (ValueError, RecursionError):
         return False
+
+
+def begins_value_of_lines(line: str) -> bool:
+    """Whether the first line of a file that should have an object in each line begins a list or a longer object."""
+    begun = line.strip("\ufeff\x1e \t")
+    return begun.startswith("[") or begun == "{"
 
 
 def json_values(path: Path | Url, encoding: str | None, notes: ReadingNotes) -> Iterator[JsonValue]:
@@ -43,62 +54,97 @@ def json_values(path: Path | Url, encoding: str | None, notes: ReadingNotes) -> 
     Raises:
         CorpusError: it is not valid JSON, or a value is longer than `MAX_ROW_CHARACTERS`.
     """
-    import ijson
-
     with open_bytes(path) as opened:
-        stream = _Utf8Stream(path, DecodedText(path, opened, encoding, notes))
-        is_list = stream.peek() == b"["
-        values = ijson.items(stream, "item" if is_list else "", multiple_values=not is_list, use_float=True)
+        text = _JsonText(path, DecodedText(path, opened, encoding, notes))
+        is_list = text.take("[")
         number = 0
-        while True:
-            try:
-                found = next(values, stream)
-            except (ijson.JSONError, ValueError, OverflowError, RecursionError) as error:
-                reason = " ".join(str(error).split())[:100]
-                raise CorpusError(f"{path}: not valid JSON ({reason}), after {number:,} values") from None
-            if found is stream:
-                return
+        while not (text.take("]") if is_list else text.at_end()):
+            if is_list and number and not text.take(","):
+                raise text.invalid("expecting a comma or the end of the list", number)
+            found = text.value(number)
             number += 1
-            stream.begin_value()
             yield JsonValue(f"{path}, value {number}", found)
             del found
+        if not number and not is_list:
+            raise text.invalid("the file is empty", number)
+        if not text.at_end():
+            raise text.invalid("something follows the list", number)
 
 
-class _Utf8Stream:
-    """The text of a file as a stream of bytes of UTF-8, of limited length for each value."""
+class _JsonText:
+    """The text of a file, of which only what is being decoded is kept."""
 
     def __init__(self, path: Path | Url, text: DecodedText):
         self._path, self._text = path, text
         self._pieces = text.pieces()
-        self._rest = b""
-        self._characters = 0
+        self._decoder = json.JSONDecoder(strict=False)
+        self._kept, self._at = "", 0
+        self._is_whole = False
 
-    def begin_value(self) -> None:
-        """Count the characters of the next value from here."""
-        self._characters = 0
+    def at_end(self) -> bool:
+        """Whether nothing but white space is left."""
+        return not self._next_character()
 
-    def peek(self) -> bytes:
-        """The first byte that is not white space; what is before it is left out."""
-        while not self._rest and self._fill():
-            self._rest = self._rest.lstrip(b" \t\r\n\xef\xbb\xbf")
-        return self._rest[:1]
+    def take(self, mark: str) -> bool:
+        """Pass a mark if it comes next, white space apart."""
+        is_next = self._next_character() == mark
+        self._at += is_next
+        return is_next
 
-    def read(self, size: int) -> bytes:
-        """The next bytes, at most `size`; none at the end."""
-        if not self._rest:
-            self._fill()
-        taken, self._rest = self._rest[:size], self._rest[size:]
-        return taken
+    def value(self, number: int) -> Any:
+        """Decode the next value; `number` came before it.
 
-    def _fill(self) -> bool:
-        piece = next(self._pieces, "")
-        self._characters += len(piece)
-        if self._characters > MAX_ROW_CHARACTERS:
+        Raises:
+            CorpusError: there is none, or it is too long.
+        """
+        self._next_character()
+        while True:
+            try:
+                found, end = self._decoder.raw_decode(self._kept, self._at)
+            except json.JSONDecodeError as error:
+                cut = error.msg.startswith("Unterminated") or error.pos >= len(self._kept) - LONGEST_CUT
+                if self._is_whole or not cut:
+                    raise self.invalid(error.msg, number) from None
+            except (ValueError, RecursionError):
+                raise self.invalid("unreadable value", number) from None
+            else:
+                if self._is_whole or end < len(self._kept):
+                    self._require_bounded(end - self._at)
+                    self._at = end
+                    return found
+            self._require_bounded(len(self._kept) - self._at)
+            self._fill(2 * (len(self._kept) - self._at))
+
+    def invalid(self, reason: str, number: int) -> CorpusError:
+        """The error that the file is no JSON from the value after this number on."""
+        return CorpusError(f"{self._path}: not valid JSON ({reason}), after {number:,} values")
+
+    def _next_character(self) -> str:
+        """The next character that is not white space, which is passed; empty at the end."""
+        while True:
+            blank = _BLANK.match(self._kept, self._at)
+            assert blank is not None
+            self._at = blank.end()
+            if self._at < len(self._kept) or self._is_whole:
+                return self._kept[self._at : self._at + 1]
+            self._fill(1)
+
+    def _fill(self, characters: int) -> None:
+        """Drop what was decoded, and keep at least so many characters if the text has them."""
+        kept = [self._kept[self._at :]]
+        self._kept, self._at = "", 0
+        length = len(kept[0])
+        while not self._is_whole and length < max(1, characters):
+            piece = next(self._pieces, "")
+            require_decoded(str(self._path), piece, self._text.encoding)
+            self._is_whole = not piece
+            kept.append(piece)
+            length += len(piece)
+        self._kept = "".join(kept)
+
+    def _require_bounded(self, characters: int) -> None:
+        if characters > MAX_ROW_CHARACTERS:
             raise CorpusError(
                 f"{self._path}: a value of more than {MAX_ROW_CHARACTERS:,} characters; make it a list of documents, "
                 "or a jsonl file"
             )
-        if UNDECODABLE in piece:
-            raise CorpusError(f"{self._path}: not {self._text.encoding} text; convert it, or name its encoding")
-        self._rest = piece.replace("\0", "").encode()
-        return bool(piece)

@@ -26,7 +26,8 @@ MAX_XZ_MEMORY_BYTES = 2**28
 PACKED_SUFFIXES = (".gz", ".zst", ".xz", ".bz2")
 """Endings of packed files, after the ending of what is in them."""
 _FIRST_BYTES = {b"\x1f\x8b\x08": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"\xfd7zXZ\0": "xz", b"BZh": "bzip2"}
-_BZIP2_BLOCK = b"1AY&SY"
+_BZIP2_NEXT = (b"1AY&SY", b"\x17rE8P\x90")
+"""What follows in a bzip2 file: a block, or the end of an empty one."""
 
 
 @contextmanager
@@ -45,7 +46,7 @@ def packing_of(stream: io.BufferedReader) -> str:
     """How the file at the beginning of this stream is packed; empty if it is not."""
     start = stream.peek(16)[:16]
     kind = next((kind for first, kind in _FIRST_BYTES.items() if start.startswith(first)), "")
-    return "" if kind == "bzip2" and start[4:10] != _BZIP2_BLOCK else kind
+    return "" if kind == "bzip2" and start[4:10] not in _BZIP2_NEXT else kind
 
 
 @contextmanager

@@ -69,5 +69,7 @@ def _raw_rows(file: TextFile, notes: ReadingNotes) -> Iterator[Any]:
     """
     try:
         yield from file.format.raw_rows(file, notes)
+    except BadRowError as error:  # here it ends the file
+        raise CorpusError(str(error)) from None
     except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
         raise CorpusError(f"{file.path}: cannot be read: {reason_of(error)}") from None
