@@ -174,3 +174,21 @@ def test_what_was_unusual_is_among_the_warnings_of_the_run(tmp_path):
     found = survey(corpus, too_short=lambda _: False, max_documents=None, seed=0, keep_near_duplicates=True)
     warnings = corpus_warnings(make_config(), corpus, found)
     assert warnings[0] == f"financial text: removed control characters: 9, the first at {tmp_path}/domain.jsonl:1"
+
+
+def test_a_field_that_no_row_of_a_parquet_file_has_is_refused_with_those_that_are_there(tmp_path):
+
+    table = pyarrow.table({"id": [1, 2], "article": [{"body": "one", "n": 1}, {"body": "two", "n": 2}]})
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
+    [file] = find_files([tmp_path / "a.parquet"], TextOptions(text_column=("article.text",)))
+    with pytest.raises(CorpusError, match=r"no column `article.text` \(found: id, article.body, article.n\)"):
+        list(read_rows(file))
+
+
+def test_what_a_browser_hides_of_a_page_is_no_text(tmp_path):
+    hidden = (
+        '<div style="display: none"><ix:header><p>0001 FY</p></ix:header></div><p hidden>x</p><ix:header>y</ix:header>'
+    )
+    (tmp_path / "a.htm").write_text(f'<body>{hidden}<p style="color:red">shown</p></body>')
+    [file] = find_files([tmp_path / "a.htm"])
+    assert [row.text for row in read_rows(file)] == ["shown"]

@@ -8,7 +8,7 @@ from typing import Any
 
 from stratalens.corpus.reading.packing import BUFFER_BYTES, MAX_PACKING_RATIO, open_seekable
 from stratalens.corpus.reading.parquet_pages import pages_of
-from stratalens.corpus.reading.rows import require_columns, wanted_columns
+from stratalens.corpus.reading.rows import TEXT_COLUMN_REMEDY, missing_column, require_columns, wanted_columns
 from stratalens.corpus.reading.text_options import TextOptions
 from stratalens.corpus.remote import Url
 from stratalens.errors import CorpusError
@@ -41,6 +41,7 @@ def read_parquet(path: Path | Url, options: TextOptions) -> Iterator[Mapping[str
             columns = table.schema_arrow.names
             require_columns(str(path), columns, options)
             wanted = _columns_or_fields(table.schema_arrow, wanted_columns(options))
+            _require_fields(path, table.schema, options.text_column)
             _require_flat(path, table.schema, wanted)
             _require_bounded_pages(path, stream, table.metadata, wanted)
             batches = table.iter_batches(batch_size=1, columns=wanted, use_threads=False)
@@ -58,6 +59,18 @@ def _columns_or_fields(schema: Any, wanted: tuple[str, ...]) -> list[str]:
         if column in schema.names and name not in found:
             found.append(name)
     return found
+
+
+def _require_fields(path: Path | Url, schema: Any, text_column: tuple[str, ...]) -> None:
+    """Check that the fields of columns that are asked for are there.
+
+    Raises:
+        CorpusError: one is missing; the message lists those that are there.
+    """
+    found = [schema.column(number).path for number in range(len(schema))]
+    for name in text_column:
+        if not any(_is_of(leaf, [name]) for leaf in found):
+            raise CorpusError(missing_column(str(path), name, found, TEXT_COLUMN_REMEDY))
 
 
 def _require_flat(path: Path | Url, schema: Any, wanted: list[str]) -> None:
