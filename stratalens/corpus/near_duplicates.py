@@ -27,7 +27,9 @@ MAX_LEADERS = 64
 """In a band that many unlike documents share, each is compared with this many of them at most."""
 _PIECE = re.compile(r".{1,16000}(?=\s|\Z)|.{1,16000}", re.DOTALL)
 """A part of a text, cut at white space where there is any."""
-_WORD = re.compile(r"\d+(?:[.,:/-]\d+)*|[^\W\d_]+")
+_UNSPACED = "\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
+"""Letters of Thai, Lao, Japanese and Chinese, which have no spaces between words: each is a word."""
+_WORD = re.compile(rf"\d+(?:[.,:/-]\d+)*|[{_UNSPACED}]|[^\W\d_{_UNSPACED}]+")
 _MIX = 0x9E3779B97F4A7C15
 _generator = np.random.Generator(np.random.PCG64(20260101))
 _FACTORS = _generator.integers(0, 2**64, SIGNATURE_ENTRIES, dtype=np.uint64) | np.uint64(1)

@@ -163,3 +163,15 @@ def test_the_built_in_texts_have_none(domain):
     found = survey(corpus, too_short=lambda _: False, max_documents=None, seed=0)
     for counts in found.counts:
         assert counts.near_duplicates == counts.near_duplicates_on_both_sides == 0
+
+
+def test_texts_without_spaces_are_compared_by_their_letters():
+    letters = "银行今年为客户提高了利率因为业务增长公司市场经济政策发展投资风险管理信贷资本"
+    random = np.random.default_rng(0)
+    notice = "".join(random.choice(list(letters), 200))
+    copies = [f"{notice[:100]}{name}{notice[100:]}" for name in ("王明", "李强", "张伟", "刘洋")]
+    others = ["".join(random.choice(list(letters), 200)) for _ in range(4)]
+    signatures = np.stack([signature(text) for text in (*copies, *others)])
+    group = groups(signatures, np.arange(8, dtype=np.uint64))
+    assert len(set(group[:4])) == 1
+    assert len(set(group[4:])) == 4
