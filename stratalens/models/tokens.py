@@ -14,6 +14,8 @@ from stratalens.models.panics import is_panic
 MAX_PIECE_CHARACTERS = 50_000
 """A longer text is tokenised in pieces, cut at white space, so that memory does not grow with the document."""
 
+PROBES = ("a", "e", "1", ".", "的")
+"""Texts of which one shows where a tokenizer adds special tokens; one that it leaves out shows nothing."""
 PROBE_CHARACTERS_PER_TOKEN = 32
 """A text is first tested for length on this many characters from its start, times the minimum length in tokens."""
 
@@ -85,8 +87,10 @@ class PassageCutter:
     def __init__(self, tokenizer: Tokenizer, max_length: int, min_length: int = 2, known_ids: int | None = None):
         self.tokenizer = tokenizer
         self.known_ids = known_ids
-        framed = list(self._encoded("a", add_special_tokens=True)["input_ids"])
-        bare = list(self._encoded("a", add_special_tokens=False)["input_ids"])
+        encoded = (self._encoded(text, add_special_tokens=False)["input_ids"] for text in PROBES)
+        probe = next((text for text, own in zip(PROBES, encoded, strict=True) if own), self._own_text())
+        framed = list(self._encoded(probe, add_special_tokens=True)["input_ids"])
+        bare = list(self._encoded(probe, add_special_tokens=False)["input_ids"])
         start = next((i for i in range(len(framed)) if framed[i : i + len(bare)] == bare), None)
         if start is None:
             raise self._damaged("it changes a text to which it adds special tokens")
@@ -100,6 +104,13 @@ class PassageCutter:
         self.min_length = min(min_length, self.span_tokens)
         marked_special = {token_id for token_id, token in tokenizer.added_tokens_decoder.items() if token.special}
         self.special_ids = frozenset(marked_special.union(tokenizer.all_special_ids))
+
+    def _own_text(self) -> str:
+        """The text of a token, for a tokenizer that leaves out the characters it does not know."""
+        tokenizer: Any = self.tokenizer
+        known = (tokenizer.decode([number]).strip() for number in sorted(tokenizer.get_vocab().values()))
+        tokens = (text for text in known if text and self._encoded(text, add_special_tokens=False)["input_ids"])
+        return next((text for text in tokens if text not in tokenizer.all_special_tokens), "a")
 
     def spans(self, text: str) -> Iterator[TokenSpan]:
         """Yield the spans of a document in order; a remainder shorter than `min_length` tokens is left out."""

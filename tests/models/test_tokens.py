@@ -1,6 +1,7 @@
 """Cutting documents into passages, and packing passages into batches."""
 
 import copy
+import string
 import time
 import tracemalloc
 from itertools import chain, pairwise
@@ -8,7 +9,9 @@ from itertools import chain, pairwise
 import numpy as np
 import pytest
 import torch
+from tokenizers import Tokenizer, models
 from tokenizers.processors import TemplateProcessing
+from transformers import PreTrainedTokenizerFast
 
 from stratalens.models import tokens
 from stratalens.models.batches import pack_batches
@@ -207,3 +210,13 @@ def test_moving_a_batch_keeps_what_it_holds():
 
 def test_nothing_packs_to_nothing():
     assert list(pack_batches([], 100, ())) == []
+
+
+@pytest.mark.parametrize("known", [string.digits, "xyz", ["loan", "bank"]])
+def test_special_tokens_are_found_where_a_tokenizer_leaves_out_what_it_does_not_know(known):
+    backend = Tokenizer(models.BPE({token: number for number, token in enumerate(("<s>", *known))}, []))
+    if isinstance(known, list):
+        backend.add_tokens(known)
+    backend.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])  # pyright: ignore[reportAttributeAccessIssue]
+    cutter = PassageCutter(PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>"), 16)
+    assert (cutter.prefix, cutter.suffix) == ([0], [])
