@@ -4,6 +4,7 @@ Layout: magic, version, number of tensors, number of entries; the entries (name,
 type, offset). See https://github.com/ggml-org/ggml/blob/master/docs/gguf.md.
 """
 
+import re
 import struct
 from collections import Counter
 from pathlib import Path
@@ -23,6 +24,10 @@ MAX_ENTRIES = 65_536
 """Of entries and of tensors; a model of a trillion parameters has some thousands."""
 MAX_DIMENSIONS = 8
 MAX_NAMED_FILES = 5
+PART = re.compile(r".*-\d{5}-of-(?!00001)\d{5}\.gguf")
+"""Name of one of several files that hold a model together."""
+PROJECTOR = "mmproj"
+"""The name of a file for images beside a model begins so."""
 NUMBER_SIZES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
 """Type of a number -> its bytes."""
 STRING, ARRAY = 8, 9
@@ -34,18 +39,29 @@ def gguf_in(path: Path) -> Path | None:
     """The GGUF file that a path names, or that a directory without other weights holds; None if there is none.
 
     Raises:
-        ModelError: the directory holds several.
+        ModelError: the directory holds several, or one in parts.
     """
     if path.suffix == GGUF_SUFFIX and path.is_file():
+        if PART.fullmatch(path.name):
+            raise _of_parts(path)
         return path
     if not path.is_dir() or any(own.suffix in WEIGHT_SUFFIXES for own in path.iterdir()):
         return None
-    files = sorted(own for own in path.iterdir() if own.suffix == GGUF_SUFFIX)
+    files = sorted(own for own in path.iterdir() if own.suffix == GGUF_SUFFIX and not own.name.startswith(PROJECTOR))
+    if files and PART.fullmatch(files[0].name):
+        raise _of_parts(path)
     if len(files) > 1:
         names = ", ".join(own.name for own in files[:MAX_NAMED_FILES])
         more = f" and {len(files) - MAX_NAMED_FILES} others" if len(files) > MAX_NAMED_FILES else ""
         raise ModelError(f"{path}: it holds several GGUF files ({names}{more}); give one of them with --base_model")
     return files[0] if files else None
+
+
+def _of_parts(path: Path) -> ModelError:
+    return ModelError(
+        f"{path}: a GGUF file in parts, which are not read; join them with `llama-gguf-split --merge FIRST_PART "
+        "NEW.gguf`, and give NEW.gguf"
+    )
 
 
 def is_gguf(location: str) -> bool:

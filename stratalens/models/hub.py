@@ -150,6 +150,11 @@ def _describe_errors(source: str, chain: list[BaseException], error_type: type[S
         )
     if any(isinstance(error, UnicodeEncodeError) and "Bearer " in error.object for error in chain):
         return "the Hub token contains an invalid character; log in again with `hf auth login`, or set HF_TOKEN"
+    if isinstance(chain[0], ImportError):
+        return (
+            f"{source}: cannot be used ({in_own_words(chain[0])}); install that package or, if the weights are "
+            "quantised, name the model that they were made from"
+        )
     if not _is_about_files(chain[0]):
         words = in_own_words(chain[0])
         return f"{source}: cannot be used ({words}); try another version of transformers, or another model"

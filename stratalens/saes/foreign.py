@@ -13,6 +13,8 @@ MAX_ENTRIES = 5_000
 """Files and folders that are looked at."""
 MAX_CONFIG_BYTES = 2**20
 OWN_WEIGHTS = "sae.safetensors"
+MODEL_FILES = ("tokenizer.json", "tokenizer_config.json", "generation_config.json", "model.safetensors.index.json")
+"""Files that folders of models have."""
 REMEDY = (
     "which are not read. Read are SAEs saved as sparsify does: directories such as `layers.16`, each with cfg.json "
     "(d_in, num_latents, k, activation topk or groupmax) and sae.safetensors "
@@ -65,8 +67,11 @@ def foreign_reason(root: Path) -> str:
 
 
 def _is_model(root: Path) -> bool:
+    if next(root.glob("*.gguf"), None):
+        return True
     content = _content(root / "config.json")
-    return bool(content.get("architectures")) and isinstance(content.get("model_type"), str)
+    is_named = any((root / name).exists() for name in MODEL_FILES) or bool(content.get("architectures"))
+    return is_named and isinstance(content.get("model_type"), str)
 
 
 def _files(root: Path) -> Iterator[Path]:

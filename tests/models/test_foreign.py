@@ -67,6 +67,14 @@ OTHERS = {
         {"params.json": "{}", "consolidated.00.pth": "", "tokenizer.model": ""},
         "a checkpoint in its publisher's own format; convert it",
     ),
+    "a model converted for OpenVINO": (
+        {"config.json": "{}", "openvino_model.xml": "", "openvino_model.bin": ""},
+        "a model converted for OpenVINO, whose blocks",
+    ),
+    "weights converted for CTranslate2": (
+        {"config.json": "{}", "model.bin": "", "vocabulary.json": "[]"},
+        "weights converted for CTranslate2, which are not read",
+    ),
     "weights for TensorFlow": ({"config.json": "{}", "tf_model.h5": ""}, "weights for TensorFlow; save them for"),
     "weights for Flax": ({"config.json": "{}", "flax_model.msgpack": ""}, "weights for Flax; save them for PyTorch"),
 }
@@ -93,13 +101,44 @@ def test_weights_quantised_for_mlx_are_refused(refused, documented, folder, tiny
 
 
 @pytest.mark.parametrize("method", ["gptq", "awq"])
-def test_weights_quantised_for_a_missing_package_keep_its_words(refused, folder, tiny_model, method):
+def test_weights_quantised_for_a_missing_package_keep_its_words(refused, documented, folder, tiny_model, method):
     shutil.copytree(tiny_model, folder, dirs_exist_ok=True)
     quantised = {"quant_method": method, "bits": 4, "group_size": 32}
     config = json.loads((folder / "config.json").read_text()) | {"quantization_config": quantised}
     (folder / "config.json").write_text(json.dumps(config))
     line = refused()
     assert f"{folder}: cannot be used (ImportError: " in line
+    assert "; install that package or, if the weights are quantised, name the model that they were made from" in line
+    documented("Base models", f"weights quantised by {method.upper()} without its package", line)
+
+
+def test_newer_weights_of_mlx_and_older_ones_of_gptq_are_refused_too(refused, documented, folder, tiny_model):
+    shutil.copytree(tiny_model, folder, dirs_exist_ok=True)
+    (folder / "quantize_config.json").write_text("{}")
+    line = refused()
+    assert "model: weights quantised by GPTQ, AWQ or a library like them, which are not read; name the model" in line
+    documented("Base models", "weights quantised by an older GPTQ", line)
+    both = {"group_size": 64, "bits": 4}
+    config = json.loads((folder / "config.json").read_text()) | {"quantization": both, "quantization_config": both}
+    (folder / "config.json").write_text(json.dumps(config))
+    assert "model: weights quantised for MLX, which are not read" in refused()
+
+
+@pytest.mark.parametrize("inner", ["checkpoint-100", "snapshots/abc"])
+def test_the_folder_within_that_has_the_model_is_named(refused, documented, folder, tiny_model, inner):
+    shutil.copytree(tiny_model, folder / inner)
+    line = refused()
+    assert line.endswith(f"{folder}: no config.json here; to take the model in it, give {folder / inner}")
+    if inner == "checkpoint-100":
+        documented("Base models", "the folder around that of a model", line)
+
+
+@pytest.mark.parametrize("name", ["adapter_model.safetensors", "training_args.bin"])
+def test_an_adapter_with_the_config_of_its_base_model_is_one(refused, folder, tiny_model, name):
+    shutil.copy(tiny_model / "config.json", folder)
+    for file in ("adapter_config.json", name):
+        (folder / file).write_text("{}")
+    assert "model: an adapter (PEFT), not a whole model; merge it with " in refused()
 
 
 def test_files_of_other_formats_beside_a_model_do_not_matter(folder, tiny_model, tiny_arguments):

@@ -19,7 +19,7 @@ from stratalens.cli.main import main
 from stratalens.config.validation import make_config
 from stratalens.errors import ModelError
 from stratalens.models.embedded import GGUF_FILE, SAE_DIRECTORY
-from stratalens.models.gguf_file import describe_gguf
+from stratalens.models.gguf_file import describe_gguf, gguf_in
 from stratalens.models.loading import Placement, load_blocks
 from stratalens.models.source import find_model, load_tokenizer
 
@@ -138,6 +138,26 @@ def test_a_directory_that_holds_one_file_is_that_file(tiny_model, file, tmp_path
     beside = find_model(config)
     assert beside.digest != source.digest, "the tokenizer beside it is used"
     assert load_tokenizer(beside).get_vocab() == load_tokenizer(source).get_vocab() == tiny_tokenizer().get_vocab()
+
+
+@pytest.mark.parametrize("as_directory", [False, True])
+def test_a_file_in_parts_is_refused_with_how_to_join_them(refused, documented, file, tmp_path, as_directory):
+    folder = tmp_path / "parts"
+    folder.mkdir()
+    for number in (1, 2):
+        shutil.copy(file, folder / f"tiny-{number:05}-of-00002.gguf")
+    line = refused(folder if as_directory else folder / "tiny-00001-of-00002.gguf")
+    assert "a GGUF file in parts, which are not read; join them with `llama-gguf-split --merge " in line
+    if as_directory:
+        documented("Base models", "a GGUF file in parts", line)
+
+
+def test_a_file_for_images_beside_the_model_is_left_alone(file, tmp_path):
+    folder = tmp_path / "with images"
+    folder.mkdir()
+    for name in ("mmproj-tiny.gguf", "tiny.gguf"):
+        shutil.copy(file, folder / name)
+    assert gguf_in(folder) == folder / "tiny.gguf"
 
 
 def test_a_directory_of_several_files_is_refused_with_their_names(refused, documented, file, tmp_path):

@@ -1,6 +1,7 @@
 """Folders that are no sparsify SAEs are refused by the name of what they are, with what to do."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -65,6 +66,20 @@ def test_a_model_in_place_of_saes_is_named(refused, documented, tmp_path, tiny_m
     line = refused()
     assert "saes: a language model, not SAEs; give it with --base_model, and its SAEs with --sae_model" in line
     documented("SAE checkpoints", "a model in place of SAEs", line)
+
+
+@pytest.mark.parametrize("kind", ["without architectures", "GGUF"])
+def test_other_models_in_place_of_saes_are_named_too(refused, tmp_path, tiny_model, kind):
+    folder = tmp_path / "saes"
+    folder.mkdir()
+    if kind == "GGUF":
+        (folder / "tiny.gguf").write_bytes(b"GGUF")
+    else:
+        shutil.copy(tiny_model / "tokenizer.json", folder)
+        config = json.loads((tiny_model / "config.json").read_text())
+        del config["architectures"]
+        (folder / "config.json").write_text(json.dumps(config))
+    assert "saes: a language model, not SAEs; give it with --base_model" in refused()
 
 
 @pytest.mark.parametrize("name", ["layer_2", "resid_2", "block2", "sae-l2"])
