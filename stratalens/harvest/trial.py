@@ -36,6 +36,10 @@ MAX_ROUNDINGS = 16.0
 """Earlier positions may change by so many times the change that rounding makes."""
 MIN_CHANGE = 2e-6
 """A smaller relative change of a vector, or one below the precision of its type, is taken for rounding."""
+LAST_TOKENS = 3
+"""So many other last tokens are tried; where each changes the vector just before it, the model looks a token ahead."""
+MAX_PRECISIONS = 4.0
+"""A change of that one vector up to so many units of its precision is taken for rounding."""
 
 
 class Activations(NamedTuple):
@@ -203,27 +207,33 @@ def _readable(model: nn.Module, ids: Int[Tensor, "1 seq"], places: list[Hookpoin
 
 
 def _require_causal(name: str, model: nn.Module, ids: Int[Tensor, "1 seq"], places: list[Hookpoint]) -> None:
-    """Compare a row with one that ends in another token. How much rounding does is seen when another row changes."""
-    changed = ids.clone()
-    changed[0, -1] = next((token_id for token_id in ids[0].tolist() if token_id != ids[0, -1]), 0)
-    before, after, rounded = (
-        _capture(model, torch.cat(rows), places) for rows in ((ids, ids), (changed, ids), (ids, ids.roll(1)))
+    """Compare a row with some that end in other tokens. How much rounding does is seen when another row changes."""
+    others = list(dict.fromkeys(token_id for token_id in ids[0].tolist() if token_id != ids[0, -1]))[:LAST_TOKENS]
+    rows = [torch.cat([ids[0, :-1], ids.new_tensor([other])])[None] for other in others or [0]]
+    before, rounded, *after = (
+        _capture(model, torch.cat(batch), places)
+        for batch in ((ids, ids), (ids, ids.roll(1)), *((x, ids) for x in rows))
     )
     for place in places:
         x = before[place].vectors
-        change, rounding = (_change(x, other[place].vectors) for other in (after, rounded))
-        if change > max(MAX_ROUNDINGS * rounding, MIN_CHANGE, torch.finfo(x.dtype).eps):
+        precision = max(MIN_CHANGE, torch.finfo(x.dtype).eps)
+        rounding = _changes(x, rounded[place].vectors)
+        changes = torch.stack([_changes(x, read[place].vectors) for read in after])
+        change, nearest = float(changes[0].median()), float(changes[:, -1].min())
+        if change <= max(MAX_ROUNDINGS * float(rounding.median()), precision):
+            change = nearest if nearest > max(MAX_ROUNDINGS * float(rounding.max()), MAX_PRECISIONS * precision) else 0
+        if change:
             raise ModelError(
                 f"{name}: not a causal language model: with another last token, the vectors of the tokens before it "
-                f"change by {100 * change:.2g}% at layer {place} (by rounding: {100 * rounding:.1g}%); only "
-                "models that read a text from left to right can be analysed"
+                f"change by {100 * change:.2g}% at layer {place} (by rounding: {100 * float(rounding.median()):.1g}%); "
+                "only models that read a text from left to right can be analysed"
             )
 
 
-def _change(x: Float[Tensor, "2 seq d_model"], y: Float[Tensor, "2 seq d_model"]) -> float:
-    """Length of the change of a vector relative to its length: the median over the first row but its last token."""
+def _changes(x: Float[Tensor, "2 seq d_model"], y: Float[Tensor, "2 seq d_model"]) -> Float[Tensor, "token"]:
+    """Length of the change of each vector relative to its length, over the first row but its last token."""
     x, y = x[0, :-1].float(), y[0, :-1].float()
-    return float(((x - y).norm(dim=-1) / x.norm(dim=-1).clamp(min=1e-30)).median())
+    return (x - y).norm(dim=-1) / x.norm(dim=-1).clamp(min=1e-30)
 
 
 def _require_encodable(file: SaeFile, device: torch.device, read: Mapping[Hookpoint, Activations]) -> None:

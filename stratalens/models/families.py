@@ -53,6 +53,10 @@ MODULE_NAME = re.compile(r"(?:(.+)\.)?(\d+)(?:\.(.+))?")
 """A module of a block: name of the list of blocks, number of the block, name in the block."""
 OTHER_PARTS = re.compile(r".*(vision|visual|image|audio|video|speech|encoder|mtp|draft|embed).*")
 """Names of parts of a model beside its decoder."""
+TEXT_MODEL = "language_model"
+"""Name of what reads text in a model that reads images or sound too."""
+NOT_FOR_TEXT = re.compile(r".*(vision|visual|image|audio|video|speech|pooler).*")
+"""Names of parts that a model does without when it reads a text up to some block."""
 
 
 class Tap(NamedTuple):
@@ -91,6 +95,13 @@ def blocks_name(model: nn.Module) -> str:
         f"{type(decoder).__name__} has no list of blocks of a known name ({', '.join(BLOCK_LISTS)}); "
         "this family of models is not supported"
     )
+
+
+def is_for_text(model: nn.Module, name: str) -> bool:
+    """Whether a module or tensor of the decoder, by its name, has to do with text up to the last block."""
+    if blocks_name(model).startswith(f"{TEXT_MODEL}.") and not name.startswith(f"{TEXT_MODEL}."):
+        return False
+    return not any(NOT_FOR_TEXT.fullmatch(part) for part in name.split("."))
 
 
 def number_of_blocks(model: nn.Module) -> int:

@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from stratalens.errors import ModelError
+from stratalens.models.families import is_for_text
 from stratalens.models.source import ModelSource, skeleton
 from stratalens.models.tokens import PassageCutter
 
@@ -71,14 +72,18 @@ def require_known_ids(source: ModelSource, cutter: PassageCutter) -> None:
 
 
 def _table_lengths(decoder: nn.Module) -> Iterator[int]:
-    """Yield for how many positions each table of positions has a vector."""
+    """Yield for how many positions each table of positions has a vector; those of images or sound are no limit."""
     for name, module in decoder.named_modules():
-        if isinstance(module, nn.Embedding) and POSITION_TABLE.fullmatch(name.rpartition(".")[2]):
+        if isinstance(module, nn.Embedding) and _is_position_table(decoder, name):
             offset = getattr(module, "offset", 0 if module.padding_idx is None else module.padding_idx + 1)
             yield module.num_embeddings - offset
     for name, buffer in decoder.named_buffers():
-        if buffer.ndim == 2 and buffer.is_floating_point() and POSITION_TABLE.fullmatch(name.rpartition(".")[2]):
+        if buffer.ndim == 2 and buffer.is_floating_point() and _is_position_table(decoder, name):
             yield buffer.shape[0]
+
+
+def _is_position_table(decoder: nn.Module, name: str) -> bool:
+    return POSITION_TABLE.fullmatch(name.rpartition(".")[2]) is not None and is_for_text(decoder, name)
 
 
 def _trained_positions(source: ModelSource) -> int | None:

@@ -3,17 +3,17 @@
 import io
 import logging
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from contextlib import nullcontext, redirect_stderr
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from stratalens.errors import ModelError, counted
-from stratalens.models.families import FINAL_NORMS, decoder_of, number_of_blocks
+from stratalens.models.families import FINAL_NORMS, blocks_name, decoder_of, is_for_text, number_of_blocks
 from stratalens.models.gguf_file import gguf_arguments, is_gguf
 from stratalens.models.hooks import drop_blocks_above, forward
 from stratalens.models.hub import hub_errors, quiet_transformers
@@ -82,7 +82,7 @@ def load_model(
 
     Raises:
         ModelError: the model has fewer blocks than asked for, its files lack weights of them, of the embedding or of
-            the head, or bitsandbytes is not installed.
+            the head or hold more of a layer than it has, or bitsandbytes is not installed.
     """
     from transformers import GgufConfig
 
@@ -107,6 +107,8 @@ def load_model(
             model, info = kind.from_pretrained(directory, config=config, dtype=dtype, **origin_options, **options)
     unfit = {name for name, *_ in info["mismatched_keys"]} if head else set[str]()
     _require_weights(str(source), model, unfit.union(info["missing_keys"]), head)
+    if not head and getattr(config, "quantization_config", None) is None:
+        _require_places(str(source), model, info["unexpected_keys"])
     model = model if "device_map" in options else model.to(device)
     return model.eval().requires_grad_(False)
 
@@ -136,22 +138,56 @@ def _first_blocks(config: Any, blocks: int | None, head: bool, trust_remote_code
 
 
 def _require_weights(source: str, model: Any, missing: Collection[str], head: bool) -> None:
-    """Check that the files held all weights of blocks, embedding and head; those that they lack would be random.
+    """Check that the files held what is needed of the model; what they lack would be random.
 
     Raises:
         ModelError: they did not.
     """
-    parts = [model.get_input_embeddings(), model.get_output_embeddings() if head else None]
-    parts += [module for module in decoder_of(model).modules() if isinstance(module, nn.ModuleList)]
-    if head:
-        parts += [getattr(decoder_of(model), name, None) for name in FINAL_NORMS]
-    needed = {id(weight) for part in parts if part is not None for weight in part.parameters()}
-    names = sorted(name for name, weight in model.named_parameters() if name in missing and id(weight) in needed)
+    needed = {id(tensor) for tensor in (_head_tensors(model) if head else _text_tensors(model))}
+    tensors = model.state_dict(keep_vars=True).items()
+    names = sorted(name for name, tensor in tensors if name in missing and id(tensor) in needed)
     if names:
         raise ModelError(
             f"{source}: its files lack {counted(len(names), 'weight')} of the model ({', '.join(names[:2])}"
             f"{', …' if len(names) > 2 else ''}); copy or download it again, or correct its config.json"
         )
+
+
+def _require_places(source: str, model: nn.Module, unexpected: Collection[str]) -> None:
+    """Check that the files hold nothing of a layer that the model leaves out, such as a bias or a scale.
+
+    Raises:
+        ModelError: they do, so that the layer would compute something else.
+    """
+    layers = {name for name, module in model.named_modules() if isinstance(module, nn.Linear | nn.Embedding)}
+    prefix = f"{getattr(model, 'base_model_prefix', '')}."
+    names = sorted(
+        name for name in unexpected if {(layer := name.rpartition(".")[0]), layer.removeprefix(prefix)} & layers
+    )
+    if names:
+        raise ModelError(
+            f"{source}: its files hold {counted(len(names), 'tensor')} of layers that its config.json has no place for "
+            f"({', '.join(names[:2])}{', …' if len(names) > 2 else ''}); correct config.json, or use the version of "
+            "transformers that wrote it"
+        )
+
+
+def _text_tensors(model: nn.Module) -> Iterator[Tensor]:
+    """Yield what the decoder needs for text, up to its last block: weights, and buffers that belong in its files."""
+    decoder, blocks = decoder_of(model), f"{blocks_name(model)}."
+    for name, tensor in decoder.state_dict(keep_vars=True).items():
+        is_final_norm = not name.startswith(blocks) and any(part in FINAL_NORMS for part in name.split("."))
+        if is_for_text(decoder, name) and not is_final_norm:
+            yield tensor
+
+
+def _head_tensors(model: Any) -> Iterator[Tensor]:
+    """Yield the weights of blocks, embedding, final norm and unembedding."""
+    parts = [model.get_input_embeddings(), model.get_output_embeddings()]
+    parts += [module for module in decoder_of(model).modules() if isinstance(module, nn.ModuleList)]
+    parts += [getattr(decoder_of(model), name, None) for name in FINAL_NORMS]
+    for part in parts:
+        yield from part.parameters() if part is not None else ()
 
 
 def _limit_kernel_caches() -> None:

@@ -11,7 +11,14 @@ from refusal import output_of, refusal, with_options
 from safetensors.torch import load_file, save_file
 from tiny import MARKED_TOKEN, TINY_VOCABULARY, TINY_WIDTH, tiny_tokenizer, write_sae
 from tokenizers import Tokenizer
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    CLIPVisionConfig,
+    LlavaConfig,
+    PreTrainedTokenizerFast,
+)
 
 from stratalens.cli.main import main
 
@@ -24,11 +31,13 @@ SIZES: dict[str, dict[str, Any]] = {
     "xlm-roberta": {"intermediate_size": 48, "max_position_embeddings": 300},
     "bert": {"intermediate_size": 48, "max_position_embeddings": 300},
     "mamba": {"state_size": 8},
+    "bloom": {},
+    "gemma3_text": {"intermediate_size": 48, "num_key_value_heads": 2, "initializer_range": 0.3},
     "gpt_neox": {"intermediate_size": 48},
 }
 USUAL = {"hidden_size": TINY_WIDTH, "num_hidden_layers": 4, "num_attention_heads": 4, "vocab_size": TINY_VOCABULARY}
 BLOCKS = {"gpt2": "h.{}", "opt": "decoder.layers.{}", "gptj": "h.{}", "bert": "encoder.layer.{}", "mamba": "layers.{}"}
-BLOCKS |= {"xlm-roberta": "encoder.layer.{}"}
+BLOCKS |= {"bloom": "h.{}", "xlm-roberta": "encoder.layer.{}"}
 
 
 @pytest.fixture
@@ -85,6 +94,14 @@ def test_fewer_positions_than_passages_have_tokens_are_refused_with_the_number(
 @pytest.mark.parametrize("family", ["gpt2", "opt", "gptj"])
 def test_as_many_positions_as_passages_have_tokens_suffice(arguments, family):
     words = with_options(arguments(family), {"max_length": "64", "batch_tokens": "512"})
+    assert main(["analyze", "--quiet", *words]) == 0
+
+
+def test_a_table_of_positions_for_images_is_no_limit(arguments, tmp_path):
+    words = arguments("llama")
+    images = CLIPVisionConfig(hidden_size=36, intermediate_size=48, num_hidden_layers=1, image_size=32, patch_size=8)
+    config = LlavaConfig(text_config=AutoConfig.from_pretrained(tmp_path / "model"), vision_config=images)
+    AutoModelForImageTextToText.from_config(config).save_pretrained(tmp_path / "model")
     assert main(["analyze", "--quiet", *words]) == 0
 
 
@@ -236,6 +253,26 @@ def test_a_head_that_the_files_lack_is_told_and_leaves_no_logit_lens(capsys, arg
 
 
 @pytest.mark.usefixtures("text_is_not_read")
+def test_a_decoder_that_attends_to_the_next_token_alone_is_refused(capsys, arguments):
+    sizes = {"head_dim": 8, "sliding_window": 3, "use_bidirectional_attention": True}
+    assert "model: not a causal language model: " in refusal(arguments("gemma3_text", **sizes), capsys)
+
+
+@pytest.mark.usefixtures("text_is_not_read")
+@pytest.mark.parametrize(
+    ("family", "lacking"),
+    [("gpt2", "wpe.weight"), ("bloom", "word_embeddings_layernorm.bias"), ("opt", "decoder.project_in.weight")],
+)
+def test_weights_before_the_first_block_that_the_files_lack_are_refused(capsys, arguments, tmp_path, family, lacking):
+    sizes = {"gpt2": {"n_positions": 256}, "opt": {"max_position_embeddings": 256, "word_embed_proj_dim": 16}}
+    words = arguments(family, **sizes.get(family, {}))
+    path = tmp_path / "model" / "model.safetensors"
+    tensors = {name: tensor for name, tensor in load_file(path).items() if not name.endswith(lacking)}
+    save_file(tensors, path, metadata={"format": "pt"})
+    assert f"its files lack 1 weight of the model ({lacking})" in refusal(words, capsys)
+
+
+@pytest.mark.usefixtures("text_is_not_read")
 def test_weights_of_a_block_that_the_files_lack_are_refused_by_name(capsys, documented, arguments, tmp_path):
     words = arguments("llama")
     path = tmp_path / "model" / "model.safetensors"
@@ -245,3 +282,18 @@ def test_weights_of_a_block_that_the_files_lack_are_refused_by_name(capsys, docu
     line = refusal(words, capsys)
     assert "model: its files lack 1 weight of the model (layers.1.mlp.up_proj.weight); copy or download it" in line
     documented("Base models", "weights that are not in the files", line)
+
+
+@pytest.mark.usefixtures("text_is_not_read")
+@pytest.mark.parametrize("name", ["self_attn.q_proj.bias", "mlp.down_proj.weight_scale_inv"])
+def test_tensors_of_a_layer_that_the_configuration_leaves_out_are_refused(
+    capsys, documented, arguments, tmp_path, name
+):
+    words = arguments("llama")
+    path = tmp_path / "model" / "model.safetensors"
+    tensors = load_file(path) | {f"model.layers.{layer}.{name}": torch.ones(TINY_WIDTH) for layer in (1, 3)}
+    save_file(tensors, path, metadata={"format": "pt"})
+    line = refusal([*words, "--layers", "0"], capsys)
+    assert "model: its files hold 1 tensor of layers that its config.json has no place for (" in line
+    if name.endswith("bias"):
+        documented("Base models", "a layer that has more than the configuration says", line)
