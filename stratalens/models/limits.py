@@ -35,6 +35,13 @@ def position_warning(source: ModelSource, max_length: int) -> str:
     trained = _trained_positions(source)
     if trained is None or trained >= max_length:
         return ""
+    whole = getattr(skeleton(source).config.get_text_config(), "max_position_embeddings", None)
+    if isinstance(whole, int) and whole >= max_length:
+        return (
+            f"passages may have --max_length {max_length:,} tokens, but {source.name} was trained on {trained:,} "
+            f"positions before they were stretched to {whole:,}, and its activations beyond them may mean less; "
+            f"--max_length {trained} keeps to them"
+        )
     return (
         f"passages may have --max_length {max_length:,} tokens, but {source.name} was trained on {trained:,} "
         f"positions, and its activations beyond them mean little; --max_length {trained} keeps to them"

@@ -128,7 +128,7 @@ def test_positions_that_were_stretched_count_as_before(capsys, arguments):
     scaling = {"rope_type": "linear", "factor": 8.0, "original_max_position_embeddings": 128, "rope_theta": 10000.0}
     words = arguments("llama", max_position_embeddings=1024, rope_parameters=scaling)
     assert main(["analyze", *words, "--dry_run"]) == 0
-    assert "was trained on 128 positions" in capsys.readouterr().err
+    assert "was trained on 128 positions before they were stretched to 1,024, and its" in capsys.readouterr().err
 
 
 def test_tokens_beyond_the_embedding_are_refused_with_their_ids(capsys, documented, arguments):
