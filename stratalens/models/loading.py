@@ -3,6 +3,7 @@
 import io
 import logging
 import os
+import re
 from collections.abc import Callable, Collection, Iterator
 from contextlib import nullcontext, redirect_stderr
 from importlib.util import find_spec
@@ -19,6 +20,9 @@ from stratalens.models.hooks import drop_blocks_above, forward
 from stratalens.models.hub import hub_errors, quiet_transformers
 from stratalens.models.model_config import load_config
 from stratalens.models.source import ModelSource
+
+SCALES = re.compile("scale|zero|absmax|quant")
+"""Names of tensors by which quantised weights are multiplied or shifted."""
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -82,7 +86,7 @@ def load_model(
 
     Raises:
         ModelError: the model has fewer blocks than asked for, its files lack weights of them, of the embedding or of
-            the head or hold more of a layer than it has, or bitsandbytes is not installed.
+            the head or hold scales that it does not apply, or bitsandbytes is not installed.
     """
     from transformers import GgufConfig
 
@@ -154,15 +158,20 @@ def _require_weights(source: str, model: Any, missing: Collection[str], head: bo
 
 
 def _require_places(source: str, model: nn.Module, unexpected: Collection[str]) -> None:
-    """Check that the files hold nothing of a layer that the model leaves out, such as a bias or a scale.
+    """Check that the files hold no scales of a layer that the model leaves out: its weights mean nothing without them.
+
+    Other tensors without a place, such as biases that are zero, are left out as transformers does.
 
     Raises:
-        ModelError: they do, so that the layer would compute something else.
+        ModelError: they do.
     """
     layers = {name for name, module in model.named_modules() if isinstance(module, nn.Linear | nn.Embedding)}
     prefix = f"{getattr(model, 'base_model_prefix', '')}."
     names = sorted(
-        name for name in unexpected if {(layer := name.rpartition(".")[0]), layer.removeprefix(prefix)} & layers
+        name
+        for name in unexpected
+        if SCALES.search(name.rpartition(".")[2])
+        and {(layer := name.rpartition(".")[0]), layer.removeprefix(prefix)} & layers
     )
     if names:
         raise ModelError(
