@@ -37,6 +37,72 @@ def test_a_label_is_read(answer, label):
 
 
 @pytest.mark.parametrize(
+    ("answer", "label"),
+    [
+        ('{"label": "bank loans",}', "Bank loans"),
+        ('{"label": "bank loans" // not all loans\n}', "Bank loans"),
+        ('{ /* a comment, {with} "marks" */ "label": "bank loans", # done\n }', "Bank loans"),
+        ("{'label': 'bank loans', 'sure': True, 'note': None}", "Bank loans"),
+        ("{'label': 'the bank\\'s \"loans\"'}", 'The bank\'s "loans"'),
+        ('{label: "bank loans"}', "Bank loans"),
+        ("{“label”: “bank loans”}", "Bank loans"),
+        ('{"label": "bank\nloans"}', "Bank loans"),
+        ('{{"label": "bank loans"}}', "Bank loans"),
+        ('{"Label ": "bank loans"}', "Bank loans"),
+        ('{"label": "bank loans"}\n```json\n{"label": "bank loans"}\n```', "Bank loans"),
+        ('{"label": "«bank loans»"}', "Bank loans"),
+        ('{"label": "bank\u200b loans"}', "Bank loans"),
+        ('{"label": "می\u200cخواهم"}', "می\u200cخواهم"),
+        ('{"label": "error messages and exceptions"}', "Error messages and exceptions"),
+        ("**Label:** bank loans", "Bank loans"),
+        ("**Label: bank loans**", "Bank loans"),
+        ("Final answer: bank loans", "Bank loans"),
+        ('label = "bank loans"', "Bank loans"),
+        ('"label": "bank loans"', "Bank loans"),
+        ("The label is bank loans.", "Bank loans"),
+        ("# Bank loans", "Bank loans"),
+        ("- Bank loans", "Bank loans"),
+        ("Answer keys of exams", "Answer keys of exams"),
+    ],
+)
+def test_slips_that_leave_no_doubt_are_read_over(answer, label):
+    assert parse_label(answer) == label
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "{'label': 'the bank's loans'}",
+        "{'label': 'bank' 'loans'}",
+        "{label: bank loans}",
+        '{"label": "bank loans" "x"}',
+        '{"label": "bank loans", "label": "bonds"}',
+        '{"label": "bank loans", "Label": "bonds"}',
+        "{'label': 'bank loans'} {\"label\": \"bonds\"}",
+        "{'label': 'bank loans'",
+        *('{"label": "None"}', '{"label": "N/A."}', '{"label": "at most 8 words"}', '{"label": "..."}'),
+        *("null", '["bank loans"]', "[7, 3]", "42", "7/10", "json", "Sure!", "**Yes.**"),
+        *(
+            "I’m sorry, no",
+            "I can’t label this",
+            "Sorry, no label",
+            "Error: no such thing",
+            "error",
+            '{"label": "Sorry"}',
+        ),
+        '{"label": "loans \\u202e"}',
+        "{'a':" * 5000,
+        "{" * 20_000,
+        "{'" * 10_000,
+        "{a " * 7000,
+    ],
+)
+def test_what_leaves_a_doubt_is_no_label(answer):
+    with pytest.raises(UnusableAnswer):
+        parse_label(answer)
+
+
+@pytest.mark.parametrize(
     ("answer", "reason"),
     [
         ("", "no label"),
@@ -76,6 +142,12 @@ def test_an_answer_without_a_valid_label_is_unusable_and_says_why(answer, reason
         '{"ratings": ["0", " 10 ", "5.0"]}',
         '{"ratings": ["0/10", "10 / 10", "5 out of 10"]}',
         '```json\n{"ratings": [0, "10", 5.00]}\n```',
+        '{"ratings": [0., "10.", "5,0"]}',
+        '{"ratings": [\n0, // surely not\n10, # surely\n5,\n]}',
+        "{'ratings': [0, 10, 5]}",
+        '{"Ratings": [0, 10, 5]}',
+        'As asked, {"ratings": [0, 10, ...]}:\n{"ratings": [0, 10, 5]}',
+        '{"ratings": [0, 10, 5]} {"ratings": [0, 10, 5]}',
     ],
 )
 def test_ratings_are_read(answer):
@@ -91,6 +163,11 @@ def test_ratings_are_read(answer):
         ('{"ratings": [0, 10, 5', "no ratings"),
         ('{"result": {"ratings": [0, 10, 5]}}', "no ratings"),
         ('{"ratings": [0, 10, 5]} or {"ratings": [1, 1, 1]}', "several ratings"),
+        ('{"ratings": [0, 10, 5], "ratings": [1, 1, 1]}', "no ratings"),
+        ('{"ratings": [0/10, 10/10, 5/10]}', "no ratings"),
+        ("{'ratings': [0, 10, None]}", "whole numbers from 0 to 10"),
+        ('{"ratings": ["0%", "100%", "50%"]}', "whole numbers from 0 to 10"),
+        ('{"ratings": ["0,5", 10, 5]}', "whole numbers from 0 to 10"),
         ('{"ratings": [0, 10]}', "not 3 ratings"),
         ('{"ratings": [0, 10, 5, 5]}', "not 3 ratings"),
         ('{"ratings": ' + json.dumps([5] * 1000) + "}", "not 3 ratings"),
@@ -146,7 +223,7 @@ def test_any_answer_gives_a_short_label_or_is_unusable(answer):
     except UnusableAnswer:
         return
     assert 1 <= len(label.split()) <= MAX_LABEL_WORDS
-    assert label.isprintable()
+    assert label.replace("\u200c", "").replace("\u200d", "").isprintable()
     assert label == " ".join(label.split())
     assert any(ch.isalnum() for ch in label)
     label.encode()
