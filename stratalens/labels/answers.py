@@ -63,7 +63,7 @@ def parse_label(answer: str) -> str:
         raise UnusableAnswer("the label is empty")
     if len(label.split()) > MAX_LABEL_WORDS or len(label) > MAX_LABEL_CHARACTERS:
         raise UnusableAnswer(f"the label is longer than {MAX_LABEL_WORDS} words")
-    if REFUSAL.search(label.replace("’", "'")) or not _JOINERS.sub("", label).isprintable():
+    if REFUSAL.search(label.replace("’", "'")) or "\ufffd" in label or not _JOINERS.sub("", label).isprintable():
         raise UnusableAnswer("the answer is no label")
     if label.lower() in NO_LABEL:
         raise UnusableAnswer("the answer is no label")

@@ -27,7 +27,7 @@ from stratalens.config.options import LabelConfig
 from stratalens.errors import LabelingError
 from stratalens.files.redaction import MASK
 from stratalens.labels.labelling import open_labeller
-from stratalens.labels.llm import bodies
+from stratalens.labels.llm import bodies, events
 from stratalens.labels.llm.address import secrets_in
 from stratalens.labels.llm.cache import CachedModel
 from stratalens.labels.llm.chat import CutOff, NoReply
@@ -38,6 +38,8 @@ from stratalens.progress import NoProgress
 ASK = [{"role": "user", "content": "PROMPT"}]
 SCHEMA = {"type": "object", "properties": {"label": {"type": "string"}}}
 QUERY_KEY = "very-secret-0123456789"
+SO_FAR = [("y", "y"), ("es", "yes")]
+"""Pieces of a streamed answer, each with all of the answer up to it."""
 THOUGHT = {"type": "thinking", "thinking": "We could say draft."}
 
 
@@ -164,6 +166,17 @@ def test_a_server_that_takes_no_stream_options_gets_none():
         streamed(answered(content="yes"), end=""),
         streamed(chunk(content=[THOUGHT]), chunk(content=[{"type": "text", "text": "yes"}])),
         streamed(chunk(content="<think>hm</th"), chunk(content="ink>yes")),
+        streamed(chunk(content="yes"), chunk("stop"), {"choices": None, "usage": {"completion_tokens": 3}}),
+        streamed(chunk(content="y"), chunk(content="es"), answered(content="yes")),
+        streamed(
+            *[{"choices": [{"delta": {"content": now}, "message": {"content": all_}}]} for now, all_ in SO_FAR],
+            answered(content="yes"),
+        ),
+        body(b'\xef\xbb\xbfdata: {"choices": [{"delta": {"content": "yes"}}]}\n\ndata: [DONE]'),
+        *(
+            body(first + b'data: {"choices": [{"delta": {"content": "yes"}}]}\n\ndata: [DONE]')
+            for first in (b"id: 1\n", b"retry: 5\n\n", b": wait\n\n: wait\n\n")
+        ),
         body(
             b': hello\nid: 1\nevent: message\ndata: {"choices":\ndata: [{"delta": {"content": "yes"}}]}\n\ndata: [DONE]'
         ),
@@ -171,6 +184,44 @@ def test_a_server_that_takes_no_stream_options_gets_none():
 )
 def test_a_stream_that_nobody_asked_for_is_read(step):
     assert reply(step).text == "yes"
+
+
+@pytest.mark.parametrize("before", [b"", b"\n\n \n", b": WAIT\n\n: WAIT\r\n\r\n", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize("kind", ["application/json", "text/event-stream", "text/html; charset=utf-16", ""])
+@pytest.mark.parametrize("indent", [None, 1])
+def test_a_whole_answer_is_read_whatever_stands_before_it_and_whatever_its_type(before, kind, indent):
+    raw = before + json.dumps(answered(content="yes"), indent=indent).encode()
+    assert reply(body(raw, Content_Type=kind)).text == "yes"
+
+
+def test_lines_of_json_are_read_whatever_their_type():
+    lines = [{"message": {"content": "y"}, "done": False}, {"message": {"content": "es"}, "done": True}]
+    assert reply(body("\n".join(map(json.dumps, lines)).encode())).text == "yes"
+
+
+@pytest.mark.parametrize("usage", [None, [], {"prompt_tokens": 1.5, "completion_tokens": "3"}, {"total": {}}, 7])
+def test_numbers_of_tokens_that_cannot_be_read_are_unknown(usage):
+    assert reply(body(answered(content="yes") | {"usage": usage})) == ("yes", 0, 0, False)
+
+
+def test_half_of_a_surrogate_pair_spoils_no_answer():
+    half, whole = json.dumps(answered(content="yes")), json.dumps(answered(content="\U0001f600 \\ud83d yes"))
+    raw = half.replace('"content"', '"reasoning": "\\ud83d", "content"').encode()
+    assert reply(body(raw)).text == "yes"
+    assert reply(body(whole.replace("yes", "\\ude00").encode())).text == "\U0001f600 \\ud83d \ufffd"
+
+
+@pytest.mark.parametrize("reason", ["content_filter", "SAFETY", "abort", "insufficient_system_resource", "error"])
+def test_what_a_server_stops_before_its_end_is_no_answer(reason):
+    for step in (body(answered(reason, content="half a")), streamed(chunk(content="half a"), chunk(reason))):
+        with pytest.raises(NoReply, match=rf"stopped the answer before its end .{reason.lower()}.") as caught:
+            reply(step)
+        assert not isinstance(caught.value, CutOff)
+
+
+def test_the_reason_of_an_end_may_be_an_object():
+    assert reply(body(answered({"type": "length", "length": 5}, content="half a"))).cut_off
+    assert not reply(body(answered({"type": "stop", "matched": 2}, content="yes"))).cut_off
 
 
 def test_a_stream_says_that_the_answer_is_cut_off():
@@ -183,6 +234,8 @@ def test_a_stream_says_that_the_answer_is_cut_off():
     ("step", "reason"),
     [
         (streamed(chunk(content="half"), end=""), "stream stopped before the answer ended"),
+        (streamed(chunk(content="half"), end='error: {"code": 503, "message": "no"}\n\n'), "failed .503, sent with"),
+        (streamed(chunk(content="half"), end='event: error\ndata: {"message": "no"}\n\n'), "refuses the request"),
         (streamed(end=""), "no choice"),
         (streamed(chunk(content=7)), "no chat completion"),
         (body(b"data: {nonsense\n\n", Content_Type="text/event-stream"), "no chat completion"),
@@ -198,7 +251,7 @@ def test_a_broken_stream_is_no_reply(step, reason):
 
 
 def test_the_events_of_a_stream_are_bounded(monkeypatch):
-    monkeypatch.setattr(bodies, "MAX_EVENTS", 10)
+    monkeypatch.setattr(events, "MAX_EVENTS", 10)
     assert reply(streamed(*[chunk(content="x")] * 10)).text == "x" * 10
     with pytest.raises(NoReply, match=r"^answer of more than 10 events$"):
         reply(streamed(*[chunk(content="x")] * 11))

@@ -50,6 +50,13 @@ def test_reasoning_between_marks_is_left_out(opening, closing, between):
     assert remove_reasoning(f"\n {opening}{closing}{between}{ANSWER}\n") == ANSWER
 
 
+@pytest.mark.parametrize(
+    "text", ["<think>x</think>\n<|begin_of_box|>loans<|end_of_box|>", "loans<｜end▁of▁sentence｜>", "loans<eos>"]
+)
+def test_marks_around_the_answer_are_left_out(text):
+    assert remove_reasoning(text) == "loans"
+
+
 @pytest.mark.parametrize(("opening", "closing"), PAIRS)
 def test_a_text_that_ends_in_the_reasoning_has_no_answer(opening, closing):
     text = f"{opening}{DRAFT}"

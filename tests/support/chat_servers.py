@@ -176,7 +176,7 @@ def refuses(*fields: str, text: str = "well") -> Step:
     return step
 
 
-def answered(finish_reason: str | None = "stop", **fields: object) -> dict:
+def answered(finish_reason: object = "stop", **fields: object) -> dict:
     """The body of an answer whose message has these fields."""
     return {"choices": [{"index": 0, "message": {"role": "assistant", **fields}, "finish_reason": finish_reason}]}
 

@@ -1,26 +1,28 @@
 """Bodies of answers in the OpenAI protocol, whole or streamed, in the forms that servers give them."""
 
 import re
-from collections.abc import Iterator
 from itertools import chain
 from typing import Any
 
 from pydantic import BaseModel, Field, field_validator, model_validator
-from pydantic_core import from_json
 
 from stratalens.labels.llm.chat import NoReply
+from stratalens.labels.llm.events import body_of, events_of, is_streamed, json_of
 from stratalens.labels.llm.reasoning import STEMS
 
 MAX_TOKENS_USED = 2**31 - 1
 """By one request; a server that reports more, or less than none, is taken to report nothing."""
-MAX_EVENTS = 200_000
-"""Of a streamed answer, which has about one for each token."""
 MAX_PART_LEVELS = 8
 """Parts of a message may hold parts, in so many levels."""
 REASONING_FIELDS = ("reasoning_content", "reasoning", "reasoning_details", "thinking", "thinking_blocks", "thought")
 """Fields of a message in which servers put the reasoning of a model; an answer never stands there."""
 CUT_OFF_REASONS = frozenset({"length", "max_tokens", "max_output_tokens", "model_length", "token_limit", "incomplete"})
 """How servers say, in any case of letters, that an answer has reached `max_tokens` or the end of the context."""
+STOPPED_REASONS = frozenset(
+    {"content_filter", "safety", "recitation", "blocklist", "prohibited_content", "spii", "sensitive", "refusal"}
+    | {"error", "abort", "aborted", "cancelled", "canceled", "insufficient_system_resource", "network_error"}
+)
+"""How servers say that they stopped the model before its answer was whole; more room would not help."""
 _NO_ANSWER_PART = re.compile(rf"{STEMS}|summary|tool|function|image|audio|refusal", re.IGNORECASE)
 """Types of parts that are not the text of an answer."""
 
@@ -50,21 +52,27 @@ class Choice(BaseModel):
     index: int = 0
     message: AnswerMessage = Field(default_factory=AnswerMessage)
     finish_reason: str | None = None
+    whole: bool = False
+    """Whether it comes as a whole message; servers may send one at the end of a stream."""
 
     @model_validator(mode="before")
     @classmethod
     def _of_any_form(cls, choice: object) -> object:
         if not isinstance(choice, dict):
             return choice
-        message = choice.get("message") or choice.get("delta")
+        message, delta = choice.get("message"), choice.get("delta")
+        whole = bool(message) and not (isinstance(delta, dict) and delta.get("content"))
+        message = message if whole else delta
         reason = choice.get("finish_reason") or choice.get("done_reason") or choice.get("stop_reason")
         if message is None and isinstance(choice.get("text"), str):
             message = {"content": choice["text"]}
-        return {"index": choice.get("index") or 0, "message": message or {}, "finish_reason": reason}
+        place = {"index": choice.get("index") or 0, "whole": whole}
+        return place | {"message": message or {}, "finish_reason": reason}
 
     @field_validator("finish_reason", mode="before")
     @classmethod
     def _only_text(cls, reason: object) -> object:
+        reason = reason.get("type") if isinstance(reason, dict) else reason
         return reason if isinstance(reason, str) else None
 
 
@@ -74,10 +82,10 @@ class TokenUsage(BaseModel):
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
 
-    @field_validator("prompt_tokens", "completion_tokens")
+    @field_validator("prompt_tokens", "completion_tokens", mode="before")
     @classmethod
-    def _possible(cls, tokens: int | None) -> int | None:
-        return tokens if tokens is not None and 0 <= tokens <= MAX_TOKENS_USED else None
+    def _possible(cls, tokens: object) -> int | None:
+        return tokens if type(tokens) is int and 0 <= tokens <= MAX_TOKENS_USED else None
 
 
 class Completion(BaseModel):
@@ -93,7 +101,16 @@ class Completion(BaseModel):
         if isinstance(body, dict) and "choices" not in body and isinstance(body.get("message"), dict):
             used = {"prompt_tokens": body.get("prompt_eval_count"), "completion_tokens": body.get("eval_count")}
             return {"choices": [body], "usage": used}
+        if isinstance(body, dict) and "choices" in body:
+            usage = body.get("usage")
+            return {"choices": body["choices"] or [], "usage": usage if isinstance(usage, dict) else None}
         return body
+
+    @property
+    def stopped(self) -> str | None:
+        """Why the server stopped the model before its answer was whole; None if it did not."""
+        reason = (self.choices[0].finish_reason or "").lower()
+        return reason if reason in STOPPED_REASONS else None
 
     def is_cut_off(self, max_tokens: int) -> bool:
         """Whether the end of the answer is missing."""
@@ -109,15 +126,10 @@ def read_completion(body: bytes, content_type: str) -> Completion:
         NoReply: a stream has too many events, or stops before the answer ends.
         ValueError: it is no answer.
     """
-    if not _is_streamed(body, content_type):
-        return Completion.model_validate_json(body)
-    pieces = [event for event in map(from_json, _events(body)) if _holds_piece(event)]
+    if not is_streamed(body, content_type):
+        return Completion.model_validate(json_of(body_of(body)))
+    pieces = [event for event in map(json_of, events_of(body)) if _holds_piece(event)]
     return _joined(list(map(Completion.model_validate, pieces)), ended=_says_that_it_ends(body, pieces))
-
-
-def is_stream(content_type: str) -> bool:
-    """Whether a body is streamed: as events, or as lines of JSON."""
-    return content_type.split(";")[0].strip().lower() in ("text/event-stream", "application/x-ndjson")
 
 
 def error_status(body: bytes, content_type: str) -> int | None:
@@ -126,18 +138,14 @@ def error_status(body: bytes, content_type: str) -> int | None:
     Raises:
         NoReply: a stream has too many events.
     """
-    if _is_streamed(body, content_type):
-        candidates = (event for event in _events(body) if b"error" in event or b"detail" in event)
+    if is_streamed(body, content_type):
+        candidates = (event for event in events_of(body) if _may_be_error(event))
     else:
-        candidates = iter([body])
+        candidates = iter([body_of(body)])
     try:
-        return next(filter(None, (_status_of(from_json(candidate)) for candidate in candidates)), None)
+        return next(filter(None, (_status_of(json_of(candidate)) for candidate in candidates)), None)
     except ValueError:
         return None
-
-
-def _is_streamed(body: bytes, content_type: str) -> bool:
-    return is_stream(content_type) or body.lstrip()[:6].startswith((b"data:", b"event:", b":"))
 
 
 def _answer_text(content: object, level: int = 0) -> str:
@@ -156,34 +164,8 @@ def _answer_text(content: object, level: int = 0) -> str:
     return _answer_text(inner, level + 1)
 
 
-def _events(body: bytes) -> Iterator[bytes]:
-    """Yield what each event of a stream holds: the `data` up to an empty line, or a line of JSON.
-
-    Raises:
-        NoReply: there are too many.
-    """
-    data: list[bytes] = []
-    number = 0
-    for line in chain(body.splitlines(), [b""]):
-        name, _, value = line.partition(b":")
-        if name == b"data":
-            data.append(value.strip())
-        elif line.startswith(b"{"):
-            data.append(line)
-        elif not line.strip():
-            for event in _of_one_block(data):
-                number += 1
-                if number > MAX_EVENTS:
-                    raise NoReply(f"answer of more than {MAX_EVENTS:,} events")
-                yield event
-            data = []
-
-
-def _of_one_block(data: list[bytes]) -> list[bytes]:
-    """The events of a block: by the standard one, perhaps of several lines; some servers put no empty line between."""
-    lines = [line for line in data if line and line != b"[DONE]"]
-    several = len(lines) > 1 and all(line.startswith(b"{") and line.endswith(b"}") for line in lines)
-    return lines if several or not lines else [b"\n".join(lines)]
+def _may_be_error(event: bytes) -> bool:
+    return b"error" in event or b"detail" in event or (b"message" in event and b"choices" not in event)
 
 
 def _holds_piece(event: object) -> bool:
@@ -201,6 +183,9 @@ def _joined(pieces: list[Completion], *, ended: bool) -> Completion:
     reasons = [choice.finish_reason for choice in own if choice.finish_reason]
     if not reasons and not ended:
         raise NoReply("the server's stream stopped before the answer ended")
+    said = [choice for choice in own if not choice.whole or not choice.message.content]
+    if any(choice.message.content for choice in said):  # what a whole message at the end says once more
+        own = said
     message = AnswerMessage.model_construct(
         content="".join(choice.message.content for choice in own), reasoned=any(c.message.reasoned for c in own)
     )

@@ -20,7 +20,7 @@ from stratalens.labels.llm.chat import (
     Reply,
 )
 
-KEY_VERSION = 2
+KEY_VERSION = 3
 """Part of every key: after a change of this number older files are ignored."""
 MAX_PENDING_PER_WORKER = 4
 """Items in progress or finished per worker while an earlier one is awaited."""

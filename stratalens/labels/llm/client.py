@@ -10,9 +10,10 @@ from urllib.parse import urljoin
 from stratalens.errors import LabelingError, StratalensError
 from stratalens.files.redaction import redacted
 from stratalens.labels.llm.address import is_loopback, is_openai, keep_queries_out_of_logs, not_an_address, origin
-from stratalens.labels.llm.bodies import error_status, is_stream
+from stratalens.labels.llm.bodies import error_status
 from stratalens.labels.llm.chat import MORE_TIME, NoReply
 from stratalens.labels.llm.deadline import within
+from stratalens.labels.llm.events import is_stream
 from stratalens.labels.llm.keys import require_sendable_headers
 from stratalens.labels.llm.masking import KeyMask
 from stratalens.models.hub import is_raised_by_library

@@ -172,6 +172,8 @@ class EndpointModel:
         message, tokens = completion.choices[0].message, completion.usage or TokenUsage()
         if len(message.content) > MAX_TEXT_CHARACTERS:
             raise NoReply(f"answer longer than {MAX_TEXT_CHARACTERS:,} characters with its reasoning")
+        if completion.stopped:
+            raise NoReply(f"the server stopped the answer before its end ({completion.stopped})")
         cut_off = completion.is_cut_off(max_tokens)
         text = usable_text(message.content, cut_off, reasoned=message.reasoned)
         if len(text) > MAX_ANSWER_CHARACTERS:

@@ -38,14 +38,14 @@ _CHANNEL_WORDS = re.compile(r"\Aanalysis.*assistantfinal|\Aanalysis(?=[A-Z])", r
 """The same without its special tokens, as some servers send it."""
 _CHANNEL_TOKEN = re.compile(r"<\|(?:start|end|channel|message|constrain|return|call)\|>")
 
-_ANSWER_NAME = r"(?:(?:begin_of_|start_)?(?:final_?)?(?:answer|response|solution|output|result|label)|final)"
+_ANSWER_NAME = r"(?:(?:begin_of_|start_)?(?:final_?)?(?:answer|response|solution|output|result|label|box)|final)"
 _ANSWER_TAG = re.compile(
     rf"\A\s*(?:<\|?{_ANSWER_NAME}\|?>|\[{_ANSWER_NAME}\])(.*?)"
     rf"(?:<\|?(?:/|end_(?:of_)?){_ANSWER_NAME.replace('begin_of_|start_', '')}\|?>|\[/{_ANSWER_NAME}\]|\Z)",
     re.DOTALL | re.IGNORECASE,
 )
 """A tag around the whole answer."""
-_LAST_TOKENS = re.compile(r"(?:\s*(?:<\|\w{1,30}\|>|</s>|<end_of_turn>))+\s*\Z")
+_LAST_TOKENS = re.compile(r"(?:\s*(?:<[|｜][\w▁]{1,30}[|｜]>|</s>|<eos>|<end_of_turn>))+\s*\Z")
 
 
 class _Split(NamedTuple):
