@@ -21,7 +21,7 @@ from stratalens.labels.answers import (
     parse_label,
     parse_ratings,
 )
-from stratalens.labels.llm.chat import ChatModel, CutOff, Message, NoReply
+from stratalens.labels.llm.chat import ChatModel, CutOff, Message, NoReply, Unavailable
 from stratalens.labels.prompts import MARKS, Prompts, quoted
 
 MAX_EXAMPLES = 8
@@ -34,6 +34,9 @@ FIRING_THRESHOLD = 4.5
 """A passage with a higher rating is predicted to fire."""
 ROOM_FACTORS = (1, 2, 4)
 """A truncated answer is asked for again with so many times `--labeling_max_tokens`, and no more."""
+GIVE_UP_AFTER = 8
+"""Where so many questions in a row, or twice as many as are asked at the same time, found the server unavailable before
+any was answered, no more are asked."""
 MAX_REPEATED_CHARACTERS = 2000
 """Characters of an unusable answer that are sent back to the model when it is asked again."""
 ANSWER_EXAMPLES = {
@@ -123,6 +126,7 @@ class LanguageJudge:
         self._lock = threading.Lock()
         self._answered = False
         self._first_failure: str | None = None
+        self._unavailable = 0
 
     @property
     def name(self) -> str:
@@ -238,6 +242,8 @@ class LanguageJudge:
         Raises:
             UnusableAnswer: the model gave no whole answer.
         """
+        if self._has_given_up():
+            raise UnusableAnswer(f"no more was asked: {self.silence}")
         room, cut = 0, None
         try:
             for factor in ROOM_FACTORS:
@@ -253,12 +259,18 @@ class LanguageJudge:
             raise CutOff(f"the answer is cut off at {room:,} tokens")
         except (NoReply, LabelingError) as problem:
             reason = " ".join(str(problem).split())
-            self._note(f"{reason}; {problem.remedy}" if isinstance(problem, NoReply) else reason)
+            unavailable = isinstance(problem, (Unavailable, LabelingError))
+            self._note(f"{reason}; {problem.remedy}" if isinstance(problem, NoReply) else reason, unavailable)
             shown = f"{reason}; {problem.remedy}" if isinstance(problem, CutOff) else reason
             raise UnusableAnswer(shown) from None
 
-    def _note(self, failure: str | None) -> None:
+    def _has_given_up(self) -> bool:
         with self._lock:
+            return not self._answered and self._unavailable >= max(GIVE_UP_AFTER, 2 * self.concurrency)
+
+    def _note(self, failure: str | None, unavailable: bool = False) -> None:
+        with self._lock:
+            self._unavailable = self._unavailable + 1 if unavailable else 0
             self._answered |= failure is None
             self._first_failure = self._first_failure or failure
 

@@ -1,6 +1,7 @@
 """Label the reported features: from the evidence, or by a language model if one is configured."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -8,7 +9,7 @@ import pandas as pd
 
 from stratalens.config.options import LabelConfig
 from stratalens.corpus import Half
-from stratalens.errors import LabelingError, counted
+from stratalens.errors import LabelingError, OutputError, counted
 from stratalens.evidence import Evidence
 from stratalens.evidence.collect import CollectedEvidence
 from stratalens.evidence.examples import layer_examples
@@ -138,13 +139,23 @@ def label_features(
         with parts.part(LABELLING_MODEL):
             if annotated is None:
                 raise LabelingError("its labels cannot be scored without the terms in the passages")
-            by_model = label_by_model(annotated, reports, judge, progress, show_text=show_text, only=only)
+            with _as_labelling_error():
+                by_model = label_by_model(annotated, reports, judge, progress, show_text=show_text, only=only)
             sources.labeller.require_answers()
             reports = by_model
         progress.say(sources.labeller.cost())
     if config.no_examples:
         reports = {place: [replace(report, examples=[]) for report in own] for place, own in reports.items()}
     return reports
+
+
+@contextmanager
+def _as_labelling_error() -> Iterator[None]:
+    """Tell a failure of the cache of answers, on a disk of its own, from one of the disk of the result."""
+    try:
+        yield
+    except OutputError as problem:
+        raise LabelingError(str(problem)) from None
 
 
 def _without_labels(evidence: Evidence, note: str) -> dict[Hookpoint, LayerLabels]:

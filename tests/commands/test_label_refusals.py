@@ -1,5 +1,6 @@
 """Mistakes that `label` and `show` refuse, and labelling models that fail, on the tiny model."""
 
+import errno
 import json
 import re
 import socket
@@ -284,12 +285,16 @@ SILENT = {
         body(answered(content=None, reasoning_content='{"label": "draft"}')),
         "reasoning without an answer; see the server's log",
     ),
+    "a server that fails at every request": (error(503, "no"), "the server failed (503); see the server's log"),
     "a server that refuses the key at every request": (error(401, "no"), "asks for a key (401); set the environment"),
 }
 
 
 @pytest.mark.parametrize("case", SILENT)
-def test_label_is_refused_and_changes_nothing_where_no_request_is_answered(result, documented, capsys, case):
+def test_label_is_refused_and_changes_nothing_where_no_request_is_answered(
+    result, documented, monkeypatch, capsys, case
+):
+    monkeypatch.setattr("stratalens.labels.llm.client.MAX_RETRIES", 0)
     step, says = SILENT[case]
     before = contents(result)
     with MisbehavingServer(step) as server:
@@ -322,6 +327,25 @@ def test_analyze_labels_from_the_evidence_and_says_so_where_no_request_is_answer
         assert labels(out, layer) == labels(finished, layer)
     assert label(out) == 0
     assert "answered no request" not in (out / "run.json").read_text(), "the labels are others now"
+
+
+def test_answers_that_cannot_be_kept_end_label_but_no_analysis(
+    arguments, finished, result, tmp_path, monkeypatch, capsys
+):
+    def full(*_arguments: object, **_options: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("stratalens.labels.llm.cache.write_checksummed", full)
+    before, out = contents(result), tmp_path / "new"
+    with MisbehavingServer(answers("loans and banks")) as server:
+        assert label(result, "--labeling_endpoint", server.url) == 2
+        line = capsys.readouterr().err.splitlines()[-1]
+        assert main(["analyze", *arguments[:-1], str(out), "--labeling_endpoint", server.url]) == 0
+    says = "answers of the labelling model cannot be stored (No space left on device); free some space"
+    assert says in line
+    assert contents(result) == before
+    assert says in json.loads((out / "run.json").read_text())["missing_parts"]["labelling model"]
+    assert labels(out, 0) == labels(finished, 0)
 
 
 def test_where_some_requests_fail_the_others_are_used(result):

@@ -315,6 +315,8 @@ def test_an_answer_may_have_an_empty_field_for_errors(empty):
         "This model's maximum context length is 1000 tokens. However, you requested 4096 in the completion",
         "max_tokens is too large: 4096. This model supports at most 1000 completion tokens",
         "'max_tokens' or 'max_completion_tokens' is too large: 4096 > 1000",
+        "Invalid max_tokens value, the valid range of max_tokens is [1, 1000]",
+        "Range of max_tokens should be [1, 1000]",
     ],
 )
 def test_a_server_with_less_room_is_asked_with_less(message):

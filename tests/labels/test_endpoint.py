@@ -22,7 +22,8 @@ from chat_servers import (
 )
 
 from stratalens.errors import LabelingError
-from stratalens.labels.llm.chat import NoReply, remove_reasoning
+from stratalens.labels.llm.address import KEY_VARIABLE
+from stratalens.labels.llm.chat import CutOff, NoReply, remove_reasoning
 from stratalens.labels.llm.client import MAX_BODY_BYTES
 from stratalens.labels.llm.endpoint import EndpointModel
 
@@ -262,8 +263,15 @@ def test_the_structured_format_a_server_takes_is_remembered(refused, requests, s
     assert server.bodies[-1]["seed"] == server.bodies[-1]["temperature"] == 0
 
 
-def test_parameters_that_a_server_names_are_left_out_and_renamed():
-    asked = "Use 'max_completion_tokens' instead of max_tokens"
+@pytest.mark.parametrize(
+    "asked",
+    [
+        "Use 'max_completion_tokens' instead of max_tokens",
+        "Unsupported parameter: 'max_tokens' is not supported with this model.",
+        "Unrecognized request argument supplied: max_tokens",
+    ],
+)
+def test_parameters_that_a_server_names_are_left_out_and_renamed(asked):
     with MisbehavingServer(error(400, asked), refuses("seed", "temperature")) as server:
         model = EndpointModel(server.url, "stub")
         for _ in range(2):
@@ -291,6 +299,28 @@ def test_the_refusal_of_one_prompt_changes_nothing_for_the_next():
             model.reply(ASK, max_tokens=5, schema=SCHEMA)
         model.reply(ASK, max_tokens=5, schema=SCHEMA)
     assert server.bodies[-1] == server.bodies[0]
+
+
+REACHED = error(400, "Could not finish the message because max_tokens or model output limit was reached.")
+
+
+def test_an_error_that_says_that_the_room_was_reached_is_a_cut_off_answer():
+    with MisbehavingServer(REACHED) as server, pytest.raises(CutOff):
+        EndpointModel(server.url, "stub").reply(ASK, max_tokens=500, schema=SCHEMA)
+    assert server.requests == 1
+    with MisbehavingServer(REACHED, models=error(404, "no list")) as server:
+        EndpointModel(server.url, "stub").check()
+    assert server.requests == 1
+
+
+@pytest.mark.parametrize("key", [None, "azure-key-0123456789"])
+def test_a_deployment_at_azure_gets_the_key_in_the_header_that_it_reads(monkeypatch, key):
+    monkeypatch.delenv(KEY_VARIABLE, raising=False)
+    with MisbehavingServer(ok("fine"), models=error(404, "no list")) as server:
+        for path in ("/openai/deployments/x/chat/completions?api-version=2024-06-01", "/v1"):
+            EndpointModel(server.url + path, "stub", api_key=key).reply(ASK, max_tokens=5)
+    assert [sent.get("api-key") for sent in server.headers] == [key, None]
+    assert server.headers[0]["authorization"] == f"Bearer {key or 'none'}"
 
 
 def test_many_threads_share_a_model():

@@ -12,6 +12,7 @@ from scripted_model import LISTED, Script, kind_of, label_in, rated
 from stratalens.corpus.populations import Half, Side
 from stratalens.labels.answers import UnusableAnswer
 from stratalens.labels.judge import (
+    GIVE_UP_AFTER,
     MAX_PASSAGE_TOKENS,
     LabelEvidence,
     LanguageJudge,
@@ -136,6 +137,40 @@ def test_an_answer_that_is_cut_off_with_four_times_the_room_is_none_and_says_wha
 
 def test_an_answer_that_more_room_does_not_change_is_not_asked_for_a_third_time():
     assert asked_of(ok("the context is full", "length"))[1] == [100, 200]
+
+
+@pytest.mark.parametrize("unavailable", [error(503, "no"), error(401, "no")])
+def test_a_judge_gives_up_where_the_server_is_unavailable_from_the_beginning(monkeypatch, unavailable):
+    monkeypatch.setattr("stratalens.labels.llm.client.MAX_RETRIES", 0)
+    with MisbehavingServer(unavailable) as server:
+        judge = LanguageJudge(EndpointModel(server.url, "stub", concurrency=1), Prompts())
+        reasons = [reason_of(judge) for _ in range(GIVE_UP_AFTER + 3)]
+    assert server.requests == GIVE_UP_AFTER
+    assert reasons[-1] == f"no more was asked: {judge.silence}"
+    assert str(reasons[GIVE_UP_AFTER - 1]) in str(reasons[-1])
+
+
+def test_a_judge_does_not_give_up_after_an_answer_or_a_refusal_of_one_question(monkeypatch):
+    monkeypatch.setattr("stratalens.labels.llm.client.MAX_RETRIES", 0)
+    failed = [error(503, "no")] * (GIVE_UP_AFTER - 1)
+    refused = error(400, '{"x": 1}')
+    for other in ([ok(LABEL)], [refused] * 3):
+        with MisbehavingServer(*failed, *other, *failed, ok(LABEL)) as server:
+            judge = LanguageJudge(EndpointModel(server.url, "stub", concurrency=1), Prompts())
+            reasons = [reason_of(judge) for _ in range(2 * GIVE_UP_AFTER)]
+        assert reasons[-1] is None
+    with MisbehavingServer(*[error(503, "no")] * 20, ok(LABEL)) as server:
+        judge = LanguageJudge(EndpointModel(server.url, "stub", concurrency=12), Prompts())
+        assert [reason_of(judge) for _ in range(21)][-1] is None, "more are asked where more are asked at once"
+
+
+def reason_of(judge: LanguageJudge) -> str | None:
+    """Why a judge gives no label."""
+    try:
+        judge.label(EVIDENCE, show_text=False)
+    except UnusableAnswer as problem:
+        return str(problem)
+    return None
 
 
 def test_a_judge_is_silent_as_long_as_nothing_is_answered():

@@ -90,6 +90,11 @@ def is_openai(url: str) -> bool:
     return OPENAI_ADDRESS.fullmatch(url) is not None
 
 
+def is_azure(url: str) -> bool:
+    """Whether an address has the path of a deployment at Azure, where the key stands in a header of its own."""
+    return "/openai/deployments/" in urlsplit(url).path
+
+
 def is_loopback(url: str) -> bool:
     """Whether an address is on this machine."""
     host = urlsplit(url).hostname or ""

@@ -51,6 +51,10 @@ class CutOff(NoReply):
         super().__init__(reason, MORE_ROOM)
 
 
+class Unavailable(NoReply):
+    """The server does not answer, or fails, whatever it is asked."""
+
+
 @runtime_checkable
 class ChatModel(Protocol):
     """A language model that answers requests, from several threads at the same time."""

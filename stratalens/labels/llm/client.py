@@ -9,7 +9,14 @@ from urllib.parse import urljoin
 
 from stratalens.errors import LabelingError, StratalensError
 from stratalens.files.redaction import redacted
-from stratalens.labels.llm.address import is_loopback, is_openai, keep_queries_out_of_logs, not_an_address, origin
+from stratalens.labels.llm.address import (
+    is_azure,
+    is_loopback,
+    is_openai,
+    keep_queries_out_of_logs,
+    not_an_address,
+    origin,
+)
 from stratalens.labels.llm.bodies import error_status
 from stratalens.labels.llm.chat import MORE_TIME, NoReply
 from stratalens.labels.llm.deadline import within
@@ -167,6 +174,8 @@ def _limit_headers(request: Any, url: str, key: str) -> None:
         del request.headers[name]
     request.headers["Accept-Encoding"] = "identity"
     request.headers["Authorization"] = f"Bearer {key}"
+    if key != PLACEHOLDER_KEY and is_azure(url):
+        request.headers["api-key"] = key
 
 
 def _refuse_redirect(response: Any, url: str, mask: KeyMask) -> None:

@@ -13,9 +13,18 @@ STREAM_ONLY = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 """A server refuses an answer in one piece. Nothing else was asked for, so any complaint about streams is this one."""
+ROOM_REACHED = re.compile(r"limit was reached|higher max_(completion_)?tokens", re.IGNORECASE)
+"""A server reports an answer that did not begin within its room as an error, as OpenAI does of models that reason."""
+OTHER_LIMIT = re.compile(
+    r"max_completion_tokens|\bmax_tokens\b.{0,60}(not supported|unsupported|not permitted|deprecated)"
+    r"|(unsupported|unknown|unrecognized|unexpected).{0,60}\bmax_tokens\b",
+    re.IGNORECASE | re.DOTALL,
+)
+"""A server wants the room for an answer under its newer name."""
 ROOM_EXCEEDED = re.compile(
     r"context[ _](length|window|size)|prompt is too long"
-    r"|max_(completion_|new_)?tokens\b.{0,80}(too (large|high|big)|at most|exceed|less than|<=|maximum)",
+    r"|max_(completion_|new_)?tokens\b.{0,80}"
+    r"(too (large|high|big)|at most|exceed|less than|<=|maximum|valid range|should be|between)",
     re.IGNORECASE | re.DOTALL,
 )
 """A server refuses a prompt and an answer that are together longer than the model's context, or so long an answer."""
@@ -71,7 +80,7 @@ def relax_dialect(dialect: Dialect, refusal: str, has_schema: bool) -> Dialect |
     Returns:
         None if there is nothing left to leave out.
     """
-    if dialect.limit == "max_tokens" and "max_completion_tokens" in refusal:
+    if dialect.limit == "max_tokens" and OTHER_LIMIT.search(refusal):
         return dialect._replace(limit="max_completion_tokens")
     for name in ("seed", "temperature", *(["stream_options"] if dialect.stream else [])):
         if getattr(dialect, name) and re.search(rf"\b{name}\b", refusal):

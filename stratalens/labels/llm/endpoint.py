@@ -16,15 +16,18 @@ from stratalens.labels.llm.address import base_url, is_readable_on_the_way, orig
 from stratalens.labels.llm.bodies import Completion, TokenUsage, read_completion
 from stratalens.labels.llm.chat import (
     MORE_TIME,
+    CutOff,
     Message,
     NoReply,
     Reply,
+    Unavailable,
     usable_text,
 )
 from stratalens.labels.llm.client import CONNECT_SECONDS, client_failures, open_client
 from stratalens.labels.llm.dialect import (
     MIN_ROOM,
     ROOM_EXCEEDED,
+    ROOM_REACHED,
     Dialect,
     ServedModels,
     relax_dialect,
@@ -142,6 +145,8 @@ class EndpointModel:
             # A server may serve models that it does not list, so only an answer shows whether it has this one.
             try:
                 self._complete(CHECK_MESSAGES, MAX_CHECK_TOKENS, None)
+            except CutOff:
+                return  # the model is there, and reasons for longer than this
             except (openai.OpenAIError, NoReply) as problem:
                 error = problem if isinstance(problem, NoReply) else self._run_error(problem)
                 if isinstance(error, LabelingError):
@@ -186,6 +191,7 @@ class EndpointModel:
         """Send a request without the optional parts that the server refused before or refuses now, and with less room.
 
         Raises:
+            CutOff: the server says that the answer did not begin within its room.
             NoReply: the server's answer is none.
             openai.OpenAIError: the server refuses the request in every form.
         """
@@ -203,6 +209,8 @@ class EndpointModel:
                 if problem.status_code not in REFUSALS:
                     raise
                 refusal = error_body_of(problem, messages)
+                if ROOM_REACHED.search(refusal):
+                    raise CutOff("cut off before the answer began") from None
                 if not ROOM_EXCEEDED.search(refusal):
                     dialect = relax_dialect(dialect, refusal, schema is not None)
                 elif max_tokens > MIN_ROOM:
@@ -266,7 +274,7 @@ class EndpointModel:
         import openai
 
         if type(problem) is openai.APIConnectionError and self._server_responded:
-            return NoReply("connection lost")
+            return Unavailable("connection lost")
         return run_error(problem, error_body, self._server, self._model)
 
     @contextmanager
@@ -280,7 +288,7 @@ class EndpointModel:
 
     def _before_attempt(self) -> None:
         if time.monotonic() > getattr(self._thread_state, "deadline", math.inf):
-            raise NoReply(f"no answer within {3 * self.timeout_seconds:g} s", MORE_TIME)
+            raise Unavailable(f"no answer within {3 * self.timeout_seconds:g} s", MORE_TIME)
 
     def _note_response(self) -> None:
         self._server_responded = True

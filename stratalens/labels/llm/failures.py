@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from stratalens.errors import LabelingError
 from stratalens.files.redaction import redacted
 from stratalens.labels.llm.address import origin
-from stratalens.labels.llm.chat import MORE_TIME, SHORTER_PROMPT, Message, NoReply
+from stratalens.labels.llm.chat import MORE_TIME, SHORTER_PROMPT, Message, NoReply, Unavailable
 from stratalens.labels.llm.client import SENT_WITH_SUCCESS
 from stratalens.labels.llm.dialect import ROOM_EXCEEDED
 from stratalens.labels.llm.keys import how_to_set_a_key
@@ -40,7 +40,7 @@ def run_error(problem: Exception, error_body: str, server: Server, model: str | 
     import openai
 
     if isinstance(problem, openai.APITimeoutError):
-        return NoReply(f"no answer within {server.timeout_seconds:g} s", MORE_TIME)
+        return Unavailable(f"no answer within {server.timeout_seconds:g} s", MORE_TIME)
     if isinstance(problem, openai.APIConnectionError):
         return LabelingError(
             f"{server.address}: no connection ({server.mask.one_line(str(problem.__cause__ or problem))}); "
@@ -63,7 +63,8 @@ def run_error(problem: Exception, error_body: str, server: Server, model: str | 
         return NoReply("prompt longer than the model's context", SHORTER_PROMPT)
     response = "is overloaded" if status == 429 else "failed" if status >= 500 else "refuses the request"
     how = ", sent with status 200" if SENT_WITH_SUCCESS in problem.response.extensions else ""
-    return NoReply(f"the server {response} ({status}{how})")
+    kind = Unavailable if status == 429 or status >= 500 else NoReply
+    return kind(f"the server {response} ({status}{how})")
 
 
 def error_body_of(problem: Any, messages: Sequence[Message]) -> str:
