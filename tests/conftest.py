@@ -1,9 +1,11 @@
 """Shared fixtures: a tiny random model with SAEs, used by most tests, and one run of the real embedded model."""
 
+import csv
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -32,6 +34,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if REAL_PARTS.intersection(getattr(item, "fixturenames", ())):
             item.add_marker("real")
+
+
+@pytest.fixture(autouse=True)
+def limit_of_csv_cells() -> Iterator[None]:
+    """Set the longest cell that Python's CSV reader takes, which is one number for the whole process, back after a test."""
+    limit = csv.field_size_limit()
+    yield
+    csv.field_size_limit(limit)
 
 
 @pytest.fixture(autouse=True)

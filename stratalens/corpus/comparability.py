@@ -21,6 +21,8 @@ MIN_DIFFERENCE = 0.1
 MIN_LENGTH_RATIO = 3.0
 BOILERPLATE_WORDS = 8
 """Words in a row that are boilerplate where many texts of a side share them."""
+MAX_PHRASES = 50
+"""At most so many of the most frequent phrases are compared."""
 MAX_PHRASE_CHARACTERS = 80
 
 ENTITIES = "character references such as `&amp;`"
@@ -93,8 +95,8 @@ def _language_warnings(sides: tuple, names: tuple[str, str]) -> list[str]:
 def _boilerplate_warnings(sides: tuple, names: tuple[str, str], quote: bool) -> list[str]:
     phrases = [[_phrases(text.text) for text in side] for side in sides]
     counts = Counter(phrase for side in phrases for own in side for phrase in own)
-    frequent = [phrase for phrase, count in counts.most_common(50) if count > 2]
-    for phrase in frequent:
+    frequent = sorted((phrase for phrase, count in counts.items() if count > 2), key=lambda own: (-counts[own], own))
+    for phrase in frequent[:MAX_PHRASES]:
         hits = [[phrase in own for own in side] for side in phrases]
         for told in _differing(hits, names):
             shown = f" (`{phrase[:MAX_PHRASE_CHARACTERS]}`)" if quote else ""

@@ -73,7 +73,7 @@ TEXTS = {
     ),
     "undecodable jsonl": ("a.jsonl", b'{"text": "\xff\xfe"}\n', "a.jsonl:1: not UTF-8 text; convert it"),
     "broken JSON": ("a.jsonl", rows(LONG) + b'{"text": "unfin\n', "a.jsonl:2: not valid JSON (Unterminated string"),
-    "JSON nested too deep": ("a.jsonl", b"[" * 200_000, "a.jsonl:1: not valid JSON"),
+    "JSON nested too deep": ("a.jsonl", b"[" * 200_000, "a.jsonl: not valid JSON (unreadable value)"),
     "a JSON line that is no object": (
         "a.jsonl",
         rows(LONG) + b"[1]\n",

@@ -169,6 +169,9 @@ class BrokenTokenizer:
     def decode(self, token_ids: list[int]) -> str:
         return ""
 
+    def get_vocab(self) -> dict[str, int]:
+        return {"a": 1}
+
 
 def test_a_tokenizer_that_fails_on_some_text_only_is_a_named_error():
     cutter = PassageCutter(BrokenTokenizer(), 16)  # pyright: ignore[reportArgumentType]
