@@ -38,7 +38,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def limit_of_csv_cells() -> Iterator[None]:
-    """Set the longest cell that Python's CSV reader takes, which is one number for the whole process, back after a test."""
+    """Set back after a test the longest cell that Python's CSV reader takes, which is one number for a process."""
     limit = csv.field_size_limit()
     yield
     csv.field_size_limit(limit)

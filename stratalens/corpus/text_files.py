@@ -15,6 +15,7 @@ from stratalens.corpus.left_out import (
     LINKED_DIRECTORIES,
     LINKS_OUTSIDE,
     NOT_REGULAR,
+    RESULTS,
     describe_left_out,
     without_results,
 )
@@ -74,7 +75,8 @@ def find_files(
         told = describe_left_out(found)
         if not files:
             missing = f"no {READABLE_KINDS} file in this directory" if found.in_directory else NOTHING_THERE
-            raise CorpusError(f"{redacted(str(path))}: {'; '.join([missing, *told])}")
+            reasons = told if RESULTS in found.left_out and not found.in_directory else [missing, *told]
+            raise CorpusError(f"{redacted(str(path))}: {'; '.join(reasons)}")
         if told:
             warn(f"{redacted(str(path))}: {'; '.join(told)}")
         for file in files:

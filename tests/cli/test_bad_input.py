@@ -69,7 +69,7 @@ TEXTS = {
     "undecodable csv": (
         "a.csv",
         b"text\ngood\n\xff\xfe bad\n",
-        "a.csv:3: not UTF-8 text; convert it, or name its encoding with --encoding, or skip such rows",
+        "a.csv:3: not UTF-8 text; convert it, name its encoding with --encoding, or skip such rows",
     ),
     "undecodable jsonl": ("a.jsonl", b'{"text": "\xff\xfe"}\n', "a.jsonl:1: not UTF-8 text; convert it"),
     "broken JSON": ("a.jsonl", rows(LONG) + b'{"text": "unfin\n', "a.jsonl:2: not valid JSON (Unterminated string"),

@@ -105,7 +105,10 @@ def test_bytes_that_are_not_of_the_encoding_are_refused_with_their_line_or_skipp
     rows[6] = rows[6][:40] + b"\xff\xfe" + rows[6][40:]
     (tmp_path / "a.jsonl").write_bytes(b"\n".join(rows))
     message = refused(tmp_path / "a.jsonl")
-    assert message.endswith("a.jsonl:7: not UTF-8 text; convert it, or name its encoding with --encoding")
+    assert message.endswith(
+        "a.jsonl:7: not UTF-8 text; convert it, name its encoding with --encoding, or skip such rows with "
+        "--skip_bad_rows"
+    )
     documented("Texts", "damaged bytes in a line of UTF-8", message)
     texts, told = read(tmp_path / "a.jsonl", skip_bad_rows=True)
     assert len(texts) == 8

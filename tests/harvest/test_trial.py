@@ -223,7 +223,7 @@ def test_an_encoder_is_refused_with_what_was_measured(capsys, documented, argume
     line = refusal(with_options(arguments(family), {"dtype": dtype}), capsys)
     assert "model: not a causal language model: with another last token, the vectors of the tokens before it" in line
     if (family, dtype) == ("bert", "float32"):
-        documented("Base models", "an encoder", line)
+        documented("Base models", "an encoder", re.sub(r"[\d.e-]+%", "5%", line, count=1))
 
 
 @pytest.mark.usefixtures("text_is_not_read")

@@ -202,7 +202,7 @@ class _RowLines:
         try:
             require_decoded(f"{self._path}:{line.number}", line.text, line.encoding)
         except BadRowError as error:
-            self.problem = f"{error}, {SKIP_REMEDY}"
+            self.problem = str(error)
 
 
 def _shown(delimiter: str) -> str:

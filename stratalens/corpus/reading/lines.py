@@ -8,7 +8,7 @@ from stratalens.corpus.reading.decoding import DecodedText
 from stratalens.corpus.reading.encoding import UNDECODABLE
 from stratalens.corpus.reading.notes import ReadingNotes
 from stratalens.corpus.reading.packing import open_bytes
-from stratalens.corpus.reading.rows import BadRowError
+from stratalens.corpus.reading.rows import SKIP_REMEDY, BadRowError
 from stratalens.corpus.remote import Url
 from stratalens.errors import CorpusError
 
@@ -144,4 +144,4 @@ def require_decoded(where: str, text: str, encoding: str) -> None:
     """
     if not text.isascii() and UNDECODABLE in text:
         name = encoding.replace("_", "-").upper() if encoding.startswith("utf") else encoding
-        raise BadRowError(f"{where}: not {name} text; convert it, or name its encoding with --encoding")
+        raise BadRowError(f"{where}: not {name} text; convert it, name its encoding with --encoding, {SKIP_REMEDY}")
