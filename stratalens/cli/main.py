@@ -1,10 +1,10 @@
 """The command line: parse the arguments, run the command, turn errors into one line and an exit code."""
 
-import _thread
 import errno
 import io
 import os
 import re
+import signal
 import sys
 import threading
 import time
@@ -122,7 +122,9 @@ def entry_point() -> None:
 def _repeat_interruption(dropped: "sys.UnraisableHookArgs") -> None:
     """Send an interruption again that Python drops because it came while an object was deleted; print anything else."""
     if dropped.exc_type is KeyboardInterrupt:
-        later = threading.Timer(REPEAT_SECONDS, _thread.interrupt_main)  # at once it would be dropped again
+        later = threading.Timer(
+            REPEAT_SECONDS, os.kill, (os.getpid(), signal.SIGINT)
+        )  # at once it would be dropped again
         later.daemon = True
         later.start()
     else:
