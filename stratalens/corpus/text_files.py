@@ -24,7 +24,6 @@ from stratalens.corpus.reading.formats import (
     PLAIN_TEXT,
     READABLE_KINDS,
     TextFile,
-    ending_of,
     format_of,
 )
 from stratalens.corpus.reading.text_options import DEFAULTS, TextOptions
@@ -168,9 +167,7 @@ def _text_file(path: Path | Url, options: TextOptions, whole: bool) -> TextFile:
     found = format_of(path)
     if found is None:
         raise CorpusError(f"{path}: unknown kind of file; expected {READABLE_KINDS}")
-    unit = "row"
+    unit = found.unit
     if found is PLAIN_TEXT:
         unit = options.text_unit if options.text_unit != "auto" else ("file" if whole else "line")
-    elif ending_of(path) in (".htm", ".html"):
-        unit = "file"
     return TextFile(path, found, unit, options)

@@ -1,15 +1,12 @@
 """Recognise folders that are no model which can be read here, and say what to do with them."""
 
-import json
 import re
 from pathlib import Path
-from typing import Any
 
 from stratalens.errors import ModelError, printable
+from stratalens.files.json_files import json_object
 from stratalens.files.redaction import redacted
-from stratalens.files.regular import read_regular
 
-MAX_CONFIG_BYTES = 2**20
 MAX_NAME_CHARACTERS = 100
 WEIGHTS = ("*.safetensors", "*.bin", "*.gguf")
 NO_WEIGHTS = re.compile(r"adapter_model\..*|(training_args|optimizer|scheduler|openvino_.*)\.bin")
@@ -66,7 +63,7 @@ def _reason(folder: Path) -> str:
 
 def _converted(folder: Path) -> str:
     """Say that the weights were converted for another library; empty if they were not."""
-    config, of = _content(folder / "config.json"), "name the model that they were made from"
+    config, of = json_object(folder / "config.json"), "name the model that they were made from"
     quantised = config.get("quantization_config")
     if "quantization" in config and not (isinstance(quantised, dict) and "quant_method" in quantised):
         return f"weights quantised for MLX, which are not read; {of}"
@@ -81,12 +78,12 @@ def _converted(folder: Path) -> str:
 def _deeper(folder: Path) -> str:
     """Say which folder within has a model; empty if none has."""
     configs = (path for pattern in INNER_CONFIGS for path in sorted(folder.glob(pattern)))
-    inner = next((path.parent for path in configs if "model_type" in _content(path)), None)
+    inner = next((path.parent for path in configs if "model_type" in json_object(path)), None)
     return "" if inner is None else f"no config.json here; to take the model in it, give {printable(str(inner))}"
 
 
 def _adapter(path: Path) -> str:
-    content = _content(path)
+    content = json_object(path)
     base, kind = (redacted(str(content.get(name) or "")) for name in ("base_model_name_or_path", "peft_type"))
     base = f" of {printable(base[:MAX_NAME_CHARACTERS])}" if base else ""
     return (
@@ -94,12 +91,3 @@ def _adapter(path: Path) -> str:
         "`peft.AutoPeftModelForCausalLM.from_pretrained(DIR).merge_and_unload().save_pretrained(NEW)`, save the "
         "tokenizer to NEW too, and give NEW"
     )
-
-
-def _content(path: Path) -> dict[str, Any]:
-    """Content of a JSON file; empty if it cannot be read."""
-    try:
-        content = json.loads(read_regular(path, MAX_CONFIG_BYTES).decode())
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return content if isinstance(content, dict) else {}

@@ -1,17 +1,15 @@
 """Recognise folders that hold SAEs of a format that is not read, or no SAEs, by the names of their files."""
 
-import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from stratalens.files.regular import read_regular
+from stratalens.files.json_files import json_object
 
 MAX_DEPTH = 4
 MAX_ENTRIES = 5_000
 """Files and folders that are looked at."""
-MAX_CONFIG_BYTES = 2**20
 OWN_WEIGHTS = "sae.safetensors"
 MODEL_FILES = ("tokenizer.json", "tokenizer_config.json", "generation_config.json", "model.safetensors.index.json")
 """Files that folders of models have."""
@@ -62,14 +60,14 @@ def foreign_reason(root: Path) -> str:
         for path in files:
             if re.fullmatch(kind.weights, path.name) and (not kind.beside or path.with_name(kind.beside) in files):
                 return f"it holds SAEs of {kind.library} ({path.relative_to(root)}), {REMEDY}"
-    own = next((path for path in files if path.name == "cfg.json" and "d_sae" in _content(path)), None)
+    own = next((path for path in files if path.name == "cfg.json" and "d_sae" in json_object(path)), None)
     return "" if own is None else f"it holds SAEs of SAELens ({own.relative_to(root)}), {REMEDY}"
 
 
 def _is_model(root: Path) -> bool:
     if next(root.glob("*.gguf"), None):
         return True
-    content = _content(root / "config.json")
+    content = json_object(root / "config.json")
     is_named = any((root / name).exists() for name in MODEL_FILES) or bool(content.get("architectures"))
     return is_named and isinstance(content.get("model_type"), str)
 
@@ -91,12 +89,3 @@ def _files(root: Path) -> Iterator[Path]:
                 else:
                     yield path
         folders = deeper
-
-
-def _content(path: Path) -> Mapping[str, Any]:
-    """Content of a JSON file; empty if it cannot be read."""
-    try:
-        content = json.loads(read_regular(path, MAX_CONFIG_BYTES).decode())
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return content if isinstance(content, dict) else {}

@@ -6,28 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
-
-from stratalens.corpus.reading.notes import ReadingNotes
-from stratalens.corpus.reading.readers import read_rows
-from stratalens.corpus.reading.text_options import TextOptions
-from stratalens.corpus.text_files import find_files
-from stratalens.errors import CorpusError
+from text_files import read_and_told as read
+from text_files import refusal_of as refused
 
 SENTENCE = "Rates rose, bonds fell; the bank said it would wait."
 LINES = [f"{number}: {SENTENCE}" for number in range(40)]
-
-
-def read(path: Path, **options: object) -> tuple[list[str], list[str]]:
-    """Texts of a file, and what is told about it."""
-    notes = ReadingNotes()
-    [file] = find_files([path], TextOptions(**options))
-    return [row.text for row in read_rows(file, notes)], notes.warnings()
-
-
-def refused(path: Path, **options: object) -> str:
-    with pytest.raises(CorpusError) as error:
-        read(path, **options)
-    return str(error.value)
 
 
 def written(path: Path, *lines: str) -> Path:

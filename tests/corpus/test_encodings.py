@@ -2,14 +2,11 @@
 
 import codecs
 import json
-from pathlib import Path
 
 import pytest
+from text_files import read_and_told as read
+from text_files import refusal_of as refused
 
-from stratalens.corpus.reading.notes import ReadingNotes
-from stratalens.corpus.reading.readers import read_rows
-from stratalens.corpus.reading.text_options import TextOptions
-from stratalens.corpus.text_files import find_files
 from stratalens.errors import CorpusError
 
 SENTENCES = {
@@ -37,19 +34,6 @@ WRITTEN_IN = [
     *[("Russian", "koi8-r"), ("Greek", "cp1253"), ("Turkish", "cp1254"), ("Japanese", "shift-jis")],
     *[("Japanese", "euc-jp"), ("Japanese", "iso2022-jp"), ("Chinese", "gb18030"), ("Korean", "euc-kr")],
 ]
-
-
-def read(path: Path, **options: object) -> tuple[list[str], list[str]]:
-    """Texts of a file, and what is told about it."""
-    notes = ReadingNotes()
-    [file] = find_files([path], TextOptions(**options))
-    return [row.text for row in read_rows(file, notes)], notes.warnings()
-
-
-def refused(path: Path, **options: object) -> str:
-    with pytest.raises(CorpusError) as error:
-        read(path, **options)
-    return str(error.value)
 
 
 @pytest.mark.parametrize(("language", "encoding"), WRITTEN_IN, ids=lambda name: str(name))

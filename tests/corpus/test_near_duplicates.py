@@ -1,11 +1,11 @@
 """Near duplicates count once, whatever their order; MinHash estimates the Jaccard similarity of shingles."""
 
-import json
 import random
 from pathlib import Path
 
 import numpy as np
 import pytest
+from text_files import corpus_of
 
 from stratalens.corpus.builtin import BUILT_IN_DOMAINS, text_file
 from stratalens.corpus.corpus import Corpus
@@ -36,15 +36,7 @@ def similarity(first: list[str], second: list[str]) -> float:
 
 
 def survey_of(folder: Path, domain: list, general: list, files: int = 1, **options: object) -> tuple[Survey, Corpus]:
-    folders = []
-    for side, given in (("domain", domain), ("general", general)):
-        side_folder = folder / f"{side}-{len(list(folder.iterdir()))}"
-        side_folder.mkdir(parents=True)
-        for number in range(files):
-            rows = [row if isinstance(row, dict) else {"text": row} for row in given[number::files]]
-            (side_folder / f"{number}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-        folders.append(side_folder)
-    corpus = Corpus.find(folders[:1], folders[1:])
+    corpus = corpus_of(folder, domain, general, files)
     defaults = {"too_short": lambda text: len(text) < 4, "max_documents": None, "seed": 0}
     return survey(corpus, **(defaults | options)), corpus
 

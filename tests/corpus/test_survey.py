@@ -1,11 +1,10 @@
 """Which rows count and in which population: a matter of texts, ids and seed, never of order."""
 
-import json
 import random
 from collections import Counter
-from pathlib import Path
 
 import pytest
+from text_files import corpus_of
 
 from stratalens.corpus.corpus import Corpus
 from stratalens.corpus.populations import Half, Population, Side
@@ -14,19 +13,6 @@ from stratalens.errors import CorpusError
 from stratalens.files.hashing import hash64
 
 Texts = list[str | dict[str, object]]
-
-
-def corpus_of(folder: Path, domain: Texts, general: Texts, files: int = 1) -> Corpus:
-    """A corpus whose sides are cut into so many files."""
-    folders = []
-    for side, given in (("domain", domain), ("general", general)):
-        side_folder = folder / f"{side}-{len(list(folder.iterdir()))}"
-        side_folder.mkdir(parents=True)
-        for number in range(files):
-            rows = [row if isinstance(row, dict) else {"text": row} for row in given[number::files]]
-            (side_folder / f"{number}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-        folders.append(side_folder)
-    return Corpus.find(folders[:1], folders[1:])
 
 
 def surveyed(corpus: Corpus, max_documents: int | None = None, seed: int = 0) -> Survey:

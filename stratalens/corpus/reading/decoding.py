@@ -32,6 +32,8 @@ class DecodedText:
     def __init__(self, path: Path | Url, stream: io.BufferedIOBase, encoding: str | None, notes: ReadingNotes):
         self._path, self._stream, self._notes = path, stream, notes
         self._given = encoding
+        self._decoder: codecs.IncrementalDecoder | None = None
+        """None while the encoding is not known, as all is ASCII so far."""
         self._newlines = io.IncrementalNewlineDecoder(None, translate=True)
 
     def pieces(self) -> Iterator[str]:
@@ -41,20 +43,19 @@ class DecodedText:
             CorpusError: the bytes are of no known encoding.
         """
         codecs.register_error(MARKING, _marked)
-        decoder = _decoder(self._given) if self._given else None
-        yield from filter(None, map(partial(self._decoded, [decoder]), _blocks(self._stream)))
+        self._decoder = _decoder(self._given) if self._given else None
+        yield from filter(None, map(self._decoded, _blocks(self._stream)))
 
-    def _decoded(self, state: list[codecs.IncrementalDecoder | None], block: tuple[int, bytes]) -> str:
-        """Decode one block; `state` holds the decoder once the encoding is known. An empty block ends the text."""
+    def _decoded(self, block: tuple[int, bytes]) -> str:
+        """Decode one block; an empty one ends the text."""
         number, data = block
-        if state[0] is None and (encoding := self._recognised(data, number == 0)):
+        if self._decoder is None and (encoding := self._recognised(data, number == 0)):
             self.encoding = encoding
-            state[0] = _decoder(encoding)
+            self._decoder = _decoder(encoding)
             if not encoding.startswith("utf_8"):
                 self._notes.note_encoding(encoding, self._path)
-        decoder = state[0]
         try:
-            text = data.decode("ascii") if decoder is None else decoder.decode(data, not data)
+            text = data.decode("ascii") if self._decoder is None else self._decoder.decode(data, not data)
         except UnicodeError as error:  # of the whole text, such as a byte order mark that must be there
             raise CorpusError(f"{self._path}: not {self._given} text ({error}); give another --encoding") from None
         return self._newlines.decode(text, not data)

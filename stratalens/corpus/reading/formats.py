@@ -36,6 +36,8 @@ class TextFormat:
     """Parses a raw row; None where it is no row, such as a blank line; raises BadRowError."""
     convert: Callable[["TextFile", ReadingNotes, Any], Row]
     """Makes a row of what was parsed; raises BadRowError."""
+    unit: str = "row"
+    """What one document is; in plain text the options say."""
 
 
 class TextFile(NamedTuple):
@@ -176,7 +178,7 @@ def _row_of_table(file: TextFile, notes: ReadingNotes, cells: Mapping[str, objec
 
 PLAIN_TEXT = TextFormat(_plain_text, _decoded, _row_of_text)
 DATASET = TextFormat(_dataset, _as_it_is, _row_of_table)
-_HTML = TextFormat(_html, _text_of_html, _row_of_text)
+_HTML = TextFormat(_html, _text_of_html, _row_of_text, unit="file")
 _JSON_LINES = TextFormat(_json_lines, _json_line, _row_of_json)
 FORMATS: dict[str, TextFormat] = {
     ".txt": PLAIN_TEXT,

@@ -119,7 +119,7 @@ def _field(where: str, cells: Mapping[str, object], column: str, remedy: str) ->
             return _field(where, value, ".".join(parts[length:]), remedy)
         raise BadRowError(
             f"{where}: no field `{'.'.join(parts[length:])}` in the column `{outer}`, which holds "
-            f"{type(value).__name__}; {remedy}"
+            f"{type(value).__name__}; {remedy}, {SKIP_REMEDY}"
         )
     raise BadRowError(missing_column(where, column, list(cells), f"{remedy}, {SKIP_REMEDY}"))
 
