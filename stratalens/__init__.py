@@ -85,7 +85,7 @@ def rank(result_dir: str | Path, **options: object) -> "Result":
         StratalensError: there is no such result, or an option is wrong.
     """
     from stratalens.commands.rank import rank as run
-    from stratalens.config.options import RankConfig
+    from stratalens.config.result_options import RankConfig
     from stratalens.config.validation import validated
     from stratalens.files.redaction import without_secrets_in_errors
 
@@ -104,7 +104,7 @@ def label(result_dir: str | Path, **options: object) -> "Result":
         StratalensError: there is no such result, or an option or the labelling model is not usable.
     """
     from stratalens.commands.label import label as run
-    from stratalens.config.options import LabelConfig
+    from stratalens.config.result_options import LabelConfig
     from stratalens.config.validation import validated
     from stratalens.files.redaction import without_secrets_in_errors
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 import stratalens
-from stratalens.config.options import RANK_METRICS, RunConfig
+from stratalens.config.options import RunConfig
+from stratalens.config.result_options import RANK_METRICS
 
 PACKAGE = Path(stratalens.__file__).parent
 ROOT = PACKAGE.parent

@@ -25,8 +25,9 @@ Parsed = TypeVar("Parsed", bound=BaseModel)
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "Model": ("base_model", "sae_model", "layers", "sites", "revision", "allow_poor_fit", "trust_remote_code"),
     "Text": (
-        *("domain", "domain_data", "general_data", "text_column", "domain_text_column", "general_text_column"),
-        *("id_column", "text_unit", "encoding", "csv_delimiter", "csv_quoting", "unescape_html", "skip_bad_rows"),
+        *("domain", "domain_data", "general_data", "pair"),
+        *("text_column", "domain_text_column", "general_text_column", "id_column", "kind_column", "source_column"),
+        *("text_unit", "encoding", "csv_delimiter", "csv_quoting", "unescape_html", "skip_bad_rows"),
         *("keep_near_duplicates", "max_documents", "max_length", "min_length", "seed"),
     ),
     "Ranking": ("rank_by", "top_n", "compare_layers_by", "min_specialization", "top_features_n", "features"),
@@ -43,7 +44,8 @@ PLACEHOLDERS = {
     **dict.fromkeys(("domain_data", "general_data", "lexicon"), "PATH [PATH ...]"),
     **dict.fromkeys(("prompts", "features", "output_dir", "config"), "PATH"),
     **dict.fromkeys(("text_column", "domain_text_column", "general_text_column"), "COLUMN [COLUMN ...]"),
-    "id_column": "COLUMN",
+    **dict.fromkeys(("id_column", "kind_column", "source_column"), "COLUMN"),
+    "pair": "NAME DOMAIN GENERAL",
     "encoding": "NAME",
     "csv_delimiter": "CHARACTER",
     "layers": "N [N ...]",
@@ -51,6 +53,8 @@ PLACEHOLDERS = {
     "labeling_endpoint": "URL",
 }
 """Option -> placeholder of its value in the help, where one made from its type would not be clear."""
+REPEATABLE = ("pair",)
+"""Options that may be given several times."""
 CONFIG_HELP = "YAML file with options, or the run.json of an earlier run, which does not decide where text is sent."
 
 
@@ -82,6 +86,7 @@ def parse(
     path = _config_argument(words) if takes_file else None
     file = read_config_file(user_path(path)) if path else None
     loaded = make_config(**file.taken).model_dump() if file else {}
+    loaded = {name: value for name, value in loaded.items() if name not in typed.intersection(REPEATABLE)}
     wants_help = "-h" in words or "--help" in words
     parser = partial(
         tyro.cli,
@@ -167,7 +172,8 @@ def _option(name: str, info: FieldInfo, loaded: Mapping[str, Any]) -> tuple[str,
         help=" ".join((info.description or "").split()),
         help_behavior_hint=f"(default: {_default_text(default)})" if has_hint else "",
     )
-    return name, Annotated[info.annotation, described], field(default=default)
+    annotation = tyro.conf.UseAppendAction[info.annotation] if name in REPEATABLE else info.annotation
+    return name, Annotated[annotation, described], field(default=default)
 
 
 def _default_text(value: object) -> str:
@@ -192,7 +198,7 @@ def _typed_options(words: list[str]) -> set[str]:
             continue
         name = word.removeprefix("--").split("=")[0].replace("-", "_")
         option = re.sub("^(no_)+", "", name)
-        if option in seen:
+        if option in seen and option not in REPEATABLE:
             raise ConfigError(f"--{name} is given more than once; give it once (several values can follow one flag)")
         seen.add(option)
     return seen

@@ -13,12 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from stratalens.cli.arguments import parse
-from stratalens.config.options import (
-    LabelConfig,
-    RankConfig,
-    ReportConfig,
-    RunConfig,
-)
+from stratalens.config.options import RunConfig
+from stratalens.config.result_options import LabelConfig, RankConfig, ReportConfig
 from stratalens.errors import ConfigError, StratalensError, printable
 from stratalens.files.locations import user_path
 from stratalens.hookpoint import NAME, Hookpoint
@@ -39,6 +35,7 @@ commands, in the usual order of use:
   rank        rank the features of a finished result again, in seconds: stratalens rank RESULT_DIR [OPTIONS]
   label       label the features of a finished result again: stratalens label RESULT_DIR [OPTIONS]
   report      write report.html and the figures of a finished result again: stratalens report RESULT_DIR
+  domains     list the built-in domains, or check your own: stratalens domains [PATH ...]
 
 options:
   --version   print the version
@@ -53,6 +50,7 @@ EXAMPLES = {
     "rank": "stratalens rank results --rank_by auroc --top_n 20",
     "label": "stratalens label results --labeling_endpoint http://localhost:8000/v1",
     "report": "stratalens report results",
+    "domains": "stratalens domains climate/",
 }
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
@@ -168,6 +166,7 @@ def _command(words: list[str]) -> int:
         "rank": run_ranking,
         "label": run_labelling,
         "report": run_report,
+        "domains": run_domains,
     }
     if words[0] not in commands:
         raise ConfigError(f"unknown command `{words[0]}`; see stratalens --help")
@@ -270,6 +269,30 @@ def run_show(words: list[str]) -> int:
     from stratalens.cli.show import show
 
     show(directory, Hookpoint.parse(place), int(feature))
+    return 0
+
+
+def run_domains(words: list[str]) -> int:
+    """Run `domains` and return the exit code."""
+    program = "stratalens domains [PATH ...]"
+    if "-h" in words or "--help" in words:
+        print(
+            f"usage: {program}\n\nLists the built-in domains, or checks the texts and the lexicon of those that are "
+            f"named.\n\nExample: {EXAMPLES['domains']}"
+        )
+        return 0
+    if options := [word for word in words if word.startswith("-")]:
+        raise ConfigError(f"unknown option `{options[0]}`; {program} takes none")
+    from stratalens.commands.domains import examine_domain
+    from stratalens.corpus.builtin import BUILT_IN_DOMAINS
+
+    terminal, names = _terminal(quiet=False), words or BUILT_IN_DOMAINS
+    found = []
+    with terminal.track("Looking at domains", len(names)) as advance:
+        for name in names:
+            found.append(examine_domain(name))
+            advance(1, 0)
+    terminal.show_domains(found)
     return 0
 
 

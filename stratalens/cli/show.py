@@ -14,6 +14,7 @@ from stratalens.errors import ConfigError, counted, printable
 from stratalens.files.damaged import damaged
 from stratalens.hookpoint import Hookpoint
 from stratalens.optional_parts import FIGURES, PAGE, without_parts
+from stratalens.ranking.by_part import TextParts
 from stratalens.report import load_result
 from stratalens.report.evidence_file import EVIDENCE_FILE, StoredExample, read_evidence_file
 from stratalens.report.page.wording import FLAG_MEANINGS, KINDS
@@ -59,7 +60,8 @@ def show(directory: Path, hookpoint: Hookpoint, feature: int) -> None:
         console.print(
             "Label it with: stratalens label RESULT_DIR --features FILE, the file holding its layer and number"
         )
-    _print_statistics(console, row, domain)
+    parts = saved.tables.parts[hookpoint].get(feature, TextParts([], []))
+    _print_statistics(console, row, parts, domain)
     if len(reported):
         _print_evidence(console, saved, hookpoint, feature)
 
@@ -84,7 +86,7 @@ def _print_label(console: Console, row: dict[str, Any]) -> None:
     console.print(f"; {escaped(str(row['label_note']))}" if pd.notna(row["label_note"]) else "")
 
 
-def _print_statistics(console: Console, row: dict[str, Any], domain: str) -> None:
+def _print_statistics(console: Console, row: dict[str, Any], parts: TextParts, domain: str) -> None:
     table = Table(box=SIMPLE_HEAD)
     for name in ("Statistic", "Value", "95% interval"):
         table.add_column(name, justify="left" if name == "Statistic" else "right")
@@ -98,6 +100,16 @@ def _print_statistics(console: Console, row: dict[str, Any], domain: str) -> Non
     share, low, high = (100 * row[f"normalised_{name}"] for name in ("specialization", "low", "high"))
     table.add_row("Specialization, % of norm", _number(share), f"{_number(low)} to {_number(high)}")
     table.add_row("AUROC of documents", _number(row["auroc"]), interval("auroc"))
+    for part in parts.kinds:
+        table.add_row(
+            f"  within {escaped(part.name)}", _number(part.auroc), f"{_number(part.low)} to {_number(part.high)}"
+        )
+    for part in parts.sources:
+        table.add_row(
+            f"  source {escaped(part.name)}", _number(part.auroc), f"{_number(part.low)} to {_number(part.high)}"
+        )
+    if isinstance(rank := row.get("transfer_rank"), int):
+        table.add_row("Transfer rank among live latents", str(rank), "")
     table.add_row("Hedges g", _number(row["hedges_g"]), "")
     table.add_row(f"Domain share ({domain})", _number(row["domain_share"]), "")
     table.add_row("p-value, q-value", f"{_number(row['p_value'], 2)}, {_number(row['q_value'], 2)}", "")

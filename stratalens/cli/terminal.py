@@ -1,6 +1,6 @@
 """Output on the terminal: messages, progress bars with the time left, and compact tables."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from shlex import quote
 from textwrap import shorten
@@ -12,16 +12,18 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from stratalens.commands.domains import DomainFindings
 from stratalens.errors import printable
 from stratalens.files.redaction import as_printed
 from stratalens.progress import Advance
+from stratalens.report.page.wording import TRANSFER_NOTE
 from stratalens.report.saved import Result
 from stratalens.report.tables import places
 
 MAX_FEATURES_SHOWN = 10
 FILE_WIDTH = 150
 """Width, in characters, of tables that are written to a file or a pipe."""
-NUMBERS_WIDTH = 96
+NUMBERS_WIDTH = 102
 """Width, in characters, of the columns before the label."""
 MIN_LABEL_WIDTH = 12
 
@@ -90,10 +92,29 @@ class Terminal:
         """Print the layer table, the top features, where the results are and a command to run next."""
         self.console.print(_layer_table(result))
         self.console.print(_feature_table(result, max(MIN_LABEL_WIDTH, self.console.width - NUMBERS_WIDTH)))
+        if "transfer_rank" in result.top_features:
+            self.say(f"Tr.: {TRANSFER_NOTE}")
         self.say(f"Results: {result.output_dir.resolve()}")
         best = result.top_features.head(1)
         for place, number in zip(places(best), best["feature_number"], strict=True):
             self.say(f"Next: stratalens show {quote(str(result.output_dir))} {place} {number}")
+
+    def show_domains(self, domains: Sequence[DomainFindings]) -> None:
+        """Print what is known about some domains, and what is wrong with them."""
+        table = Table(title="Domains", title_justify="left", box=SIMPLE_HEAD)
+        for name in ("Domain", "Documents", "General", "Kinds", "Concepts", "Told apart by form"):
+            table.add_column(name, justify="left" if name == "Domain" else "right", no_wrap=True)
+        for own in domains:
+            form = "-" if own.form_auroc is None else f"AUROC {own.form_auroc:.2f}"
+            counts = (*own.documents, len(own.kinds) or "-", own.concepts or "-")
+            table.add_row(escaped(own.name), *map(str, counts), form)
+        self.console.print(table)
+        for own in domains:
+            self.say(f"{own.name}: {own.description or 'no description'} ({own.folder})")
+            if own.kinds:
+                self.say(f"  compared within kinds: {', '.join(own.kinds)}")
+            for warning in own.warnings:
+                self.warn(f"{own.name}: {warning}")
 
     def show_timings(self, result: Result) -> None:
         """Print how long each stage of the run took, and the peak of its memory."""
@@ -129,7 +150,7 @@ def _feature_table(result: Result, label_width: int) -> Table:
     domain = result.tables.domain
     title = f"Top {domain} features across layers (Det.: AUROC of the label on text it was not made from)"
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
-    for name in ("#", "Layer", "Feature", "Spec.", "95% interval", "% of norm", "AUROC", "Conf.", "Det."):
+    for name in ("#", "Layer", "Feature", "Spec.", "95% interval", "% of norm", "AUROC", "Tr.", "Conf.", "Det."):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("Label", no_wrap=True)
     shown = result.top_features.head(MAX_FEATURES_SHOWN)
@@ -142,8 +163,14 @@ def _feature_table(result: Result, label_width: int) -> Table:
             f"{row['specialization_low']:.2f} to {row['specialization_high']:.2f}",
             f"{100 * row['normalised_specialization']:.2f}",
             f"{row['auroc']:.3f}",
+            _rank(row.get("transfer_rank")),
             {True: "yes", False: "no"}.get(row["confirmed"], "-"),
             "-" if pd.isna(row["detection_auroc"]) else f"{row['detection_auroc']:.2f}",
             escaped(shorten(str(row["label"]), label_width, placeholder=" …")),
         )
     return table
+
+
+def _rank(value: object) -> str:
+    """A rank, or a dash where a result of an earlier version has none."""
+    return str(value) if isinstance(value, int) else "-"

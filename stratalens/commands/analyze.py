@@ -16,12 +16,14 @@ from stratalens.harvest import read_corpus
 from stratalens.harvest.inputs import find_inputs
 from stratalens.harvest.open_model import open_model
 from stratalens.labels import label_features
+from stratalens.labels.concepts.domain_speech import domain_speech_warnings
 from stratalens.labels.concepts.lexicon import load_lexicon
 from stratalens.labels.labelling import LabelSources, open_labeller
 from stratalens.models.memory import peak_memory_bytes
 from stratalens.optional_parts import OptionalParts
 from stratalens.progress import NoProgress, Progress, TimedProgress
 from stratalens.ranking import rank_features
+from stratalens.ranking.by_part import with_parts
 from stratalens.ranking.estimates import RankingInputs
 from stratalens.ranking.feature_list import require_latents
 from stratalens.ranking.rank import feature_numbers
@@ -63,8 +65,9 @@ def _analyze(config: RunConfig, work: WorkDirectories, progress: TimedProgress) 
     harvest = read_corpus(config, inputs, opened, work, progress)
     progress.stage("ranking")
     decoder_norms = {hookpoint: sae.load().decoder_norms().double().numpy() for hookpoint, sae in inputs.saes.items()}
+    source = RankingInputs(harvest.files, decoder_norms, inputs.survey.populations, inputs.survey.sources)
     ranking = rank_features(
-        RankingInputs(harvest.files, decoder_norms, inputs.survey.populations),
+        source,
         top_n=config.top_n,
         rank_by=config.rank_by,
         split=inputs.survey.split,
@@ -75,14 +78,18 @@ def _analyze(config: RunConfig, work: WorkDirectories, progress: TimedProgress) 
     summary, locations = summarise_harvest(harvest.files, fvu, features, inputs.survey.populations)
     collected = collect_evidence(config, inputs, opened, features, locations, parts)
     reports = label_features(config, collected, ranking.top, LabelSources(lexicon, labeller), parts)
-    findings = with_labels(Findings(ranking.top, ranking.latents, summary.layers), reports)
+    top = with_parts(ranking.top, source, split=inputs.survey.split)
+    findings = with_labels(Findings(top, ranking.latents, summary.layers), reports)
     progress.stage("report")
     tables = build_tables(config, findings.top, findings.latents, findings.facts)
-    warnings = run_warnings(config, opened.checks, summary, tables)
+    warnings = [
+        *run_warnings(config, opened.checks, summary, tables),
+        *domain_speech_warnings(inputs.survey.samples, lexicon),
+    ]
     for warning in warnings:
         progress.warn(warning)
     record = build_record(config, inputs, opened.checks, summary, harvest, warnings)
-    content = ResultContent(config, findings, reports, collected.evidence, record, harvest.files)
+    content = ResultContent(config, findings, reports, collected.evidence, record, harvest.files, inputs.survey.sources)
     record = publish(content, work.staging, parts)
     used = {"seconds": progress.seconds(), "peak_memory_bytes": peak_memory_bytes()}
     record = write_record(record.model_copy(update=used), harvest.files, work.staging)

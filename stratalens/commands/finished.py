@@ -12,6 +12,7 @@ from stratalens.files.result_names import RECORD_FILE
 from stratalens.harvest.inputs import find_inputs
 from stratalens.harvest.open_model import open_model
 from stratalens.optional_parts import LENS, OptionalParts
+from stratalens.ranking.estimates import RankingInputs
 from stratalens.report import publish
 from stratalens.report.evidence_file import EVIDENCE_FILE, read_lenses
 from stratalens.report.publish import ResultContent, with_labels, write_record
@@ -60,6 +61,12 @@ def collect_again(result: Result, config: RunConfig, findings: Findings, parts: 
     _, locations = summarise_harvest(result.harvest, fvu, findings.features, inputs.survey.populations)
     parts.missing.pop(LENS, None)  # what failed in the run is tried again
     return collect_evidence(config, inputs, opened, findings.features, locations, parts)
+
+
+def ranking_inputs(result: Result) -> RankingInputs:
+    """What the features of a result are ranked from: its harvest."""
+    norms = {hookpoint: table["decoder_norm"].to_numpy() for hookpoint, table in result.findings.latents.items()}
+    return RankingInputs(result.harvest, norms, result.record.populations, result.sources)
 
 
 def publish_again(result: Result, content: ResultContent, work: WorkDirectories, parts: OptionalParts) -> Result:

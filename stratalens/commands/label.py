@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 
-from stratalens.commands.finished import collect_again, load_evidence, publish_again
-from stratalens.config.options import LabelConfig
+from stratalens.commands.finished import collect_again, load_evidence, publish_again, ranking_inputs
+from stratalens.config.result_options import LabelConfig
 from stratalens.evidence.collect import CollectedEvidence
 from stratalens.files.output_dir import WorkDirectories, working_in
 from stratalens.hookpoint import Hookpoint
@@ -17,6 +17,7 @@ from stratalens.labels.feature_report import Reports
 from stratalens.labels.labelling import LabelSources, open_labeller
 from stratalens.optional_parts import FIGURES, LABELLING_MODEL, LABELS, PAGE, OptionalParts, without_parts
 from stratalens.progress import NoProgress, Progress
+from stratalens.ranking.by_part import with_parts
 from stratalens.ranking.feature_list import read_feature_list, require_latents
 from stratalens.ranking.rank import reported_features
 from stratalens.report import load_result
@@ -62,7 +63,9 @@ def _label(result: Result, options: LabelConfig, work: WorkDirectories, progress
     reports = label_features(config, collected, findings.top, sources, asked_for, only=listed)
     if listed is not None:
         reports = _keep_other_labels(result, reports, listed)
-    content = ResultContent(recorded, findings, reports, collected.evidence, result.record, result.harvest)
+    content = ResultContent(
+        recorded, findings, reports, collected.evidence, result.record, result.harvest, result.sources
+    )
     return publish_again(result, content, work, parts)
 
 
@@ -75,6 +78,7 @@ def _add_listed(result: Result, listed: Mapping[Hookpoint, Sequence[int]], rank_
         for hookpoint, table in before.items()
     }
     top = reported_features(latents, reported, rank_by=rank_by, split=result.record.split)
+    top = with_parts(top, ranking_inputs(result), split=result.record.split)
     return replace(result.findings, top=top)
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import torch
 
-from stratalens.commands.finished import collect_again, load_evidence, publish_again
-from stratalens.config.options import RankConfig, RunConfig
+from stratalens.commands.finished import collect_again, load_evidence, publish_again, ranking_inputs
+from stratalens.config.options import RunConfig
+from stratalens.config.result_options import RankConfig
 from stratalens.errors import counted
 from stratalens.evidence import Evidence
 from stratalens.evidence.collect import CollectedEvidence
@@ -22,7 +23,7 @@ from stratalens.labels.labelling import LabelSources
 from stratalens.optional_parts import FIGURES, PAGE, OptionalParts, without_parts
 from stratalens.progress import NoProgress, Progress
 from stratalens.ranking import rank_features
-from stratalens.ranking.estimates import RankingInputs
+from stratalens.ranking.by_part import with_parts
 from stratalens.report import load_result
 from stratalens.report.label_tables import stored_label
 from stratalens.report.publish import ResultContent
@@ -63,7 +64,7 @@ def rank(directory: Path, options: RankConfig, progress: Progress | None = None)
         known = {hookpoint: set(evidence.features.tolist()) for hookpoint, evidence in stored.evidence.layers.items()}
         reports = _keep_labels(before, reports, known)
         evidence = _drop_without_evidence(collected.evidence, known)
-        content = ResultContent(recorded, findings, reports, evidence, before.record, before.harvest)
+        content = ResultContent(recorded, findings, reports, evidence, before.record, before.harvest, before.sources)
         result = publish_again(before, content, work, parts)
     reported = [(hookpoint, feature) for hookpoint, features in findings.features.items() for feature in features]
     unlabelled = sum(feature not in known[hookpoint] for hookpoint, feature in reported)
@@ -75,15 +76,16 @@ def rank(directory: Path, options: RankConfig, progress: Progress | None = None)
 
 
 def _rank_again(before: Result, config: RunConfig) -> Findings:
-    norms = {hookpoint: table["decoder_norm"].to_numpy() for hookpoint, table in before.findings.latents.items()}
+    source = ranking_inputs(before)
     ranking = rank_features(
-        RankingInputs(before.harvest, norms, before.record.populations),
+        source,
         top_n=config.top_n,
         rank_by=config.rank_by,
         split=before.record.split,
         listed=before.findings.features if config.features is not None else None,
     )
-    return Findings(ranking.top, ranking.latents, before.findings.facts)
+    top = with_parts(ranking.top, source, split=before.record.split)
+    return Findings(top, ranking.latents, before.findings.facts)
 
 
 def _select_features(stored: CollectedEvidence, features: Mapping[Hookpoint, Sequence[int]]) -> CollectedEvidence:

@@ -10,7 +10,7 @@ from stratalens.errors import CheckpointError, ConfigError, ModelError, counted
 from stratalens.files.redaction import redacted
 from stratalens.models.hub import is_on_this_machine
 
-SOURCES = ("domain_data", "general_data", "base_model", "revision", "sae_model")
+SOURCES = ("domain_data", "general_data", "pair", "base_model", "revision", "sae_model")
 """Options that name what a run reads, whether it is here or elsewhere."""
 MAX_SOURCES_SHOWN = 5
 MAX_SOURCE_CHARACTERS = 200
@@ -65,9 +65,14 @@ def _first(sources: Sequence[str]) -> str:
 
 def _texts(config: RunConfig, named: Collection[str]) -> Iterator[tuple[str, str]]:
     """Yield (option, path or address) of the texts that the file names."""
-    for option in ("domain_data", "general_data"):
+    texts = {
+        "domain_data": config.domain_data,
+        "general_data": config.general_data,
+        "pair": [text for _, *both in config.pair for text in both],
+    }
+    for option in texts:
         if option in named:
-            yield from ((option, text) for text in getattr(config, option))
+            yield from ((option, text) for text in texts[option])
 
 
 def _fetched_texts(config: RunConfig, named: Collection[str]) -> Iterator[str]:

@@ -6,13 +6,8 @@ the commands on a finished result.
 
 from stratalens.config.config_file import read_config_file
 from stratalens.config.layer_numbers import DEFAULT_LAYERS, parse_layers
-from stratalens.config.options import (
-    RANK_METRICS,
-    LabelConfig,
-    RankConfig,
-    ReportConfig,
-    RunConfig,
-)
+from stratalens.config.options import RunConfig
+from stratalens.config.result_options import RANK_METRICS, LabelConfig, RankConfig, ReportConfig
 from stratalens.config.validation import make_config, validated
 
 __all__ = [

@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from stratalens.config.domain_file import names_domain_file
 from stratalens.config.options import RunConfig
 from stratalens.errors import ConfigError
 from stratalens.files.locations import user_path
@@ -96,6 +97,8 @@ def read_config_file(path: Path) -> ConfigFile:
         raise ConfigError(f"{path}: expected options such as `top_n: 20`, one per line")
     _require_one_spelling(path, loaded)
     options = {key.replace("-", "_"): value for key, value in loaded.items() if value is not None}
+    if is_record and names_domain_file(str(options.get("domain", ""))):
+        raise ConfigError(f"{path}: a {RECORD_FILE} names a domain, not where it lies; type --domain")
     return ConfigFile(path, is_record, options)
 
 

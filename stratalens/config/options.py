@@ -1,121 +1,23 @@
-"""The options of each command, with their defaults and their help."""
+"""The options of an analysis, with their defaults and their help."""
 
 import re
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from stratalens.config.domain_file import with_domain
 from stratalens.config.layer_numbers import parse_layers
+from stratalens.config.result_options import LabelConfig, RankBy, as_words, require_no_zero_byte
 from stratalens.config.text_words import delimiter_named, known_encoding
 from stratalens.hookpoint import SITE_NAMES
 
-RankBy = Literal[
-    "specialization", "auroc", "hedges_g", "domain_share", "domain_score", "log_ratio", "firing_rate_difference"
-]
-RANK_METRICS: tuple[str, ...] = get_args(RankBy)
-RECORDED_WITH_SIDES = ("digest", "split", "files", "lengths")
+TextPair = tuple[str, str, str]
+"""Name of a kind of text, domain texts and general texts of that kind."""
+RECORDED_WITH_SIDES = ("digest", "split", "files", "lengths", "kinds", "form_auroc")
 """What `run.json` says of the text beside the two sides, under their names."""
 MAX_COUNT = 2**31 - 1
 """Largest value of an option that counts something."""
-
-
-class LabelConfig(BaseModel):
-    """Label the features of a finished result again, without a new harvest."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
-
-    labeling_model: str | None = None
-    """Language model that writes the labels: a local directory or a Hub id, run on this machine, or the name of a model
-    at --labeling_endpoint. Default: none; labels are made from the evidence alone."""
-    labeling_endpoint: str | None = None
-    """Address of an OpenAI-compatible server that runs the labelling model, such as http://localhost:8000/v1. It gets
-    the API key in STRATALENS_API_KEY; OPENAI_API_KEY is sent only to https://api.openai.com."""
-    labeling_concurrency: int = Field(8, ge=1, le=256)
-    """Maximum number of requests that are sent at the same time."""
-    labeling_timeout: float = Field(180, gt=0, le=3600)
-    """Seconds to wait for one answer, its reasoning included."""
-    labeling_max_tokens: int = Field(4096, ge=16, le=131_072)
-    """Tokens that an answer of the labelling model may have, its reasoning included. A truncated answer is asked for
-    again with two and four times as many."""
-    prompts: str | None = None
-    """Directory with templates that replace the built-in prompts of the same name."""
-    lexicon: tuple[str, ...] = ()
-    """YAML files of concepts and their terms, used instead of the built-in ones of the domain."""
-    features: str | None = None
-    """File that lists (layer, latent) pairs to report instead of the best of each layer: a CSV with the columns
-    layer and feature_number, or lines such as `16 163`."""
-    csv_bom: bool = False
-    """Begin every CSV file of the result with a byte order mark, by which Excel knows that it is UTF-8. A result
-    that was written so stays so."""
-    no_examples: bool = False
-    """Keep every sentence of the corpus out of files and requests; labels are then made from tokens alone."""
-    trust_remote_code: bool = False
-    """Run the Python code that comes with the base model. It runs with all your permissions, so read it first. No file
-    turns this on."""
-    allow_fetch: bool = False
-    """Fetch what the `run.json` of an earlier run names and is not on this machine: texts at addresses, models and SAEs
-    on the Hub. What you name yourself needs no permission."""
-    quiet: bool = False
-    """Print nothing but errors, and where text is sent."""
-
-    @field_validator("lexicon", mode="before")
-    @classmethod
-    def _lexicon_paths(cls, value: object) -> object:
-        return tuple(_words(value))
-
-    @model_validator(mode="after")
-    def _check_labels(self) -> "LabelConfig":
-        names = [self.labeling_model, self.labeling_endpoint, self.prompts, self.features, *self.lexicon]
-        if "" in names:
-            raise ValueError("a path or an address is empty; leave the option out instead")
-        _require_no_zero_byte(names)
-        return self
-
-    @field_validator("labeling_model", "prompts", "features", mode="before")
-    @classmethod
-    def _label_path_as_text(cls, value: object) -> object:
-        return str(value) if isinstance(value, Path) else value
-
-
-class ReportConfig(BaseModel):
-    """Write the page and the figures of a finished result again."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-    quiet: bool = False
-    """Print nothing but errors."""
-
-
-class RankConfig(BaseModel):
-    """Rank the features of a finished result again from its harvest, in seconds.
-
-    Needs neither the model nor the text. Omitted options keep their values.
-    Run `stratalens label` to label features that were not reported before.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
-
-    top_n: int | None = Field(None, ge=1)
-    """Number of features to report per layer."""
-    rank_by: RankBy | None = None
-    """Statistic by which the features of a layer are ordered."""
-    compare_layers_by: Literal["normalised", "raw"] | None = None
-    """How features of different layers, and layers, are compared: by specialization as a share of the norm of the
-    residual stream, or by raw specialization."""
-    min_specialization: float | None = Field(None, ge=0)
-    """Minimum specialization, in raw units, of features in the file of the best features across layers."""
-    top_features_n: int | None = Field(None, ge=1)
-    """Maximum number of features in the file of the best features across layers."""
-    csv_bom: bool = False
-    """Begin every CSV file of the result with a byte order mark, by which Excel knows that it is UTF-8. A result
-    that was written so stays so."""
-    allow_fetch: bool = False
-    """Fetch the text and the model that the result names, where they are not on this machine. They are needed only for
-    a result without examples."""
-    quiet: bool = False
-    """Print nothing but errors."""
 
 
 class RunConfig(LabelConfig):
@@ -138,12 +40,17 @@ class RunConfig(LabelConfig):
     """Sites of the layers to analyse, such as `resid mlp`: resid (the block's output), resid_in, attn, mlp, attn_heads,
     attn_norm, mlp_norm and others that docs/method.md explains. Default: resid, or the only site of the SAE folder."""
     domain: str = "financial"
-    """Name of the domain. financial, medical and legal have built-in texts; any other needs --domain_data."""
+    """The domain: financial, medical or legal, which have built-in texts; any other name, with --domain_data; or the
+    path of a folder or YAML file that describes a domain, see docs/own-domain.md."""
     domain_data: tuple[str, ...] = ()
     """Domain texts: txt, jsonl, csv or parquet files, also compressed as .gz, directories or globs, local or at an
     address such as s3://bucket/news/; or hf:DATASET_ID[:CONFIG]:SPLIT:COLUMN, a streamed dataset."""
     general_data: tuple[str, ...] = ()
     """General texts to compare with, in the same forms as --domain_data. Default: the built-in ones."""
+    pair: tuple[TextPair, ...] = ()
+    """Texts of one kind, such as `--pair letters bank_letters.csv other_letters.csv`: the name of the kind, the domain
+    texts and the general texts. Can be given several times; texts are compared within their kind. Takes the place of
+    --domain_data and --general_data."""
     text_column: tuple[str, ...] = ("text",)
     """Columns that hold the text in json, jsonl, csv and parquet files: several are joined by a blank line; `a.b` is
     the field `b` of the field `a`."""
@@ -154,6 +61,11 @@ class RunConfig(LabelConfig):
     id_column: str | None = None
     """Column whose value, up to `#`, names the document of a row; `none`: each row is a document of its own. Default:
     `id`, where there is such a column."""
+    kind_column: str | None = None
+    """Column that names the kind of a document, such as news or letter. Where both sides have kinds, documents are
+    compared within their kind. The built-in texts have kinds."""
+    source_column: str | None = None
+    """Column that names the source of a document. Default: its file."""
     skip_bad_rows: bool = False
     """Skip and count rows that cannot be read, such as rows without the text column. Otherwise the first ends the
     run."""
@@ -221,18 +133,34 @@ class RunConfig(LabelConfig):
     dry_run: bool = False
     """Print what would run, with an estimate of memory and time, and stop."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _described_domain(cls, options: object) -> object:
+        """Replace the path of a domain by its name and what its description says."""
+        if not isinstance(options, dict):
+            return options
+        return with_domain(options, {name: field.default for name, field in cls.model_fields.items()})
+
     @field_validator("layers", "sites", mode="before")
     @classmethod
     def _layer_words(cls, value: object) -> object:
         """Split `16`, `[4, 10]`, `4 10-12` or `all`, as Python callers and YAML files write them, into words."""
-        return tuple(part for word in _words(value) for part in (word.split() if isinstance(word, str) else [word]))
+        return tuple(part for word in as_words(value) for part in (word.split() if isinstance(word, str) else [word]))
 
     @field_validator(
         *("domain_data", "general_data", "text_column", "domain_text_column", "general_text_column"), mode="before"
     )
     @classmethod
     def _paths(cls, value: object) -> object:
-        return tuple(_words(value))
+        return tuple(as_words(value))
+
+    @field_validator("pair", mode="before")
+    @classmethod
+    def _pairs(cls, value: object) -> object:
+        pairs = [tuple(as_words(pair)) for pair in value] if isinstance(value, list | tuple) else [(value,)]
+        if not all(len(pair) == 3 and all(isinstance(word, str) for word in pair) for pair in pairs):
+            raise ValueError("each pair is three words: the name of a kind, domain texts and general texts")
+        return pairs
 
     @field_validator("base_model", "sae_model", "output_dir", mode="before")
     @classmethod
@@ -247,10 +175,11 @@ class RunConfig(LabelConfig):
             )
         if self.domain in RECORDED_WITH_SIDES:
             raise ValueError(f"domain: run.json has an entry `{self.domain}` of its own; choose another name")
-        names = [self.base_model, self.sae_model, self.output_dir, *self.domain_data, *self.general_data]
+        texts = [*self.domain_data, *self.general_data, *(text for _, *pair in self.pair for text in pair)]
+        names = [self.base_model, self.sae_model, self.output_dir, *texts]
         if "" in names:
             raise ValueError("a path is empty; name a file or a directory (`.` is this one)")
-        _require_no_zero_byte([*names, self.revision])
+        require_no_zero_byte([*names, self.revision])
         self._check_text_options()
         if self.min_length > self.max_length:
             raise ValueError(f"min_length {self.min_length} exceeds max_length {self.max_length}")
@@ -272,11 +201,13 @@ class RunConfig(LabelConfig):
     def _check_text_options(self) -> None:
         if not self.text_column:
             raise ValueError("text_column: name at least one column")
-        columns = [*self.text_column, *self.domain_text_column, *self.general_text_column, self.id_column]
+        own_columns = [*self.domain_text_column, *self.general_text_column]
+        columns = [*self.text_column, *own_columns, self.id_column, self.kind_column, self.source_column]
         if "" in columns:
             raise ValueError("the name of a column is empty; leave the option out instead")
+        self._check_kinds()
         for name in ("domain", "general"):
-            if getattr(self, f"{name}_text_column") and not getattr(self, f"{name}_data"):
+            if getattr(self, f"{name}_text_column") and not (getattr(self, f"{name}_data") or self.pair):
                 raise ValueError(f"{name}_text_column was given without {name}_data; the built-in texts need no name")
         if self.encoding is not None and known_encoding(self.encoding) is None:
             raise ValueError(f"encoding: `{self.encoding[:40]}` is unknown; expected a name such as utf-8 or cp1252")
@@ -286,14 +217,13 @@ class RunConfig(LabelConfig):
                 "semicolon, tab or pipe"
             )
 
-
-def _require_no_zero_byte(names: Iterable[str | None]) -> None:
-    for name in filter(None, names):
-        if "\0" in name:
-            raise ValueError("a path or an address contains a zero byte; remove it")
-
-
-def _words(value: object) -> list[object]:
-    """Turn one or several values into words; values other than words, integers and paths are left for validation."""
-    several = list(value) if isinstance(value, list | tuple | range) else [value]
-    return [str(item) if isinstance(item, int | Path) and not isinstance(item, bool) else item for item in several]
+    def _check_kinds(self) -> None:
+        if self.pair and (self.domain_data or self.general_data):
+            raise ValueError("pair was given with domain_data or general_data; a pair names the texts of both sides")
+        if self.pair and self.kind_column is not None:
+            raise ValueError("pair was given with kind_column; a pair names the kind of its texts itself")
+        for kind, *_ in self.pair:
+            if not kind.strip():
+                raise ValueError("pair: the name of a kind is empty")
+        if (self.kind_column or self.source_column) and not (self.domain_data or self.general_data or self.pair):
+            raise ValueError("kind_column or source_column was given without domain_data and general_data")

@@ -1,4 +1,4 @@
-"""The built-in domains: their texts and lexicons, and the general texts they are contrasted with."""
+"""The built-in domains, and the general texts that domains are contrasted with."""
 
 from pathlib import Path
 
@@ -6,34 +6,29 @@ from stratalens.errors import ConfigError
 from stratalens.files.locations import DATA_DIRECTORY
 
 BUILT_IN_DOMAINS = ("financial", "medical", "legal")
+GENERAL = "general"
+"""The folder of the general texts, and of the concepts of ordinary language."""
+
+
+def built_in_folder(name: str) -> Path:
+    """Folder of a built-in domain, in the form of those that users make, or of `GENERAL`."""
+    return DATA_DIRECTORY / (name if name == GENERAL else f"domains/{name}")
 
 
 def text_file(name: str) -> Path:
-    """Path of the jsonl file with the passages of a built-in domain, or of `general`."""
-    return DATA_DIRECTORY / "texts" / f"{name}.jsonl"
-
-
-def domain_files(domain: str, user_files: tuple[str, ...]) -> tuple[str, ...]:
-    """Files of the domain side: the user's own if there are any, else the built-in file of that domain.
+    """Path of the jsonl file with the documents of a built-in domain, or of `GENERAL`.
 
     Raises:
-        ConfigError: the user names no files and the domain is not built in.
+        ConfigError: the domain is not built in.
     """
-    if user_files:
-        return user_files
-    if domain not in BUILT_IN_DOMAINS:
+    if name not in (*BUILT_IN_DOMAINS, GENERAL):
         raise ConfigError(
-            f"unknown domain `{domain}`; built in are {', '.join(BUILT_IN_DOMAINS)}; "
-            "for any other, give its texts with --domain_data PATH..."
+            f"unknown domain `{name}`; built in are {', '.join(BUILT_IN_DOMAINS)}; "
+            "for any other, give its texts with --domain_data PATH..., or its folder with --domain PATH"
         )
-    return (str(text_file(domain)),)
-
-
-def general_files(user_files: tuple[str, ...]) -> tuple[str, ...]:
-    """Files of the general side: the user's own if there are any, else the built-in file."""
-    return user_files or (str(text_file("general")),)
+    return built_in_folder(name) / "texts.jsonl"
 
 
 def lexicon_file(name: str) -> Path:
-    """Path of the YAML file with the concepts of a built-in domain, or of `common` language."""
-    return DATA_DIRECTORY / "lexicons" / f"{name}.yaml"
+    """Path of the YAML file with the concepts of a built-in domain, or of ordinary language (`GENERAL`)."""
+    return built_in_folder(name) / "lexicon.yaml"

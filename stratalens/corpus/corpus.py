@@ -1,24 +1,40 @@
 """The two sides of a contrast and the files that their rows are read from."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 from stratalens.config.options import RunConfig
-from stratalens.corpus.builtin import domain_files, general_files
+from stratalens.corpus.builtin import GENERAL, text_file
 from stratalens.corpus.populations import Side
 from stratalens.corpus.reading.formats import TextFile
 from stratalens.corpus.reading.notes import ReadingNotes
 from stratalens.corpus.reading.readers import read_rows
 from stratalens.corpus.reading.rows import Row
-from stratalens.corpus.reading.text_options import DEFAULTS, TextOptions
+from stratalens.corpus.reading.text_options import BUILT_IN_TEXTS, DEFAULTS, TextOptions
 from stratalens.corpus.text_files import find_files
+from stratalens.errors import CorpusError
 from stratalens.files.locations import user_path
 
 FIRST_ROWS = 3
 """Rows of each file that are read before anything else is done."""
+
+
+class CorpusRow(NamedTuple):
+    """A row of a corpus, and which document it is of."""
+
+    side: Side
+    text: str
+    identity: str
+    """Names the document: the row's `id` up to the first `#`, or the text itself where there is no `id`."""
+    kind: str | None
+    """Kind of the document, if it has one."""
+    source: str
+    """Where the document is from: what the source column says, else its file."""
 
 
 @dataclass(frozen=True)
@@ -38,13 +54,17 @@ class Corpus:
             ConfigError: the domain has no built-in text and none is named.
             CorpusError: see `text_files.find_files`.
         """
-        sides, warnings = [], list[str]()
-        for side, own, files in (
-            (Side.DOMAIN, config.domain_data, domain_files(config.domain, config.domain_data)),
-            (Side.GENERAL, config.general_data, general_files(config.general_data)),
-        ):
-            options = TextOptions.of_side(config, side) if own else DEFAULTS
-            sides.append(tuple(find_files(files, options, user_path(config.output_dir), warnings.append)))
+        warnings = list[str]()
+        find = partial(find_files, output_dir=user_path(config.output_dir), warn=warnings.append)
+        if config.pair:
+            return cls(_files_of_pairs(config, find), tuple(warnings))
+        sides = []
+        for side, own in ((Side.DOMAIN, config.domain_data), (Side.GENERAL, config.general_data)):
+            if own:
+                found = find(own, TextOptions.of_side(config, side))
+            else:
+                found = find([text_file(config.domain if side == Side.DOMAIN else GENERAL)], BUILT_IN_TEXTS)
+            sides.append(tuple(found))
         return cls((sides[0], sides[1]), tuple(warnings))
 
     @classmethod
@@ -83,10 +103,8 @@ class Corpus:
                     pass
                 on_file()
 
-    def rows(self) -> Iterator[tuple[Side, str, str]]:
-        """Yield (side, text, identity) of every row, the domain side first, and keep no reference to what was yielded.
-
-        The identity names the row's document: its `id` up to the first `#`, or the text itself where there is no `id`.
+    def rows(self) -> Iterator[CorpusRow]:
+        """Yield every row, the domain side first, and keep no reference to what was yielded.
 
         Raises:
             CorpusError: a file cannot be read.
@@ -94,8 +112,8 @@ class Corpus:
         for side in Side:
             yield from self.rows_of(side)
 
-    def rows_of(self, side: Side, notes: ReadingNotes | None = None) -> Iterator[tuple[Side, str, str]]:
-        """Yield the rows of one side, in the form of `rows`.
+    def rows_of(self, side: Side, notes: ReadingNotes | None = None) -> Iterator[CorpusRow]:
+        """Yield the rows of one side.
 
         Args:
             side: the side.
@@ -104,10 +122,41 @@ class Corpus:
         Raises:
             CorpusError: a file cannot be read.
         """
-        for file in self.files[side]:
-            yield from map(partial(_with_identity, side), read_rows(file, notes))
+        for file, name in zip(self.files[side], self._source_names[side], strict=True):
+            yield from map(partial(_with_identity, side, name), read_rows(file, notes))
+
+    @cached_property
+    def _source_names(self) -> tuple[list[str], ...]:
+        """Names of the files of each side: without their folders where that tells them apart."""
+        return tuple(_short_names([str(file.path) for file in files]) for files in self.files)
 
 
-def _with_identity(side: Side, row: Row) -> tuple[Side, str, str]:
+def _files_of_pairs(
+    config: RunConfig, find: Callable[[Sequence[str | Path], TextOptions], list[TextFile]]
+) -> tuple[tuple[TextFile, ...], tuple[TextFile, ...]]:
+    """Files of both sides of the pairs of texts.
+
+    Raises:
+        CorpusError: a file is named in two pairs, or see `text_files.find_files`.
+    """
+    sides: tuple[dict[str, TextFile], dict[str, TextFile]] = ({}, {})
+    for kind, *texts in config.pair:
+        for side, text in zip(Side, texts, strict=True):
+            options = replace(TextOptions.of_side(config, side), kind=kind.strip())
+            for file in find([text], options):
+                if sides[side].setdefault(str(file.path), file).options.kind != options.kind:
+                    raise CorpusError(
+                        f"{file.path}: named in two --pair as two kinds of text; give the file once, or cut it in two"
+                    )
+    return tuple(sides[0].values()), tuple(sides[1].values())
+
+
+def _short_names(paths: Sequence[str]) -> list[str]:
+    last = [path.rsplit("/", 1)[-1] for path in paths]
+    times = Counter(last)
+    return [name if times[name] == 1 else path for name, path in zip(last, paths, strict=True)]
+
+
+def _with_identity(side: Side, file: str, row: Row) -> CorpusRow:
     identity = row.identifier.split("#")[0] if row.identifier else ""
-    return side, row.text, identity or row.text
+    return CorpusRow(side, row.text, identity or row.text, row.kind, row.source or file)

@@ -1,9 +1,13 @@
 """Messages about the text of a run: which files, how many documents, and warnings about them."""
 
+from typing import NamedTuple
+
 from stratalens.config.options import RunConfig
 from stratalens.corpus.comparability import comparability_warnings
 from stratalens.corpus.corpus import Corpus
+from stratalens.corpus.likeness import MAX_AUROC, Likeness, likeness
 from stratalens.corpus.populations import Side, side_name
+from stratalens.corpus.strata import MIN_STRATUM_DOCUMENTS
 from stratalens.corpus.survey import Survey
 
 
@@ -29,17 +33,30 @@ def describe_survey(domain: str, survey: Survey) -> str:
             "duplicate": counts.duplicates,
             "near duplicates": counts.near_duplicates,
             "beyond --max_documents": counts.beyond_max_documents,
+            "without a kind": counts.without_kind,
+            "of kinds on one side only": counts.kind_on_one_side,
+            "of kinds with too few": counts.too_few_of_kind,
         }
         skipped = ", ".join(f"{number} {reason}" for reason, number in skipped_rows.items() if number)
         split = f" ({halves})" if survey.split else ""
         sides.append(
             f"{counts.documents} {side_name(domain, side)}{split}" + (f", skipped {skipped}" if skipped else "")
         )
-    return "Documents: " + "; ".join(sides)
+    kinds = survey.populations.strata
+    within = f"; compared within {len(kinds)} kinds: {', '.join(kinds)}" if len(kinds) > 1 else ""
+    return "Documents: " + "; ".join(sides) + within
 
 
-def corpus_warnings(config: RunConfig, corpus: Corpus, survey: Survey) -> list[str]:
-    """Warnings about files that are not read, about texts, and about too few documents to hold any back."""
+class TextFindings(NamedTuple):
+    """What a reader must know about the text of a run."""
+
+    likeness: Likeness | None
+    """Whether the two sides are of the same kinds of text; None with too few documents."""
+    warnings: tuple[str, ...]
+
+
+def examine_text(config: RunConfig, corpus: Corpus, survey: Survey) -> TextFindings:
+    """Look for files that are not read, sides that differ in form, and too few documents to hold any back."""
     names = side_name(config.domain, Side.DOMAIN), side_name(config.domain, Side.GENERAL)
     warnings = list(corpus.warnings)
     for name, own in zip(names, survey.warnings, strict=True):
@@ -58,10 +75,40 @@ def corpus_warnings(config: RunConfig, corpus: Corpus, survey: Survey) -> list[s
                 f"{counts.near_duplicates:,} {name} documents say nearly the same as another (numbers apart) and were "
                 "dropped; --keep_near_duplicates keeps them"
             )
+    warnings += _kind_warnings(survey, names)
     warnings += comparability_warnings(survey.samples, names, quote=not config.no_examples)
+    kinds = [survey.strata_of(sample) for sample in survey.samples]
+    found = likeness(survey.samples, (kinds[0], kinds[1]))
+    if found is not None and found.differs:
+        warnings.append(
+            f"the sides are of different kinds of text: a classifier that sees function words, punctuation, length and "
+            f"digits alone tells them apart with AUROC {found.auroc:.2f} (above {MAX_AUROC}), so features of the kind "
+            "will seem to be features of the domain; compare like with like, see docs/own-domain.md"
+        )
     if not survey.split:
         warnings.append(
             "fewer than 10 documents per side in a half: no documents were held back; features were selected and "
             "estimated on the same documents, so the estimates are too favourable, and `confirmed` stays empty"
         )
+    return TextFindings(found, tuple(warnings))
+
+
+def _kind_warnings(survey: Survey, names: tuple[str, str]) -> list[str]:
+    """Warnings about documents that are left out because of their kinds, or whose kinds are ignored."""
+    least = 2 * MIN_STRATUM_DOCUMENTS
+    if survey.kinds_ignored:
+        return [
+            f"fewer than two kinds of text have {least} documents on each side, so kinds are ignored: documents are "
+            "compared with those of other kinds"
+        ]
+    warnings = []
+    for name, counts in zip(names, survey.counts, strict=True):
+        left_out = {
+            "have no kind": counts.without_kind,
+            "are of a kind that the other side lacks": counts.kind_on_one_side,
+            f"are of a kind with fewer than {least} documents on a side": counts.too_few_of_kind,
+        }
+        reasons = [f"{count:,} {reason}" for reason, count in left_out.items() if count]
+        if reasons:
+            warnings.append(f"{name} documents left out: {'; '.join(reasons)}")
     return warnings

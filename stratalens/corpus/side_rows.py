@@ -1,20 +1,26 @@
 """The rows of one side that count, known by the hashes of their texts: which are dropped, and why."""
 
-import heapq
 from array import array
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Bool, Int64, UInt64
+from jaxtyping import Bool, Int16, Int64, UInt64
 
-from stratalens.corpus.corpus import Corpus
+from stratalens.corpus.corpus import Corpus, CorpusRow
+from stratalens.corpus.names import MAX_KIND_CHARACTERS, Names
 from stratalens.corpus.near_duplicates import SignatureList, Signatures, groups
 from stratalens.corpus.populations import Side
 from stratalens.corpus.reading.notes import ReadingNotes
+from stratalens.corpus.strata import SideDocuments
 from stratalens.corpus.text_sample import TextSample
+from stratalens.errors import CorpusError, counted
 from stratalens.files.hashing import hash64
 
+MAX_KINDS = 10_000
+"""A column with more different values on a side names no kinds."""
+MAX_SOURCES = 1_000
+"""Where a side has more sources, they are not told apart."""
 MIN_ROWS_OF_SHARED_ID = 10
 """Fewer rows of one document are not told, even if they are most of a side."""
 
@@ -41,6 +47,10 @@ class SideCounts:
     """Documents dropped because one of the other side says nearly the same."""
     beyond_max_documents: int = 0
     """Rows of documents that `max_documents` leaves out."""
+    without_kind: int = 0
+    """Documents left out because they have no kind; the next two as well because of their kinds, see `LeftOut`."""
+    kind_on_one_side: int = 0
+    too_few_of_kind: int = 0
     kept_rows: int = 0
     documents: int = 0
     """Documents that count."""
@@ -54,6 +64,13 @@ class SideRows:
 
     content: UInt64[np.ndarray, "row"]
     document: UInt64[np.ndarray, "row"]
+    kind: Int16[np.ndarray, "row"]
+    """Index into `kinds`, or `NO_NAME`."""
+    source: Int16[np.ndarray, "row"]
+    """Index into `sources`, or `NO_NAME`."""
+    kinds: tuple[str, ...]
+    sources: tuple[str, ...]
+    """Empty where there are more than `MAX_SOURCES`."""
     counts: SideCounts
     characters: int
     signatures: Signatures | None
@@ -63,7 +80,17 @@ class SideRows:
 
     def where(self, kept: Bool[np.ndarray, "row"]) -> "SideRows":
         """Some of the rows."""
-        return replace(self, content=self.content[kept], document=self.document[kept])
+        columns = {name: getattr(self, name)[kept] for name in ("content", "document", "kind", "source")}
+        return replace(self, **columns)
+
+    def documents(self) -> SideDocuments:
+        """The documents; the kind of each is that of its text with the smallest hash."""
+        document, first = np.unique(self.document, return_index=True)
+        return SideDocuments(document, self.kind[first], self.kinds)
+
+    def document_sources(self) -> Int16[np.ndarray, "document"]:
+        """The source of each of the documents: that of its text with the smallest hash."""
+        return self.source[np.unique(self.document, return_index=True)[1]]
 
 
 def read_side(
@@ -75,9 +102,9 @@ def read_side(
 ) -> SideRows:
     """Read a side and keep one row per text: of several identities the one with the smallest hash, in any row order."""
     notes, read = ReadingNotes(), _ReadRows(side, None if keep_near_duplicates else SignatureList())
-    for _, text, identity in corpus.rows_of(side, notes):
-        read.add(text, identity, too_short)
-        del text, identity  # or a huge text would stay in memory until the next one is read
+    for row in corpus.rows_of(side, notes):
+        read.add(row, too_short)
+        del row  # or a huge text would stay in memory until the next one is read
         on_row()
     return read.frozen(notes)
 
@@ -88,11 +115,17 @@ class _ReadRows:
     def __init__(self, side: Side, signatures: SignatureList | None):
         self._side, self._signatures = side, signatures
         self._content, self._document = array("Q"), array("Q")
+        self._kinds, self._sources = Names(MAX_KINDS), Names(MAX_SOURCES)
         self._sample = TextSample()
         self._rows = self._empty = self._short = self._characters = 0
 
-    def add(self, text: str, identity: str, too_short: Callable[[str], bool]) -> None:
-        """Add a row."""
+    def add(self, row: CorpusRow, too_short: Callable[[str], bool]) -> None:
+        """Add a row.
+
+        Raises:
+            CorpusError: its kind cannot be one.
+        """
+        text = row.text
         self._rows += 1
         self._characters += len(text)
         if not text:
@@ -101,15 +134,24 @@ class _ReadRows:
             self._short += 1
         else:
             self._content.append(hash64(text))
-            self._document.append(hash64("document", int(self._side), identity))
-            self._sample.add(self._content[-1], text)
+            self._document.append(hash64("document", int(self._side), row.identity))
+            self._sources.add(row.source)
+            self._kinds.add(row.kind)
+            if self._kinds.too_many or len(row.kind or "") > MAX_KIND_CHARACTERS:
+                raise CorpusError(
+                    f"{row.source}: `{(row.kind or '')[:MAX_KIND_CHARACTERS]}` is no kind of text: a side has at most "
+                    f"{MAX_KINDS:,} kinds, each named in at most {MAX_KIND_CHARACTERS} characters; name another column "
+                    "with --kind_column"
+                )
+            self._sample.add(self._content[-1], self._document[-1], text)
             if self._signatures is not None:
                 self._signatures.add(self._document[-1], text)
 
     def frozen(self, notes: ReadingNotes) -> SideRows:
         """The rows that count, each text once."""
         content, document = (np.frombuffer(hashes, np.uint64) for hashes in (self._content, self._document))
-        first = _first_row_of_each_text(content, document)
+        (kinds, kind), (sources, source) = self._kinds.sorted(), self._sources.sorted()
+        first = _first_row_of_each_text(content, document, kind, source)
         counts = SideCounts(
             rows=self._rows,
             bad_rows=notes.bad_rows.count,
@@ -117,16 +159,29 @@ class _ReadRows:
             too_short=self._short,
             duplicates=len(content) - len(first),
         )
-        signatures = None if self._signatures is None else self._signatures.merged()
-        warnings = tuple(notes.warnings())
-        return SideRows(content[first], document[first], counts, self._characters, signatures, warnings, self._sample)
+        return SideRows(
+            content=content[first],
+            document=document[first],
+            kind=kind[first],
+            source=source[first],
+            kinds=kinds,
+            sources=sources,
+            counts=counts,
+            characters=self._characters,
+            signatures=None if self._signatures is None else self._signatures.merged(),
+            warnings=tuple(notes.warnings()),
+            sample=self._sample,
+        )
 
 
 def _first_row_of_each_text(
-    content: UInt64[np.ndarray, "row"], document: UInt64[np.ndarray, "row"]
+    content: UInt64[np.ndarray, "row"],
+    document: UInt64[np.ndarray, "row"],
+    kind: Int16[np.ndarray, "row"],
+    source: Int16[np.ndarray, "row"],
 ) -> Int64[np.ndarray, "text"]:
     """Indices of the rows to keep, in the order of their texts' hashes."""
-    order = np.lexsort((document, content))
+    order = np.lexsort((source, kind, document, content))
     new = np.ones(len(order), dtype=bool)
     new[1:] = np.diff(content[order]) != 0
     return order[new]
@@ -182,29 +237,22 @@ def _is_member(values: UInt64[np.ndarray, "value"], entries: UInt64[np.ndarray, 
     return entries[np.minimum(np.searchsorted(entries, values), len(entries) - 1)] == values
 
 
-def apply_max_documents(rows: SideRows, max_documents: int | None, seed: int) -> SideRows:
-    """Keep the rows of so many documents, those with the smallest hashes; None keeps all."""
-    documents = np.unique(rows.document)
-    if max_documents is None or len(documents) <= max_documents:
-        return rows
-    chosen = np.sort(np.array(first_by_hash(documents, max_documents, seed), dtype=np.uint64))
-    kept = rows.where(_is_member(rows.document, chosen))
-    return replace(kept, counts=replace(rows.counts, beyond_max_documents=len(rows.content) - len(kept.content)))
-
-
-def first_by_hash(documents: Iterable[int | np.integer], count: int, seed: int) -> list[int]:
-    """The `count` documents with the smallest seeded hashes: a sample that does not depend on their order."""
-    return heapq.nsmallest(count, map(int, documents), key=lambda document: hash64(seed, "sample", document))
+def keep_documents(rows: SideRows, documents: UInt64[np.ndarray, "document"]) -> SideRows:
+    """Keep the rows of these documents, given by their hashes in rising order."""
+    return rows.where(_is_member(rows.document, documents))
 
 
 def side_warnings(rows: SideRows) -> tuple[str, ...]:
     """What was unusual in the files of a side, and an id that most of its rows share."""
-    _, sizes = np.unique(rows.document, return_counts=True)
+    _, index, sizes = np.unique(rows.document, return_inverse=True, return_counts=True)
+    warnings = list(rows.warnings)
     largest = int(sizes.max(initial=0))
-    if largest < MIN_ROWS_OF_SHARED_ID or 2 * largest <= len(rows.document):
-        return rows.warnings
-    shared = (
-        f"{largest:,} of {len(rows.document):,} rows share 1 id and count as one document; if they are documents of "
-        "their own, name another column with --id_column, or none"
-    )
-    return (*rows.warnings, shared)
+    if largest >= MIN_ROWS_OF_SHARED_ID and 2 * largest > len(rows.document):
+        warnings.append(
+            f"{largest:,} of {len(rows.document):,} rows share 1 id and count as one document; if they are documents "
+            "of their own, name another column with --id_column, or none"
+        )
+    several = len(np.unique(index[rows.documents().kind[index] != rows.kind]))
+    if several:
+        warnings.append(f"{counted(several, 'document')} have rows of several kinds; one of them counts")
+    return tuple(warnings)

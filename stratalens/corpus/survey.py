@@ -1,35 +1,33 @@
 """Decide by hashes, in one pass over a corpus, which rows count and which population each document belongs to."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from itertools import chain
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int8, UInt64
+from jaxtyping import Int8, Int64, UInt64
 
 from stratalens.corpus.corpus import Corpus
-from stratalens.corpus.populations import Half, Populations, Side
+from stratalens.corpus.populations import Half, Population, Populations, Side
 from stratalens.corpus.side_rows import (
     SideCounts,
     SideRows,
-    apply_max_documents,
     drop_common_texts,
     drop_near_duplicates,
-    first_by_hash,
+    keep_documents,
     read_side,
     side_warnings,
 )
+from stratalens.corpus.sources import DocumentSources
+from stratalens.corpus.strata import Split, Splits, split_documents
 from stratalens.corpus.text_sample import SampledText
 from stratalens.errors import CorpusError, counted
-from stratalens.files.hashing import hash64
+from stratalens.files.hashing import first_by_hash, hash64
 
 MAX_SAMPLED_DOCUMENTS = 4096
-"""At most this many documents per population have their values kept individually."""
+"""At most this many documents per side and half, divided among the strata, have their values kept individually."""
 MAX_CALIBRATION_DOCUMENTS = 64
 """At most this many documents give each layer's median norm and the fit check of its SAE."""
-MIN_SPLIT_DOCUMENTS = 10
-"""With fewer documents in a half of either side the documents are not split."""
 MIN_DOCUMENTS = 3
 """A side with fewer documents gives no usable estimate of variance."""
 
@@ -70,6 +68,10 @@ class Survey:
     digest: int
     """Hash over the texts that count and their populations."""
     populations: Populations
+    kinds_ignored: bool
+    """Whether both sides have kinds of text, of which fewer than two can be compared within themselves."""
+    sources: DocumentSources
+    """Where the sampled documents are from."""
     warnings: tuple[tuple[str, ...], tuple[str, ...]]
     """What was unusual in the files of each side."""
     samples: tuple[tuple[SampledText, ...], tuple[SampledText, ...]]
@@ -84,6 +86,11 @@ class Survey:
         """Hashes of the texts that belong to these documents."""
         return frozenset(self.content[np.isin(self.document, np.array(sorted(documents), dtype=np.uint64))].tolist())
 
+    def strata_of(self, texts: Sequence[SampledText]) -> list[int]:
+        """Stratum of the document of each of these texts, which count."""
+        index = np.searchsorted(self.content, np.array([text.content for text in texts], np.uint64))
+        return [Population.numbered(int(number)).stratum for number in self.membership[index]]
+
     def select(self, corpus: Corpus, only: frozenset[int] | None = None) -> Iterator[DocumentRow]:
         """Read the corpus again and yield each row that counts once; with `only`, just those with these text hashes.
 
@@ -92,25 +99,18 @@ class Survey:
         """
         pending = np.ones(len(self.content), dtype=bool)
         remaining = len(pending) if only is None else len(only)
-        for side, text, identity in corpus.rows():
+        for row in corpus.rows():
             if remaining == 0:
                 return
-            content, document = hash64(text), hash64("document", int(side), identity)
+            text = row.text
+            content, document = hash64(text), hash64("document", int(row.side), row.identity)
             index = int(np.searchsorted(self.content, np.uint64(content)))
             counts = index < len(pending) and self.content[index] == content and self.document[index] == document
             if counts and pending[index] and (only is None or content in only):
                 pending[index] = False
                 remaining -= 1
                 yield DocumentRow(text, content, document, int(self.membership[index]), document in self.sample)
-            del text, identity  # or a huge text would stay in memory until the next one is read
-
-
-@dataclass(frozen=True)
-class _Split:
-    """The documents of one side, sorted, and the half of each."""
-
-    documents: UInt64[np.ndarray, "document"]
-    halves: Int8[np.ndarray, "document"]
+            del row, text  # or a huge text would stay in memory until the next one is read
 
 
 def survey(
@@ -129,7 +129,8 @@ def survey(
     Args:
         corpus: the files of both sides.
         too_short: returns whether a text is too short to count.
-        max_documents: at most this many documents per side, those with the smallest hashes; None keeps all.
+        max_documents: at most this many documents per side, those with the smallest hashes, of each kind in proportion;
+            None keeps all.
         seed: seed of the split and of the samples.
         keep_near_duplicates: whether documents that say nearly the same all count.
         on_row: called after each row read.
@@ -140,72 +141,85 @@ def survey(
     sides = [read_side(corpus, side, too_short, on_row, keep_near_duplicates) for side in Side]
     sides = drop_common_texts(*sides)
     sides = sides if keep_near_duplicates else drop_near_duplicates(sides)
-    sides = [apply_max_documents(rows, max_documents, seed) for rows in sides]
-    splits = _splits([np.unique(rows.document) for rows in sides], seed)
-    split = any(np.any(side.halves == Half.CONFIRMATION) for side in splits)
+    documents = [rows.documents() for rows in sides]
+    splits = split_documents(documents, max_documents, seed)
     _require_documents(sides, splits)
-    content, document, membership = _merge_sides(sides, splits)
+    halves = splits.populations.halves
+    kept = [_keep_compared(*pair, halves) for pair in zip(sides, splits.sides, strict=True)]
+    content, document, membership = _merge_sides(kept, splits)
+    compared = np.concatenate([split.document for split in splits.sides])
+    sample = _sample(splits, seed)
     return Survey(
         content=content,
         document=document,
         membership=membership,
-        calibration=frozenset(first_by_hash(chain(*(s.documents for s in splits)), MAX_CALIBRATION_DOCUMENTS, seed)),
-        sample=_sample(splits, seed),
-        split=split,
-        counts=(_final_counts(sides[0], splits[0]), _final_counts(sides[1], splits[1])),
+        calibration=frozenset(first_by_hash(compared, MAX_CALIBRATION_DOCUMENTS, seed)),
+        sample=sample,
+        split=any((halves[own.population] == Half.CONFIRMATION).any() for own in splits.sides),
+        counts=(kept[0].counts, kept[1].counts),
         characters=sum(rows.characters for rows in sides),
         digest=hash64(content.tobytes(), document.tobytes(), membership.tobytes()),
-        populations=Populations(),
-        warnings=(side_warnings(sides[0]), side_warnings(sides[1])),
-        samples=(sides[0].sample.texts_of(sides[0].content), sides[1].sample.texts_of(sides[1].content)),
+        populations=splits.populations,
+        kinds_ignored=splits.kinds_ignored,
+        sources=_sources(kept, splits, sample),
+        warnings=(side_warnings(kept[0]), side_warnings(kept[1])),
+        samples=(sides[0].sample.texts_of(kept[0].content), sides[1].sample.texts_of(kept[1].content)),
     )
 
 
-def _splits(documents: list[UInt64[np.ndarray, "_"]], seed: int) -> list[_Split]:
-    """Assign documents to halves by hash; if any half of a side has too few, all go into the discovery half."""
-    halves = [
-        np.fromiter((hash64(seed, "half", int(document)) & 1 for document in own), np.int8, len(own))
-        for own in documents
-    ]
-    if any(np.count_nonzero(own == half) < MIN_SPLIT_DOCUMENTS for own in halves for half in Half):
-        halves = [np.full_like(own, Half.DISCOVERY) for own in halves]
-    return [_Split(*pair) for pair in zip(documents, halves, strict=True)]
+def _keep_compared(rows: SideRows, split: Split, halves: Int64[np.ndarray, "population"]) -> SideRows:
+    """Keep the rows of the documents that are compared, and count them; `halves` are those of the populations."""
+    kept = keep_documents(rows, split.document)
+    in_half = np.bincount(halves[split.population], minlength=len(Half))
+    counts = replace(
+        rows.counts,
+        beyond_max_documents=len(keep_documents(rows, split.beyond).content),
+        **asdict(split.left_out),
+        kept_rows=len(kept.content),
+        documents=len(split.document),
+        discovery_documents=int(in_half[Half.DISCOVERY]),
+        confirmation_documents=int(in_half[Half.CONFIRMATION]),
+    )
+    return replace(kept, counts=counts)
 
 
-def _sample(splits: list[_Split], seed: int) -> frozenset[int]:
+def _sample(splits: Splits, seed: int) -> frozenset[int]:
+    """The documents whose values are kept, of each population the same number."""
+    limit = MAX_SAMPLED_DOCUMENTS // len(splits.populations.strata)
     return frozenset(
         document
-        for side in splits
-        for half in Half
-        for document in first_by_hash(side.documents[side.halves == half], MAX_SAMPLED_DOCUMENTS, seed)
+        for side in splits.sides
+        for population in np.unique(side.population)
+        for document in first_by_hash(side.document[side.population == population], limit, seed)
     )
 
 
-def _merge_sides(sides: list[SideRows], splits: list[_Split]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _sources(kept: list[SideRows], splits: Splits, sample: frozenset[int]) -> DocumentSources:
+    """Population and source of each sampled document."""
+    document = np.concatenate([split.document for split in splits.sides])
+    population = np.concatenate([split.population for split in splits.sides])
+    source = np.concatenate([rows.document_sources() for rows in kept])
+    order = np.argsort(document)
+    order = order[np.isin(document[order], np.array(sorted(sample), np.uint64))]
+    names = (kept[0].sources, kept[1].sources)
+    return DocumentSources(document[order], population[order], source[order], names)
+
+
+def _merge_sides(kept: list[SideRows], splits: Splits) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Texts, documents and populations of both sides, sorted by the texts' hashes."""
     memberships = [
-        Populations().where(side=side).astype(np.int8)[split.halves[np.searchsorted(split.documents, rows.document)]]
-        for side, rows, split in zip(Side, sides, splits, strict=True)
+        split.population[np.searchsorted(split.document, rows.document)]
+        for rows, split in zip(kept, splits.sides, strict=True)
     ]
-    content = np.concatenate([rows.content for rows in sides])
+    content = np.concatenate([rows.content for rows in kept])
     order = np.argsort(content)
-    document = np.concatenate([rows.document for rows in sides])[order]
+    document = np.concatenate([rows.document for rows in kept])[order]
     return content[order], document, np.concatenate(memberships)[order]
 
 
-def _final_counts(rows: SideRows, split: _Split) -> SideCounts:
-    return replace(
-        rows.counts,
-        kept_rows=len(rows.content),
-        documents=len(split.documents),
-        discovery_documents=int(np.count_nonzero(split.halves == Half.DISCOVERY)),
-        confirmation_documents=int(np.count_nonzero(split.halves == Half.CONFIRMATION)),
-    )
-
-
-def _require_documents(sides: list[SideRows], splits: list[_Split]) -> None:
-    for side, rows, split in zip(Side, sides, splits, strict=True):
-        count = len(split.documents)
+def _require_documents(sides: list[SideRows], splits: Splits) -> None:
+    for side, rows, split in zip(Side, sides, splits.sides, strict=True):
+        count = len(split.document)
         if count >= MIN_DOCUMENTS:
             continue
         counts = rows.counts

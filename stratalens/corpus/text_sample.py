@@ -17,6 +17,8 @@ class SampledText(NamedTuple):
 
     content: int
     """Hash of the whole text."""
+    document: int
+    """Hash of its document."""
     text: str
     """The whole text, or its beginning and its end, which a line separates."""
     characters: int
@@ -30,12 +32,12 @@ class TextSample:
         self._largest_first: list[tuple[int, SampledText]] = []
         self._contents = set[int]()
 
-    def add(self, content: int, text: str) -> None:
-        """Add a text with its hash."""
+    def add(self, content: int, document: int, text: str) -> None:
+        """Add a text with its hash and that of its document."""
         full = len(self._largest_first) == MAX_SAMPLED_TEXTS
         if content in self._contents or (full and -content < self._largest_first[0][0]):
             return
-        entry = -content, SampledText(content, _ends(text), len(text))
+        entry = -content, SampledText(content, document, _ends(text), len(text))
         self._contents.add(content)
         if full:
             dropped = heapq.heapreplace(self._largest_first, entry)

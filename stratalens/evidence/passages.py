@@ -11,16 +11,15 @@ from jaxtyping import Int
 
 from stratalens.corpus import Corpus, Half, Side
 from stratalens.corpus.populations import Population, Populations
-from stratalens.corpus.side_rows import first_by_hash
 from stratalens.corpus.survey import Survey
 from stratalens.files.damaged import READ_ERRORS, damaged, read_table
-from stratalens.files.hashing import hash64
+from stratalens.files.hashing import first_by_hash, hash64
 from stratalens.harvest.state.top_examples import EXAMPLES_KEPT, TopExamples
 from stratalens.models import PassageCutter
 from stratalens.models.tokens import TokenSpan
 
-SAMPLED_TEXTS_PER_POPULATION = 128
-"""About this many texts are sampled from each population, with one passage each."""
+SAMPLED_TEXTS_PER_HALF = 128
+"""About this many texts are sampled from each half of each side, with one passage each."""
 CANDIDATE_SPANS = 8
 """The passage of a sampled text is one of its first passages, of which there are at most this many."""
 STRONGEST_PER_HALF = {Side.DOMAIN: 4, Side.GENERAL: 1}
@@ -85,32 +84,38 @@ class PassageTokens(NamedTuple):
 def strongest_passages(
     examples: TopExamples, features: Iterable[int], populations: Populations
 ) -> set[PassageLocation]:
-    """Locations of the strongest passages of some features, from every population."""
+    """Locations of the strongest passages of some features, from each half of each side."""
     assert max(STRONGEST_PER_HALF.values()) <= EXAMPLES_KEPT
     rows = np.flatnonzero(np.isin(examples.latent, np.fromiter(features, np.int64)))
-    cell = np.stack([examples.population[rows], examples.latent[rows]])
+    population = examples.population[rows]
+    side, half = populations.sides[population], populations.halves[population]
+    cell = np.stack([side, half, examples.latent[rows]])
+    by_value = (examples.start[rows], examples.content[rows], -examples.value[rows])
+    order = np.lexsort((*by_value, *cell[::-1]))  # an order that does not depend on the kinds of text
+    rows, cell = rows[order], cell[:, order]
     first_of_cell = np.flatnonzero(np.diff(cell, prepend=-1).any(0))
     rank = np.arange(len(rows)) - np.repeat(first_of_cell, np.diff(first_of_cell, append=len(rows)))
-    wanted = np.array([STRONGEST_PER_HALF[population.side] for population in populations])
+    wanted = np.array([STRONGEST_PER_HALF[side] for side in Side])
     chosen = rows[rank < wanted[cell[0]]]
     columns = (column[chosen].tolist() for column in (examples.content, examples.start, examples.end))
     return {PassageLocation(*location) for location in zip(*columns, strict=True)}
 
 
-def sample_texts(survey: Survey, seed: int, texts: int = SAMPLED_TEXTS_PER_POPULATION) -> frozenset[int]:
-    """Choose texts by the hash of their document, about equally many from every population.
+def sample_texts(survey: Survey, seed: int, texts: int = SAMPLED_TEXTS_PER_HALF) -> frozenset[int]:
+    """Choose texts by the hash of their document, about equally many from every half of a side, and of every kind.
 
     One text is taken per document; where there are fewer documents than `texts`, equally many more from each.
 
     Args:
         survey: the rows of the corpus that count.
         seed: gives another sample.
-        texts: wanted per population.
+        texts: wanted from each half of a side.
 
     Returns:
         64-bit hashes of the texts.
     """
     chosen: list[int] = []
+    texts = -(-texts // len(survey.populations.strata))
     for population in survey.populations:
         own = np.flatnonzero(survey.membership == population.number)
         documents = np.array(first_by_hash(np.unique(survey.document[own]), texts, seed), dtype=np.uint64)

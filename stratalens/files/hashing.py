@@ -1,6 +1,7 @@
 """Seeded 64-bit hashes: the only source of randomness in splits and samples, the same on every machine."""
 
 import hashlib
+import heapq
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -21,6 +22,11 @@ def hash64(*parts: str | int | bytes) -> int:
         digest.update(len(data).to_bytes(8, "little"))
         digest.update(data)
     return int.from_bytes(digest.digest(), "little")
+
+
+def first_by_hash(documents: Iterable[int], count: int, seed: int) -> list[int]:
+    """The `count` documents with the smallest seeded hashes: a sample that does not depend on their order."""
+    return heapq.nsmallest(count, map(int, documents), key=lambda document: hash64(seed, "sample", document))
 
 
 def _encoded_pieces(text: str) -> Iterator[bytes]:

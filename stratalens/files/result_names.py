@@ -44,6 +44,7 @@ def result_names(
         re.escape(RECORD_FILE),
         r"report\.html",
         r"features\.parquet",
+        r"documents\.parquet",
         r"consolidated_top_features_all_layers\.csv",
         r"layer_comparison_report\.csv",
         rf"top_{best}_{of_domain}_features\.csv",

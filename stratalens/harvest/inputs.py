@@ -8,7 +8,7 @@ from torch import nn
 
 from stratalens.config.options import RunConfig
 from stratalens.corpus import Corpus, survey
-from stratalens.corpus.describe import corpus_warnings, describe_files, describe_survey
+from stratalens.corpus.describe import TextFindings, describe_files, describe_survey, examine_text
 from stratalens.corpus.survey import Survey
 from stratalens.hookpoint import Hookpoint
 from stratalens.models import PassageCutter, find_model
@@ -49,6 +49,8 @@ class RunInputs(ModelInputs):
     corpus: Corpus
     survey: Survey
     """Which rows of the corpus count, and in which population."""
+    text: TextFindings
+    """What a reader must know about the text."""
     loaded: LoadedModel | None
     """The model, where it was loaded before the text was read."""
 
@@ -89,7 +91,10 @@ def find_inputs(
     found = find_model_inputs(config, progress, only)
     loaded = None if load is None else load(config, found)
     surveyed = _survey_text(config, corpus, found.cutter, progress)
-    return RunInputs(found.source, found.saes, found.cutter, found.warnings, corpus, surveyed, loaded)
+    text = examine_text(config, corpus, surveyed)
+    for warning in text.warnings:
+        progress.warn(warning)
+    return RunInputs(found.source, found.saes, found.cutter, found.warnings, corpus, surveyed, text, loaded)
 
 
 def find_model_inputs(config: RunConfig, progress: Progress, only: Collection[Hookpoint] | None = None) -> ModelInputs:
@@ -136,6 +141,4 @@ def _survey_text(config: RunConfig, corpus: Corpus, cutter: PassageCutter, progr
             on_row=lambda: advance(1, 0),
         )
     progress.say(describe_survey(config.domain, surveyed))
-    for warning in corpus_warnings(config, corpus, surveyed):
-        progress.warn(warning)
     return surveyed

@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float, Int
 
 from stratalens.evidence.similarity import PassageSet
 from stratalens.labels.concepts.annotation import AnnotatedPassages
-from stratalens.ranking import contrast
+from stratalens.ranking.separation import separation
 
 TERMS = "terms"
 """Name of the judge in results when a label's own terms rate the passages."""
@@ -101,7 +101,7 @@ def _silent_passages(activations: np.ndarray, min_count: int) -> np.ndarray:
 
 
 def score_ratings(ratings: Float[np.ndarray, "example"], task: DetectionTask, threshold: float) -> Detection:
-    """Score ratings by AUROC with its 95% interval (`contrast.auroc`) and by balanced accuracy.
+    """Score ratings by AUROC with its 95% interval (`ranking.separation`) and by balanced accuracy.
 
     Args:
         ratings: of the passages of the task; a higher rating predicts that the feature fires.
@@ -109,12 +109,12 @@ def score_ratings(ratings: Float[np.ndarray, "example"], task: DetectionTask, th
         threshold: a passage with a higher rating counts as predicted to fire.
     """
     positives, negatives = ratings[task.fires][:, None], ratings[~task.fires][:, None]
-    auroc = contrast.auroc(positives, negatives)
+    found = separation([(positives, negatives)])
     accuracy = ((positives > threshold).mean() + (negatives <= threshold).mean()) / 2
     return Detection(
-        float(auroc.value[0]),
-        float(auroc.interval.low[0]),
-        float(auroc.interval.high[0]),
+        float(found.auroc[0]),
+        float(found.interval.low[0]),
+        float(found.interval.high[0]),
         float(accuracy),
         len(positives),
         len(negatives),

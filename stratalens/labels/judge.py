@@ -8,7 +8,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from jaxtyping import Float
 
-from stratalens.config.options import LabelConfig
+from stratalens.config.result_options import LabelConfig
 from stratalens.errors import LabelingError
 from stratalens.files.hashing import hash64
 from stratalens.files.redaction import redacted

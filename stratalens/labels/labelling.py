@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from stratalens.config.options import LabelConfig
+from stratalens.config.result_options import LabelConfig
 from stratalens.corpus import Half
 from stratalens.errors import LabelingError, OutputError, counted
 from stratalens.evidence import Evidence

@@ -10,7 +10,6 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 from scipy import stats
-from scipy.special import expit, logit
 
 CONFIDENCE_LEVEL = 0.95
 Vector = Float[np.ndarray, "latent"]
@@ -24,13 +23,6 @@ class Interval(NamedTuple):
 
     low: Vector
     high: Vector
-
-
-class Auroc(NamedTuple):
-    """Probability that a domain document exceeds a general one, ties counting half, with its interval."""
-
-    value: Vector
-    interval: Interval
 
 
 def welch_interval(estimate: Vector, x: Domain, y: General, x_passages: np.ndarray, y_passages: np.ndarray) -> Interval:
@@ -58,51 +50,6 @@ def _influence(values: Documents, passages: np.ndarray) -> Documents:
     weight = passages / passages.mean()
     mean = (weight[:, None] * values).mean(0)
     return mean + weight[:, None] * (values - mean)
-
-
-def auroc(x: Domain, y: General) -> Auroc:
-    """AUROC by midranks, with DeLong's variance on the logit scale.
-
-    DeLong, DeLong & Clarke-Pearson 1988; midranks after Sun & Xu 2014. Where the variance is zero (complete separation,
-    or no document with a value), Wilson's score interval is used, with the size of the smaller side as trials.
-    """
-    n, m = len(x), len(y)
-    ranks = stats.rankdata(np.concatenate([x, y]), axis=0)
-    above_general = (ranks[:n] - stats.rankdata(x, axis=0)) / m
-    below_domain = 1 - (ranks[n:] - stats.rankdata(y, axis=0)) / n
-    value = above_general.mean(0)
-    variance = above_general.var(0, ddof=1) / n + below_domain.var(0, ddof=1) / m
-    regular = (variance > 1e-12) & (value > 0) & (value < 1)
-    fallback = _wilson(value, min(n, m))
-    safe = np.where(regular, value, 0.5)
-    half_width = stats.norm.ppf((1 + CONFIDENCE_LEVEL) / 2) * np.sqrt(variance) / (safe * (1 - safe))
-    low = np.where(regular, expit(logit(safe) - half_width), np.minimum(fallback.low, value))
-    high = np.where(regular, expit(logit(safe) + half_width), np.maximum(fallback.high, value))
-    return Auroc(value, Interval(low, high))
-
-
-def _wilson(share: Vector, trials: int) -> Interval:
-    """Wilson's score interval of a proportion (Wilson 1927)."""
-    z = stats.norm.ppf((1 + CONFIDENCE_LEVEL) / 2)
-    centre = (share + z**2 / (2 * trials)) / (1 + z**2 / trials)
-    half_width = z / (1 + z**2 / trials) * np.sqrt(share * (1 - share) / trials + z**2 / (4 * trials**2))
-    return Interval(np.clip(centre - half_width, 0, 1), np.clip(centre + half_width, 0, 1))
-
-
-def p_values(x: Domain, y: General) -> Vector:
-    """One-sided Brunner-Munzel p-value (Brunner & Munzel 2000) that domain documents exceed general ones.
-
-    Where its variance is zero (complete separation), the Mann-Whitney test is used; where all values are tied, p is 1.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # scipy warns about the latents for which the fallback is used
-        p = stats.brunnermunzel(x, y, alternative="greater", axis=0).pvalue
-    undefined = np.flatnonzero(~np.isfinite(p))
-    if len(undefined):
-        fallback = stats.mannwhitneyu(x[:, undefined], y[:, undefined], alternative="greater", axis=0).pvalue
-        tied = (x[:, undefined] == x[:1, undefined]).all(0) & (y[:, undefined] == x[:1, undefined]).all(0)
-        p[undefined] = np.where(tied, 1.0, fallback)
-    return p
 
 
 def hedges_g(x: Domain, y: General) -> Vector:

@@ -6,14 +6,17 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Int
 
 from stratalens.corpus import Half, Populations, Side
+from stratalens.corpus.sources import DocumentSources
 from stratalens.harvest import FeatureStats
 from stratalens.harvest.state.document_sample import DocumentMatrix
 from stratalens.harvest.store import HarvestFile
 from stratalens.hookpoint import Hookpoint
 from stratalens.ranking import contrast
 from stratalens.ranking.flags import flags
+from stratalens.ranking.separation import separation
 
 STREAMED_COLUMNS = (
     *("domain_activation", "general_activation", "specialization"),
@@ -33,6 +36,8 @@ class RankingInput(NamedTuple):
     decoder_norms: np.ndarray
     """Norm of each decoder row, `[latent]`."""
     populations: Populations
+    sources: DocumentSources
+    """Where the documents are from."""
 
 
 def estimates(source: RankingInput, half: Half) -> pd.DataFrame:
@@ -55,7 +60,7 @@ def estimates(source: RankingInput, half: Half) -> pd.DataFrame:
     norms = source.decoder_norms[stats.latents]
     scale = norms / mean_norm(stats)
     columns = streamed | {"normalised_specialization": streamed["specialization"] * scale}
-    columns |= _from_documents(documents, domain, general, columns["specialization"])
+    columns |= _from_documents(documents, source.populations, half, columns["specialization"])
     columns["normalised_low"] = columns["specialization_low"] * scale
     columns["normalised_high"] = columns["specialization_high"] * scale
     columns["domain_share"] = _domain_share(stats, documents, domain, general)
@@ -92,29 +97,41 @@ def _from_stats(stats: FeatureStats, domain: np.ndarray, general: np.ndarray) ->
 
 
 def _from_documents(
-    documents: DocumentMatrix, domain: np.ndarray, general: np.ndarray, specialization: np.ndarray
+    documents: DocumentMatrix, populations: Populations, half: Half, specialization: np.ndarray
 ) -> dict[str, np.ndarray]:
     """Tests and intervals, for some latents at a time so that dense values stay small."""
-    rows = [np.flatnonzero(np.isin(documents.population, own)) for own in (domain, general)]
-    passages = [documents.passages[r] for r in rows]
+    pooled = document_rows(documents, populations, half)
+    strata = [document_rows(documents, populations, half, stratum) for stratum in range(len(populations.strata))]
+    passages = [documents.passages[rows] for rows in pooled]
     parts = []
     for first in range(0, len(specialization), LATENTS_AT_ONCE):
         dense = documents.values[:, first : first + LATENTS_AT_ONCE].toarray()
-        x, y = (dense[r] for r in rows)
+        x, y = (dense[rows] for rows in pooled)
         interval = contrast.welch_interval(specialization[first : first + LATENTS_AT_ONCE], x, y, *passages)
-        auroc = contrast.auroc(x, y)
+        found = separation([(dense[domain], dense[general]) for domain, general in strata])
         parts.append(
             {
                 "specialization_low": interval.low,
                 "specialization_high": interval.high,
-                "auroc": auroc.value,
-                "auroc_low": auroc.interval.low,
-                "auroc_high": auroc.interval.high,
-                "p_value": contrast.p_values(x, y),
+                "auroc": found.auroc,
+                "auroc_low": found.interval.low,
+                "auroc_high": found.interval.high,
+                "pooled_auroc": found.auroc if len(strata) == 1 else separation([(x, y)]).auroc,
+                "transfer": found.interval.low,
+                "p_value": found.p_value,
                 "hedges_g": contrast.hedges_g(x, y),
             }
         )
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def document_rows(
+    documents: DocumentMatrix, populations: Populations, half: Half, stratum: int | None = None
+) -> tuple[Int[np.ndarray, "domain"], Int[np.ndarray, "general"]]:
+    """Rows of the domain and of the general documents of a half and of a stratum; None takes all strata."""
+    wanted = [populations.where(side=side, half=half, stratum=stratum) for side in Side]
+    domain, general = (np.flatnonzero(np.isin(documents.population, own)) for own in wanted)
+    return domain, general
 
 
 def _domain_share(
@@ -139,6 +156,7 @@ class RankingInputs(Mapping[Hookpoint, RankingInput]):
         files: hookpoint -> its harvest on disk.
         decoder_norms: hookpoint -> norm of each decoder row.
         populations: those of the run.
+        sources: where the sampled documents are from.
     """
 
     def __init__(
@@ -146,13 +164,14 @@ class RankingInputs(Mapping[Hookpoint, RankingInput]):
         files: Mapping[Hookpoint, HarvestFile],
         decoder_norms: Mapping[Hookpoint, np.ndarray],
         populations: Populations,
+        sources: DocumentSources,
     ):
-        self._files, self._norms, self._populations = files, decoder_norms, populations
+        self._files, self._norms, self._populations, self._sources = files, decoder_norms, populations, sources
 
     def __getitem__(self, hookpoint: Hookpoint) -> RankingInput:
         norms = self._norms[hookpoint]
         state = self._files[hookpoint].state(len(norms))
-        return RankingInput(state.stats, state.documents.matrix(len(norms)), norms, self._populations)
+        return RankingInput(state.stats, state.documents.matrix(len(norms)), norms, self._populations, self._sources)
 
     def __iter__(self) -> Iterator[Hookpoint]:
         return iter(self._files)

@@ -55,6 +55,7 @@ def rank_features(
         table = confirmation
         table["discovery_specialization"] = discovery["specialization"]
         table["discovery_auroc"] = discovery["auroc"]
+        table["transfer_rank"] = _ranks(discovery["transfer"].to_numpy())
         order = np.lexsort((table.index, -discovery[rank_by].to_numpy()))
         best = [int(latent) for latent in order if table["live"].iloc[latent]][:top_n]
         picked[hookpoint] = best if listed is None else list(listed[hookpoint])
@@ -62,6 +63,11 @@ def rank_features(
         latents[hookpoint] = table
     _add_q_values(latents, {hookpoint: np.flatnonzero(table["live"]) for hookpoint, table in latents.items()})
     return Ranking(reported_features(latents, picked, rank_by=rank_by, split=split), latents)
+
+
+def _ranks(values: np.ndarray) -> pd.Series:
+    """Place of each latent in falling order, from 1; of equal ones the smaller number is first; none for dead ones."""
+    return pd.Series(values).rank(method="first", ascending=False).astype("Int64")
 
 
 def reported_features(

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from stratalens.files.damaged import damaged
+from stratalens.ranking.by_part import parts_of
 from stratalens.report.evidence_file import MAX_NUMBER
 from stratalens.report.label_tables import LABEL_COLUMNS
 from stratalens.report.tables import MEASURES
@@ -46,6 +47,14 @@ def _is_text(column: pd.Series) -> bool:
     return column.dtype == object and pd.api.types.infer_dtype(column, skipna=True) in ("string", "empty")
 
 
+def _is_parts(text: str) -> bool:
+    """Whether a cell holds the AUROCs of some parts of the text, finite ones and within their intervals."""
+    try:
+        return all(0 <= part.low <= part.auroc <= part.high <= 1 for part in parts_of(text))
+    except ValueError:
+        return False
+
+
 FINITE = _numbers("finite numbers", _is_plain)
 MEASURED = _numbers("finite numbers", lambda values: np.isnan(values) | _is_plain(values))
 """Nothing for a dead latent."""
@@ -58,6 +67,9 @@ INTEGER = ColumnKind("whole numbers", lambda column: _is_numeric(column, "iu"))
 CONDITION = ColumnKind("true and false", lambda column: _is_numeric(column, "b"))
 VERDICT = ColumnKind("true, false or nothing", pd.api.types.is_bool_dtype)
 """Nothing where no documents were reserved for confirmation."""
+RANK = ColumnKind("whole numbers or nothing", lambda column: column.dtype == "Int64" or _is_numeric(column, "iu"))
+"""Nothing for a dead latent."""
+PARTS = ColumnKind("lists of AUROCs", lambda column: _is_text(column) and all(map(_is_parts, column)))
 TEXT = ColumnKind("texts", lambda column: _is_text(column) and not column.isna().any())
 NOTE = ColumnKind("texts", _is_text)
 
@@ -67,10 +79,19 @@ OF_DEAD_LATENTS = (
     *("domain_density", "general_density", "domain_max_activation", "general_max_activation", "decoder_norm"),
 )
 """Measures that dead latents have as well."""
+OPTIONAL_COLUMNS: Mapping[str, ColumnKind] = {
+    "site": TEXT,
+    "pooled_auroc": PROBABILITY,
+    "transfer": MEASURED,
+    "transfer_rank": RANK,
+    "auroc_by_kind": PARTS,
+    "auroc_by_source": PARTS,
+}
+"""Columns that results of earlier versions lack -> what they hold."""
 _MEASURES: dict[str, ColumnKind] = {
     "feature_number": INTEGER,
     "layer": INTEGER,
-    **dict.fromkeys(MEASURES, MEASURED),
+    **dict.fromkeys((name for name in MEASURES if name not in OPTIONAL_COLUMNS), MEASURED),
     **dict.fromkeys(OF_DEAD_LATENTS, FINITE),
     "p_value": PROBABILITY,
     "q_value": PROBABILITY,
@@ -93,10 +114,6 @@ COLUMNS_OF_FEATURES: Mapping[str, ColumnKind] = {
     **dict.fromkeys(("label_judge", "label_note"), NOTE),
 }
 """Column of the table of reported features -> what it holds."""
-
-
-OPTIONAL_COLUMNS: Mapping[str, ColumnKind] = {"site": TEXT}
-"""Columns that results of earlier versions lack -> what they hold."""
 
 
 def require_columns(path: Path, table: pd.DataFrame, columns: Mapping[str, ColumnKind]) -> None:

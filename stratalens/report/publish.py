@@ -8,6 +8,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from stratalens.config.options import RunConfig
+from stratalens.corpus.sources import DocumentSources
 from stratalens.evidence import Evidence
 from stratalens.harvest.store import HarvestFile, harvest_path
 from stratalens.hookpoint import Hookpoint
@@ -15,6 +16,7 @@ from stratalens.labels import FeatureReport
 from stratalens.labels.feature_report import Reports
 from stratalens.optional_parts import PAGE, OptionalParts
 from stratalens.ranking.layer_details import layer_details
+from stratalens.report.documents_file import DOCUMENTS_FILE, write_documents
 from stratalens.report.evidence_file import EVIDENCE_FILE, StoredEvidence, write_evidence_file
 from stratalens.report.figures.write import write_figures
 from stratalens.report.label_tables import LABEL_COLUMNS
@@ -37,6 +39,8 @@ class ResultContent(NamedTuple):
     record: RunRecord
     harvest: Mapping[Hookpoint, HarvestFile]
     """Hookpoint -> the file of its harvest."""
+    sources: DocumentSources
+    """Where the sampled documents are from."""
 
 
 def publish(content: ResultContent, directory: Path, parts: OptionalParts) -> RunRecord:
@@ -50,7 +54,7 @@ def publish(content: ResultContent, directory: Path, parts: OptionalParts) -> Ru
     Returns:
         The record, with the parts that are missing.
     """
-    config, findings, reports, evidence, record, harvest = content
+    config, findings, reports, evidence, record, harvest, sources = content
     tables = build_tables(config, findings.top, findings.latents, findings.facts)
     write_tables(tables, reports, record.resolved_settings, directory)
     modules, stored = record.modules, {}
@@ -60,6 +64,7 @@ def publish(content: ResultContent, directory: Path, parts: OptionalParts) -> Ru
         write_evidence_file(own, path, domain=config.domain, layer=hookpoint.block, hookpoint=modules[hookpoint])
         stored[hookpoint] = {feature.feature_number: feature for feature in own}
     write_features(findings.top, directory)
+    write_documents(sources, record.populations, config.domain, directory / DOCUMENTS_FILE)
     if not config.no_examples:
         evidence.write(directory / EVIDENCE_FOLDER)
     return write_views(tables, record, harvest, stored, directory, parts)

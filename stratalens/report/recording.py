@@ -8,9 +8,10 @@ from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
-from stratalens.config.options import LabelConfig, RunConfig
+from stratalens.config.options import RunConfig
+from stratalens.config.result_options import LabelConfig
 from stratalens.corpus import Populations, Side
-from stratalens.corpus.describe import corpus_warnings
+from stratalens.corpus.builtin import BUILT_IN_DOMAINS
 from stratalens.corpus.populations import side_name
 from stratalens.errors import counted
 from stratalens.files.redaction import as_printed, redacted_settings
@@ -44,6 +45,11 @@ def run_warnings(
         warnings.append(
             f"{below} of {counted(len(tables.consolidated), 'reported feature')} {'is' if below == 1 else 'are'} below "
             f"--min_specialization {config.min_specialization:g} and left out of the top {config.top_features_n} file"
+        )
+    if config.domain not in BUILT_IN_DOMAINS and not config.lexicon:
+        warnings.append(
+            f"the domain `{config.domain}` has no lexicon: labels are made from the concepts of the built-in domains "
+            "and from phrases of your texts; --lexicon names your own, see docs/own-domain.md"
         )
     if config.domain_data and not config.general_data:
         warnings.append(
@@ -89,10 +95,7 @@ def build_record(
         "corpus": _corpus_record(config, inputs, summary),
         "self_check": {hookpoint: {"layer": hookpoint.block, **asdict(check)} for hookpoint, check in checks.items()},
         "layers": {hookpoint: facts._asdict() for hookpoint, facts in summary.layers.items()},
-        "warnings": [
-            as_printed(warning)
-            for warning in (*inputs.warnings, *corpus_warnings(config, inputs.corpus, inputs.survey), *warnings)
-        ],
+        "warnings": [as_printed(warning) for warning in (*inputs.warnings, *inputs.text.warnings, *warnings)],
         "documents": sum(counts.documents for counts in inputs.survey.counts),
         "passages": int(summary.passages.sum()),
         "tokens": int(summary.tokens.sum()),
@@ -118,6 +121,8 @@ def _corpus_record(config: RunConfig, inputs: RunInputs, summary: HarvestSummary
     return {
         "digest": f"{inputs.survey.digest:016x}",
         "split": inputs.survey.split,
+        "kinds": inputs.survey.populations.strata,
+        "form_auroc": None if inputs.text.likeness is None else round(inputs.text.likeness.auroc, 4),
         **counts,
         "files": files,
         "lengths": _lengths(config, summary, inputs.survey.populations),

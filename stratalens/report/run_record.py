@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, FailFast, Field, model_validator
 
 from stratalens.corpus import Populations, Side
 from stratalens.corpus.populations import side_name
+from stratalens.corpus.strata import MAX_STRATA
 from stratalens.files.record import MAX_RECORDED_FILES
 from stratalens.files.result_names import RECORD_FILE
 from stratalens.harvest.store import HarvestFile, harvest_path
@@ -74,6 +75,10 @@ class CorpusRecord(_Part):
     files: dict[str, list[str]]
     """Name of a side -> its files."""
     lengths: LengthsRecord
+    kinds: Annotated[list[str], Field(min_length=1, max_length=MAX_STRATA)] = Field(default_factory=lambda: [""])
+    """Kinds of text within which documents are compared; a single one has no name."""
+    form_auroc: float | None = None
+    """How well the form of a text tells its side, see `corpus.likeness`."""
     __pydantic_extra__: dict[str, SideRecord] = Field(init=False)  # pyright: ignore[reportIncompatibleVariableOverride]
 
 
@@ -185,7 +190,7 @@ class RunRecord(_Part):
     @property
     def populations(self) -> Populations:
         """The populations of the documents."""
-        return Populations()
+        return Populations(tuple(self.corpus.kinds))
 
     @property
     def shown_settings(self) -> dict[str, Any]:

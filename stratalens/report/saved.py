@@ -11,6 +11,7 @@ import pandas as pd
 from stratalens.config.config_file import as_taken, read_config_file
 from stratalens.config.options import RunConfig
 from stratalens.config.validation import make_config
+from stratalens.corpus.sources import NO_SOURCES, DocumentSources
 from stratalens.errors import ConfigError
 from stratalens.files.damaged import damaged, read_table
 from stratalens.files.plain_yaml import read_text
@@ -20,6 +21,7 @@ from stratalens.hookpoint import Hookpoint
 from stratalens.ranking.layer_facts import LayerFacts
 from stratalens.ranking.rank import feature_numbers
 from stratalens.report.columns import COLUMNS_OF_FEATURES, COLUMNS_OF_LATENTS, require_columns, require_measured
+from stratalens.report.documents_file import DOCUMENTS_FILE, read_documents
 from stratalens.report.run_record import RunRecord
 from stratalens.report.tables import (
     DOMAIN_COLUMNS,
@@ -99,6 +101,17 @@ class Result:
             ValueError: it is no hookpoint.
         """
         return self.tables.latents[Hookpoint.given(hookpoint)]
+
+    @cached_property
+    def sources(self) -> DocumentSources:
+        """Where the sampled documents are from; results of earlier versions do not say.
+
+        Raises:
+            ConfigError: the file that says so is damaged.
+        """
+        if DOCUMENTS_FILE not in self.record.files:
+            return NO_SOURCES
+        return read_documents(self.output_dir / DOCUMENTS_FILE, self.record.populations, self.recorded.domain)
 
     @property
     def harvest(self) -> dict[Hookpoint, HarvestFile]:

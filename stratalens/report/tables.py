@@ -10,6 +10,7 @@ import pandas as pd
 from stratalens.config.options import RunConfig
 from stratalens.hookpoint import Hookpoint
 from stratalens.labels import FeatureReport
+from stratalens.ranking.by_part import TextParts, text_parts
 from stratalens.ranking.layer_facts import LayerFacts
 from stratalens.report.formats import records, write_csv, write_json
 from stratalens.report.label_tables import LABEL_COLUMNS, detailed_labels, sentences
@@ -23,6 +24,9 @@ MEASURES = (
     "auroc",
     "auroc_low",
     "auroc_high",
+    "pooled_auroc",
+    "transfer",
+    "transfer_rank",
     "normalised_specialization",
     "normalised_low",
     "normalised_high",
@@ -68,6 +72,8 @@ class Tables:
     """Number of reported features whose specialization is below `min_specialization`."""
     csv_bom: bool
     """Whether CSV files begin with a byte order mark."""
+    parts: dict[Hookpoint, dict[int, TextParts]]
+    """Hookpoint -> reported feature -> its AUROCs by kind and by source; empty in results of earlier versions."""
 
 
 def build_tables(
@@ -112,6 +118,7 @@ def build_tables(
         best=above_threshold.head(config.top_features_n).reset_index(drop=True),
         below_threshold=len(consolidated) - len(above_threshold),
         csv_bom=config.csv_bom,
+        parts={hookpoint: text_parts(table) for hookpoint, table in top.items()},
     )
 
 

@@ -15,7 +15,8 @@ from tiny import TINY_K, TINY_LATENTS, TINY_WIDTH, write_sae
 
 from stratalens.cli.arguments import parse
 from stratalens.config.layer_numbers import parse_layers
-from stratalens.config.options import RANK_METRICS, RunConfig
+from stratalens.config.options import RunConfig
+from stratalens.config.result_options import RANK_METRICS
 from stratalens.config.validation import make_config
 from stratalens.labels.concepts.lexicon import read_lexicon
 from stratalens.labels.prompts import SAMPLE_VALUES, TEMPLATE_NAMES, Prompts

@@ -9,7 +9,8 @@ import pytest
 
 from stratalens.cli.arguments import GROUPS
 from stratalens.cli.main import EXAMPLES, main
-from stratalens.config.options import LabelConfig, RankConfig, ReportConfig, RunConfig
+from stratalens.config.options import RunConfig
+from stratalens.config.result_options import LabelConfig, RankConfig, ReportConfig
 
 ORDER_OF_USE = ["analyze", "show", "rank", "label", "report"]
 COMMANDS = {"analyze": RunConfig, "rank": RankConfig, "label": LabelConfig, "report": ReportConfig}

@@ -13,7 +13,8 @@ from refusal import output_of, with_options
 import stratalens
 from stratalens.cli.main import main
 from stratalens.cli.terminal import Terminal
-from stratalens.config.options import LabelConfig, RankConfig, RunConfig
+from stratalens.config.options import RunConfig
+from stratalens.config.result_options import LabelConfig, RankConfig
 from stratalens.config.validation import validated
 from stratalens.errors import ConfigError
 from stratalens.files.redaction import as_printed

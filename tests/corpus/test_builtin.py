@@ -26,7 +26,7 @@ def test_number_length_and_variety(name):
 
 @pytest.mark.parametrize("name", ["financial", "medical", "legal"])
 def test_styles_are_mixed_as_on_the_general_side(name):
-    general, domain = (Counter(p["style"] for p in rows(side)) for side in ("general", name))
+    general, domain = (Counter(p["kind"] for p in rows(side)) for side in ("general", name))
     assert set(domain) == set(general)
     for style, count in general.items():
         assert abs(count / PASSAGES["general"] - domain[style] / PASSAGES[name]) < 0.03

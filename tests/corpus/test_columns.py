@@ -9,11 +9,11 @@ import pytest
 
 from stratalens.config.validation import make_config
 from stratalens.corpus.corpus import Corpus
-from stratalens.corpus.describe import corpus_warnings
+from stratalens.corpus.describe import examine_text
 from stratalens.corpus.reading.notes import ReadingNotes
 from stratalens.corpus.reading.readers import read_rows
 from stratalens.corpus.reading.rows import Row
-from stratalens.corpus.reading.text_options import TextOptions
+from stratalens.corpus.reading.text_options import BUILT_IN_TEXTS, TextOptions
 from stratalens.corpus.survey import survey
 from stratalens.corpus.text_files import find_files
 from stratalens.errors import ConfigError, CorpusError
@@ -123,7 +123,7 @@ def test_the_built_in_texts_are_never_asked_for_the_users_columns(tmp_path):
     corpus = Corpus.of_run(make_config(**options, encoding="cp1252", csv_delimiter=";"))
     corpus.check_first_rows()
     assert corpus.files[0][0].options.text_column == ("body",)
-    assert corpus.files[1][0].options == TextOptions()
+    assert corpus.files[1][0].options == BUILT_IN_TEXTS
 
 
 def test_each_side_may_have_its_own_columns(tmp_path):
@@ -132,7 +132,7 @@ def test_each_side_may_have_its_own_columns(tmp_path):
     config = make_config(
         domain_data=str(own), general_data=str(other), domain_text_column="body", general_text_column=["title", "lead"]
     )
-    assert [text for _, text, _ in Corpus.of_run(config).rows()] == ["domain", "general\n\ntext"]
+    assert [row.text for row in Corpus.of_run(config).rows()] == ["domain", "general\n\ntext"]
 
 
 @pytest.mark.parametrize(
@@ -172,7 +172,7 @@ def test_what_was_unusual_is_among_the_warnings_of_the_run(tmp_path):
     rows = [{"text": f"text {number} \u0007"} for number in range(9)]
     corpus = corpus_of(tmp_path, rows, [{"text": f"other {number}"} for number in range(9)])
     found = survey(corpus, too_short=lambda _: False, max_documents=None, seed=0, keep_near_duplicates=True)
-    warnings = corpus_warnings(make_config(), corpus, found)
+    warnings = examine_text(make_config(), corpus, found).warnings
     assert warnings[0] == f"financial text: removed control characters: 9, the first at {tmp_path}/domain.jsonl:1"
 
 

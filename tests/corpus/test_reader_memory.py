@@ -42,7 +42,7 @@ from stratalens.files.hashing import hash64
 
 def read(path):
     corpus = Corpus.find([path], [], TextOptions(text_unit=sys.argv[3]))
-    lengths = map(lambda row: len(row[1]) + 0 * hash64(row[1], row[2]), corpus.rows())
+    lengths = map(lambda row: len(row.text) + 0 * hash64(row.text, row.identity), corpus.rows())
     longest = max(lengths)
     return longest, 1024 * int(re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1])
 

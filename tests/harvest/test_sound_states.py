@@ -9,6 +9,7 @@ from finished_result import refused
 from safetensors.numpy import load, save
 
 from stratalens.corpus import Populations
+from stratalens.corpus.sources import NO_SOURCES
 from stratalens.errors import CapacityError, OutputError
 from stratalens.files.atomic import read_checksummed, write_checksummed
 from stratalens.harvest import store
@@ -61,7 +62,7 @@ def test_a_forged_state_is_refused_wherever_it_is_read(result, capsys, documente
     write_checksummed(file.path, file.key, save(arrays))
     assert file.is_intact()
     with pytest.raises(OutputError, match=r"layer_0\.state: missing, damaged or of another version"):
-        RankingInputs({Hookpoint(0): file}, {Hookpoint(0): np.ones(64)}, Populations())[Hookpoint(0)]
+        RankingInputs({Hookpoint(0): file}, {Hookpoint(0): np.ones(64)}, Populations(), NO_SOURCES)[Hookpoint(0)]
     line = refused(capsys, "report", str(result), "--quiet")
     assert line.endswith("harvest/layer_0.state: missing, damaged or of another version; run the analysis again")
     documented("Finished results", "a forged harvest", line)

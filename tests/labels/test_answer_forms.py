@@ -23,7 +23,7 @@ from chat_servers import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stratalens.config.options import LabelConfig
+from stratalens.config.result_options import LabelConfig
 from stratalens.errors import LabelingError
 from stratalens.files.redaction import MASK
 from stratalens.labels.labelling import open_labeller

@@ -20,7 +20,7 @@ from chat_servers import (
     unlisted,
 )
 
-from stratalens.config.options import LabelConfig
+from stratalens.config.result_options import LabelConfig
 from stratalens.errors import LabelingError
 from stratalens.labels.labelling import open_labeller
 from stratalens.labels.llm import client

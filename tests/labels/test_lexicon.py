@@ -8,11 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stratalens.corpus.builtin import BUILT_IN_DOMAINS, lexicon_file
+from stratalens.corpus.builtin import BUILT_IN_DOMAINS, GENERAL, lexicon_file
 from stratalens.corpus.words import Words, phrase_stems
 from stratalens.errors import ConfigError
 from stratalens.labels.concepts.lexicon import (
-    COMMON,
     FORMS_SHOWN_ALONE,
     FORMS_SHOWN_WITH_WORDS,
     GRAMMAR,
@@ -128,7 +127,7 @@ def test_every_form_is_shown_in_one_way():
     assert not FORMS_SHOWN_ALONE & FORMS_SHOWN_WITH_WORDS
 
 
-@pytest.mark.parametrize("name", [*BUILT_IN_DOMAINS, COMMON])
+@pytest.mark.parametrize("name", [*BUILT_IN_DOMAINS, GENERAL])
 def test_shipped_files_name_each_concept_once_with_terms_of_one_to_six_words(name):
     concepts = read_lexicon(lexicon_file(name))
     repeated = [own for own, count in Counter(one.name for one in concepts).items() if count > 1]
@@ -146,7 +145,7 @@ def test_each_domain_loads_with_forms_and_ordinary_language(domain):
     assert [one for number, one in enumerate(lexicon.concepts) if lexicon.is_specific(number)] == own
     others = [one for one in lexicon.concepts if not one.specific]
     assert {one.name for one in others if one.group == SURFACE} == set(SURFACE_FORMS)
-    common = read_lexicon(lexicon_file(COMMON), specific=False)
+    common = read_lexicon(lexicon_file(GENERAL), specific=False)
     assert len(common) / 2 < len([one for one in others if one in common])
 
 
@@ -184,7 +183,7 @@ def test_a_users_concepts_belong_to_the_domain_whatever_the_file_is_called(tmp_p
 
 
 def test_ordinary_concepts_that_the_domain_mostly_covers_are_left_out_but_grammar_stays(tmp_path):
-    common = read_lexicon(lexicon_file(COMMON))
+    common = read_lexicon(lexicon_file(GENERAL))
     topic = next(one for one in common if one.group != GRAMMAR and len(one.terms) >= 5)
     grammar = next(one for one in common if one.group == GRAMMAR and len(one.terms) >= 2)
     need = int(MAX_COVERED_SHARE * len(topic.terms)) + 1

@@ -11,7 +11,7 @@ from refusal import output_of, refusal, with_options
 
 from stratalens.cli.main import main
 from stratalens.config.config_file import read_config_file
-from stratalens.config.options import LabelConfig
+from stratalens.config.result_options import LabelConfig
 from stratalens.config.validation import make_config
 
 CODE = """

@@ -10,6 +10,7 @@ from scipy.special import expit, logit
 from sklearn.metrics import roc_auc_score
 
 from stratalens.ranking import contrast
+from stratalens.ranking.separation import separation
 
 N, M, LATENTS = 23, 31, 7
 
@@ -40,7 +41,7 @@ def test_auroc_is_that_of_scikit_learn(tied):
     x, y = samples(tied=tied)
     side = np.repeat([1, 0], [N, M])
     expected = [roc_auc_score(side, np.concatenate([x[:, f], y[:, f]])) for f in range(LATENTS)]
-    np.testing.assert_allclose(contrast.auroc(x, y).value, expected, rtol=1e-12)
+    np.testing.assert_allclose(separation([(x, y)]).auroc, expected, rtol=1e-12)
 
 
 def delong_by_loops(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
@@ -56,7 +57,7 @@ def delong_by_loops(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
 @pytest.mark.parametrize("tied", [False, True])
 def test_auroc_interval_is_delongs_on_the_logit_scale(tied):
     x, y = samples(1, tied=tied)
-    interval = contrast.auroc(x, y).interval
+    interval = separation([(x, y)]).interval
     for f in range(LATENTS):
         np.testing.assert_allclose((interval.low[f], interval.high[f]), delong_by_loops(x[:, f], y[:, f]), rtol=1e-9)
 
@@ -64,7 +65,7 @@ def test_auroc_interval_is_delongs_on_the_logit_scale(tied):
 @pytest.mark.parametrize("shift", [0.0, 1.0, 2.0])
 def test_auroc_interval_covers_the_true_auroc_about_95_percent_of_the_time(shift):
     rng = np.random.default_rng(5)
-    interval = contrast.auroc(rng.normal(shift, 1, (50, 400)), rng.normal(0, 1, (60, 400))).interval
+    interval = separation([(rng.normal(shift, 1, (50, 400)), rng.normal(0, 1, (60, 400)))]).interval
     truth = stats.norm.cdf(shift / math.sqrt(2))
     covered = np.mean((interval.low <= truth) & (truth <= interval.high))
     assert 0.92 <= covered <= 0.98
@@ -72,20 +73,20 @@ def test_auroc_interval_covers_the_true_auroc_about_95_percent_of_the_time(shift
 
 @pytest.mark.parametrize("n", [3, 10, 27, 200])
 def test_auroc_without_variance_has_an_interval_that_holds_it_and_narrows_with_documents(n):
-    area = contrast.auroc(*separated(n, n + 2))
-    assert area.value.tolist() == [1.0, 0.0, 0.5, 1.0, 0.0]
-    assert (area.interval.low <= area.value).all()
-    assert (area.value <= area.interval.high).all()
+    area = separation([separated(n, n + 2)])
+    assert area.auroc.tolist() == [1.0, 0.0, 0.5, 1.0, 0.0]
+    assert (area.interval.low <= area.auroc).all()
+    assert (area.auroc <= area.interval.high).all()
     assert (area.interval.low >= 0).all()
     assert (area.interval.high <= 1).all()
     width = area.interval.high - area.interval.low
     assert (width > 1 / n).all()
-    more = contrast.auroc(*separated(4 * n, 4 * n + 2)).interval
+    more = separation([separated(4 * n, 4 * n + 2)]).interval
     assert (more.high - more.low < width).all()
 
 
 def test_auroc_interval_of_complete_separation_is_wilsons_with_the_smaller_side_as_trials():
-    area = contrast.auroc(*separated())
+    area = separation([separated()])
     wilson = stats.binomtest(N, N).proportion_ci(method="wilson")
     np.testing.assert_allclose((area.interval.low[0], area.interval.high[0]), (wilson.low, wilson.high))
     np.testing.assert_allclose(
@@ -145,18 +146,18 @@ def test_interval_of_a_latent_that_is_constant_on_both_sides_is_the_estimate_alo
 def test_p_value_is_that_of_scipys_brunner_munzel(tied):
     x, y = samples(2, tied=tied)
     expected = [stats.brunnermunzel(x[:, f], y[:, f], alternative="greater").pvalue for f in range(LATENTS)]
-    np.testing.assert_allclose(contrast.p_values(x, y), expected, rtol=1e-9)
+    np.testing.assert_allclose(separation([(x, y)]).p_value, expected, rtol=1e-9)
 
 
 def test_p_value_is_small_where_the_domain_is_larger_and_large_where_it_is_smaller():
     x, y = samples(3)
-    assert (contrast.p_values(x + 3, y) < 1e-3).all()
-    assert (contrast.p_values(x - 3, y) > 0.99).all()
+    assert (separation([(x + 3, y)]).p_value < 1e-3).all()
+    assert (separation([(x - 3, y)]).p_value > 0.99).all()
 
 
 def test_p_value_is_uniform_where_both_sides_are_alike():
     rng = np.random.default_rng(4)
-    p = contrast.p_values(rng.gamma(1, size=(40, 1000)), rng.gamma(1, size=(50, 1000)))
+    p = separation([(rng.gamma(1, size=(40, 1000)), rng.gamma(1, size=(50, 1000)))]).p_value
     assert stats.kstest(p, "uniform").pvalue > 0.01
 
 
@@ -164,7 +165,7 @@ def test_p_value_is_uniform_where_both_sides_are_alike():
 def test_p_values_of_separated_and_constant_latents_are_finite_and_point_the_right_way(n):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        p = contrast.p_values(*separated(n, n))
+        p = separation([separated(n, n)]).p_value
     assert np.isfinite(p).all()
     assert ((p >= 0) & (p <= 1)).all()
     assert (p[[0, 3]] <= 0.05).all()

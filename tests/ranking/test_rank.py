@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from stratalens.config.options import RANK_METRICS
+from stratalens.config.result_options import RANK_METRICS
 from stratalens.corpus.populations import Half, Population, Populations, Side
+from stratalens.corpus.sources import NO_SOURCES
 from stratalens.harvest.state.document_sample import DocumentSample, SampledPassages
 from stratalens.harvest.state.passage_values import PassageValues
 from stratalens.harvest.state.statistics import FeatureStats
@@ -21,7 +22,7 @@ LATENTS = 24
 PLANTED, DEAD = 3, 7
 KEPT = 20
 NORM = 10.0
-OF_BOTH_HALVES = ("flags", "live", "selected", "discovery_specialization", "discovery_auroc")
+OF_BOTH_HALVES = ("flags", "live", "selected", "discovery_specialization", "discovery_auroc", "transfer_rank")
 
 
 class Corpus:
@@ -69,7 +70,9 @@ class Corpus:
         stats = FeatureStats.of(values, len(self.populations))
         stats = replace(stats, **{name: column[:, stats.latents] for name, column in changes.items()})
         norms = np.linspace(0.5, 2.0, LATENTS)
-        return RankingInput(stats, DocumentSample.of(values, sampled).matrix(LATENTS), norms, self.populations)
+        return RankingInput(
+            stats, DocumentSample.of(values, sampled).matrix(LATENTS), norms, self.populations, NO_SOURCES
+        )
 
 
 def planted(seed: int) -> Corpus:
@@ -280,4 +283,7 @@ def test_strata_are_pooled():
     two = corpus.layer_input()
     assert set(two.documents.population) == set(range(8))
     for half in Half:
-        pd.testing.assert_frame_equal(estimates(two, half), estimates(one, half), rtol=1e-9)
+        stratified, plain = estimates(two, half), estimates(one, half)
+        of_strata = ["auroc", "auroc_low", "auroc_high", "p_value", "transfer", "domain_score"]
+        pd.testing.assert_frame_equal(stratified.drop(columns=of_strata), plain.drop(columns=of_strata), rtol=1e-9)
+        assert (stratified["pooled_auroc"] == plain["auroc"]).sum() == LATENTS - 1  # one is dead

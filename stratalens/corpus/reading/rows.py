@@ -28,11 +28,15 @@ class Row(NamedTuple):
     """Clean text without surrounding white space; may be empty."""
     identifier: str | None
     """What names the row's document, if there is anything."""
+    kind: str | None = None
+    """Kind of the document, if it has one."""
+    source: str | None = None
+    """Source of the document, if a column names it."""
 
 
 def text_row(where: str, text: str, options: TextOptions, notes: ReadingNotes) -> Row:
     """Build a row of a text that has no columns."""
-    return Row(_clean(where, text, options, notes), None)
+    return Row(_clean(where, text, options, notes), None, options.kind)
 
 
 def make_row(
@@ -65,13 +69,24 @@ def make_row(
             texts.append(_clean(where, value, options, notes))
     if not texts:
         return Row("", None)
-    text = texts[0] if len(texts) == 1 else COLUMN_SEPARATOR.join(filter(None, texts))
-    return Row(text, _identifier(where, cells, options))
+    return Row(
+        text=texts[0] if len(texts) == 1 else COLUMN_SEPARATOR.join(filter(None, texts)),
+        identifier=_identifier(where, cells, options),
+        kind=options.kind or _name(where, cells, options.kind_column, "kind"),
+        source=_name(where, cells, options.source_column, "source"),
+    )
+
+
+def _named_columns(options: TextOptions) -> dict[str, str]:
+    """What a column that the options name holds -> its name; the text columns apart."""
+    columns = {"id": options.id_column, "kind": options.kind_column, "source": options.source_column}
+    return {what: column for what, column in columns.items() if column is not None and (what, column) != ("id", NO_ID)}
 
 
 def wanted_columns(options: TextOptions) -> tuple[str, ...]:
     """Names of the columns that a row is made of."""
-    return (*options.text_column, *([] if options.id_column == NO_ID else [options.id_column or ID_COLUMN]))
+    default = [ID_COLUMN] if options.id_column is None else []
+    return (*options.text_column, *_named_columns(options).values(), *default)
 
 
 def require_columns(where: str, columns: Sequence[str], options: TextOptions, remedy: str = TEXT_COLUMN_REMEDY) -> None:
@@ -80,11 +95,15 @@ def require_columns(where: str, columns: Sequence[str], options: TextOptions, re
     Raises:
         CorpusError: one is missing; the message lists those that are there.
     """
-    for column in options.text_column:
+    wanted = [(column, remedy) for column in options.text_column]
+    wanted += [(column, _column_remedy(what)) for what, column in _named_columns(options).items()]
+    for column, own_remedy in wanted:
         if not _names_one(column, columns):
-            raise CorpusError(missing_column(where, column, columns, remedy))
-    if options.id_column not in (None, NO_ID) and not _names_one(str(options.id_column), columns):
-        raise CorpusError(missing_column(where, str(options.id_column), columns, "give the id column with --id_column"))
+            raise CorpusError(missing_column(where, column, columns, own_remedy))
+
+
+def _column_remedy(what: str) -> str:
+    return f"give the {what} column with --{what}_column"
 
 
 def missing_column(where: str, column: str, columns: Sequence[object], remedy: str) -> str:
@@ -128,14 +147,23 @@ def _identifier(where: str, cells: Mapping[str, object], options: TextOptions) -
     if options.id_column == NO_ID:
         return None
     if options.id_column is None:
-        value = cells.get(ID_COLUMN)
-    else:
-        value = _field(where, cells, options.id_column, "give the id column with --id_column")
+        return _as_name(where, cells.get(ID_COLUMN), ID_COLUMN, "id")
+    return _name(where, cells, options.id_column, "id")
+
+
+def _name(where: str, cells: Mapping[str, object], column: str | None, what: str) -> str | None:
+    """The word or number in a column that the options name; None where there is no such option, or nothing in it."""
+    if column is None:
+        return None
+    name = _as_name(where, _field(where, cells, column, _column_remedy(what)), column, what)
+    return (name or "").strip() or None
+
+
+def _as_name(where: str, value: object, column: str, what: str) -> str | None:
     if isinstance(value, Mapping | list):
-        name = options.id_column or ID_COLUMN
         raise BadRowError(
-            f"{where}: the column `{name}` holds {type(value).__name__}, not a word or a number; name another column "
-            f"with --id_column, {SKIP_REMEDY}"
+            f"{where}: the column `{column}` holds {type(value).__name__}, not a word or a number; name another column "
+            f"with --{what}_column, {SKIP_REMEDY}"
         )
     return None if value in (None, "") else str(value)
 

@@ -18,6 +18,12 @@ class TextOptions:
     """Columns that hold the text, joined by a blank line; `a.b` is the field `b` of the field `a`."""
     id_column: str | None = None
     """Column that names the document of a row, which every table must have; None takes `id` where there is one."""
+    kind_column: str | None = None
+    """Column that names the kind of a document, which every table must have; None where documents have no kind."""
+    source_column: str | None = None
+    """Column that names the source of a document, which every table must have; None takes the file."""
+    kind: str | None = None
+    """Kind of all documents, in place of a column."""
     text_unit: Literal["auto", "line", "file"] = "auto"
     """What one document of a plain-text file is."""
     encoding: str | None = None
@@ -33,11 +39,13 @@ class TextOptions:
 
     @classmethod
     def of_side(cls, config: RunConfig, side: Side) -> "TextOptions":
-        """Options of the user's own files of one side. Built-in texts are read with the defaults."""
+        """Options of the user's own files of one side."""
         own = config.domain_text_column if side == Side.DOMAIN else config.general_text_column
         return cls(
             text_column=own or config.text_column,
             id_column=config.id_column,
+            kind_column=config.kind_column,
+            source_column=config.source_column,
             text_unit=config.text_unit,
             encoding=config.encoding,
             csv_delimiter=config.csv_delimiter,
@@ -48,3 +56,5 @@ class TextOptions:
 
 
 DEFAULTS = TextOptions()
+BUILT_IN_TEXTS = TextOptions(kind_column="kind")
+"""How the built-in texts are read."""

@@ -45,6 +45,7 @@ function cardParts(row) {
   return [
     summary(row),
     el("div", { className: "columns" }, statistics(row), histogram(row)),
+    partsOfText(card),
     card.examples ? words(row) : el("p", { className: "note" }, "There is no evidence on this feature yet: run stratalens label RESULT_DIR."),
     neighboursOf(row),
     ...(card.examples ? examples(row) : []),
@@ -76,6 +77,8 @@ function statistics(row) {
     line(`Mean activation, ${data.domain}`, significant(row.domain_activation), row.domain_activation),
     line("Mean activation, general", significant(row.general_activation), row.general_activation),
     line("AUROC of documents", fixed(row.auroc), row.auroc, row.auroc_low, row.auroc_high, fixed),
+    ...(data.kindsOfText > 1 ? [line("AUROC without regard to kinds", fixed(row.pooled_auroc), row.pooled_auroc)] : []),
+    ...(isNumber(row.transfer_rank) ? [line("Transfer rank", row.transfer_rank)] : []),
     line("Hedges' g", significant(row.hedges_g), row.hedges_g),
     line(`${data.domain} share`, fixed(row.domain_share), row.domain_share),
     line("q-value (p-value)", `${probability(row.q_value)} (${probability(row.p_value)})`, `${row.q_value} (${row.p_value})`),
@@ -84,6 +87,23 @@ function statistics(row) {
     line("Specialization, discovery half", significant(row.discovery_specialization), row.discovery_specialization),
   ];
   return el("table", { id: "card-statistics" }, el("caption", {}, "Statistics"), el("thead", {}, head), el("tbody", {}, ...lines));
+}
+
+/** AUROC within each kind of text and for each source, if there are several. */
+function partsOfText(card) {
+  const table = (id, title, first, parts) => {
+    if (!parts?.length) return null;
+    const head = [first, "AUROC", "95% interval", `${data.domain} documents`, "general documents"];
+    const lines = parts.map(([name, side, auroc, low, high, domain, general]) =>
+      el("tr", {}, el("th", { scope: "row" }, el("bdi", {}, oneLine(name)), side ? ` (${side === "domain" ? data.domain : side})` : ""),
+        ...[fixed(auroc), between(low, high, fixed), domain, general].map((value) => el("td", { className: "number" }, value))));
+    return el("table", { id }, el("caption", {}, title), el("thead", {}, el("tr", {}, ...head.map((name, at) => el("th", { scope: "col", className: at ? "number" : "" }, name)))), el("tbody", {}, ...lines));
+  };
+  const tables = [
+    table("card-kinds", "AUROC by kind of text", "Kind", card.kinds),
+    table("card-sources", "AUROC by source, against the other side's documents of the same kinds", "Source", card.sources),
+  ].filter(Boolean);
+  return tables.length ? el("div", { className: "columns" }, ...tables) : null;
 }
 
 const SVG = { width: 460, height: 232, left: 44, right: 10, top: 10, bottom: 44 };

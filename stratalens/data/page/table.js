@@ -13,6 +13,7 @@ const COLUMNS = [
   { name: "domain", title: `Act. ${data.domain}`, hint: `Mean activation on ${data.domain} text`, number: true, less: true, key: (row) => row.domain_activation, full: (row) => row.domain_activation, show: (row) => significant(row.domain_activation) },
   { name: "general", title: "Act. general", hint: "Mean activation on general text", number: true, less: true, key: (row) => row.general_activation, full: (row) => row.general_activation, show: (row) => significant(row.general_activation) },
   { name: "auroc", title: "AUROC", hint: `How well this feature distinguishes ${data.domain} from general documents`, number: true, key: (row) => row.auroc, full: (row) => `${row.auroc}, 95% interval ${between(row.auroc_low, row.auroc_high, String)}`, show: (row) => fixed(row.auroc) },
+  { name: "transfer", title: "Transfer rank", hint: "Place among all live latents of its layer by the order that carries over best to other text, on the half that selects", number: true, less: true, key: (row) => row.transfer_rank, full: (row) => row.transfer_rank, show: (row) => row.transfer_rank ?? "–" },
   { name: "score", title: "Domain score", hint: `AUROC times the ${data.domain} share of its activation`, number: true, less: true, key: (row) => row.domain_score, full: (row) => row.domain_score, show: (row) => fixed(row.domain_score) },
   { name: "q", title: "q-value", hint: "Benjamini-Hochberg over all reported features", number: true, less: true, key: (row) => row.q_value, full: (row) => row.q_value, show: (row) => probability(row.q_value) },
   { name: "confirmed", title: "Confirmed", hint: "On documents that were not used to select the features", key: (row) => yesNo(row.confirmed), show: (row) => yesNo(row.confirmed) },
@@ -29,7 +30,7 @@ function drawHead() {
     const button = el("button", { type: "button", "data-sort": column.name, title: column.hint || "" }, column.title);
     button.addEventListener("click", () => {
       const again = state.sort === column.name;
-      const first = column.number && column.name !== "layer" && column.name !== "feature" && column.name !== "rank" && column.name !== "q" ? "" : "up";
+      const first = column.number && !["layer", "feature", "rank", "transfer", "q"].includes(column.name) ? "" : "up";
       changeState({ sort: column.name, order: again ? (state.order === "up" ? "" : "up") : first });
       drawTable();
     });

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int
 
-from stratalens.corpus.builtin import BUILT_IN_DOMAINS, lexicon_file
+from stratalens.corpus.builtin import BUILT_IN_DOMAINS, GENERAL, lexicon_file
 from stratalens.corpus.words import (
     FUNCTION_WORDS,
     UnitKind,
@@ -26,8 +26,6 @@ MAX_LEXICON_BYTES = 4 * 2**20
 MAX_TERM_WORDS = 6
 MAX_COVERED_SHARE = 0.4
 """A concept of ordinary language is left out if more than this share of its terms are terms of the domain."""
-COMMON = "common"
-"""Lexicon of ordinary language, used with every domain."""
 SURFACE = "Surface"
 """Group of the concepts that are forms, such as digits; their units are found by `SURFACE_FORMS`."""
 GRAMMAR = "Grammar"
@@ -178,7 +176,7 @@ def _with_common(specific: list[Concept]) -> Lexicon:
     covered = {phrase_stems(term) for concept in specific for term in concept.terms}
     common = [
         concept
-        for concept in read_lexicon(lexicon_file(COMMON), specific=False)
+        for concept in read_lexicon(lexicon_file(GENERAL), specific=False)
         if not _mostly_covered(concept, covered)
     ]
     return Lexicon([*surface, *specific, *common])

@@ -10,6 +10,7 @@ import pandas as pd
 from stratalens.evidence.logit_lens import TokenLogit
 from stratalens.harvest.state.statistics import HISTOGRAM_BINS_PER_DECADE, HISTOGRAM_LOW
 from stratalens.hookpoint import Hookpoint
+from stratalens.ranking.by_part import TextParts
 from stratalens.ranking.layer_details import (
     LayerDetails,
     SideHistogram,
@@ -62,10 +63,12 @@ def page_data(
     for hookpoint, number in keys:
         at = positions[hookpoint, number]
         histogram, similar = details[hookpoint].histograms[at], neighbours[hookpoint][at]
-        cards.append(_card(evidence[hookpoint].get(number), histogram, similar, passages))
+        card = _card(evidence[hookpoint].get(number), histogram, similar, passages)
+        cards.append(card | _parts(tables.parts[hookpoint].get(number)))
     return {
         "domain": tables.domain,
         "split": record.split,
+        "kindsOfText": len(record.populations.strata),
         "hookpoints": [str(hookpoint) for hookpoint in sorted(tables.features)],
         "flags": FLAG_MEANINGS,
         "kinds": KINDS,
@@ -124,6 +127,16 @@ def _card(
         "promoted": _tokens(evidence.promoted),
         "suppressed": _tokens(evidence.suppressed),
         "examples": [_example(example, passages) for example in evidence.examples],
+    }
+
+
+def _parts(parts: TextParts | None) -> dict[str, object]:
+    """AUROCs by kind and by source: name, side of a source, AUROC, interval, documents of both sides."""
+    if parts is None:
+        return {}
+    return {
+        name: [[part.name, part.side, *map(_short, part[2:5]), *part[5:]] for part in own]
+        for name, own in parts._asdict().items()
     }
 
 

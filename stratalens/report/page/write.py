@@ -16,6 +16,7 @@ from stratalens.ranking.layer_details import LayerDetails
 from stratalens.report.evidence_file import StoredEvidence
 from stratalens.report.formats import records
 from stratalens.report.page.data import page_data, script_json
+from stratalens.report.page.wording import TRANSFER_NOTE
 from stratalens.report.run_record import RunRecord
 from stratalens.report.tables import Tables, norm_owner, places
 
@@ -57,6 +58,7 @@ def write_page(
         best=best[0] if best else None,
         rows=tables.consolidated,
         norm_owner=norm_owner(tables.features),
+        transfer_note=TRANSFER_NOTE if "transfer_rank" in tables.consolidated else "",
         confirmed=_confirmed_count(tables),
         figures_missing=without_parts(record.missing_parts, FIGURES) != record.missing_parts,
         style=_asset("page.css"),
