@@ -36,6 +36,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("real")
 
 
+EMBEDDED_DOCUMENTS = "200"
+"""Documents of each side that the tests of the embedded model read."""
+
+
 @pytest.fixture(autouse=True)
 def limit_of_csv_cells() -> Iterator[None]:
     """Set back after a test the longest cell that Python's CSV reader takes, which is one number for a process."""
@@ -96,10 +100,14 @@ def tiny_arguments(tiny_model, tiny_saes, small_texts, tmp_path) -> list[str]:
 
 @pytest.fixture(scope="session")
 def embedded_run(tmp_path_factory) -> Path:
-    """Result directory of the complete analysis of the embedded model, run by the command line on two threads."""
+    """Result directory of an analysis of the embedded model, run by the command line on two threads.
+
+    It takes a fixed sample of the built-in texts, of every kind its share.
+    """
 
     def run(directory: Path) -> None:
         command = [sys.executable, "-m", "stratalens", "analyze", "--output_dir", str(directory / "results")]
+        command += ["--max_documents", EMBEDDED_DOCUMENTS]
         subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "2"}, check=True)
 
     return made_once(tmp_path_factory, "embedded", run, for_all_calls=True) / "results"

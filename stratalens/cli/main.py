@@ -4,15 +4,14 @@ import errno
 import io
 import os
 import re
-import signal
 import sys
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from stratalens.cli.arguments import parse
+from stratalens.cli.interruption import repeat_interruption
 from stratalens.config.options import RunConfig
 from stratalens.config.result_options import LabelConfig, RankConfig, ReportConfig
 from stratalens.errors import ConfigError, StratalensError, printable
@@ -63,8 +62,6 @@ MAX_LINE_CHARACTERS = 1500
 STDOUT_DESCRIPTOR = 1
 """File descriptor of standard output; Python flushes it once more when it exits."""
 ResultOptions = TypeVar("ResultOptions", RankConfig, LabelConfig, ReportConfig)
-REPEAT_SECONDS = 0.02
-"""After this time an interruption that Python dropped is sent again."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -105,7 +102,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def entry_point() -> None:
     """Run the command line and end the process with its exit code."""
-    sys.unraisablehook = _repeat_interruption
+    sys.unraisablehook = repeat_interruption
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal that knows only ASCII shows other characters escaped
             stream.reconfigure(errors="backslashreplace")
@@ -115,18 +112,6 @@ def entry_point() -> None:
         sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
-
-
-def _repeat_interruption(dropped: "sys.UnraisableHookArgs") -> None:
-    """Send an interruption again that Python drops because it came while an object was deleted; print anything else."""
-    if dropped.exc_type is KeyboardInterrupt:
-        later = threading.Timer(
-            REPEAT_SECONDS, os.kill, (os.getpid(), signal.SIGINT)
-        )  # at once it would be dropped again
-        later.daemon = True
-        later.start()
-    else:
-        sys.__unraisablehook__(dropped)
 
 
 def _remedy(error_number: int | None) -> str:

@@ -82,10 +82,8 @@ def _analyze(config: RunConfig, work: WorkDirectories, progress: TimedProgress) 
     findings = with_labels(Findings(top, ranking.latents, summary.layers), reports)
     progress.stage("report")
     tables = build_tables(config, findings.top, findings.latents, findings.facts)
-    warnings = [
-        *run_warnings(config, opened.checks, summary, tables),
-        *domain_speech_warnings(inputs.survey.samples, lexicon),
-    ]
+    warnings = run_warnings(config, opened.checks, summary, tables)
+    warnings += domain_speech_warnings(inputs.survey.samples, lexicon)
     for warning in warnings:
         progress.warn(warning)
     record = build_record(config, inputs, opened.checks, summary, harvest, warnings)

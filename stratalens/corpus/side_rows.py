@@ -254,5 +254,6 @@ def side_warnings(rows: SideRows) -> tuple[str, ...]:
         )
     several = len(np.unique(index[rows.documents().kind[index] != rows.kind]))
     if several:
-        warnings.append(f"{counted(several, 'document')} have rows of several kinds; one of them counts")
+        has = "has" if several == 1 else "have"
+        warnings.append(f"{counted(several, 'document')} {has} rows of several kinds; one of them counts")
     return tuple(warnings)

@@ -109,6 +109,8 @@ def _from_documents(
         x, y = (dense[rows] for rows in pooled)
         interval = contrast.welch_interval(specialization[first : first + LATENTS_AT_ONCE], x, y, *passages)
         found = separation([(dense[domain], dense[general]) for domain, general in strata])
+        fires = np.sign(dense)
+        firing = separation([(fires[domain], fires[general]) for domain, general in strata])
         parts.append(
             {
                 "specialization_low": interval.low,
@@ -117,7 +119,7 @@ def _from_documents(
                 "auroc_low": found.interval.low,
                 "auroc_high": found.interval.high,
                 "pooled_auroc": found.auroc if len(strata) == 1 else separation([(x, y)]).auroc,
-                "transfer": found.interval.low,
+                "transfer": (found.interval.low + firing.interval.low) / 2,
                 "p_value": found.p_value,
                 "hedges_g": contrast.hedges_g(x, y),
             }

@@ -155,7 +155,8 @@ OPTIONS: dict[str, tuple[Options, str]] = {
         {"sae_model": "/no/such/dir"},
         "/no/such/dir: no such directory, and not a Hub id such as",
     ),
-    "a domain that escapes": ({"domain": "../x"}, "domain: `../x` cannot name files; use letters, digits, _ and -"),
+    "a domain that escapes": ({"domain": "..x"}, "domain: `..x` cannot name files; use letters, digits, _ and -"),
+    "a domain that is nowhere": ({"domain": "/no/such/domain"}, "/no/such/domain: cannot be read: No such file"),
     "a domain called general": ({"domain": "general"}, "domain: `general` cannot name files; use letters"),
     "an empty domain": ({"domain": ""}, "domain: `` cannot name files"),
     "top_n of 0": ({"top_n": "0"}, "top_n: input should be greater than or equal to 1 (got 0)"),
@@ -215,7 +216,7 @@ def test_an_unknown_domain_without_texts_is_refused_with_the_built_in_ones(refus
     documented("Commands and options", "an unknown domain without texts", line)
     assert line == (
         "stratalens: unknown domain `cooking`; built in are financial, medical, legal; for any other, give its texts "
-        "with --domain_data PATH...\n"
+        "with --domain_data PATH..., or its folder with --domain PATH\n"
     )
     assert not (tmp_path / "out").exists()
 

@@ -12,7 +12,7 @@ from stratalens.cli.main import EXAMPLES, main
 from stratalens.config.options import RunConfig
 from stratalens.config.result_options import LabelConfig, RankConfig, ReportConfig
 
-ORDER_OF_USE = ["analyze", "show", "rank", "label", "report"]
+ORDER_OF_USE = ["analyze", "show", "rank", "label", "report", "domains"]
 COMMANDS = {"analyze": RunConfig, "rank": RankConfig, "label": LabelConfig, "report": ReportConfig}
 
 

@@ -5,13 +5,13 @@ import sys
 
 DROPPED = """
 import sys, time
-from stratalens.cli.main import _repeat_interruption
+from stratalens.cli.interruption import repeat_interruption
 
 class Deleted:
     def __del__(self):
         raise KeyboardInterrupt
 
-sys.unraisablehook = _repeat_interruption
+sys.unraisablehook = repeat_interruption
 try:
     Deleted()
     time.sleep(20)

@@ -35,7 +35,7 @@ def texts_of(name: str) -> list[str]:
 def sampled(texts: list[str]) -> tuple[SampledText, ...]:
     sample = TextSample()
     for text in texts:
-        sample.add(hash64(text), text)
+        sample.add(hash64(text), hash64(text), text)
     return tuple(text for _, text in sample._largest_first)
 
 

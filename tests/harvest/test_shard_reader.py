@@ -15,9 +15,9 @@ from threads import one_thread
 from tiny import TINY_LATENTS, write_sae
 from tokenizers.processors import TemplateProcessing
 
+from stratalens.corpus.builtin import text_file
 from stratalens.corpus.survey import DocumentRow
 from stratalens.files.hashing import hash64
-from stratalens.files.locations import DATA_DIRECTORY
 from stratalens.harvest import shard_reader as harvest_module
 from stratalens.harvest import shards as shards_module
 from stratalens.harvest.shard_reader import ShardReader, chunks
@@ -51,7 +51,7 @@ LONG = 3
 
 def document_rows() -> list[DocumentRow]:
     """Two dozen texts of many lengths, one with special tokens in it, two of one document, a few not sampled."""
-    lines = (DATA_DIRECTORY / "texts" / "general.jsonl").read_text(encoding="utf-8").splitlines()
+    lines = text_file("general").read_text(encoding="utf-8").splitlines()
     texts = [json.loads(line)["text"][: 15 + 9 * n] for n, line in enumerate(lines[:24])]
     texts[LONG] = json.loads(lines[30])["text"]
     texts[5] = "In 2019 <|pad|> it cost £5.50 <|endoftext|>, or 12% more, in Paris."

@@ -196,7 +196,7 @@ DAMAGED: dict[str, tuple[Damage, str]] = {
     ),
     "a record whose domain is a path": (
         lambda out: record_with(out, ("settings", "domain"), "../../x"),
-        "domain: `../../x` cannot name files",
+        "run.json: a run.json names a domain, not where it lies",
     ),
     "a record whose layer is a path": (
         lambda out: record_with(out, ("layers",), {"../../x": {}}),

@@ -9,8 +9,8 @@ import torch
 from threads import one_thread
 from tiny import write_sae
 
+from stratalens.corpus.builtin import text_file
 from stratalens.errors import MismatchError
-from stratalens.files.locations import DATA_DIRECTORY
 from stratalens.hookpoint import Hookpoint
 from stratalens.models.batches import TokenBatch, pack_batches
 from stratalens.models.embedded import SAE_DIRECTORY
@@ -45,7 +45,7 @@ def batches(real_tokenizer) -> list[TokenBatch]:
     texts = [
         json.loads(line)["text"]
         for side in ("financial", "general")
-        for line in (DATA_DIRECTORY / "texts" / f"{side}.jsonl").read_text(encoding="utf-8").splitlines()[::15]
+        for line in text_file(side).read_text(encoding="utf-8").splitlines()[::43]
     ]
     cutter = PassageCutter(real_tokenizer, 64)
     sequences = [cutter.sequence(cutter.first_spans(text, 1)[0]) for text in texts]

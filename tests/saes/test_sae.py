@@ -12,7 +12,7 @@ from threads import one_thread
 from tiny import write_sae
 from torch import Tensor
 
-from stratalens.files.locations import DATA_DIRECTORY
+from stratalens.corpus.builtin import text_file
 from stratalens.hookpoint import Hookpoint
 from stratalens.models.batches import pack_batches
 from stratalens.models.embedded import SAE_DIRECTORY
@@ -41,7 +41,7 @@ def activations(embedded_model, real_tokenizer) -> dict[int, Tensor]:
     texts = [
         json.loads(line)["text"]
         for side in ("financial", "general")
-        for line in (DATA_DIRECTORY / "texts" / f"{side}.jsonl").read_text(encoding="utf-8").splitlines()[::25]
+        for line in text_file(side).read_text(encoding="utf-8").splitlines()[::70]
     ]
     cutter = PassageCutter(real_tokenizer, 256)
     sequences = [cutter.sequence(cutter.first_spans(text, 1)[0]) for text in texts]
