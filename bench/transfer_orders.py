@@ -19,8 +19,18 @@ from stratalens.ranking.separation import separation
 
 Orders = Mapping[str, np.ndarray]
 """Name of an order -> value of each latent, -inf for dead ones."""
-CANDIDATES = ("lower limit", "lower limit of firing", "lower limit x domain share", "worst kind", "mean - SD of kinds")
-"""Orders that are no `--rank_by`. The lower limit is that of the stratified AUROC, or of that of firing at all."""
+CANDIDATES = (
+    "low",
+    "low firing",
+    "low x share",
+    "both lows",
+    "both x share",
+    "both x root share",
+    "worst kind",
+    "mean - SD",
+)
+"""Orders that are no `--rank_by`. `low` is the lower limit of the stratified AUROC, `low firing` that of the AUROC of
+firing at all, `both lows` their mean, `share` the domain share; the last two are of the AUROCs of the kinds."""
 ORDERS = (*RANK_METRICS, *CANDIDATES)
 
 
@@ -29,13 +39,18 @@ def orders_of(texts: Texts, layer: str, pairs: Sequence[tuple[np.ndarray, np.nda
     documents = texts.layers[layer]
     table = estimates(_ranking_input(documents, pairs), Half.DISCOVERY)
     kinds = np.stack([separation([(documents.dense[x], documents.dense[y])]).auroc for x, y in pairs])
-    low = table["auroc_low"]
+    fires = [(np.sign(documents.dense[x]), np.sign(documents.dense[y])) for x, y in pairs]
+    low, firing, share = table["auroc_low"], pd.Series(separation(fires).interval.low), table["domain_share"]
+    both = (low + firing) / 2
     columns = {name: table[name] for name in RANK_METRICS} | {
-        "lower limit": low,
-        "lower limit of firing": 2 * table["transfer"] - low,
-        "lower limit x domain share": low * table["domain_share"],
+        "low": low,
+        "low firing": firing,
+        "low x share": low * share,
+        "both lows": both,
+        "both x share": both * share,
+        "both x root share": both * np.sqrt(share),
         "worst kind": pd.Series(kinds.min(0)),
-        "mean - SD of kinds": pd.Series(kinds.mean(0) - kinds.std(0)),
+        "mean - SD": pd.Series(kinds.mean(0) - kinds.std(0)),
     }
     live = table["live"].to_numpy()
     return {name: np.where(live, column.fillna(-np.inf).to_numpy(float), -np.inf) for name, column in columns.items()}

@@ -10,9 +10,9 @@ FLAG_MEANINGS = {
     "dead": "it fires on no position",
 }
 TRANSFER_NOTE = (
-    "Transfer rank: a feature's place among the live latents of its layer by the lower limit of its AUROC. Features of "
-    "that order hold better on other text than those of specialization, which favours features that fire nearly "
-    "everywhere; `--rank_by transfer` selects by it."
+    "Transfer rank: a feature's place among the live latents of its layer by the lower limits of the AUROC of its "
+    "activation and of its firing. Features of that order hold better on other text than those of specialization, which "
+    "favours features that fire nearly everywhere; `--rank_by transfer` selects by it."
 )
 KINDS = {
     "top": "Strongest passages",
