@@ -53,13 +53,13 @@ def leave_one_origin_out(texts: Texts) -> list[Contrast]:
 
 
 def built_in_outside(texts: Texts) -> list[Contrast]:
-    """Selected on the built-in texts, judged on each financial corpus against each general one."""
+    """Selected on the built-in texts, judged on each corpus of the domain against each general one."""
     selected = pairs(texts, texts.of(BUILT_IN))
     return [Contrast(name, selected, [pair]) for name, pair in _outside(texts).items()]
 
 
 def corpus_to_corpus(texts: Texts) -> list[Contrast]:
-    """Selected on one financial and one general corpus, judged on two others; the built-in texts have no part."""
+    """Selected on one corpus of the domain and a general one, judged on two others; the built-in texts have no part."""
     outside = _outside(texts)
     return [
         Contrast(f"{name}; from {other}", [selected], [judged])
@@ -70,7 +70,7 @@ def corpus_to_corpus(texts: Texts) -> list[Contrast]:
 
 
 def _outside(texts: Texts) -> dict[str, Pair]:
-    """Each financial corpus against each general one, by their names."""
+    """Each corpus of the domain against each general one, by their names."""
     corpora = [source for source in texts.sources if source.origin != BUILT_IN]
     domain = {source.origin: texts.sources[source][0] for source in corpora}
     general = {source.origin: texts.sources[source][1] for source in corpora}

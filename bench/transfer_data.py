@@ -62,18 +62,19 @@ class Texts:
         return list(dict.fromkeys(source.origin for source, (domain, _) in self.sources.items() if len(domain)))
 
 
-def write_texts(corpora: Path, folder: Path, documents: int) -> tuple[Path, Path]:
-    """Write one file per side: the built-in financial and general texts, and one passage of some documents a corpus.
+def write_texts(domain: str, corpora: Path, folder: Path, documents: int) -> tuple[Path, Path]:
+    """Write one file per side: the built-in texts, and one passage of some documents of each corpus.
 
     Args:
-        corpora: folder of `financial_*.jsonl.gz` and `general_*.jsonl.gz`, whose rows have `text` and `id`; the part of
+        domain: a built-in one.
+        corpora: folder of `DOMAIN_*.jsonl.gz` and `general_*.jsonl.gz`, whose rows have `text` and `id`; the part of
             `id` before `#` names the document.
         folder: where the files go.
         documents: taken of each corpus, those with the smallest hashes.
     """
     paths = []
-    for side, name in (("financial", "financial"), (GENERAL, GENERAL)):
-        rows = list(_built_in(name))
+    for side in (domain, GENERAL):
+        rows = list(_built_in(side))
         for path in sorted(corpora.glob(f"{side}_*.jsonl.gz")):
             rows += _passages(path, path.name.removeprefix(f"{side}_").removesuffix(".jsonl.gz"), documents)
         paths.append(folder / f"{side}.jsonl")
@@ -100,18 +101,19 @@ def _passages(path: Path, corpus: str, documents: int) -> Iterator[dict[str, str
         yield {"id": f"{corpus}/{document}", "source": str(Source(corpus, kind)), "text": cut}
 
 
-def read_texts(corpora: Path, folder: Path, documents: int) -> Texts:
+def read_texts(domain: str, corpora: Path, folder: Path, documents: int) -> Texts:
     """Run the analysis over all texts and take the values of each document from its harvest.
 
     Args:
-        corpora, documents: see `write_texts`.
+        domain, corpora, documents: see `write_texts`.
         folder: where texts and result go; a result that is there is used again if nothing changed.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    domain, general = write_texts(corpora, folder, documents)
+    paths = write_texts(domain, corpora, folder, documents)
     result = stratalens.analyze(
-        domain_data=str(domain),
-        general_data=str(general),
+        domain=domain,
+        domain_data=str(paths[0]),
+        general_data=str(paths[1]),
         source_column="source",
         keep_near_duplicates=True,
         top_n=1,
