@@ -147,11 +147,7 @@ def main(options: Options) -> None:
         print(f"\n{title}: share of the top {options.top_n} with AUROC above {GOOD_AUROC}")
         print(found[[*ORDERS, *ends]].to_string())
         print("\nMean AUROC of the same features")
-        print(
-            found[[f"{name} AUROC" for name in ORDERS]]
-            .rename(columns=lambda name: name.removesuffix(" AUROC"))
-            .to_string()
-        )
+        print(found[[f"{name} AUROC" for name in ORDERS]].set_axis(list(ORDERS), axis=1).to_string())
         print("\nShare compared with that by AUROC")
         print(differences(judged, options, "auroc").to_string())
 
