@@ -22,6 +22,7 @@ from refusal import named_error
 
 from stratalens.cli.main import main
 from stratalens.cli.show import show
+from stratalens.corpus.sources import DocumentSources
 from stratalens.evidence.evidence import PASSAGES_FILE, Evidence
 from stratalens.hookpoint import Hookpoint
 from stratalens.report.evidence_file import read_lenses
@@ -66,6 +67,7 @@ def replaced(value: Any, at: tuple, new: object) -> Any:
 def read_everything(result: Path) -> None:
     """Read all that `label` and `show` take from a result."""
     saved = load_result(result)
+    assert isinstance(saved.sources, DocumentSources)
     evidence = Evidence.load(result / "evidence", saved.findings.top)
     for layer, one in evidence.layers.items():
         read_lenses(result / f"layer_{layer}" / "evidence.json", one.features.tolist())
@@ -84,7 +86,13 @@ def test_any_value_in_a_record_or_in_evidence_is_read_or_refused(finished, resul
     assert not unchanged or error is None, "an unchanged result must be readable"
 
 
-BINARY = ["features.parquet", "layer_0/all_features.parquet", f"evidence/{PASSAGES_FILE}", "evidence/layer_0.npz"]
+BINARY = [
+    "documents.parquet",
+    "features.parquet",
+    "layer_0/all_features.parquet",
+    f"evidence/{PASSAGES_FILE}",
+    "evidence/layer_0.npz",
+]
 
 
 @fuzzed
@@ -108,6 +116,9 @@ def without(path: Path, *columns: str) -> None:
     pd.read_parquet(path).drop(columns=list(columns)).to_parquet(path, index=False)
 
 
+IMPOSSIBLE_PART = json.dumps(
+    [{"side": "", "name": "x", "auroc": 0.5, "low": 0.6, "high": 0.7, "domain_documents": 5, "general_documents": 5}]
+)
 NUMBERS_OF_EVIDENCE = [
     *[("top_tokens", 0, "share"), ("top_tokens", 0, "background"), ("promoted", 0, "logit")],
     *[("suppressed", 0, "deviation"), ("examples", 0, "activation"), ("examples", 0, "activations", 0)],
@@ -222,6 +233,14 @@ DAMAGED: dict[str, tuple[Damage, str]] = {
     "latents of infinite activation": (
         lambda out: edited(out / "layer_0/all_features.parquet", general_activation=np.inf),
         "all_features.parquet: damaged, missing or of another version (the column general_activation does not hold",
+    ),
+    "features whose AUROC by kind is no list": (
+        lambda out: edited(out / "features.parquet", auroc_by_kind="{}"),
+        "features.parquet: damaged, missing or of another version (the column auroc_by_kind does not hold lists of AUR",
+    ),
+    "features whose AUROC by source is outside its interval": (
+        lambda out: edited(out / "features.parquet", auroc_by_source=IMPOSSIBLE_PART),
+        "features.parquet: damaged, missing or of another version (the column auroc_by_source does not hold lists of A",
     ),
     "features that are not latents": (
         lambda out: edited(out / "features.parquet", feature_number=10**6),
@@ -352,6 +371,30 @@ def test_labels_of_a_record_cannot_control_the_terminal(result, capsys):
     said = capsys.readouterr().out
     assert "[bold]" in said
     assert "\x1b" not in said
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"document": 7},
+        {"document": "x"},
+        {"side": "neither"},
+        {"half": None},
+        {"kind": "another"},
+        {"source": 1.5},
+        {"source": pd.NA},
+    ],
+)
+def test_documents_that_no_run_writes_are_refused_by_what_ranks_again(result, columns, capsys):
+    edited(result / "documents.parquet", **columns)
+    before = {path: path.read_bytes() for path in result.rglob("*.csv")}
+    code = main(["rank", str(result), "--quiet"])
+    if columns.get("source") is pd.NA:
+        assert code == 0, "the source of a document may be unknown"
+    else:
+        assert code == 2
+        assert "documents.parquet: damaged, missing or of another version" in capsys.readouterr().err
+        assert {path: path.read_bytes() for path in result.rglob("*.csv")} == before
 
 
 def test_an_undamaged_result_is_read_completely(finished):
