@@ -85,7 +85,7 @@ class RunConfig(LabelConfig):
     """What counts as a document in plain-text files. `auto`: each line of a file, or each file of a
     directory."""
     max_documents: int | None = Field(None, ge=3, le=MAX_COUNT)
-    """Use at most this many documents per side, chosen by hash."""
+    """Use at most this many documents per side, chosen by hash, of each kind its share."""
     max_length: int = Field(256, ge=16, le=131_072)
     """Longest passage in tokens; longer documents are cut into several."""
     min_length: int = Field(8, ge=2, le=MAX_COUNT)
