@@ -166,7 +166,7 @@ def _option(name: str, info: FieldInfo, loaded: Mapping[str, Any]) -> tuple[str,
     import tyro
 
     default = loaded.get(name, info.default)
-    has_hint = default is not None and default != () and not isinstance(default, bool)
+    has_hint = default not in (None, (), "") and not isinstance(default, bool)
     described = tyro.conf.arg(
         metavar=PLACEHOLDERS.get(name) or _placeholder(info.annotation),
         help=" ".join((info.description or "").split()),

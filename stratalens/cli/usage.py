@@ -25,7 +25,7 @@ EXAMPLES = {
     "show": "stratalens show results 16 163",
     "rank": "stratalens rank results --rank_by auroc --top_n 20",
     "label": "stratalens label results --labeling_endpoint http://localhost:8000/v1",
-    "validate": "stratalens validate results --domain_data bank_news/ --general_data other_news/ --name newswire",
+    "validate": "stratalens validate results --name wire --pair news bank.csv other.csv",
     "report": "stratalens report results",
     "domains": "stratalens domains climate/",
 }

@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from stratalens.config.domain_file import with_domain
 from stratalens.config.layer_numbers import parse_layers
-from stratalens.config.result_options import LabelConfig, RankBy, as_words, require_no_zero_byte
+from stratalens.config.result_options import LabelConfig, RankBy, as_words, require_device, require_no_zero_byte
 from stratalens.config.text_config import MAX_COUNT, TextConfig
 from stratalens.hookpoint import SITE_NAMES
 
@@ -123,8 +123,7 @@ class RunConfig(TextConfig, LabelConfig):
         if (self.base_model is None) != (self.sae_model is None):
             given, missing = ("sae_model", "base_model") if self.base_model is None else ("base_model", "sae_model")
             raise ValueError(f"{given} was given without {missing}; give both, or neither to use the embedded pair")
-        if re.fullmatch(r"auto|cpu|mps|cuda(:(0|[1-9][0-9]?))?", self.device) is None:  # torch takes 256 for 0
-            raise ValueError(f"device: `{self.device}` is unknown; expected auto, cpu, mps, cuda or cuda:N")
+        require_device(self.device)
         parse_layers(self.layers)
         for site in self.sites:
             if site not in SITE_NAMES:

@@ -4,14 +4,16 @@ import re
 
 from pydantic import Field, model_validator
 
+from stratalens.config.result_options import require_device
 from stratalens.config.text_config import TextConfig
 from stratalens.files.result_names import VALIDATION_NAME
 
 
 class ValidateConfig(TextConfig):
-    """Score the reported features of a finished result again on texts from other sources.
+    """Score the reported features of a finished result on texts from other sources.
 
-    All documents estimate; nothing is selected on them. Documents that were in the run are dropped and counted.
+    All their documents estimate; nothing is selected on them.
+    Documents that were in the run are dropped and counted.
     The model is loaded only if these texts were not yet read with it.
     """
 
@@ -46,6 +48,8 @@ class ValidateConfig(TextConfig):
                 f"name: `{self.name[:60]}` cannot name files; use up to 40 small letters, digits, _ and -, the first "
                 "a letter or a digit"
             )
+        if self.device is not None:
+            require_device(self.device)
         if not self.pair and not (self.domain_data and self.general_data):
             raise ValueError("name the texts of both sides with --domain_data and --general_data, or with --pair")
         return self

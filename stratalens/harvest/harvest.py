@@ -21,19 +21,8 @@ from stratalens.harvest.inputs import RunInputs
 from stratalens.harvest.open_model import OpenModel
 from stratalens.harvest.shard_reader import CHUNK_TOKENS
 from stratalens.harvest.shards import Shard, cut_shards, shard_characters
-from stratalens.harvest.store import (
-    HarvestFile,
-    ShardStore,
-    harvest_path,
-    key_of,
-)
-from stratalens.harvest.workers import (
-    HarvestCallbacks,
-    LocalWorker,
-    ShardTask,
-    WorkerKind,
-    Workers,
-)
+from stratalens.harvest.store import HarvestFile, ShardStore, harvest_path, key_of
+from stratalens.harvest.workers import HarvestCallbacks, LocalWorker, ShardTask, WorkerKind, Workers
 from stratalens.hookpoint import Hookpoint
 from stratalens.progress import Progress
 

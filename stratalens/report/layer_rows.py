@@ -1,6 +1,6 @@
 """The row of one layer in the layer comparison."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
@@ -9,10 +9,18 @@ from stratalens.ranking.layer_facts import LayerFacts
 from stratalens.validation.transfer import TransferScore, claim_passed
 
 
-def passed_count(scores: Iterable[Sequence[TransferScore]], names: Iterable[str]) -> int | None:
-    """How many features transfer in all validations; None where none was tested."""
-    tested = [passed for own in scores if (passed := claim_passed(own, names)) is not None]
-    return sum(tested) if tested else None
+def passed_counts(validations: Mapping[Hookpoint, Mapping[int, Sequence[TransferScore]]]) -> list[int | None]:
+    """How many reported features of each layer transfer in all validations; None where none was tested.
+
+    Args:
+        validations: hookpoint -> feature -> its scores.
+    """
+    names = {score.name for own in validations.values() for scores in own.values() for score in scores}
+    counts = list[int | None]()
+    for own in validations.values():
+        tested = [passed for scores in own.values() if (passed := claim_passed(scores, names)) is not None]
+        counts.append(sum(tested) if tested else None)
+    return counts
 
 
 def layer_row(

@@ -14,7 +14,7 @@ from stratalens.ranking.by_part import TextParts, text_parts
 from stratalens.ranking.layer_facts import LayerFacts
 from stratalens.report.formats import records, write_csv, write_json
 from stratalens.report.label_tables import LABEL_COLUMNS, detailed_labels, sentences
-from stratalens.report.layer_rows import layer_row, passed_count
+from stratalens.report.layer_rows import layer_row, passed_counts
 from stratalens.validation.transfer import TransferScore, validations_of
 
 MEASURES = (
@@ -115,14 +115,9 @@ def build_tables(
     consolidated = _consolidated(features, domain, sort_column)
     above_threshold = consolidated[consolidated["specialization"] >= config.min_specialization]
     validations = {hookpoint: validations_of(table) for hookpoint, table in top.items()}
-    names = {score.name for own in validations.values() for scores in own.values() for score in scores}
     layers = pd.DataFrame(
-        [
-            layer_row(hookpoint, features[hookpoint], all_latents[hookpoint], facts[hookpoint])
-            | {"transferring_features": passed_count(validations[hookpoint].values(), names)}
-            for hookpoint in features
-        ]
-    )
+        [layer_row(hookpoint, features[hookpoint], all_latents[hookpoint], facts[hookpoint]) for hookpoint in features]
+    ).assign(transferring_features=passed_counts(validations))
     layers = layers.sort_values(
         [f"avg_{sort_column}", *PLACE_COLUMNS], ascending=[False, True, True], ignore_index=True
     )

@@ -221,6 +221,7 @@ def test_refusals_are_one_line_and_change_nothing(result, alike, tmp_path, capsy
         "no finished result here": [str(tmp_path / "none"), "--name", "newswire", *alike],
         "cannot name files": [str(result), "--name", "News wire", *alike],
         "name: give these texts a name": [str(result), *alike],
+        "device: `abacus` is unknown": [str(result), "--name", "newswire", "--device", "abacus", *alike],
         "name the texts of both sides": [str(result), "--name", "half", *alike[:2]],
         "are left: 24 were in the run": [str(result), "--name", "own", *both],
     }
