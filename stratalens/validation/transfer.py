@@ -131,7 +131,7 @@ def rank_correlation(best_first: Sequence[float]) -> float | None:
     """
     if len(best_first) < MIN_RANKED_FEATURES or min(best_first) == max(best_first):
         return None
-    return float(stats.spearmanr(-np.arange(len(best_first)), best_first).statistic)
+    return float(np.asarray(stats.spearmanr(-np.arange(len(best_first)), best_first))[0])
 
 
 def transfers_text(scores: Iterable[TransferScore]) -> str | None:
