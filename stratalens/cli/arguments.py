@@ -25,7 +25,7 @@ Parsed = TypeVar("Parsed", bound=BaseModel)
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "Model": ("base_model", "sae_model", "layers", "sites", "revision", "allow_poor_fit", "trust_remote_code"),
     "Text": (
-        *("domain", "domain_data", "general_data", "pair"),
+        *("name", "domain", "domain_data", "general_data", "pair"),
         *("text_column", "domain_text_column", "general_text_column", "id_column", "kind_column", "source_column"),
         *("text_unit", "encoding", "csv_delimiter", "csv_quoting", "unescape_html", "skip_bad_rows"),
         *("keep_near_duplicates", "max_documents", "max_length", "min_length", "seed"),
@@ -166,7 +166,7 @@ def _option(name: str, info: FieldInfo, loaded: Mapping[str, Any]) -> tuple[str,
     import tyro
 
     default = loaded.get(name, info.default)
-    has_hint = default is not None and default != () and not isinstance(default, bool)
+    has_hint = default not in (None, (), "") and not isinstance(default, bool)
     described = tyro.conf.arg(
         metavar=PLACEHOLDERS.get(name) or _placeholder(info.annotation),
         help=" ".join((info.description or "").split()),

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, TypeVar
 
 from stratalens.cli.arguments import parse
 from stratalens.cli.interruption import repeat_interruption
+from stratalens.cli.usage import EXAMPLES, USAGE
 from stratalens.config.options import RunConfig
 from stratalens.config.result_options import LabelConfig, RankConfig, ReportConfig
+from stratalens.config.validate_options import ValidateConfig
 from stratalens.errors import ConfigError, StratalensError, printable
 from stratalens.files.locations import user_path
 from stratalens.hookpoint import NAME, Hookpoint
@@ -24,33 +26,6 @@ if TYPE_CHECKING:
 
 STARTED = time.perf_counter()
 """When this module was imported: the beginning of the stage `start`."""
-USAGE = """usage: stratalens COMMAND [OPTIONS]
-
-Finds which features of a language model belong to a domain, layer by layer, and shows the evidence.
-
-commands, in the usual order of use:
-  analyze     run the complete analysis
-  show        print everything known about one feature: stratalens show RESULT_DIR LAYER FEATURE
-  rank        rank the features of a finished result again, in seconds: stratalens rank RESULT_DIR [OPTIONS]
-  label       label the features of a finished result again: stratalens label RESULT_DIR [OPTIONS]
-  report      write report.html and the figures of a finished result again: stratalens report RESULT_DIR
-  domains     list the built-in domains, or check your own: stratalens domains [PATH ...]
-
-options:
-  --version   print the version
-  --help      print this; each command lists its own options with --help
-
-To start with the embedded model and the built-in texts, run:
-  stratalens analyze --output_dir results
-"""
-EXAMPLES = {
-    "analyze": "stratalens analyze --base_model MODEL --sae_model SAES --layers 4 10-12",
-    "show": "stratalens show results 16 163",
-    "rank": "stratalens rank results --rank_by auroc --top_n 20",
-    "label": "stratalens label results --labeling_endpoint http://localhost:8000/v1",
-    "report": "stratalens report results",
-    "domains": "stratalens domains climate/",
-}
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
 INTERRUPTED_MESSAGE = "Interrupted; run the same command again to continue with what was read and labelled so far"
@@ -61,7 +36,7 @@ MACHINE_ERRORS = frozenset(
 MAX_LINE_CHARACTERS = 1500
 STDOUT_DESCRIPTOR = 1
 """File descriptor of standard output; Python flushes it once more when it exits."""
-ResultOptions = TypeVar("ResultOptions", RankConfig, LabelConfig, ReportConfig)
+ResultOptions = TypeVar("ResultOptions", RankConfig, LabelConfig, ReportConfig, ValidateConfig)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -150,6 +125,7 @@ def _command(words: list[str]) -> int:
         "show": run_show,
         "rank": run_ranking,
         "label": run_labelling,
+        "validate": run_validation,
         "report": run_report,
         "domains": run_domains,
     }
@@ -199,6 +175,17 @@ def run_labelling(words: list[str]) -> int:
         return label(directory, options, terminal)
 
     return _run_on_result(words, "label", LabelConfig, run)
+
+
+def run_validation(words: list[str]) -> int:
+    """Run `validate` with its options and return the exit code."""
+
+    def run(directory: Path, options: ValidateConfig, terminal: "Terminal") -> "Result":
+        from stratalens.commands.validate import validate
+
+        return validate(directory, options, terminal)
+
+    return _run_on_result(words, "validate", ValidateConfig, run)
 
 
 def run_report(words: list[str]) -> int:

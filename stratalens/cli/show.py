@@ -19,6 +19,7 @@ from stratalens.report import load_result
 from stratalens.report.evidence_file import EVIDENCE_FILE, StoredExample, read_evidence_file
 from stratalens.report.page.wording import FLAG_MEANINGS, KINDS
 from stratalens.report.saved import Result
+from stratalens.validation.transfer import scores_of
 
 STRONG_SHARE = 0.5
 """Tokens with at least this share of the passage's highest activation are marked."""
@@ -63,7 +64,15 @@ def show(directory: Path, hookpoint: Hookpoint, feature: int) -> None:
     parts = saved.tables.parts[hookpoint].get(feature, TextParts([], []))
     _print_statistics(console, row, parts, domain)
     if len(reported):
+        _print_untested(console, saved, row)
         _print_evidence(console, saved, hookpoint, feature)
+
+
+def _print_untested(console: Console, saved: Result, row: dict[str, Any]) -> None:
+    """Name the validations of the result that have not tested this feature: it was reported after them."""
+    tested = {score.name for score in scores_of(str(row.get("validations", "[]")))}
+    for name in (validation.name for validation in saved.record.validations if validation.name not in tested):
+        console.print(f"Not validated on {name}: the feature was reported later; validate with the same texts and name")
 
 
 def _number(value: Any, digits: int = 4) -> str:
@@ -117,6 +126,11 @@ def _print_statistics(console: Console, row: dict[str, Any], parts: TextParts, d
     table.add_row("Share of general tokens fired on", _number(row["general_density"]), "")
     if "confirmed" in row:
         table.add_row("Confirmed", {True: "yes", False: "no"}.get(row["confirmed"], "-"), "")
+    for score in scores_of(str(row.get("validations", "[]"))):
+        verdict = "transfers" if score.transfers else "does not transfer"
+        interval_there = f"{_number(score.auroc_low)} to {_number(score.auroc_high)}"
+        table.add_row(f"AUROC on {score.name}: {verdict}", _number(score.auroc), interval_there)
+        table.add_row(f"  q-value on {score.name}", _number(score.q_value, 2), "")
     console.print(table)
     for flag in filter(None, str(row["flags"]).split("; ")):
         console.print(f"Flag {flag}: {FLAG_MEANINGS.get(flag, flag)}")

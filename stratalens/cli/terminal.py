@@ -94,6 +94,8 @@ class Terminal:
         self.console.print(_feature_table(result, max(MIN_LABEL_WIDTH, self.console.width - NUMBERS_WIDTH)))
         if "transfer_rank" in result.top_features:
             self.say(f"Tr.: {TRANSFER_NOTE}")
+        for validation in result.record.validations:
+            self.say(f"Validation {validation.describe()}")
         self.say(f"Results: {result.output_dir.resolve()}")
         best = result.top_features.head(1)
         for place, number in zip(places(best), best["feature_number"], strict=True):
@@ -130,7 +132,9 @@ def _note(message: str) -> str:
 
 def _layer_table(result: Result) -> Table:
     table = Table(title="Layers, best first", title_justify="left", box=SIMPLE_HEAD)
-    for name in ("Layer", "Avg spec.", "Max spec.", "% of norm", "AUROC", "Confirmed", "Top feature"):
+    validated = bool(result.tables.validation_names)
+    transfers = ["Transfer"] if validated else []
+    for name in ("Layer", "Avg spec.", "Max spec.", "% of norm", "AUROC", "Confirmed", *transfers, "Top feature"):
         table.add_column(name, justify="right", no_wrap=True)
     for place, row in zip(places(result.layers), result.layers.to_dict("records"), strict=True):
         confirmed = row["confirmed_features"]
@@ -141,6 +145,7 @@ def _layer_table(result: Result) -> Table:
             f"{100 * row['avg_normalised_specialization']:.2f}",
             f"{row['avg_auroc']:.3f}",
             "-" if confirmed is None else f"{confirmed:.0f}/{row['total_features']}",
+            *([_share_passed(row["transferring_features"], row["total_features"])] if validated else []),
             str(row["top_feature"]),
         )
     return table
@@ -150,7 +155,9 @@ def _feature_table(result: Result, label_width: int) -> Table:
     domain = result.tables.domain
     title = f"Top {domain} features across layers (Det.: AUROC of the label on text it was not made from)"
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
-    for name in ("#", "Layer", "Feature", "Spec.", "95% interval", "% of norm", "AUROC", "Tr.", "Conf.", "Det."):
+    validated = bool(result.tables.validation_names)
+    tests = ["Conf.", "Transfers"] if validated else ["Conf."]
+    for name in ("#", "Layer", "Feature", "Spec.", "95% interval", "% of norm", "AUROC", "Tr.", *tests, "Det."):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("Label", no_wrap=True)
     shown = result.top_features.head(MAX_FEATURES_SHOWN)
@@ -165,10 +172,15 @@ def _feature_table(result: Result, label_width: int) -> Table:
             f"{row['auroc']:.3f}",
             _rank(row.get("transfer_rank")),
             {True: "yes", False: "no"}.get(row["confirmed"], "-"),
+            *(["-" if pd.isna(row["transfers"]) else str(row["transfers"])] if validated else []),
             "-" if pd.isna(row["detection_auroc"]) else f"{row['detection_auroc']:.2f}",
             escaped(shorten(str(row["label"]), label_width, placeholder=" …")),
         )
     return table
+
+
+def _share_passed(passed: float | None, features: int) -> str:
+    return "-" if passed is None or pd.isna(passed) else f"{passed:.0f}/{features}"
 
 
 def _rank(value: object) -> str:

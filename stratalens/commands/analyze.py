@@ -32,6 +32,7 @@ from stratalens.report.publish import ResultContent, with_labels, write_record
 from stratalens.report.recording import build_record, run_warnings
 from stratalens.report.saved import Findings, Result
 from stratalens.report.tables import build_tables
+from stratalens.validation.transfer import with_validations
 
 
 def analyze(config: RunConfig, progress: Progress | None = None, *, started: float | None = None) -> Result:
@@ -78,7 +79,7 @@ def _analyze(config: RunConfig, work: WorkDirectories, progress: TimedProgress) 
     summary, locations = summarise_harvest(harvest.files, fvu, features, inputs.survey.populations)
     collected = collect_evidence(config, inputs, opened, features, locations, parts)
     reports = label_features(config, collected, ranking.top, LabelSources(lexicon, labeller), parts)
-    top = with_parts(ranking.top, source, split=inputs.survey.split)
+    top = with_validations(with_parts(ranking.top, source, split=inputs.survey.split), {})
     findings = with_labels(Findings(top, ranking.latents, summary.layers), reports)
     progress.stage("report")
     tables = build_tables(config, findings.top, findings.latents, findings.facts)

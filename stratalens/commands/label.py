@@ -24,6 +24,7 @@ from stratalens.report import load_result
 from stratalens.report.label_tables import stored_label
 from stratalens.report.publish import ResultContent
 from stratalens.report.saved import Findings, Result, require_result
+from stratalens.validation.transfer import keep_validations
 
 
 def label(directory: Path, options: LabelConfig, progress: Progress | None = None) -> Result:
@@ -79,6 +80,7 @@ def _add_listed(result: Result, listed: Mapping[Hookpoint, Sequence[int]], rank_
     }
     top = reported_features(latents, reported, rank_by=rank_by, split=result.record.split)
     top = with_parts(top, ranking_inputs(result), split=result.record.split)
+    top = keep_validations(top, before)
     return replace(result.findings, top=top)
 
 

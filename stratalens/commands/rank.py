@@ -28,6 +28,7 @@ from stratalens.report import load_result
 from stratalens.report.label_tables import stored_label
 from stratalens.report.publish import ResultContent
 from stratalens.report.saved import Findings, Result, require_result
+from stratalens.validation.transfer import keep_validations
 
 UNLABELLED = "Not labelled yet"
 NOTE = "reported since the ranking changed; run `stratalens label RESULT_DIR` to label it"
@@ -85,6 +86,7 @@ def _rank_again(before: Result, config: RunConfig) -> Findings:
         listed=before.findings.features if config.features is not None else None,
     )
     top = with_parts(ranking.top, source, split=before.record.split)
+    top = keep_validations(top, before.findings.top)
     return Findings(top, ranking.latents, before.findings.facts)
 
 

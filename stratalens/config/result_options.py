@@ -1,5 +1,6 @@
 """The options of the commands on a finished result, with their defaults and their help."""
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal, get_args
@@ -114,6 +115,16 @@ class RankConfig(BaseModel):
     a result without examples."""
     quiet: bool = False
     """Print nothing but errors."""
+
+
+def require_device(device: str) -> None:
+    """Check the name of a device.
+
+    Raises:
+        ValueError: there is none of this name.
+    """
+    if re.fullmatch(r"auto|cpu|mps|cuda(:(0|[1-9][0-9]?))?", device) is None:  # torch takes 256 for 0
+        raise ValueError(f"device: `{device}` is unknown; expected auto, cpu, mps, cuda or cuda:N")
 
 
 def require_no_zero_byte(names: Iterable[str | None]) -> None:

@@ -6,7 +6,7 @@ from stratalens.config.options import RunConfig
 from stratalens.corpus.comparability import comparability_warnings
 from stratalens.corpus.corpus import Corpus
 from stratalens.corpus.likeness import MAX_AUROC, Likeness, likeness
-from stratalens.corpus.populations import Side, side_name
+from stratalens.corpus.populations import Half, Side, side_name
 from stratalens.corpus.strata import MIN_STRATUM_DOCUMENTS
 from stratalens.corpus.survey import Survey
 
@@ -55,8 +55,15 @@ class TextFindings(NamedTuple):
     warnings: tuple[str, ...]
 
 
-def examine_text(config: RunConfig, corpus: Corpus, survey: Survey) -> TextFindings:
-    """Look for files that are not read, sides that differ in form, and too few documents to hold any back."""
+def examine_text(config: RunConfig, corpus: Corpus, survey: Survey, *, halves: bool = True) -> TextFindings:
+    """Look for files that are not read, sides that differ in form, and too few documents to hold any back.
+
+    Args:
+        config: options of the run.
+        corpus: its files.
+        survey: what was decided of their rows.
+        halves: whether documents were to be held back.
+    """
     names = side_name(config.domain, Side.DOMAIN), side_name(config.domain, Side.GENERAL)
     warnings = list(corpus.warnings)
     for name, own in zip(names, survey.warnings, strict=True):
@@ -75,7 +82,7 @@ def examine_text(config: RunConfig, corpus: Corpus, survey: Survey) -> TextFindi
                 f"{counts.near_duplicates:,} {name} documents say nearly the same as another (numbers apart) and were "
                 "dropped; --keep_near_duplicates keeps them"
             )
-    warnings += _kind_warnings(survey, names)
+    warnings += _kind_warnings(survey, names, len(Half) * MIN_STRATUM_DOCUMENTS if halves else MIN_STRATUM_DOCUMENTS)
     warnings += comparability_warnings(survey.samples, names, quote=not config.no_examples)
     kinds = [survey.strata_of(sample) for sample in survey.samples]
     found = likeness(survey.samples, (kinds[0], kinds[1]))
@@ -85,7 +92,7 @@ def examine_text(config: RunConfig, corpus: Corpus, survey: Survey) -> TextFindi
             f"digits alone tells them apart with AUROC {found.auroc:.2f} (above {MAX_AUROC}), so features of the kind "
             "will seem to be features of the domain; compare like with like, see docs/own-domain.md"
         )
-    if not survey.split:
+    if halves and not survey.split:
         warnings.append(
             "fewer than 10 documents per side in a half: no documents were held back; features were selected and "
             "estimated on the same documents, so the estimates are too favourable, and `confirmed` stays empty"
@@ -93,9 +100,11 @@ def examine_text(config: RunConfig, corpus: Corpus, survey: Survey) -> TextFindi
     return TextFindings(found, tuple(warnings))
 
 
-def _kind_warnings(survey: Survey, names: tuple[str, str]) -> list[str]:
-    """Warnings about documents that are left out because of their kinds, or whose kinds are ignored."""
-    least = 2 * MIN_STRATUM_DOCUMENTS
+def _kind_warnings(survey: Survey, names: tuple[str, str], least: int) -> list[str]:
+    """Warnings about documents that are left out because of their kinds, or whose kinds are ignored.
+
+    `least` documents of a kind are needed on each side.
+    """
     if survey.kinds_ignored:
         return [
             f"fewer than two kinds of text have {least} documents on each side, so kinds are ignored: documents are "

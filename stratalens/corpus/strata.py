@@ -6,6 +6,7 @@ with fewer than two strata the documents are compared without regard to their ki
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Int8, Int16, UInt64
@@ -75,7 +76,9 @@ class Splits:
     """Whether both sides have kinds, of which fewer than two can be strata."""
 
 
-def split_documents(sides: Sequence[SideDocuments], max_documents: int | None, seed: int) -> Splits:
+def split_documents(
+    sides: Sequence[SideDocuments], max_documents: int | None, seed: int, *, halves: bool = True
+) -> Splits:
     """Choose the documents that are compared, and the population of each.
 
     Every choice depends on hashes alone.
@@ -84,55 +87,66 @@ def split_documents(sides: Sequence[SideDocuments], max_documents: int | None, s
         sides: the documents of each side.
         max_documents: at most this many of each side; None keeps all.
         seed: seed of the choice and of the halves.
+        halves: whether documents are held back for confirmation; otherwise all are in the discovery half.
 
     Raises:
         CorpusError: there are more strata than `MAX_STRATA`.
     """
-    strata = _strata(sides, max_documents)
+    least = MIN_STRATUM_DOCUMENTS * (len(Half) if halves else 1)
+    strata = _strata(sides, max_documents, least)
     if len(strata) < 2:
         limited = [_first_documents(side, max_documents, seed) for side in sides]
-        halves = _halves_by_hash([side.document for side in limited], seed)
+        half_of = _halves_by_hash([side.document for side in limited], seed if halves else None)
         splits = [
             Split(own.document, _numbers(side, half, 0), np.setdiff1d(everything.document, own.document))
-            for side, everything, own, half in zip(Side, sides, limited, halves, strict=True)
+            for side, everything, own, half in zip(Side, sides, limited, half_of, strict=True)
         ]
         several = len({*sides[0].kinds, *sides[1].kinds}) > 1
         return Splits((splits[0], splits[1]), Populations(), several and all(own.kinds for own in sides))
     names = tuple(sorted(strata))
-    splits = [
-        _split_by_kind(side, own, names, sides[1 - side], max_documents, seed)
-        for side, own in zip(Side, sides, strict=True)
-    ]
+    choice = _Choice(max_documents, seed, least, halves)
+    splits = [_split_by_kind(side, own, names, sides[1 - side], choice) for side, own in zip(Side, sides, strict=True)]
     return Splits((splits[0], splits[1]), Populations(names), kinds_ignored=False)
 
 
-def _strata(sides: Sequence[SideDocuments], max_documents: int | None) -> list[str]:
+class _Choice(NamedTuple):
+    """How the documents of each kind are chosen and split."""
+
+    max_documents: int | None
+    seed: int
+    least: int
+    """Documents that a side has at least of each stratum."""
+    halves: bool
+    """Whether half of them are held back for confirmation."""
+
+
+def _strata(sides: Sequence[SideDocuments], max_documents: int | None, least: int) -> list[str]:
     """Names of the kinds that both sides have enough documents of; with `max_documents` the largest of them."""
     smaller = {
         name: min(int(np.count_nonzero(side.of_kind(name))) for side in sides)
         for name in sides[0].kinds
         if name in sides[1].kinds
     }
-    found = [name for name, count in smaller.items() if count >= 2 * MIN_STRATUM_DOCUMENTS]
+    found = [name for name, count in smaller.items() if count >= least]
     if len(found) > MAX_STRATA:
         raise CorpusError(
             f"{len(found)} kinds of text are on both sides; at most {MAX_STRATA} can be compared: join some, or name "
             "another column with --kind_column"
         )
     found.sort(key=lambda name: (-smaller[name], name))
-    return found if max_documents is None else found[: max_documents // (2 * MIN_STRATUM_DOCUMENTS)]
+    return found if max_documents is None else found[: max_documents // least]
 
 
 def _split_by_kind(
-    side: Side, own: SideDocuments, strata: Sequence[str], other: SideDocuments, max_documents: int | None, seed: int
+    side: Side, own: SideDocuments, strata: Sequence[str], other: SideDocuments, choice: _Choice
 ) -> Split:
-    rows = [np.flatnonzero(own.of_kind(name)) for name in strata]
-    quotas = _quotas([len(found) for found in rows], max_documents)
+    rows, seed = [np.flatnonzero(own.of_kind(name)) for name in strata], choice.seed
+    quotas = _quotas([len(found) for found in rows], choice.max_documents, choice.least)
     kept, population = [], []
     for stratum, (found, quota) in enumerate(zip(rows, quotas, strict=True)):
         chosen = found[_order(own.document[found], seed, "sample")[:quota]] if quota < len(found) else found
         by_half = chosen[_order(own.document[chosen], seed, "half")]
-        halves = np.full(len(by_half), Half.CONFIRMATION)
+        halves = np.full(len(by_half), Half.CONFIRMATION if choice.halves else Half.DISCOVERY)
         halves[: len(by_half) // 2] = Half.DISCOVERY
         kept.append(by_half)
         population.append(_numbers(side, halves, stratum))
@@ -153,11 +167,10 @@ def _split_by_kind(
     )
 
 
-def _quotas(counts: Sequence[int], max_documents: int | None) -> list[int]:
+def _quotas(counts: Sequence[int], max_documents: int | None, least: int) -> list[int]:
     """How many documents of each stratum are kept: in proportion to those there are, but enough for a stratum."""
     if max_documents is None or sum(counts) <= max_documents:
         return list(counts)
-    least = 2 * MIN_STRATUM_DOCUMENTS
     above = np.array(counts) - least
     exact = above * (max_documents - least * len(counts)) / above.sum()
     quotas = np.floor(exact).astype(int)
@@ -172,8 +185,10 @@ def _first_documents(own: SideDocuments, max_documents: int | None, seed: int) -
     return own.where(np.isin(own.document, np.array(first_by_hash(own.document, max_documents, seed), np.uint64)))
 
 
-def _halves_by_hash(documents: Sequence[UInt64[np.ndarray, "_"]], seed: int) -> list[np.ndarray]:
-    """The half of each document by its hash; if any half of a side has too few, all are in the discovery half."""
+def _halves_by_hash(documents: Sequence[UInt64[np.ndarray, "_"]], seed: int | None) -> list[np.ndarray]:
+    """The half of each document by its hash; with no seed, or if any half of a side has too few, all discover."""
+    if seed is None:
+        return [np.full(len(own), Half.DISCOVERY, np.int8) for own in documents]
     halves = [
         np.fromiter((hash64(seed, "half", int(document)) & 1 for document in own), np.int8, len(own))
         for own in documents

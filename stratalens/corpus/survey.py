@@ -139,13 +139,34 @@ def survey(
         CorpusError: a file cannot be read, or a side has too few documents to compare.
     """
     sides = [read_side(corpus, side, too_short, on_row, keep_near_duplicates) for side in Side]
+    return compare_sides(sides, max_documents=max_documents, seed=seed, keep_near_duplicates=keep_near_duplicates)
+
+
+def compare_sides(
+    sides: Sequence[SideRows],
+    *,
+    max_documents: int | None,
+    seed: int,
+    keep_near_duplicates: bool = False,
+    halves: bool = True,
+) -> Survey:
+    """Decide of rows that were read which count and to which population each document belongs.
+
+    Args:
+        sides: the rows of both sides.
+        max_documents, seed, keep_near_duplicates: as in `survey`.
+        halves: whether documents may be held back for confirmation; otherwise all are in the discovery half.
+
+    Raises:
+        CorpusError: a side has too few documents to compare.
+    """
     sides = drop_common_texts(*sides)
     sides = sides if keep_near_duplicates else drop_near_duplicates(sides)
     documents = [rows.documents() for rows in sides]
-    splits = split_documents(documents, max_documents, seed)
+    splits = split_documents(documents, max_documents, seed, halves=halves)
     _require_documents(sides, splits)
-    halves = splits.populations.halves
-    kept = [_keep_compared(*pair, halves) for pair in zip(sides, splits.sides, strict=True)]
+    half_of = splits.populations.halves
+    kept = [_keep_compared(*pair, half_of) for pair in zip(sides, splits.sides, strict=True)]
     content, document, membership = _merge_sides(kept, splits)
     compared = np.concatenate([split.document for split in splits.sides])
     sample = _sample(splits, seed)
@@ -155,7 +176,7 @@ def survey(
         membership=membership,
         calibration=frozenset(first_by_hash(compared, MAX_CALIBRATION_DOCUMENTS, seed)),
         sample=sample,
-        split=any((halves[own.population] == Half.CONFIRMATION).any() for own in splits.sides),
+        split=any((half_of[own.population] == Half.CONFIRMATION).any() for own in splits.sides),
         counts=(kept[0].counts, kept[1].counts),
         characters=sum(rows.characters for rows in sides),
         digest=hash64(content.tobytes(), document.tobytes(), membership.tobytes()),

@@ -12,11 +12,14 @@ WORK_FOLDER = ".unfinished"
 SHARDS_FOLDER = "shards"
 STAGING_FOLDER = "staging"
 COMPLETE_FOLDER = "complete"
+VALIDATION_NAME = "[a-z0-9][a-z0-9_-]{0,39}"
+"""Pattern of the name of a validation; without capitals, which some disks ignore."""
 
 _ANY_DOMAIN = "[A-Za-z][A-Za-z0-9_-]{0,63}"
 _ANY_NUMBER = "[1-9][0-9]*"
 _LAYER = f"layer_{HOOKPOINT_NAME}"
-_FOLDER = f"(?:{_LAYER}|evidence|harvest)"
+_VALIDATION = f"validation_{VALIDATION_NAME}"
+_FOLDER = f"(?:{_LAYER}|evidence|harvest|{_VALIDATION})"
 _BEING_WRITTEN = r"[^/]+\.tmp"
 
 
@@ -52,7 +55,8 @@ def result_names(
         rf"{of_domain}_feature_analysis\.(?:png|svg)",
         rf"{_LAYER}/(?:{'|'.join(in_layer)})",
         rf"evidence/(?:passages\.parquet|{_LAYER}\.npz)",
-        rf"harvest/{_LAYER}{re.escape(STATE_SUFFIX)}",
+        rf"(?:harvest|{_VALIDATION})/{_LAYER}{re.escape(STATE_SUFFIX)}",
+        rf"{_VALIDATION}\.csv",
     ]
     return re.compile("|".join(f"(?:{name})" for name in names))
 

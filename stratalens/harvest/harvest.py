@@ -21,19 +21,8 @@ from stratalens.harvest.inputs import RunInputs
 from stratalens.harvest.open_model import OpenModel
 from stratalens.harvest.shard_reader import CHUNK_TOKENS
 from stratalens.harvest.shards import Shard, cut_shards, shard_characters
-from stratalens.harvest.store import (
-    HarvestFile,
-    ShardStore,
-    harvest_path,
-    key_of,
-)
-from stratalens.harvest.workers import (
-    HarvestCallbacks,
-    LocalWorker,
-    ShardTask,
-    WorkerKind,
-    Workers,
-)
+from stratalens.harvest.store import HarvestFile, ShardStore, harvest_path, key_of
+from stratalens.harvest.workers import HarvestCallbacks, LocalWorker, ShardTask, WorkerKind, Workers
 from stratalens.hookpoint import Hookpoint
 from stratalens.progress import Progress
 
@@ -182,6 +171,10 @@ class CorpusReader:
     """Called with messages for the user."""
     on_rows: Callable[[int], None]
     """Called with the number of corpus rows of each shard that is reused."""
+    place: Callable[[Hookpoint], Path] = harvest_path
+    """Path of the harvest of a layer, relative to the result directory."""
+    recorded: Facts | None = None
+    """Facts of what lies there; None for those of the harvest of the result."""
 
     def harvest(self, workers: Workers, passes: Iterable[tuple[Hookpoint, ...]]) -> dict[Hookpoint, HarvestFile]:
         """Read the missing shards, and merge the shards of each layer.
@@ -204,7 +197,7 @@ class CorpusReader:
         for hookpoints in passes:
             missing = tuple(hookpoint for hookpoint in hookpoints if hookpoint not in ready)
             for hookpoint, keys in (self._read(store, missing, workers) if missing else {}).items():
-                ready[hookpoint] = HarvestFile(self.work.staging / harvest_path(hookpoint), key_of(keys))
+                ready[hookpoint] = HarvestFile(self.work.staging / self.place(hookpoint), key_of(keys))
                 ready[hookpoint].write(store.fold(hookpoint, keys))
         return {hookpoint: ready[hookpoint] for hookpoint in self.context.layers}
 
@@ -254,7 +247,7 @@ class CorpusReader:
     def _finished_layers(self) -> dict[Hookpoint, HarvestFile]:
         """Layers whose harvest an earlier run completed on the same text with the same settings."""
         candidates = [
-            hookpoint for hookpoint in self.context.layers if (self.work.result / harvest_path(hookpoint)).is_file()
+            hookpoint for hookpoint in self.context.layers if (self.work.result / self.place(hookpoint)).is_file()
         ]
         if not candidates:
             return {}
@@ -263,7 +256,7 @@ class CorpusReader:
             hookpoint: key_of([self.context.key(hookpoint, digest) for digest in digests]) for hookpoint in candidates
         }
         files = {
-            hookpoint: HarvestFile(self.work.result / harvest_path(hookpoint), key) for hookpoint, key in keys.items()
+            hookpoint: HarvestFile(self.work.result / self.place(hookpoint), key) for hookpoint, key in keys.items()
         }
         reusable = {hookpoint: file for hookpoint, file in files.items() if file.is_intact()}
         if reusable:
@@ -276,6 +269,8 @@ class CorpusReader:
 
     def _recorded_facts(self) -> Facts:
         """Facts of the finished result; empty where there is none, or one of an older version."""
+        if self.recorded is not None:
+            return self.recorded
         harvest = read_record(self.work.result).get("harvest")
         facts = harvest.get("facts") if isinstance(harvest, dict) else None
         return facts if isinstance(facts, dict) else {}

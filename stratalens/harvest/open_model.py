@@ -120,6 +120,25 @@ def open_model(config: RunConfig, inputs: RunInputs, progress: Progress) -> Open
     return OpenModel(model, inputs.saes, limits, passes, checks, device, loaded.dtype)
 
 
+def open_checked(
+    config: RunConfig, inputs: RunInputs, norm_limits: Mapping[Hookpoint, float], progress: Progress
+) -> OpenModel:
+    """Load the model for SAEs whose fit an earlier run has checked.
+
+    Args:
+        config: options of the run.
+        inputs: its model source, SAEs and text.
+        norm_limits: hookpoint -> norm above which a position is a sink, as that run measured it.
+        progress: receives messages and warnings.
+
+    Raises:
+        ModelError: the model cannot be loaded or used.
+    """
+    loaded = load_and_try(config, inputs, progress)
+    drop_blocks_above(loaded.model, max(inputs.saes).block)
+    return OpenModel(loaded.model, inputs.saes, norm_limits, (), {}, loaded.device, loaded.dtype)
+
+
 def _plan_passes(
     config: RunConfig, inputs: RunInputs, loaded: LoadedModel, progress: Progress
 ) -> tuple[tuple[Hookpoint, ...], ...]:

@@ -91,8 +91,7 @@ class LocalWorker:
     @property
     def kind(self) -> WorkerKind:
         """See `Workers`."""
-        libraries = tuple((name, version(name)) for name in LIBRARIES)
-        return WorkerKind(_device_kind(self.opened.device), str(self.opened.dtype), libraries)
+        return kind_of(self.opened.device, self.opened.dtype)
 
     def reader(self, hookpoints: tuple[Hookpoint, ...]) -> ShardReader:
         """Load the SAEs of some layers; return a reader for them."""
@@ -113,6 +112,11 @@ class LocalWorker:
         reader = self.reader(hookpoints)
         for task in tasks:
             yield pack_shard(task.shard, reader.read(task.shard, task.layers))
+
+
+def kind_of(device: torch.device, dtype: torch.dtype) -> WorkerKind:
+    """The kind of a worker of this process."""
+    return WorkerKind(_device_kind(device), str(dtype), tuple((name, version(name)) for name in LIBRARIES))
 
 
 def _device_kind(device: torch.device) -> str:

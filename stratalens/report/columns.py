@@ -12,6 +12,7 @@ from stratalens.ranking.by_part import parts_of
 from stratalens.report.evidence_file import MAX_NUMBER
 from stratalens.report.label_tables import LABEL_COLUMNS
 from stratalens.report.tables import MEASURES
+from stratalens.validation.transfer import scores_of
 
 
 class ColumnKind(NamedTuple):
@@ -47,6 +48,16 @@ def _is_text(column: pd.Series) -> bool:
     return column.dtype == object and pd.api.types.infer_dtype(column, skipna=True) in ("string", "empty")
 
 
+def _are_scores(text: str) -> bool:
+    """Whether a cell holds the scores of a feature in validations, each once, with AUROCs in their intervals."""
+    try:
+        scores = scores_of(text)
+    except ValueError:
+        return False
+    ordered = all(score.auroc_low <= score.auroc <= score.auroc_high for score in scores)
+    return ordered and len({score.name for score in scores}) == len(scores)
+
+
 def _is_parts(text: str) -> bool:
     """Whether a cell holds the AUROCs of some parts of the text, finite ones and within their intervals."""
     try:
@@ -70,6 +81,7 @@ VERDICT = ColumnKind("true, false or nothing", pd.api.types.is_bool_dtype)
 RANK = ColumnKind("whole numbers or nothing", lambda column: column.dtype == "Int64" or _is_numeric(column, "iu"))
 """Nothing for a dead latent."""
 PARTS = ColumnKind("lists of AUROCs", lambda column: _is_text(column) and all(map(_is_parts, column)))
+SCORES = ColumnKind("scores of validations", lambda column: _is_text(column) and all(map(_are_scores, column)))
 TEXT = ColumnKind("texts", lambda column: _is_text(column) and not column.isna().any())
 NOTE = ColumnKind("texts", _is_text)
 
@@ -86,6 +98,8 @@ OPTIONAL_COLUMNS: Mapping[str, ColumnKind] = {
     "transfer_rank": RANK,
     "auroc_by_kind": PARTS,
     "auroc_by_source": PARTS,
+    "transfers": NOTE,
+    "validations": SCORES,
 }
 """Columns that results of earlier versions lack -> what they hold."""
 _MEASURES: dict[str, ColumnKind] = {

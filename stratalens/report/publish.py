@@ -134,7 +134,8 @@ def write_record(
     Returns:
         The record as written.
     """
-    names = {*result_files(directory), *(str(harvest_path(hookpoint)) for hookpoint in hookpoints), *others}
+    kept = [name for validation in record.validations for name in validation.file_names]
+    names = {*result_files(directory), *(str(harvest_path(hookpoint)) for hookpoint in hookpoints), *kept, *others}
     record = record.model_copy(update={"files": sorted(names)})
     record.write(directory)
     return record

@@ -8,13 +8,18 @@ from pydantic import BaseModel, ConfigDict, FailFast, Field, model_validator
 from stratalens.corpus import Populations, Side
 from stratalens.corpus.populations import side_name
 from stratalens.corpus.strata import MAX_STRATA
+from stratalens.errors import counted
 from stratalens.files.record import MAX_RECORDED_FILES
-from stratalens.files.result_names import RECORD_FILE
+from stratalens.files.result_names import RECORD_FILE, VALIDATION_NAME
+from stratalens.harvest.other_text import other_harvest_path
 from stratalens.harvest.store import HarvestFile, harvest_path
 from stratalens.hookpoint import NAME_PATTERN, Hookpoint
 from stratalens.ranking.layer_facts import LayerFacts
 from stratalens.report.formats import write_json
+from stratalens.validation.transfer import MAX_VALIDATIONS
 
+CHECKED = "checked"
+"""What a validation says of documents that were in the run, where all could be found and dropped."""
 HookpointKey = Annotated[str, Field(pattern=rf"^{NAME_PATTERN}$")]
 """A hookpoint as a key of a JSON object."""
 EXECUTION_SETTINGS = ("quiet", "dry_run", "output_dir", "harvest", "workers", "memory_gb", "csv_bom")
@@ -97,6 +102,7 @@ class FitCheckRecord(_Part):
     own: FitRecord
     neighbours: list[FitRecord]
     problem: str
+    median_norm: Annotated[float, Field(ge=0)]
 
 
 class LayerFactsRecord(_Part):
@@ -111,6 +117,58 @@ class HarvestRecord(_Part):
     """The harvest on disk."""
 
     keys: dict[HookpointKey, str]
+
+
+class ValidationRecord(_Part):
+    """One validation of the reported features on other text. Besides these entries it has the options of the text."""
+
+    name: Annotated[str, Field(pattern=rf"^{VALIDATION_NAME}$")]
+    created: str
+    digest: str
+    """Of the text, without the documents that were in the run."""
+    settings: dict[str, Any]
+    overlap: str
+    """`checked`, or why documents that were in the run could not all be dropped."""
+    sides: dict[str, dict[str, int]]
+    """Name of a side -> its counts of rows and documents."""
+    kinds: Annotated[list[str], Field(min_length=1, max_length=MAX_STRATA)]
+    files: dict[str, list[str]]
+    """Name of a side -> its files."""
+    features: int
+    """Reported features that were tested."""
+    transferring: int
+    """How many of them transfer."""
+    rank_correlation: float | None
+    """Spearman's correlation of the order of all reported features with their AUROC here."""
+    rank_correlation_by_layer: dict[HookpointKey, float | None]
+    keys: dict[HookpointKey, str]
+    """Hookpoint -> key of its harvest of this text."""
+    facts: dict[str, Any]
+    """What that harvest depends on."""
+    warnings: list[str]
+
+    def describe(self) -> str:
+        """One line: how many features transfer, and how alike the orders are."""
+        order = "" if self.rank_correlation is None else f"; rank correlation {self.rank_correlation:.2f}"
+        counts = f"{self.transferring} of {counted(self.features, 'reported feature')}"
+        unchecked = "" if self.overlap == CHECKED else "; not all documents of the run could be left out"
+        return f"{self.name}: {counts} transfer{'s' if self.transferring == 1 else ''}{order}{unchecked}"
+
+    @property
+    def folder(self) -> str:
+        """Name of the folder of its harvest."""
+        return validation_folder(self.name)
+
+    @property
+    def file_names(self) -> list[str]:
+        """Names of its files, relative to the result directory."""
+        harvests = [str(other_harvest_path(self.folder, Hookpoint.parse(place))) for place in self.keys]
+        return [f"{self.folder}.csv", *harvests]
+
+
+def validation_folder(name: str) -> str:
+    """Name of the folder of a validation, and of its table without the suffix."""
+    return f"validation_{name}"
 
 
 class RunRecord(_Part):
@@ -134,6 +192,8 @@ class RunRecord(_Part):
     seconds: dict[str, float] = Field(default_factory=dict)
     """Stage -> time that it took."""
     peak_memory_bytes: int = 0
+    validations: Annotated[list[ValidationRecord], Field(max_length=MAX_VALIDATIONS)] = Field(default_factory=list)
+    """Every validation of the result, in the order in which they were first made."""
     files: Annotated[list[str], Field(max_length=MAX_RECORDED_FILES), FailFast()] = Field(default_factory=list)
     """Names of all files of the result but `run.json` itself."""
 
@@ -145,6 +205,8 @@ class RunRecord(_Part):
             raise ValueError(f"`corpus` has no {missing[0]}")
         if not set(self._side_names) <= set(self.corpus.files):
             raise ValueError("`corpus` lacks the files of a side")
+        if len({own.name for own in self.validations}) < len(self.validations):
+            raise ValueError("`validations` has two of the same name")
         return self
 
     @property

@@ -14,6 +14,8 @@ from stratalens.ranking.by_part import TextParts, text_parts
 from stratalens.ranking.layer_facts import LayerFacts
 from stratalens.report.formats import records, write_csv, write_json
 from stratalens.report.label_tables import LABEL_COLUMNS, detailed_labels, sentences
+from stratalens.report.layer_rows import layer_row, passed_counts
+from stratalens.validation.transfer import TransferScore, validations_of
 
 MEASURES = (
     "specialization_low",
@@ -21,6 +23,7 @@ MEASURES = (
     "p_value",
     "q_value",
     "confirmed",
+    "transfers",
     "auroc",
     "auroc_low",
     "auroc_high",
@@ -74,6 +77,14 @@ class Tables:
     """Whether CSV files begin with a byte order mark."""
     parts: dict[Hookpoint, dict[int, TextParts]]
     """Hookpoint -> reported feature -> its AUROCs by kind and by source; empty in results of earlier versions."""
+    validations: dict[Hookpoint, dict[int, list[TransferScore]]]
+    """Hookpoint -> reported feature -> its scores on other texts."""
+
+    @property
+    def validation_names(self) -> list[str]:
+        """Names of the validations that tested a reported feature."""
+        own = [score.name for table in self.validations.values() for scores in table.values() for score in scores]
+        return list(dict.fromkeys(own))
 
 
 def build_tables(
@@ -103,9 +114,10 @@ def build_tables(
     sort_column = "normalised_specialization" if config.compare_layers_by == "normalised" else "specialization"
     consolidated = _consolidated(features, domain, sort_column)
     above_threshold = consolidated[consolidated["specialization"] >= config.min_specialization]
+    validations = {hookpoint: validations_of(table) for hookpoint, table in top.items()}
     layers = pd.DataFrame(
-        [_layer_row(hookpoint, features[hookpoint], all_latents[hookpoint], facts[hookpoint]) for hookpoint in features]
-    )
+        [layer_row(hookpoint, features[hookpoint], all_latents[hookpoint], facts[hookpoint]) for hookpoint in features]
+    ).assign(transferring_features=passed_counts(validations))
     layers = layers.sort_values(
         [f"avg_{sort_column}", *PLACE_COLUMNS], ascending=[False, True, True], ignore_index=True
     )
@@ -119,6 +131,7 @@ def build_tables(
         below_threshold=len(consolidated) - len(above_threshold),
         csv_bom=config.csv_bom,
         parts={hookpoint: text_parts(table) for hookpoint, table in top.items()},
+        validations=validations,
     )
 
 
@@ -165,35 +178,6 @@ def published_name(column: str, domain: str) -> str:
     return column.replace("domain_", f"{domain}_") if column in DOMAIN_COLUMNS else column
 
 
-def _layer_row(
-    hookpoint: Hookpoint, features: pd.DataFrame, latents: pd.DataFrame, facts: LayerFacts
-) -> dict[str, object]:
-    raw, normalised = features["specialization"], features["normalised_specialization"]
-    live = latents[latents["live"]]
-    best = raw.idxmax() if len(features) else None
-    return {
-        "layer": hookpoint.block,
-        "total_features": len(features),
-        "avg_specialization": raw.mean(),
-        "max_specialization": raw.max(),
-        "min_specialization": raw.min(),
-        "std_specialization": raw.std(ddof=0),
-        "top_feature": features["feature_number"].iloc[best] if best is not None else None,
-        "top_specialization": raw.max(),
-        "site": hookpoint.site_name,
-        "avg_normalised_specialization": normalised.mean(),
-        "max_normalised_specialization": normalised.max(),
-        "confirmed_features": int(features["confirmed"].sum()) if features["confirmed"].notna().any() else None,
-        "avg_auroc": features["auroc"].mean(),
-        "live_latents": len(live),
-        "avg_specialization_live_latents": live["specialization"].mean(),
-        "avg_normalised_specialization_live_latents": live["normalised_specialization"].mean(),
-        "fvu": facts.fvu,
-        "mean_hookpoint_norm": facts.mean_hookpoint_norm,
-        "dropped_positions_share": facts.dropped_share,
-    }
-
-
 def write_tables(
     tables: Tables,
     reports: Mapping[Hookpoint, Sequence[FeatureReport]],
@@ -208,11 +192,16 @@ def write_tables(
         settings: all that is needed to repeat the run; `top_n` and `top_features_n` are part of file names.
         directory: an existing directory.
     """
-    domain, write = tables.domain, partial(write_csv, bom=tables.csv_bom)
     for hookpoint in tables.features:
         folder = directory / f"layer_{hookpoint}"
         folder.mkdir(exist_ok=True)
         _write_layer(tables, hookpoint, reports[hookpoint], settings, folder)
+    write_comparison(tables, settings, directory)
+
+
+def write_comparison(tables: Tables, settings: Mapping[str, object], directory: Path) -> None:
+    """Write the table files about all layers together; the arguments are those of `write_tables`."""
+    domain, write = tables.domain, partial(write_csv, bom=tables.csv_bom)
     write(tables.consolidated, directory / "consolidated_top_features_all_layers.csv")
     write(tables.layers, directory / "layer_comparison_report.csv")
     write(tables.best, directory / f"top_{settings['top_features_n']}_{domain}_features.csv")
@@ -226,7 +215,7 @@ def _write_layer(
     settings: Mapping[str, object],
     folder: Path,
 ) -> None:
-    table, domain, stem = tables.features[hookpoint], tables.domain, f"top_{settings['top_n']}_features_analysis"
+    table, domain, stem = tables.features[hookpoint], tables.domain, layer_stem(settings)
     write = partial(write_csv, bom=tables.csv_bom)
     first = {name: settings[name] for name in ("base_model", "sae_model", "top_n")} | {"layer_idx": hookpoint.block}
     write(table, folder / f"{stem}.csv")
@@ -235,6 +224,11 @@ def _write_layer(
     write(table[["feature_number", "label", "site"]], folder / f"feature_labels_clean_{domain}.csv")
     write(detailed_labels(table, domain, reports), folder / f"feature_labels_detailed_{domain}.csv")
     tables.latents[hookpoint].to_parquet(folder / "all_features.parquet", index=False)
+
+
+def layer_stem(settings: Mapping[str, object]) -> str:
+    """Name, without suffix, of the files of the reported features of a layer."""
+    return f"top_{settings['top_n']}_features_analysis"
 
 
 def summary(tables: Tables) -> dict[str, object]:

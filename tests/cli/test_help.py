@@ -11,9 +11,16 @@ from stratalens.cli.arguments import GROUPS
 from stratalens.cli.main import EXAMPLES, main
 from stratalens.config.options import RunConfig
 from stratalens.config.result_options import LabelConfig, RankConfig, ReportConfig
+from stratalens.config.validate_options import ValidateConfig
 
-ORDER_OF_USE = ["analyze", "show", "rank", "label", "report", "domains"]
-COMMANDS = {"analyze": RunConfig, "rank": RankConfig, "label": LabelConfig, "report": ReportConfig}
+ORDER_OF_USE = ["analyze", "show", "rank", "label", "validate", "report", "domains"]
+COMMANDS = {
+    "analyze": RunConfig,
+    "rank": RankConfig,
+    "label": LabelConfig,
+    "validate": ValidateConfig,
+    "report": ReportConfig,
+}
 
 
 def printed(capsys, *words: str) -> str:

@@ -41,7 +41,7 @@ KEYS = {
     "a random word": "9fJ2kQ7xLm4Zp1Rt8Vb3Nc6Hd5Gs0WyA",
 }
 OPTIONS = sorted({*RunConfig.model_fields, *LabelConfig.model_fields, *RankConfig.model_fields, "config", "top_m"})
-RESULT_COMMANDS = ["show", "rank", "label", "report"]
+RESULT_COMMANDS = ["show", "rank", "label", "validate", "report"]
 
 
 def said(capsys: pytest.CaptureFixture[str], *words: str) -> str:

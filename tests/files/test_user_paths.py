@@ -44,7 +44,7 @@ def test_every_option_with_a_path_refuses_it_in_one_line(tiny_arguments, capsys,
         documented("Commands and options", "the home directory of nobody", line)
 
 
-@pytest.mark.parametrize("command", ["show", "rank", "label", "report"])
+@pytest.mark.parametrize("command", ["show", "rank", "label", "validate", "report"])
 def test_every_command_on_a_result_refuses_it_in_one_line(capsys, command):
     line = refused(capsys, command, NOBODYS, *(["0", "1"] if command == "show" else []))
     assert line.startswith("stratalens: ~no-such-user/x: no home directory of such a user")

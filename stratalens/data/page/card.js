@@ -46,6 +46,7 @@ function cardParts(row) {
     summary(row),
     el("div", { className: "columns" }, statistics(row), histogram(row)),
     partsOfText(card),
+    validations(card),
     card.examples ? words(row) : el("p", { className: "note" }, "There is no evidence on this feature yet: run stratalens label RESULT_DIR."),
     neighboursOf(row),
     ...(card.examples ? examples(row) : []),
@@ -104,6 +105,18 @@ function partsOfText(card) {
     table("card-sources", "AUROC by source, against the other side's documents of the same kinds", "Source", card.sources),
   ].filter(Boolean);
   return tables.length ? el("div", { className: "columns" }, ...tables) : null;
+}
+
+/** How the feature does on other texts. */
+function validations(card) {
+  if (!card.validations) return null;
+  const head = ["Text", "Transfers", "Effect", "AUROC", "95% interval", "q-value"];
+  const lines = card.validations.map(([name, transfers, effect, auroc, low, high, q]) => {
+    const values = transfers === null ? ["not tested", "–", "–", "–", "–"] : [yesNo(transfers), significant(effect), fixed(auroc), between(low, high, fixed), probability(q)];
+    return el("tr", {}, el("th", { scope: "row" }, name), ...values.map((value) => el("td", { className: "number" }, value)));
+  });
+  const title = el("caption", {}, "On other texts", el("span", {}, " transfers: same sign, q < 0.05, AUROC above 0.6 and its interval above 0.5"));
+  return el("table", { id: "card-validations" }, title, el("thead", {}, el("tr", {}, ...head.map((name, at) => el("th", { scope: "col", className: at ? "number" : "" }, name)))), el("tbody", {}, ...lines));
 }
 
 const SVG = { width: 460, height: 232, left: 44, right: 10, top: 10, bottom: 44 };

@@ -17,6 +17,7 @@ const COLUMNS = [
   { name: "score", title: "Domain score", hint: `AUROC times the ${data.domain} share of its activation`, number: true, less: true, key: (row) => row.domain_score, full: (row) => row.domain_score, show: (row) => fixed(row.domain_score) },
   { name: "q", title: "q-value", hint: "Benjamini-Hochberg over all reported features", number: true, less: true, key: (row) => row.q_value, full: (row) => row.q_value, show: (row) => probability(row.q_value) },
   { name: "confirmed", title: "Confirmed", hint: "On documents that were not used to select the features", key: (row) => yesNo(row.confirmed), show: (row) => yesNo(row.confirmed) },
+  ...(data.validations.length ? [{ name: "transfers", title: "Transfers", hint: `On how many of the validations that tested it: ${data.validations.join(", ")}`, key: (row) => row.transfers, show: (row) => row.transfers ?? "–" }] : []),
   { name: "detection", title: "Label AUROC", hint: "How well the label predicts which passages fire the feature, on text that was not used to make it", number: true, less: true, key: (row) => row.detection_auroc, full: (row) => row.detection_auroc, show: (row) => fixed(row.detection_auroc, 2) },
   { name: "flags", title: "Flags", less: true, key: (row) => row.flags, show: (row) => row.flagList.map((flag) => flag.replaceAll("_", " ")).join(", ") },
 ];

@@ -22,6 +22,7 @@ from stratalens.report.formats import json_value
 from stratalens.report.page.wording import FLAG_MEANINGS, KINDS
 from stratalens.report.run_record import RunRecord
 from stratalens.report.tables import Tables, places, published_name
+from stratalens.validation.transfer import TransferScore
 
 MAX_BACKGROUND_LATENTS = 1500
 """Latents that are not reported and that the charts show in grey behind the reported ones."""
@@ -64,10 +65,12 @@ def page_data(
         at = positions[hookpoint, number]
         histogram, similar = details[hookpoint].histograms[at], neighbours[hookpoint][at]
         card = _card(evidence[hookpoint].get(number), histogram, similar, passages)
-        cards.append(card | _parts(tables.parts[hookpoint].get(number)))
+        scores = _scores(tables.validations[hookpoint].get(number, ()), record)
+        cards.append(card | _parts(tables.parts[hookpoint].get(number)) | scores)
     return {
         "domain": tables.domain,
         "split": record.split,
+        "validations": [own.name for own in record.validations],
         "kindsOfText": len(record.populations.strata),
         "hookpoints": [str(hookpoint) for hookpoint in sorted(tables.features)],
         "flags": FLAG_MEANINGS,
@@ -138,6 +141,17 @@ def _parts(parts: TextParts | None) -> dict[str, object]:
         name: [[part.name, part.side, *map(_short, part[2:5]), *part[5:]] for part in own]
         for name, own in parts._asdict().items()
     }
+
+
+def _scores(scores: Sequence[TransferScore], record: RunRecord) -> dict[str, object]:
+    """Of each validation of the result: name, verdict, effect, AUROC, interval, q-value; nothing where not tested."""
+    known = {score.name: score for score in scores}
+    rows: list[list[object]] = []
+    for name in (own.name for own in record.validations):
+        score = known.get(name)
+        numbers = () if score is None else (score.effect, score.auroc, score.auroc_low, score.auroc_high, score.q_value)
+        rows.append([name, None if score is None else score.transfers, *map(_short, numbers)])
+    return {"validations": rows} if rows else {}
 
 
 def _tokens(tokens: Sequence[TokenLogit] | None) -> list[list[object]]:

@@ -19,6 +19,7 @@ from stratalens.report.page.data import page_data, script_json
 from stratalens.report.page.wording import TRANSFER_NOTE
 from stratalens.report.run_record import RunRecord
 from stratalens.report.tables import Tables, norm_owner, places
+from stratalens.validation.transfer import claim_passed
 
 PAGE_FILE = "report.html"
 _SCRIPTS = ("format.js", "state.js", "table.js", "card.js", "charts.js", "main.js")
@@ -60,6 +61,7 @@ def write_page(
         norm_owner=norm_owner(tables.features),
         transfer_note=TRANSFER_NOTE if "transfer_rank" in tables.consolidated else "",
         confirmed=_confirmed_count(tables),
+        transferring=_transferring_count(tables),
         figures_missing=without_parts(record.missing_parts, FIGURES) != record.missing_parts,
         style=_asset("page.css"),
         scripts=[_asset(name) for name in _SCRIPTS],
@@ -99,6 +101,13 @@ def _confirmed_count(tables: Tables) -> int | None:
     """How many reported features are confirmed; None where no documents were held out."""
     column = tables.consolidated["confirmed"]
     return int(column.sum()) if column.notna().any() else None
+
+
+def _transferring_count(tables: Tables) -> tuple[int, int] | None:
+    """How many reported features passed all validations, and how many were tested; None where there is none."""
+    scores = [own for table in tables.validations.values() for own in table.values()]
+    verdicts = [passed for own in scores if (passed := claim_passed(own, tables.validation_names)) is not None]
+    return (sum(verdicts), len(verdicts)) if verdicts else None
 
 
 def _asset(name: str) -> str:

@@ -1,0 +1,31 @@
+"""What `stratalens --help` prints, and the example of each command."""
+
+USAGE = """usage: stratalens COMMAND [OPTIONS]
+
+Finds which features of a language model belong to a domain, layer by layer, and shows the evidence.
+
+commands, in the usual order of use:
+  analyze     run the complete analysis
+  show        print everything known about one feature: stratalens show RESULT_DIR LAYER FEATURE
+  rank        rank the features of a finished result again, in seconds: stratalens rank RESULT_DIR [OPTIONS]
+  label       label the features of a finished result again: stratalens label RESULT_DIR [OPTIONS]
+  validate    score the reported features on other texts: stratalens validate RESULT_DIR --name NAME [OPTIONS]
+  report      write report.html and the figures of a finished result again: stratalens report RESULT_DIR
+  domains     list the built-in domains, or check your own: stratalens domains [PATH ...]
+
+options:
+  --version   print the version
+  --help      print this; each command lists its own options with --help
+
+To start with the embedded model and the built-in texts, run:
+  stratalens analyze --output_dir results
+"""
+EXAMPLES = {
+    "analyze": "stratalens analyze --base_model MODEL --sae_model SAES --layers 4 10-12",
+    "show": "stratalens show results 16 163",
+    "rank": "stratalens rank results --rank_by auroc --top_n 20",
+    "label": "stratalens label results --labeling_endpoint http://localhost:8000/v1",
+    "validate": "stratalens validate results --name wire --pair news bank.csv other.csv",
+    "report": "stratalens report results",
+    "domains": "stratalens domains climate/",
+}
