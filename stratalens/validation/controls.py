@@ -99,9 +99,9 @@ def _add_tests(
         tests[place] = confirm_noise(source, dealt, rank_by=config.rank_by, top_n=config.top_n, listed=listed)
 
 
-def control_warnings(controls: Controls) -> list[str]:
-    """What a reader must know: the null contrast finds more than chance should."""
-    rate = controls.null_contrast
+def control_warnings(controls: Controls | None) -> list[str]:
+    """What a reader must know: the null contrast finds more than chance should. None where no controls were made."""
+    rate = None if controls is None else controls.null_contrast
     if rate is None or rate.low <= MAX_EXPECTED_RATE:
         return []
     return [

@@ -103,8 +103,8 @@ def ceilings(source: RankingInput, features: pd.DataFrame) -> Ceilings:
 
     Args:
         source: its documents.
-        features: its reported features; the best ones are those with the highest `discovery_auroc`, because the order of
-            the table comes from the confirmation half.
+        features: its reported features; the best ones are those with the highest `discovery_auroc`, because the order
+            of the table comes from the confirmation half.
     """
     documents = source.documents
     split = _Split(documents.population, source.populations)
