@@ -112,7 +112,7 @@ def discoveries(
 
 
 def chance_rate(found: Mapping[Hookpoint, Bool[np.ndarray, "repetition"]]) -> ChanceRate | None:
-    """The rate of repetitions with a confirmed feature anywhere, with Wilson's (1927) interval; None of no repetitions."""
+    """The rate of repetitions with a confirmed feature anywhere, with Wilson's (1927) interval; None of none."""
     if not found:
         return None
     anywhere = np.any(list(found.values()), axis=0)
