@@ -67,9 +67,9 @@ def _null(rate: ChanceRateRecord | None) -> str:
     if rate is None:
         return "Null contrast: not made, because it needs 40 general documents."
     return (
-        f"Null contrast: {rate.repetitions} times the general documents were divided at random, within their kinds, in "
-        f"two sides; the run's own selection and tests found a confirmed feature in {_rate(rate)} of these splits. About "
-        "5% are expected."
+        f"Null contrast: {rate.repetitions} times the general documents were divided at random, within their kinds, "
+        f"in two sides; the run's own selection and tests found a confirmed feature in {_rate(rate)} of these splits. "
+        "About 5% are expected."
     )
 
 
@@ -88,7 +88,8 @@ def _words(words: HeldOutAurocRecord | None) -> str:
     return (
         "Bag of words: a logistic regression on the words of the texts alone, without a model, has AUROC "
         f"{words.auroc:.3f} ({words.low:.3f} to {words.high:.3f}) on "
-        f"{words.domain_documents + words.general_documents} held-out documents. Features that do no better find nothing that the words do not tell."
+        f"{words.domain_documents + words.general_documents} held-out documents. Features that do no better find "
+        "nothing that the words do not tell."
     )
 
 
