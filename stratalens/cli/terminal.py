@@ -16,6 +16,7 @@ from stratalens.commands.domains import DomainFindings
 from stratalens.errors import printable
 from stratalens.files.redaction import as_printed
 from stratalens.progress import Advance
+from stratalens.report.control_sentences import controls_line
 from stratalens.report.page.wording import TRANSFER_NOTE
 from stratalens.report.saved import Result
 from stratalens.report.tables import places
@@ -96,6 +97,8 @@ class Terminal:
             self.say(f"Tr.: {TRANSFER_NOTE}")
         for validation in result.record.validations:
             self.say(f"Validation {validation.describe()}")
+        if result.record.controls is not None:
+            self.say(controls_line(result.record.controls, places(result.layers)))
         self.say(f"Results: {result.output_dir.resolve()}")
         best = result.top_features.head(1)
         for place, number in zip(places(best), best["feature_number"], strict=True):

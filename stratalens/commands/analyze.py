@@ -13,7 +13,7 @@ from stratalens.files.locations import user_path
 from stratalens.files.output_dir import WorkDirectories, working_in
 from stratalens.files.result_names import result_names
 from stratalens.harvest import read_corpus
-from stratalens.harvest.inputs import find_inputs
+from stratalens.harvest.inputs import RunInputs, find_inputs
 from stratalens.harvest.open_model import open_model
 from stratalens.labels import label_features
 from stratalens.labels.concepts.domain_speech import domain_speech_warnings
@@ -22,16 +22,18 @@ from stratalens.labels.labelling import LabelSources, open_labeller
 from stratalens.models.memory import peak_memory_bytes
 from stratalens.optional_parts import OptionalParts
 from stratalens.progress import NoProgress, Progress, TimedProgress
-from stratalens.ranking import rank_features
+from stratalens.ranking import Ranking, rank_features
 from stratalens.ranking.by_part import with_parts
 from stratalens.ranking.estimates import RankingInputs
 from stratalens.ranking.feature_list import require_latents
 from stratalens.ranking.rank import feature_numbers
 from stratalens.report import publish
 from stratalens.report.publish import ResultContent, with_labels, write_record
-from stratalens.report.recording import build_record, run_warnings
+from stratalens.report.recording import build_record, run_warnings, with_controls
 from stratalens.report.saved import Findings, Result
 from stratalens.report.tables import build_tables
+from stratalens.validation import Controls, control_warnings, make_controls
+from stratalens.validation.probes import words_ceiling
 from stratalens.validation.transfer import with_validations
 
 
@@ -74,6 +76,7 @@ def _analyze(config: RunConfig, work: WorkDirectories, progress: TimedProgress) 
         split=inputs.survey.split,
         listed=listed,
     )
+    controls = _controls(config, inputs, source, ranking, progress)
     fvu = {hookpoint: check.own.fvu for hookpoint, check in opened.checks.items()}
     features = feature_numbers(ranking.top)
     summary, locations = summarise_harvest(harvest.files, fvu, features, inputs.survey.populations)
@@ -84,15 +87,25 @@ def _analyze(config: RunConfig, work: WorkDirectories, progress: TimedProgress) 
     progress.stage("report")
     tables = build_tables(config, findings.top, findings.latents, findings.facts)
     warnings = run_warnings(config, opened.checks, summary, tables)
-    warnings += domain_speech_warnings(inputs.survey.samples, lexicon)
+    warnings += [*domain_speech_warnings(inputs.survey.samples, lexicon), *control_warnings(controls)]
     for warning in warnings:
         progress.warn(warning)
-    record = build_record(config, inputs, opened.checks, summary, harvest, warnings)
+    record = with_controls(build_record(config, inputs, opened.checks, summary, harvest, warnings), controls)
     content = ResultContent(config, findings, reports, collected.evidence, record, harvest.files, inputs.survey.sources)
     record = publish(content, work.staging, parts)
     used = {"seconds": progress.seconds(), "peak_memory_bytes": peak_memory_bytes()}
     record = write_record(record.model_copy(update=used), harvest.files, work.staging)
     return Result(work.result, config, record, findings)
+
+
+def _controls(
+    config: RunConfig, inputs: RunInputs, source: RankingInputs, ranking: Ranking, progress: Progress
+) -> Controls | None:
+    """The controls of a run; None where no documents were held out."""
+    progress.stage("controls")
+    if not inputs.survey.split:
+        return None
+    return make_controls(config, source, ranking.top, words_ceiling(inputs.survey))
 
 
 @contextmanager

@@ -27,7 +27,10 @@ from stratalens.ranking.by_part import with_parts
 from stratalens.report import load_result
 from stratalens.report.label_tables import stored_label
 from stratalens.report.publish import ResultContent
+from stratalens.report.recording import with_controls
+from stratalens.report.run_record import RunRecord
 from stratalens.report.saved import Findings, Result, require_result
+from stratalens.validation import make_controls
 from stratalens.validation.transfer import keep_validations
 
 UNLABELLED = "Not labelled yet"
@@ -65,7 +68,8 @@ def rank(directory: Path, options: RankConfig, progress: Progress | None = None)
         known = {hookpoint: set(evidence.features.tolist()) for hookpoint, evidence in stored.evidence.layers.items()}
         reports = _keep_labels(before, reports, known)
         evidence = _drop_without_evidence(collected.evidence, known)
-        content = ResultContent(recorded, findings, reports, evidence, before.record, before.harvest, before.sources)
+        record = _with_controls(before, config, findings)
+        content = ResultContent(recorded, findings, reports, evidence, record, before.harvest, before.sources)
         result = publish_again(before, content, work, parts)
     reported = [(hookpoint, feature) for hookpoint, features in findings.features.items() for feature in features]
     unlabelled = sum(feature not in known[hookpoint] for hookpoint, feature in reported)
@@ -88,6 +92,18 @@ def _rank_again(before: Result, config: RunConfig) -> Findings:
     top = with_parts(ranking.top, source, split=before.record.split)
     top = keep_validations(top, before.findings.top)
     return Findings(top, ranking.latents, before.findings.facts)
+
+
+def _with_controls(before: Result, config: RunConfig, findings: Findings) -> RunRecord:
+    """The record with the controls of the features as they are ranked now; that of the words stays."""
+    if not before.record.split:
+        return before.record
+    controls = make_controls(config, ranking_inputs(before), findings.top, words=None)
+    record = with_controls(before.record, controls)
+    if before.record.controls is None or record.controls is None:
+        return record
+    kept = record.controls.model_copy(update={"words": before.record.controls.words})
+    return record.model_copy(update={"controls": kept})
 
 
 def _select_features(stored: CollectedEvidence, features: Mapping[Hookpoint, Sequence[int]]) -> CollectedEvidence:

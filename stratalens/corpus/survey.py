@@ -88,8 +88,12 @@ class Survey:
 
     def strata_of(self, texts: Sequence[SampledText]) -> list[int]:
         """Stratum of the document of each of these texts, which count."""
+        return [Population.numbered(number).stratum for number in self.populations_of(texts)]
+
+    def populations_of(self, texts: Sequence[SampledText]) -> list[int]:
+        """Number of the population of the document of each of these texts, which count."""
         index = np.searchsorted(self.content, np.array([text.content for text in texts], np.uint64))
-        return [Population.numbered(int(number)).stratum for number in self.membership[index]]
+        return self.membership[index].tolist()
 
     def select(self, corpus: Corpus, only: frozenset[int] | None = None) -> Iterator[DocumentRow]:
         """Read the corpus again and yield each row that counts once; with `only`, just those with these text hashes.

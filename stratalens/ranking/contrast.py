@@ -62,7 +62,12 @@ def hedges_g(x: Domain, y: General) -> Vector:
     difference = x.mean(0) - y.mean(0)
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = np.where(difference == 0, 0.0, difference / pooled)
-    return ratio * (1 - 3 / (4 * (n + m) - 9))
+    return ratio * hedges_correction(n, m)
+
+
+def hedges_correction(n: int, m: int) -> float:
+    """Factor that takes the small-sample bias out of a standardised difference of `n` and `m` documents."""
+    return 1 - 3 / (4 * (n + m) - 9)
 
 
 def q_values(p: np.ndarray) -> np.ndarray:

@@ -20,10 +20,12 @@ from stratalens.harvest.inputs import RunInputs
 from stratalens.harvest.store import FORMAT
 from stratalens.hookpoint import Hookpoint
 from stratalens.ranking.layer_facts import HarvestSummary
+from stratalens.report.controls_record import ControlsRecord
 from stratalens.report.formats import json_value
 from stratalens.report.run_record import RunRecord
 from stratalens.report.tables import Tables
 from stratalens.saes.fit_check import FitCheck
+from stratalens.validation import Controls
 
 PACKAGES = ("stratalens", "torch", "transformers", "tokenizers", "numpy", "scipy", "pandas", "safetensors")
 """Packages whose versions are recorded."""
@@ -111,6 +113,12 @@ def build_record(
         "machine": {"system": platform.platform(), "threads": torch.get_num_threads()},
     }
     return RunRecord.model_validate(json_value(redacted_settings(record)))
+
+
+def with_controls(record: RunRecord, controls: Controls | None) -> RunRecord:
+    """The record with the controls of its features; None where none were made."""
+    made = None if controls is None else ControlsRecord.of(controls)
+    return record.model_copy(update={"controls": made})
 
 
 def _corpus_record(config: RunConfig, inputs: RunInputs, summary: HarvestSummary) -> dict[str, object]:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, FailFast, Field, model_validator
+from pydantic import FailFast, Field, model_validator
 
 from stratalens.corpus import Populations, Side
 from stratalens.corpus.populations import side_name
@@ -15,7 +15,9 @@ from stratalens.harvest.other_text import other_harvest_path
 from stratalens.harvest.store import HarvestFile, harvest_path
 from stratalens.hookpoint import NAME_PATTERN, Hookpoint
 from stratalens.ranking.layer_facts import LayerFacts
+from stratalens.report.controls_record import ControlsRecord
 from stratalens.report.formats import write_json
+from stratalens.report.record_part import RecordPart as _Part
 from stratalens.validation.transfer import MAX_VALIDATIONS
 
 CHECKED = "checked"
@@ -25,12 +27,6 @@ HookpointKey = Annotated[str, Field(pattern=rf"^{NAME_PATTERN}$")]
 EXECUTION_SETTINGS = ("quiet", "dry_run", "output_dir", "harvest", "workers", "memory_gb", "csv_bom")
 """Settings that control how the work is done and files are written, and do not affect what is found; only `run.json`
 records them."""
-
-
-class _Part(BaseModel):
-    """A part of the record, checked strictly; entries that are not named here are kept as they are."""
-
-    model_config = ConfigDict(strict=True, frozen=True, extra="allow", allow_inf_nan=False)
 
 
 class ModelRecord(_Part):
@@ -186,6 +182,8 @@ class RunRecord(_Part):
     warnings: list[str]
     missing_parts: dict[str, str] = Field(default_factory=dict)
     """Optional part of the result that failed -> why it was left out."""
+    controls: ControlsRecord | None = None
+    """None where no documents were held out, and in results of earlier versions."""
     passages: int
     tokens: int
     harvest: HarvestRecord
@@ -201,6 +199,8 @@ class RunRecord(_Part):
     def _agrees(self) -> "RunRecord":
         if not set(self.layers) == set(self.saes) == set(self.harvest.keys) == set(self.self_check):
             raise ValueError("`layers`, `saes`, `self_check` and `harvest` name different layers")
+        if self.controls is not None and set(self.controls.hookpoints) != set(self.layers):
+            raise ValueError("`layers` and `controls` name different layers")
         if missing := [name for name in self._side_names if name not in self.corpus.__pydantic_extra__]:
             raise ValueError(f"`corpus` has no {missing[0]}")
         if not set(self._side_names) <= set(self.corpus.files):

@@ -1,4 +1,8 @@
 """Tests that a reported feature passes or fails beyond the confirmation half: on other text, on chance, on tokens.
 
-May import: evidence and the rooms that it may import.
+May import: evidence and the rooms that it may import. Main type: Controls.
 """
+
+from stratalens.validation.controls import Controls, control_warnings, make_controls
+
+__all__ = ["Controls", "control_warnings", "make_controls"]

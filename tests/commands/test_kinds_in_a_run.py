@@ -138,6 +138,27 @@ def test_ranking_again_changes_nothing(result):
     assert again.sources.names == (("paper 0", "paper 1", "paper 2"),) * 2
 
 
+def test_controls_stand_in_record_page_and_terminal_and_survive_ranking(result, capsys):
+    controls = result.record.controls
+    assert controls is not None
+    assert set(controls.hookpoints) == set(result.record.layers)
+    assert controls.null_contrast is not None
+    assert controls.null_contrast.repetitions == 200
+    assert controls.words is not None
+    assert controls.words.auroc > 0.9  # each text begins with the name of its side
+    assert controls.words.domain_documents == 27
+    assert sum(own.behind_best is None for own in controls.hookpoints.values()) == 1
+    page = (result.output_dir / "report.html").read_text()
+    assert 'id="controls-table"' in page
+    assert "Null contrast: 200 times" in page
+    capsys.readouterr()
+    assert main(["rank", str(result.output_dir), "--rank_by", "auroc"]) == 0
+    assert "Controls: by chance a discovery in" in capsys.readouterr().out
+    again = stratalens.load_result(result.output_dir).record.controls
+    assert again is not None
+    assert again.words == controls.words
+
+
 def test_a_record_repeats_a_run_of_pairs(result, tmp_path):
     words = ["--config", str(result.output_dir / "run.json"), "--output_dir", str(tmp_path / "again"), "--quiet"]
     assert main(["analyze", *words]) == 0
@@ -155,6 +176,7 @@ def test_a_result_without_the_new_columns_is_read_and_shown(result, capsys):
     (result.output_dir / "documents.parquet").unlink()
     record = json.loads((result.output_dir / "run.json").read_text())
     record["files"].remove("documents.parquet")
+    del record["controls"]
     (result.output_dir / "run.json").write_text(json.dumps(record))
     old = stratalens.load_result(result.output_dir)
     assert "transfer_rank" not in old.top_features

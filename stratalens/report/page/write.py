@@ -13,6 +13,7 @@ from stratalens.errors import counted
 from stratalens.hookpoint import Hookpoint
 from stratalens.optional_parts import FIGURES, without_parts
 from stratalens.ranking.layer_details import LayerDetails
+from stratalens.report.control_sentences import best_layer_sentence, control_sentences
 from stratalens.report.evidence_file import StoredEvidence
 from stratalens.report.formats import records
 from stratalens.report.page.data import page_data, script_json
@@ -62,6 +63,8 @@ def write_page(
         transfer_note=TRANSFER_NOTE if "transfer_rank" in tables.consolidated else "",
         confirmed=_confirmed_count(tables),
         transferring=_transferring_count(tables),
+        control_sentences=[] if record.controls is None else control_sentences(record.controls),
+        best_layer_note=best_layer_sentence(record.controls, places(tables.layers)),
         figures_missing=without_parts(record.missing_parts, FIGURES) != record.missing_parts,
         style=_asset("page.css"),
         scripts=[_asset(name) for name in _SCRIPTS],
