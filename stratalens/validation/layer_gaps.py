@@ -47,7 +47,7 @@ def layer_values(source: RankingInput, features: pd.DataFrame, half: Half, *, no
     rows = np.concatenate(sides)
     scale = source.decoder_norms[numbers] / mean_norm(source.stats) if normalised else np.ones(len(numbers))
     column = "normalised_specialization" if normalised else "specialization"
-    average = float(features[column].mean()) if len(features) else 0.0
+    average = float(features[column].to_numpy().mean()) if len(features) else 0.0
     value = documents.values[:, numbers].toarray()[rows] @ scale / max(1, len(numbers))
     return LayerValues(average, documents.document[rows], value, documents.passages[rows], len(sides[Side.DOMAIN]))
 

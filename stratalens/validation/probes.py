@@ -89,8 +89,9 @@ class _Split(NamedTuple):
         if not pairs:
             return None
         found = separation(pairs)
-        counts = [sum(len(pair[side]) for pair in pairs) for side in Side]
-        return HeldOutAuroc(*(float(column[0]) for column in (found.auroc, *found.interval)), *counts)
+        auroc, low, high = (float(column[0]) for column in (found.auroc, *found.interval))
+        domain, general = (sum(len(pair[side]) for pair in pairs) for side in Side)
+        return HeldOutAuroc(auroc, low, high, domain, general)
 
     @property
     def has_both_sides(self) -> bool:

@@ -14,7 +14,7 @@ import pytest
 
 from stratalens.cli.main import main
 
-STAGES = ["start", "load", "scan", "fit check", "harvest", "ranking", "evidence", "labels", "report"]
+STAGES = ["start", "load", "scan", "fit check", "harvest", "ranking", "controls", "evidence", "labels", "report"]
 
 
 def output_on_a_terminal(command: list[str]) -> str:
