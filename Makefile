@@ -1,5 +1,5 @@
-# make demo | test | test-real | test-families | check | errors | bench | lock | audit: each sets up what it needs first, and skips
-# what is done.
+# make demo | test | test-real | test-families | check | errors | bench | bench-validity | lock | audit: each sets up what it
+# needs first, and skips what is done.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -14,7 +14,7 @@ PYTEST := $(BIN)/python -m pytest
 # Tests that measure time or memory, kill a run or start Ray run alone, in a second call.
 TOGETHER := --numprocesses 2 --dist loadscope
 
-.PHONY: demo test test-real test-families check check-errors errors bench lock audit clean
+.PHONY: demo test test-real test-families check check-errors errors bench bench-validity lock audit clean
 
 demo: $(VENV)/.installed
 	@echo "==> Complete analysis of the embedded model into results/"
@@ -58,6 +58,10 @@ bench: $(VENV)/.installed-for-tests
 	@$(BIN)/python bench/memory.py
 	@$(BIN)/python bench/start.py
 	@$(BIN)/python bench/quality.py
+
+bench-validity: $(VENV)/.installed-for-tests
+	@echo "==> Planted features and shuffled sides: false discoveries, power, coverage, bias (up to 15 minutes)"
+	@OMP_NUM_THREADS=1 $(BIN)/python bench/validity.py
 
 lock:
 	@echo "==> requirements.lock: the dependencies with the hashes of their files"

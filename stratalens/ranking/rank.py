@@ -56,13 +56,23 @@ def rank_features(
         table["discovery_specialization"] = discovery["specialization"]
         table["discovery_auroc"] = discovery["auroc"]
         table["transfer_rank"] = _ranks(discovery["transfer"].to_numpy())
-        order = np.lexsort((table.index, -discovery[rank_by].to_numpy()))
-        best = [int(latent) for latent in order if table["live"].iloc[latent]][:top_n]
-        picked[hookpoint] = best if listed is None else list(listed[hookpoint])
+        picked[hookpoint] = best_latents(discovery, rank_by, top_n) if listed is None else list(listed[hookpoint])
         table["selected"] = table.index.isin(picked[hookpoint])
         latents[hookpoint] = table
     _add_q_values(latents, {hookpoint: np.flatnonzero(table["live"]) for hookpoint, table in latents.items()})
     return Ranking(reported_features(latents, picked, rank_by=rank_by, split=split), latents)
+
+
+def best_latents(discovery: pd.DataFrame, rank_by: str, top_n: int) -> list[int]:
+    """Numbers of the live latents with the highest values; of equal ones the lower number comes first.
+
+    Args:
+        discovery: estimates of all latents from the documents that select.
+        rank_by: one of `RANK_METRICS`.
+        top_n: how many.
+    """
+    order = np.lexsort((discovery.index, -discovery[rank_by].to_numpy()))
+    return order[discovery["live"].to_numpy()[order]][:top_n].tolist()
 
 
 def _ranks(values: np.ndarray) -> pd.Series:

@@ -1,0 +1,121 @@
+"""Samples of known truth, taken through the product's own estimates, selection and confirmation.
+
+The latents of many runs stand side by side in one layer, so that they are estimated at once.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+from validity_samples import SETTINGS, HarvestValues, Sample
+
+from stratalens.config.result_options import RANK_METRICS
+from stratalens.corpus import Half
+from stratalens.corpus.sources import NO_SOURCES
+from stratalens.harvest import FeatureStats
+from stratalens.harvest.state.document_sample import DocumentSample, SampledPassages
+from stratalens.harvest.state.passage_values import PassageValues
+from stratalens.hookpoint import Hookpoint
+from stratalens.models.token_classes import TOKEN_CLASSES
+from stratalens.ranking.estimates import RankingInput, estimates
+from stratalens.ranking.rank import best_latents, reported_features
+
+RUNS_AT_ONCE = 10
+LAYER = Hookpoint(0)
+PUBLISHED = (
+    *("rank", "confirmed", "q_value", "discovery_specialization", "discovery_auroc"),
+    *("specialization", "specialization_low", "specialization_high", "auroc", "auroc_low", "auroc_high"),
+)
+"""Columns that are judged."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One kind of run."""
+
+    setting: str
+    """One of `SETTINGS`."""
+    documents: int
+    """Of each side in each half."""
+    latents: int
+    """Latents of a run."""
+    top_n: int
+    """Features that are selected."""
+
+
+def reported(values: HarvestValues, case: Case, runs: Sequence[int], *, split: bool = True) -> pd.DataFrame:
+    """The reported features of some runs, by every `--rank_by`: what is published of them, and the truth.
+
+    Args:
+        values: of the harvest that documents are drawn from.
+        case: kind of run.
+        runs: numbers of the runs, which are the seeds.
+        split: whether features are estimated on other documents than those that selected them.
+    """
+    parts = []
+    for first in range(0, len(runs), RUNS_AT_ONCE):
+        own = runs[first : first + RUNS_AT_ONCE]
+        seeds = [[list(SETTINGS).index(case.setting), case.documents, run] for run in own]
+        draw = SETTINGS[case.setting]
+        samples = [draw(values, case.documents, case.latents, np.random.default_rng(seed)) for seed in seeds]
+        parts += _reported(samples, own, case.top_n, split)
+    return pd.concat(parts, ignore_index=True)
+
+
+def _reported(samples: Sequence[Sample], runs: Sequence[int], top_n: int, split: bool) -> list[pd.DataFrame]:
+    source = ranking_input(_side_by_side(samples))
+    halves = (Half.DISCOVERY, Half.CONFIRMATION if split else Half.DISCOVERY)
+    discovery, confirmation = (estimates(source, half) for half in halves)
+    confirmation["discovery_specialization"] = discovery["specialization"]
+    confirmation["discovery_auroc"] = discovery["auroc"]
+    needed = {"feature_number", "selected", "live", "p_value", *PUBLISHED, *RANK_METRICS}
+    confirmation = confirmation.assign(selected=False).filter(items=sorted(needed))
+    parts, first = [], 0
+    for run, sample in zip(runs, samples, strict=True):
+        own = slice(first, first + len(sample.auroc))
+        first = own.stop
+        before, after = (table.iloc[own].reset_index(drop=True) for table in (discovery, confirmation))
+        after["feature_number"] = np.arange(len(after))
+        for rank_by in RANK_METRICS:
+            picked = {LAYER: best_latents(before, rank_by, top_n)}
+            # Without a split the program confirms nothing; here it must be seen what it would confirm.
+            top = reported_features({LAYER: after}, picked, rank_by=rank_by, split=True)[LAYER]
+            number = top["feature_number"].to_numpy()
+            truth = {name: getattr(sample, name)[number] for name in ("auroc", "specialization", "group")}
+            columns = {f"true_{name}": column for name, column in truth.items()}
+            parts.append(top[list(PUBLISHED)].assign(run=run, rank_by=rank_by, latent=number, **columns))
+    return parts
+
+
+def _side_by_side(samples: Sequence[Sample]) -> Sample:
+    """The latents of all samples as those of one; the documents of all have the same populations."""
+    values = np.concatenate([sample.values for sample in samples], axis=1)
+    return replace(samples[0], values=values)
+
+
+def ranking_input(sample: Sample) -> RankingInput:
+    """What the product ranks from, as if each document were one passage."""
+    passage, latent = np.nonzero(sample.values)
+    mean = sample.values[passage, latent].astype(np.float32)
+    documents, width = sample.values.shape
+    ones = np.ones(documents, np.int64)
+    values = PassageValues(
+        population=sample.population,
+        tokens=ones,
+        countable_positions=ones,
+        kept_positions=ones,
+        norm_sum=ones.astype(np.float32),
+        residual_mean=np.zeros((documents, 1), np.float32),
+        passage=passage,
+        latent=latent,
+        mean=mean,
+        maximum=mean,
+        positions_fired=np.ones(len(passage), np.int64),
+        class_mass=np.zeros((len(passage), len(TOKEN_CLASSES)), np.float32),
+        early_mass=np.zeros(len(passage), np.float32),
+    )
+    sampled = SampledPassages(np.arange(documents).astype(np.uint64), np.ones(documents, bool))
+    matrix = DocumentSample.of(values, sampled).matrix(width)
+    stats = FeatureStats.of(values, len(sample.populations))
+    return RankingInput(stats, matrix, np.ones(width), sample.populations, NO_SOURCES)
