@@ -66,7 +66,7 @@ def harvest_context(
             "--batch_tokens": config.batch_tokens,
             "chunk size": CHUNK_TOKENS,
             "device": kind.device,
-            **({"kinds of text": strata} if len(strata := inputs.survey.populations.strata) > 1 else {}),
+            **({"kinds of text": list(strata)} if len(strata := inputs.survey.populations.strata) > 1 else {}),
             **{f"version of {name}": number for name, number in kind.libraries},
         },
         layers={

@@ -186,3 +186,13 @@ def test_a_result_without_the_new_columns_is_read_and_shown(result, capsys):
     assert "Transfer" not in capsys.readouterr().out.replace("Tr.", "")
     assert main(["rank", str(result.output_dir), "--quiet"]) == 0
     assert "transfer_rank" in stratalens.load_result(result.output_dir).top_features
+
+
+def test_a_further_run_of_the_same_text_reads_nothing_again(result, tiny_arguments, pairs, capsys):
+    capsys.readouterr()
+    assert main(["analyze", *without_text(tiny_arguments), *pairs, "--source_column", "from"]) == 0
+    printed = capsys.readouterr()
+    assert "reusing the harvest of layers 0 2" in printed.out
+    assert "with another" not in printed.out + printed.err
+    context = json.loads(json.dumps(result.record.harvest.model_dump()))["facts"]
+    assert context["kinds of text"] == list(KINDS)
