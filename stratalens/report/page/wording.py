@@ -12,7 +12,7 @@ FLAG_MEANINGS = {
 TRANSFER_NOTE = (
     "Transfer rank: a feature's place among the live latents of its layer by the lower limits of the AUROC of its "
     "activation and of its firing. Features of that order hold better on other text than those of specialization, "
-    "which favours features that fire nearly everywhere; `--rank_by transfer` selects by it."
+    "which favours features that fire nearly everywhere; --rank_by transfer selects by it."
 )
 KINDS = {
     "top": "Strongest passages",
