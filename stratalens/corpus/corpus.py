@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from stratalens.config.options import RunConfig
 from stratalens.corpus.builtin import GENERAL, text_file
+from stratalens.corpus.names import plain_name
 from stratalens.corpus.populations import Side
 from stratalens.corpus.reading.formats import TextFile
 from stratalens.corpus.reading.notes import ReadingNotes
@@ -154,7 +155,7 @@ def _files_of_pairs(
 def _short_names(paths: Sequence[str]) -> list[str]:
     last = [path.rsplit("/", 1)[-1] for path in paths]
     times = Counter(last)
-    return [name if times[name] == 1 else path for name, path in zip(last, paths, strict=True)]
+    return [plain_name(name if times[name] == 1 else path) for name, path in zip(last, paths, strict=True)]
 
 
 def _with_identity(side: Side, file: str, row: Row) -> CorpusRow:

@@ -10,6 +10,11 @@ NO_NAME = -1
 """Number of a row without a name."""
 
 
+def plain_name(name: str) -> str:
+    """A name that any file can hold: bytes of a file name that are not UTF-8 stand as `\\udce9`."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
 class Names:
     """The names of rows, of which there are at most `limit` different ones."""
 

@@ -57,7 +57,7 @@ class Run(NamedTuple):
 def run(request) -> Run:
     if request.param == TINY:
         return Run(request.getfixturevalue("finished"), (0, 2), 5, TINY_LATENTS, 48)
-    return Run(request.getfixturevalue("embedded_run"), (4, 10, 16, 22, 28), 30, 2304, 300)
+    return Run(request.getfixturevalue("embedded_run"), (4, 10, 16, 22, 28), 30, 2304, 400)
 
 
 def test_layer_files_have_the_documented_columns(run):

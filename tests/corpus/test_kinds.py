@@ -253,3 +253,15 @@ def test_a_kind_column_must_be_there(tmp_path):
     corpus = with_kinds(tmp_path, [{"text": "one"}], [{"kind": "news", "text": "two"}])
     with pytest.raises(CorpusError, match=r"no column `kind` \(found: text\); give the kind column with --kind_column"):
         surveyed(corpus)
+
+
+def test_kinds_and_sources_can_be_written_whatever_bytes_name_them(tmp_path):
+    domain, general = (
+        [row | {"kind": f"{row['kind']}\udce9"} for row in rows(side, {"a": 12, "b": 12})] for side in "dg"
+    )
+    corpus = with_kinds(tmp_path, domain, general)
+    found = surveyed(corpus)
+    assert found.populations.strata == ("a\\udce9", "b\\udce9")
+    path = tmp_path / "caf\udce9.jsonl"
+    path.write_bytes(jsonl(rows("e", {"a": 24})))
+    assert surveyed(Corpus.find([path], [corpus.files[1][0].place])).sources.names[0] == ("caf\\udce9.jsonl",)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from stratalens.corpus.names import plain_name
 from stratalens.corpus.reading.cleaning import clean, unescaped
 from stratalens.corpus.reading.notes import ReadingNotes
 from stratalens.corpus.reading.text_options import NO_ID, TextOptions
@@ -156,7 +157,7 @@ def _name(where: str, cells: Mapping[str, object], column: str | None, what: str
     if column is None:
         return None
     name = _as_name(where, _field(where, cells, column, _column_remedy(what)), column, what)
-    return (name or "").strip() or None
+    return plain_name((name or "").strip()) or None
 
 
 def _as_name(where: str, value: object, column: str, what: str) -> str | None:

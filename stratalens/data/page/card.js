@@ -98,7 +98,7 @@ function partsOfText(card) {
     const lines = parts.map(([name, side, auroc, low, high, domain, general]) =>
       el("tr", {}, el("th", { scope: "row" }, el("bdi", {}, oneLine(name)), side ? ` (${side === "domain" ? data.domain : side})` : ""),
         ...[fixed(auroc), between(low, high, fixed), domain, general].map((value) => el("td", { className: "number" }, value))));
-    return el("table", { id }, el("caption", {}, title), el("thead", {}, el("tr", {}, ...head.map((name, at) => el("th", { scope: "col", className: at ? "number" : "" }, name)))), el("tbody", {}, ...lines));
+    return wide(title, el("table", { id }, el("caption", {}, title), el("thead", {}, el("tr", {}, ...head.map((name, at) => el("th", { scope: "col", className: at ? "number" : "" }, name)))), el("tbody", {}, ...lines)));
   };
   const tables = [
     table("card-kinds", "AUROC by kind of text", "Kind", card.kinds),
@@ -116,7 +116,12 @@ function validations(card) {
     return el("tr", {}, el("th", { scope: "row" }, name), ...values.map((value) => el("td", { className: "number" }, value)));
   });
   const title = el("caption", {}, "On other texts", el("span", {}, " transfers: same sign, q < 0.05, AUROC above 0.6 and its interval above 0.5"));
-  return el("table", { id: "card-validations" }, title, el("thead", {}, el("tr", {}, ...head.map((name, at) => el("th", { scope: "col", className: at ? "number" : "" }, name)))), el("tbody", {}, ...lines));
+  return wide("On other texts", el("table", { id: "card-validations" }, title, el("thead", {}, el("tr", {}, ...head.map((name, at) => el("th", { scope: "col", className: at ? "number" : "" }, name)))), el("tbody", {}, ...lines)));
+}
+
+/** A table that scrolls by itself where the card is narrower. */
+function wide(title, table) {
+  return el("div", { className: "wide", role: "region", "aria-label": title, tabIndex: 0 }, table);
 }
 
 const SVG = { width: 460, height: 232, left: 44, right: 10, top: 10, bottom: 44 };
