@@ -81,7 +81,10 @@ def entry_point() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal that knows only ASCII shows other characters escaped
             stream.reconfigure(errors="backslashreplace")
-    code = main()
+    try:
+        code = main()
+    except KeyboardInterrupt:  # a second one, while the first is being told
+        code = EXIT_INTERRUPTED
     if code == EXIT_INTERRUPTED:  # threads that wait for a server would keep the process alive
         sys.stdout.flush()
         sys.stderr.flush()

@@ -75,7 +75,7 @@ def test_a_repetition_is_found():
     assert "met on tuesday and raised its dividend" in shared_runs(many)
 
 
-@pytest.mark.parametrize("names", combinations(NAMES, 2), ids="-".join)
+@pytest.mark.parametrize("names", list(combinations(NAMES, 2)), ids="-".join)
 def test_figures_are_about_as_frequent_on_all_sides(names):
     digits = [sum(map(str.isdigit, row["text"])) / len(row["text"]) for name in names for row in rows(name)]
     halves = digits[: len(rows(names[0]))], digits[len(rows(names[0])) :]
