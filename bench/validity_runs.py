@@ -8,16 +8,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
+from document_values import ranking_input
 from validity_samples import SETTINGS, HarvestValues, Sample
 
 from stratalens.config.result_options import RANK_METRICS
 from stratalens.corpus import Half
-from stratalens.corpus.sources import NO_SOURCES
-from stratalens.harvest import FeatureStats
-from stratalens.harvest.state.document_sample import DocumentSample, SampledPassages
-from stratalens.harvest.state.passage_values import PassageValues
 from stratalens.hookpoint import Hookpoint
-from stratalens.models.token_classes import TOKEN_CLASSES
 from stratalens.ranking.estimates import RankingInput, estimates
 from stratalens.ranking.rank import best_latents, reported_features
 
@@ -64,7 +60,7 @@ def reported(values: HarvestValues, case: Case, runs: Sequence[int], *, split: b
 
 
 def _reported(samples: Sequence[Sample], runs: Sequence[int], top_n: int, split: bool) -> list[pd.DataFrame]:
-    source = ranking_input(_side_by_side(samples))
+    source = input_of(_side_by_side(samples))
     halves = (Half.DISCOVERY, Half.CONFIRMATION if split else Half.DISCOVERY)
     discovery, confirmation = (estimates(source, half) for half in halves)
     confirmation["discovery_specialization"] = discovery["specialization"]
@@ -94,28 +90,6 @@ def _side_by_side(samples: Sequence[Sample]) -> Sample:
     return replace(samples[0], values=values)
 
 
-def ranking_input(sample: Sample) -> RankingInput:
-    """What the product ranks from, as if each document were one passage."""
-    passage, latent = np.nonzero(sample.values)
-    mean = sample.values[passage, latent].astype(np.float32)
-    documents, width = sample.values.shape
-    ones = np.ones(documents, np.int64)
-    values = PassageValues(
-        population=sample.population,
-        tokens=ones,
-        countable_positions=ones,
-        kept_positions=ones,
-        norm_sum=ones.astype(np.float32),
-        residual_mean=np.zeros((documents, 1), np.float32),
-        passage=passage,
-        latent=latent,
-        mean=mean,
-        maximum=mean,
-        positions_fired=np.ones(len(passage), np.int64),
-        class_mass=np.zeros((len(passage), len(TOKEN_CLASSES)), np.float32),
-        early_mass=np.zeros(len(passage), np.float32),
-    )
-    sampled = SampledPassages(np.arange(documents).astype(np.uint64), np.ones(documents, bool))
-    matrix = DocumentSample.of(values, sampled).matrix(width)
-    stats = FeatureStats.of(values, len(sample.populations))
-    return RankingInput(stats, matrix, np.ones(width), sample.populations, NO_SOURCES)
+def input_of(sample: Sample) -> RankingInput:
+    """What the product ranks from, if the text is the documents of a sample."""
+    return ranking_input(sample.values, sample.population, sample.populations, np.ones(sample.values.shape[1]))

@@ -7,10 +7,12 @@ import torch
 
 from stratalens.commands.listed import listed_features
 from stratalens.config.options import RunConfig
+from stratalens.errors import counted
 from stratalens.evidence import collect_evidence
 from stratalens.evidence.collect import load_and_try_all, summarise_harvest
 from stratalens.files.locations import user_path
 from stratalens.files.output_dir import WorkDirectories, working_in
+from stratalens.files.record import read_record
 from stratalens.files.result_names import result_names
 from stratalens.harvest import read_corpus
 from stratalens.harvest.inputs import RunInputs, find_inputs
@@ -53,7 +55,18 @@ def analyze(config: RunConfig, progress: Progress | None = None, *, started: flo
     writes = result_names(config.domain, config.top_n, config.top_features_n)
     working = working_in(directory, writes=writes, overwrite=config.overwrite)
     with working as work, _threads(config.threads), torch.inference_mode():
+        _warn_of_validations(work, timed)
         return _analyze(config, work, timed)
+
+
+def _warn_of_validations(work: WorkDirectories, progress: Progress) -> None:
+    """Tell before the work begins that a new result has none of the validations of the one that it replaces."""
+    validations = read_record(work.result).get("validations")
+    if isinstance(validations, list) and validations:
+        progress.warn(
+            f"the result in this directory has {counted(len(validations), 'validation')}, which the new one will not "
+            "have; choose another --output_dir to keep them, or change the ranking with `stratalens rank`"
+        )
 
 
 def _analyze(config: RunConfig, work: WorkDirectories, progress: TimedProgress) -> Result:

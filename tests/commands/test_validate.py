@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from finished_result import contents, refused
+from refusal import with_options
 
 import stratalens
 from stratalens.cli.main import main
@@ -242,3 +243,16 @@ def test_scores_that_no_validation_wrote_are_refused(result, alike, capsys, dama
     table.loc[0, "validations"] = damage
     table.to_parquet(result / "features.parquet", index=False)
     assert "the column validations does not hold scores" in refused(capsys, "report", str(result))
+
+
+def test_a_new_analysis_says_before_it_begins_that_it_has_no_validations(result, alike, arguments, capsys):
+    words = ["analyze", *with_options(arguments, {"output_dir": str(result)})]
+    assert validate(result, "alike", *alike) == 0
+    capsys.readouterr()
+    assert main(words) == 0
+    notes = capsys.readouterr().err
+    warning = "the result in this directory has 1 validation, which the new one will not have"
+    assert warning in " ".join(notes.split())
+    assert record(result)["validations"] == []
+    assert main(words) == 0
+    assert "validation" not in capsys.readouterr().err

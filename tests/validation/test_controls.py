@@ -5,15 +5,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from scipy import sparse, stats
+from document_values import ranking_input
+from scipy import stats
 
 from stratalens.config.options import RunConfig
 from stratalens.config.result_options import RANK_METRICS
 from stratalens.corpus import Half, Populations, Side
 from stratalens.corpus.populations import Population
-from stratalens.corpus.sources import NO_SOURCES
-from stratalens.harvest.state.document_sample import DocumentMatrix
-from stratalens.harvest.state.statistics import FeatureStats
 from stratalens.hookpoint import Hookpoint
 from stratalens.ranking.estimates import RankingInput
 from stratalens.ranking.rank import rank_features
@@ -28,33 +26,6 @@ LATENTS, WIDTH, PLANTED = 40, 8, 5
 KINDS = Populations(("news", "forum"))
 
 
-def stats_of(values: np.ndarray, population: np.ndarray, populations: Populations) -> FeatureStats:
-    """What a harvest adds up where every document is one passage of one position."""
-    from stratalens.harvest.state.passage_values import PassageValues
-    from stratalens.models.token_classes import TOKEN_CLASSES
-
-    passage, latent = np.nonzero(values)
-    mean, ones = values[passage, latent].astype(np.float32), np.ones(len(values), np.int64)
-    return FeatureStats.of(
-        PassageValues(
-            population=population,
-            tokens=ones,
-            countable_positions=ones,
-            kept_positions=ones,
-            norm_sum=ones.astype(np.float32),
-            residual_mean=np.zeros((len(values), 2), np.float32),
-            passage=passage,
-            latent=latent,
-            mean=mean,
-            maximum=mean,
-            positions_fired=np.ones(len(passage), np.int64),
-            class_mass=np.zeros((len(passage), len(TOKEN_CLASSES)), np.float32),
-            early_mass=np.zeros(len(passage), np.float32),
-        ),
-        len(populations),
-    )
-
-
 def noise(seed: int, documents: int = 240, populations: Populations = KINDS, planted: float = 0.0) -> RankingInput:
     """Sparse latents and a residual stream that know nothing of the side, but for what is planted in both."""
     rng = np.random.default_rng(seed)
@@ -64,11 +35,8 @@ def noise(seed: int, documents: int = 240, populations: Populations = KINDS, pla
     is_domain = populations.sides[population] == Side.DOMAIN
     values[:, PLANTED] += planted * is_domain
     residual[:, 0] += planted * is_domain
-    ones = np.ones(documents, np.int64)
-    matrix = DocumentMatrix(
-        np.arange(documents, dtype=np.uint64), population, ones, ones, sparse.csc_array(values), residual
-    )
-    return RankingInput(stats_of(values, population, populations), matrix, np.ones(LATENTS), populations, NO_SOURCES)
+    source = ranking_input(values, population, populations, np.ones(LATENTS))
+    return source._replace(documents=replace(source.documents, residual=residual))
 
 
 def controls_of(sources: Mapping[Hookpoint, RankingInput], **options) -> Controls:

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from validity import Bounds, Options, cases, check, numbers
 from validity_numbers import bias, coverage, false_discovery_rate
-from validity_runs import PUBLISHED, Case, ranking_input, reported
+from validity_runs import PUBLISHED, Case, input_of, reported
 from validity_samples import GROUPS, PLANTS, SETTINGS, HarvestValues, values_of
 
 import stratalens
@@ -34,7 +34,7 @@ def test_runs_side_by_side_are_those_of_the_product_one_by_one(values, setting):
     for run in range(2):
         sample = SETTINGS[setting](values, 75, 60, np.random.default_rng([list(SETTINGS).index(setting), 75, run]))
         for rank_by in RANK_METRICS[:: 1 + run]:
-            alone = rank_features({Hookpoint(0): ranking_input(sample)}, top_n=10, rank_by=rank_by, split=True)
+            alone = rank_features({Hookpoint(0): input_of(sample)}, top_n=10, rank_by=rank_by, split=True)
             expected = alone.top[Hookpoint(0)]
             own = together[(together["run"] == run) & (together["rank_by"] == rank_by)].reset_index(drop=True)
             assert own["latent"].tolist() == expected["feature_number"].tolist()
