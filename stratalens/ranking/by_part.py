@@ -17,6 +17,8 @@ from stratalens.hookpoint import Hookpoint
 from stratalens.ranking.estimates import RankingInput, document_rows
 from stratalens.ranking.separation import separation
 
+Pairs = Sequence[tuple[np.ndarray, np.ndarray]]
+"""Rows of domain and of general documents, for each stratum."""
 MAX_SOURCES_SHOWN = 24
 """Of more sources on a side those with the most documents are shown."""
 
@@ -34,6 +36,9 @@ class PartAuroc(NamedTuple):
     high: float
     domain_documents: int
     general_documents: int
+
+
+_PARTS = TypeAdapter(list[PartAuroc])
 
 
 def parts_of(text: str) -> list[PartAuroc]:
@@ -63,23 +68,18 @@ def text_parts(table: pd.DataFrame) -> dict[int, TextParts]:
     }
 
 
-_PARTS = TypeAdapter(list[PartAuroc])
-Pairs = Sequence[tuple[np.ndarray, np.ndarray]]
-"""Rows of domain and of general documents, for each stratum."""
-
-
 def with_parts(
-    top: Mapping[Hookpoint, pd.DataFrame], sources: Mapping[Hookpoint, RankingInput], *, split: bool
+    top: Mapping[Hookpoint, pd.DataFrame], inputs: Mapping[Hookpoint, RankingInput], *, split: bool
 ) -> dict[Hookpoint, pd.DataFrame]:
     """The tables of reported features with the columns `auroc_by_kind` and `auroc_by_source`, in JSON.
 
     Args:
         top: hookpoint -> its reported features.
-        sources: hookpoint -> its statistics and documents.
+        inputs: hookpoint -> its statistics and documents.
         split: whether documents were reserved for confirmation; these are then used.
     """
     half = Half.CONFIRMATION if split else Half.DISCOVERY
-    return {hookpoint: _with_parts(table, sources[hookpoint], half) for hookpoint, table in top.items()}
+    return {hookpoint: _with_parts(table, inputs[hookpoint], half) for hookpoint, table in top.items()}
 
 
 def _with_parts(table: pd.DataFrame, source: RankingInput, half: Half) -> pd.DataFrame:

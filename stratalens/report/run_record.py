@@ -17,7 +17,7 @@ from stratalens.hookpoint import NAME_PATTERN, Hookpoint
 from stratalens.ranking.layer_facts import LayerFacts
 from stratalens.report.controls_record import ControlsRecord
 from stratalens.report.formats import write_json
-from stratalens.report.record_part import RecordPart as _Part
+from stratalens.report.record_part import RecordPart
 from stratalens.validation.transfer import MAX_VALIDATIONS
 
 CHECKED = "checked"
@@ -29,7 +29,7 @@ EXECUTION_SETTINGS = ("quiet", "dry_run", "output_dir", "harvest", "workers", "m
 records them."""
 
 
-class ModelRecord(_Part):
+class ModelRecord(RecordPart):
     """The language model."""
 
     name: str
@@ -38,7 +38,7 @@ class ModelRecord(_Part):
     digest: str
 
 
-class SaeRecord(_Part):
+class SaeRecord(RecordPart):
     """The SAE of one hookpoint."""
 
     hookpoint: str
@@ -48,7 +48,7 @@ class SaeRecord(_Part):
     sha256: str
 
 
-class SideRecord(_Part):
+class SideRecord(RecordPart):
     """The documents of one side."""
 
     documents: int
@@ -62,13 +62,13 @@ class SideRecord(_Part):
     beyond_max_documents: int
 
 
-class LengthsRecord(_Part):
+class LengthsRecord(RecordPart):
     """How long passages are."""
 
     max_length: int
 
 
-class CorpusRecord(_Part):
+class CorpusRecord(RecordPart):
     """The text. Besides these entries it has one `SideRecord` for each side, under the side's name."""
 
     digest: str
@@ -83,7 +83,7 @@ class CorpusRecord(_Part):
     __pydantic_extra__: dict[str, SideRecord] = Field(init=False)  # pyright: ignore[reportIncompatibleVariableOverride]
 
 
-class FitRecord(_Part):
+class FitRecord(RecordPart):
     """How well an SAE reconstructs the activations at one hookpoint."""
 
     hookpoint: str
@@ -92,7 +92,7 @@ class FitRecord(_Part):
     l0: float | None
 
 
-class FitCheckRecord(_Part):
+class FitCheckRecord(RecordPart):
     """The fit check of an SAE at its own hookpoint and at the neighbouring ones."""
 
     own: FitRecord
@@ -101,7 +101,7 @@ class FitCheckRecord(_Part):
     median_norm: Annotated[float, Field(ge=0)]
 
 
-class LayerFactsRecord(_Part):
+class LayerFactsRecord(RecordPart):
     """What the layer comparison shows besides features."""
 
     fvu: float | None
@@ -109,13 +109,13 @@ class LayerFactsRecord(_Part):
     dropped_share: float | None
 
 
-class HarvestRecord(_Part):
+class HarvestRecord(RecordPart):
     """The harvest on disk."""
 
     keys: dict[HookpointKey, str]
 
 
-class ValidationRecord(_Part):
+class ValidationRecord(RecordPart):
     """One validation of the reported features on other text. Besides these entries it has the options of the text."""
 
     name: Annotated[str, Field(pattern=rf"^{VALIDATION_NAME}$")]
@@ -167,7 +167,7 @@ def validation_folder(name: str) -> str:
     return f"validation_{name}"
 
 
-class RunRecord(_Part):
+class RunRecord(RecordPart):
     """The content of `run.json`."""
 
     format: int
