@@ -52,12 +52,14 @@ HELD_OUT_ONE_IN = 20
 
 @dataclass(frozen=True)
 class Recipe:
-    """Options of the training; all but the two paths are written to `training.json`."""
+    """Options of the training; all but the paths are written to `training.json`."""
 
     corpora: Path
     """Directory with the corpora."""
     output: Path = SAE_DIRECTORY
     """Directory for the SAEs and the model card."""
+    base_model: Path | None = None
+    """Directory of another model of the same family; None for the embedded one."""
     layers: tuple[int, ...] = (4, 10, 16, 22, 28)
     num_latents: int = 2304
     k: int = 32
@@ -413,7 +415,7 @@ def measure(recipe: Recipe, cutter: PassageCutter, activations: Activations, wei
 def main(recipe: Recipe) -> None:
     torch.backends.mkldnn.matmul.fp32_precision = "bf16"  # pyright: ignore[reportAttributeAccessIssue]
     started = time.time()
-    source = dense_copy().directory
+    source = recipe.base_model or dense_copy().directory
     cutter = PassageCutter(AutoTokenizer.from_pretrained(source), recipe.max_length, min_length=16)
     device = torch.device("cpu")
     model = load_model(source, blocks=max(recipe.layers) + 1, placement=Placement(device, torch.bfloat16))
@@ -437,10 +439,12 @@ def main(recipe: Recipe) -> None:
     torch.backends.mkldnn.matmul.fp32_precision = "ieee"  # pyright: ignore[reportAttributeAccessIssue]
     results = measure(recipe, cutter, activations, weights)
     record = {
-        "model": MODEL_NAME,
+        "model": MODEL_NAME if recipe.base_model is None else recipe.base_model.name,
         "model_package": MODEL_PACKAGE,
         "recipe": {
-            k: str(v) if isinstance(v, Path) else v for k, v in vars(recipe).items() if k not in ("corpora", "output")
+            k: str(v) if isinstance(v, Path) else v
+            for k, v in vars(recipe).items()
+            if k not in ("corpora", "output", "base_model")
         },
         "training_tokens": steps * recipe.batch_tokens,
         "training_seconds": round(seconds),

@@ -15,6 +15,7 @@ from stratalens.files.output_dir import WorkDirectories, working_in
 from stratalens.files.record import read_record
 from stratalens.files.result_names import result_names
 from stratalens.harvest import read_corpus
+from stratalens.harvest.harvest import Harvest
 from stratalens.harvest.inputs import RunInputs, find_inputs
 from stratalens.harvest.open_model import open_model
 from stratalens.labels import label_features
@@ -33,7 +34,7 @@ from stratalens.report import publish
 from stratalens.report.publish import ResultContent, with_labels, write_record
 from stratalens.report.recording import build_record, run_warnings, with_controls
 from stratalens.report.saved import Findings, Result
-from stratalens.report.tables import build_tables
+from stratalens.report.tables import Tables, build_tables
 from stratalens.validation import Controls, control_warnings, make_controls
 from stratalens.validation.probes import words_ceiling
 from stratalens.validation.transfer import with_validations
@@ -70,45 +71,52 @@ def _warn_of_validations(work: WorkDirectories, progress: Progress) -> None:
 
 
 def _analyze(config: RunConfig, work: WorkDirectories, progress: TimedProgress) -> Result:
-    listed = listed_features(config)
-    lexicon = load_lexicon(config.domain, config.lexicon)
-    labeller = open_labeller(config, progress)
-    parts = OptionalParts(progress)
+    listed, parts = listed_features(config), OptionalParts(progress)
+    labels = LabelSources(load_lexicon(config.domain, config.lexicon), open_labeller(config, progress))
     inputs = find_inputs(config, progress, listed, lambda _, found: load_and_try_all(config, found, parts))
     if listed is not None:
         require_latents(listed, {hookpoint: sae.num_latents for hookpoint, sae in inputs.saes.items()})
     opened = open_model(config, inputs, progress)
     harvest = read_corpus(config, inputs, opened, work, progress)
     progress.stage("ranking")
-    decoder_norms = {hookpoint: sae.load().decoder_norms().double().numpy() for hookpoint, sae in inputs.saes.items()}
-    source = RankingInputs(harvest.files, decoder_norms, inputs.survey.populations, inputs.survey.sources)
-    ranking = rank_features(
-        source,
-        top_n=config.top_n,
-        rank_by=config.rank_by,
-        split=inputs.survey.split,
-        listed=listed,
-    )
+    source = _ranking_inputs(inputs, harvest)
+    split = inputs.survey.split
+    ranking = rank_features(source, top_n=config.top_n, rank_by=config.rank_by, split=split, listed=listed)
     controls = _controls(config, inputs, source, ranking, progress)
     fvu = {hookpoint: check.own.fvu for hookpoint, check in opened.checks.items()}
     features = feature_numbers(ranking.top)
     summary, locations = summarise_harvest(harvest.files, fvu, features, inputs.survey.populations)
     collected = collect_evidence(config, inputs, opened, features, locations, parts)
-    reports = label_features(config, collected, ranking.top, LabelSources(lexicon, labeller), parts)
-    top = with_validations(with_parts(ranking.top, source, split=inputs.survey.split), {})
+    reports = label_features(config, collected, ranking.top, labels, parts)
+    top = with_validations(with_parts(ranking.top, source, split=split), {})
     findings = with_labels(Findings(top, ranking.latents, summary.layers), reports)
     progress.stage("report")
-    tables = build_tables(config, findings.top, findings.latents, findings.facts)
-    warnings = run_warnings(config, opened.checks, summary, tables)
-    warnings += [*domain_speech_warnings(inputs.survey.samples, lexicon), *control_warnings(controls)]
-    for warning in warnings:
-        progress.warn(warning)
+    warnings = run_warnings(config, opened.checks, summary, _tables(config, findings))
+    warnings += [*domain_speech_warnings(inputs.survey.samples, labels.lexicon), *control_warnings(controls)]
     record = with_controls(build_record(config, inputs, opened.checks, summary, harvest, warnings), controls)
     content = ResultContent(config, findings, reports, collected.evidence, record, harvest.files, inputs.survey.sources)
+    return _publish(content, warnings, work, parts, progress)
+
+
+def _ranking_inputs(inputs: RunInputs, harvest: Harvest) -> RankingInputs:
+    norms = {hookpoint: sae.load().decoder_norms().double().numpy() for hookpoint, sae in inputs.saes.items()}
+    return RankingInputs(harvest.files, norms, inputs.survey.populations, inputs.survey.sources)
+
+
+def _tables(config: RunConfig, findings: Findings) -> Tables:
+    return build_tables(config, findings.top, findings.latents, findings.facts)
+
+
+def _publish(
+    content: ResultContent, warnings: list[str], work: WorkDirectories, parts: OptionalParts, progress: TimedProgress
+) -> Result:
+    """Tell the warnings, and write every file of the result."""
+    for warning in warnings:
+        progress.warn(warning)
     record = publish(content, work.staging, parts)
     used = {"seconds": progress.seconds(), "peak_memory_bytes": peak_memory_bytes()}
-    record = write_record(record.model_copy(update=used), harvest.files, work.staging)
-    return Result(work.result, config, record, findings)
+    record = write_record(record.model_copy(update=used), content.harvest, work.staging)
+    return Result(work.result, content.config, record, content.findings)
 
 
 def _controls(
