@@ -19,6 +19,7 @@ from stratalens.report import load_result
 from stratalens.report.evidence_file import EVIDENCE_FILE, StoredExample, read_evidence_file
 from stratalens.report.page.wording import FLAG_MEANINGS, KINDS
 from stratalens.report.saved import Result
+from stratalens.validation.claims import CLAIMS
 from stratalens.validation.transfer import scores_of
 
 STRONG_SHARE = 0.5
@@ -64,8 +65,19 @@ def show(directory: Path, hookpoint: Hookpoint, feature: int) -> None:
     parts = saved.tables.parts[hookpoint].get(feature, TextParts([], []))
     _print_statistics(console, row, parts, domain)
     if len(reported):
+        _print_claims(console, saved, hookpoint, feature)
         _print_untested(console, saved, row)
         _print_evidence(console, saved, hookpoint, feature)
+
+
+def _print_claims(console: Console, saved: Result, hookpoint: Hookpoint, feature: int) -> None:
+    """Say of each test what passing it means, and whether the feature passed it."""
+    table = saved.tables.features[hookpoint]
+    verdicts = saved.tables.verdicts[hookpoint][table["feature_number"] == feature].iloc[0]
+    for claim in CLAIMS:
+        passed = verdicts[claim.column]
+        verdict = f"not tested ({claim.test})" if pd.isna(passed) else "passed" if passed else "failed"
+        console.print(f"Test {claim.title}, {claim.says}: {escaped(verdict)}")
 
 
 def _print_untested(console: Console, saved: Result, row: dict[str, Any]) -> None:
@@ -124,8 +136,6 @@ def _print_statistics(console: Console, row: dict[str, Any], parts: TextParts, d
     table.add_row("p-value, q-value", f"{_number(row['p_value'], 2)}, {_number(row['q_value'], 2)}", "")
     table.add_row(f"Share of {domain} tokens fired on", _number(row["domain_density"]), "")
     table.add_row("Share of general tokens fired on", _number(row["general_density"]), "")
-    if "confirmed" in row:
-        table.add_row("Confirmed", {True: "yes", False: "no"}.get(row["confirmed"], "-"), "")
     for score in scores_of(str(row.get("validations", "[]"))):
         verdict = "transfers" if score.transfers else "does not transfer"
         interval_there = f"{_number(score.auroc_low)} to {_number(score.auroc_high)}"

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from shlex import quote
 from textwrap import shorten
+from typing import NamedTuple
 
 import pandas as pd
 from rich.box import SIMPLE_HEAD
@@ -20,6 +21,7 @@ from stratalens.report.control_sentences import controls_line
 from stratalens.report.page.wording import TRANSFER_NOTE
 from stratalens.report.saved import Result
 from stratalens.report.tables import places
+from stratalens.validation.claims import counts_sentence
 
 MAX_FEATURES_SHOWN = 10
 FILE_WIDTH = 150
@@ -27,6 +29,23 @@ FILE_WIDTH = 150
 NUMBERS_WIDTH = 102
 """Width, in characters, of the columns before the label."""
 MIN_LABEL_WIDTH = 12
+
+
+class ShownTest(NamedTuple):
+    """A test of features, as the tables show it."""
+
+    title: str
+    column: str
+    """Of the table of features."""
+    passed: str
+    """Column of the layer comparison: how many features passed."""
+
+
+SHOWN_TESTS = (
+    ShownTest("Confirmed", "confirmed", "confirmed_features"),
+    ShownTest("Transfers", "transfers", "transferring_features"),
+    ShownTest("Context", "token_test", "features_in_context"),
+)
 
 
 def escaped(text: str) -> str:
@@ -95,6 +114,7 @@ class Terminal:
         self.console.print(_feature_table(result, max(MIN_LABEL_WIDTH, self.console.width - NUMBERS_WIDTH)))
         if "transfer_rank" in result.top_features:
             self.say(f"Tr.: {TRANSFER_NOTE}")
+        self.say(f"Tests passed: {counts_sentence(result.tables.claims)}")
         for validation in result.record.validations:
             self.say(f"Validation {validation.describe()}")
         if result.record.controls is not None:
@@ -135,32 +155,36 @@ def _note(message: str) -> str:
 
 def _layer_table(result: Result) -> Table:
     table = Table(title="Layers, best first", title_justify="left", box=SIMPLE_HEAD)
-    validated = bool(result.tables.validation_names)
-    transfers = ["Transfer"] if validated else []
-    for name in ("Layer", "Avg spec.", "Max spec.", "% of norm", "AUROC", "Confirmed", *transfers, "Top feature"):
+    tested = _tested(result)
+    titles = [test.title for test in tested]
+    for name in ("Layer", "Avg spec.", "Max spec.", "% of norm", "AUROC", *titles, "Top feature"):
         table.add_column(name, justify="right", no_wrap=True)
     for place, row in zip(places(result.layers), result.layers.to_dict("records"), strict=True):
-        confirmed = row["confirmed_features"]
         table.add_row(
             place,
             f"{row['avg_specialization']:.3f}",
             f"{row['max_specialization']:.3f}",
             f"{100 * row['avg_normalised_specialization']:.2f}",
             f"{row['avg_auroc']:.3f}",
-            "-" if confirmed is None else f"{confirmed:.0f}/{row['total_features']}",
-            *([_share_passed(row["transferring_features"], row["total_features"])] if validated else []),
+            *(_share_passed(row[test.passed], row["total_features"]) for test in tested),
             str(row["top_feature"]),
         )
     return table
+
+
+def _tested(result: Result) -> list[ShownTest]:
+    """The tests that features were put to; confirmation always, because it may lack documents."""
+    tested = {own.claim.column for own in result.tables.claims if own.tested} | {"confirmed"}
+    return [test for test in SHOWN_TESTS if test.column in tested]
 
 
 def _feature_table(result: Result, label_width: int) -> Table:
     domain = result.tables.domain
     title = f"Top {domain} features across layers (Det.: AUROC of the label on text it was not made from)"
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
-    validated = bool(result.tables.validation_names)
-    tests = ["Conf.", "Transfers"] if validated else ["Conf."]
-    for name in ("#", "Layer", "Feature", "Spec.", "95% interval", "% of norm", "AUROC", "Tr.", *tests, "Det."):
+    tested = _tested(result)
+    titles = [test.title for test in tested]
+    for name in ("#", "Layer", "Feature", "Spec.", "95% interval", "% of norm", "AUROC", "Tr.", *titles, "Det."):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("Label", no_wrap=True)
     shown = result.top_features.head(MAX_FEATURES_SHOWN)
@@ -174,8 +198,7 @@ def _feature_table(result: Result, label_width: int) -> Table:
             f"{100 * row['normalised_specialization']:.2f}",
             f"{row['auroc']:.3f}",
             _rank(row.get("transfer_rank")),
-            {True: "yes", False: "no"}.get(row["confirmed"], "-"),
-            *(["-" if pd.isna(row["transfers"]) else str(row["transfers"])] if validated else []),
+            *(_verdict(row[test.column]) for test in tested),
             "-" if pd.isna(row["detection_auroc"]) else f"{row['detection_auroc']:.2f}",
             escaped(shorten(str(row["label"]), label_width, placeholder=" …")),
         )
@@ -184,6 +207,13 @@ def _feature_table(result: Result, label_width: int) -> Table:
 
 def _share_passed(passed: float | None, features: int) -> str:
     return "-" if passed is None or pd.isna(passed) else f"{passed:.0f}/{features}"
+
+
+def _verdict(value: object) -> str:
+    """The cell of a test: `yes`, `no`, its words, or a dash where it was not made."""
+    if value is True or value is False:
+        return "yes" if value else "no"
+    return value if isinstance(value, str) else "-"
 
 
 def _rank(value: object) -> str:

@@ -99,6 +99,8 @@ OPTIONAL_COLUMNS: Mapping[str, ColumnKind] = {
     "auroc_by_kind": PARTS,
     "auroc_by_source": PARTS,
     "transfers": NOTE,
+    "causal": VERDICT,
+    "claims": TEXT,
     "validations": SCORES,
 }
 """Columns that results of earlier versions lack -> what they hold."""

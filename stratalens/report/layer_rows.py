@@ -1,32 +1,28 @@
 """The row of one layer in the layer comparison."""
 
-from collections.abc import Mapping, Sequence
-
 import pandas as pd
 
 from stratalens.hookpoint import Hookpoint
 from stratalens.ranking.layer_facts import LayerFacts
-from stratalens.validation.transfer import TransferScore, claim_passed
 
 
-def passed_counts(validations: Mapping[Hookpoint, Mapping[int, Sequence[TransferScore]]]) -> list[int | None]:
-    """How many reported features of each layer transfer in all validations; None where none was tested.
-
-    Args:
-        validations: hookpoint -> feature -> its scores.
-    """
-    names = {score.name for own in validations.values() for scores in own.values() for score in scores}
-    counts = list[int | None]()
-    for own in validations.values():
-        tested = [passed for scores in own.values() if (passed := claim_passed(scores, names)) is not None]
-        counts.append(sum(tested) if tested else None)
-    return counts
+def passed_count(verdicts: pd.Series) -> int | None:
+    """How many features passed a test; None where none was put to it."""
+    return int(verdicts.sum()) if verdicts.notna().any() else None
 
 
 def layer_row(
-    hookpoint: Hookpoint, features: pd.DataFrame, latents: pd.DataFrame, facts: LayerFacts
+    hookpoint: Hookpoint, features: pd.DataFrame, verdicts: pd.DataFrame, latents: pd.DataFrame, facts: LayerFacts
 ) -> dict[str, object]:
-    """The row of one layer in the layer comparison, but for `transferring_features`."""
+    """The row of one layer in the layer comparison.
+
+    Args:
+        hookpoint: of the layer.
+        features: its reported features.
+        verdicts: which tests each of them passed, see `claim_verdicts`.
+        latents: all its latents.
+        facts: what is known of the layer besides.
+    """
     raw, normalised = features["specialization"], features["normalised_specialization"]
     live = latents[latents["live"]]
     best = raw.idxmax() if len(features) else None
@@ -42,7 +38,7 @@ def layer_row(
         "site": hookpoint.site_name,
         "avg_normalised_specialization": normalised.mean(),
         "max_normalised_specialization": normalised.max(),
-        "confirmed_features": int(features["confirmed"].sum()) if features["confirmed"].notna().any() else None,
+        "confirmed_features": passed_count(verdicts["confirmed"]),
         "avg_auroc": features["auroc"].mean(),
         "live_latents": len(live),
         "avg_specialization_live_latents": live["specialization"].mean(),
@@ -50,4 +46,6 @@ def layer_row(
         "fvu": facts.fvu,
         "mean_hookpoint_norm": facts.mean_hookpoint_norm,
         "dropped_positions_share": facts.dropped_share,
+        "transferring_features": passed_count(verdicts["transfers"]),
+        "features_in_context": passed_count(verdicts["token_test"]),
     }

@@ -23,7 +23,8 @@ from stratalens.report.label_tables import LABEL_COLUMNS
 from stratalens.report.page.write import PAGE_FILE, write_page
 from stratalens.report.run_record import RunRecord, result_files
 from stratalens.report.saved import EVIDENCE_FOLDER, Findings, write_features
-from stratalens.report.tables import Tables, build_tables, write_tables
+from stratalens.report.table_files import write_tables
+from stratalens.report.tables import Tables, build_tables
 
 
 class ResultContent(NamedTuple):

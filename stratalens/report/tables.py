@@ -1,20 +1,17 @@
-"""The tables of a run: their columns, their order, and their files."""
+"""The tables of a run: their columns and their order."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
 
 import pandas as pd
 
 from stratalens.config.options import RunConfig
 from stratalens.hookpoint import Hookpoint
-from stratalens.labels import FeatureReport
 from stratalens.ranking.by_part import TextParts, text_parts
 from stratalens.ranking.layer_facts import LayerFacts
-from stratalens.report.formats import records, write_csv, write_json
-from stratalens.report.label_tables import LABEL_COLUMNS, detailed_labels, sentences
-from stratalens.report.layer_rows import layer_row, passed_counts
+from stratalens.report.label_tables import LABEL_COLUMNS
+from stratalens.report.layer_rows import layer_row
+from stratalens.validation.claims import ClaimCount, claim_counts, claim_verdicts, claims_text
 from stratalens.validation.transfer import TransferScore, validations_of
 
 MEASURES = (
@@ -24,6 +21,8 @@ MEASURES = (
     "q_value",
     "confirmed",
     "transfers",
+    "causal",
+    "claims",
     "auroc",
     "auroc_low",
     "auroc_high",
@@ -79,12 +78,13 @@ class Tables:
     """Hookpoint -> reported feature -> its AUROCs by kind and by source; empty in results of earlier versions."""
     validations: dict[Hookpoint, dict[int, list[TransferScore]]]
     """Hookpoint -> reported feature -> its scores on other texts."""
+    verdicts: dict[Hookpoint, pd.DataFrame]
+    """Hookpoint -> which tests its reported features passed, see `claim_verdicts`; rows as in `features`."""
 
     @property
-    def validation_names(self) -> list[str]:
-        """Names of the validations that tested a reported feature."""
-        own = [score.name for table in self.validations.values() for scores in table.values() for score in scores]
-        return list(dict.fromkeys(own))
+    def claims(self) -> list[ClaimCount]:
+        """How many of the reported features passed each test."""
+        return claim_counts(self.verdicts.values())
 
 
 def build_tables(
@@ -103,8 +103,10 @@ def build_tables(
         facts: hookpoint -> what the layer comparison shows besides the features.
     """
     domain = config.domain
+    validations = {hookpoint: validations_of(table) for hookpoint, table in top.items()}
+    verdicts = _verdicts(top, validations)
     features = {
-        hookpoint: _published_table(table.assign(site=hookpoint.site_name), domain, ["rank", "site"])
+        hookpoint: _published_table(_with_claims(table, hookpoint, verdicts[hookpoint]), domain, ["rank", "site"])
         for hookpoint, table in top.items()
     }
     all_latents = {
@@ -114,13 +116,9 @@ def build_tables(
     sort_column = "normalised_specialization" if config.compare_layers_by == "normalised" else "specialization"
     consolidated = _consolidated(features, domain, sort_column)
     above_threshold = consolidated[consolidated["specialization"] >= config.min_specialization]
-    validations = {hookpoint: validations_of(table) for hookpoint, table in top.items()}
-    layers = pd.DataFrame(
-        [layer_row(hookpoint, features[hookpoint], all_latents[hookpoint], facts[hookpoint]) for hookpoint in features]
-    ).assign(transferring_features=passed_counts(validations))
-    layers = layers.sort_values(
-        [f"avg_{sort_column}", *PLACE_COLUMNS], ascending=[False, True, True], ignore_index=True
-    )
+    rows = [layer_row(place, own, verdicts[place], all_latents[place], facts[place]) for place, own in features.items()]
+    order = [f"avg_{sort_column}", *PLACE_COLUMNS]
+    layers = pd.DataFrame(rows).sort_values(order, ascending=[False, True, True], ignore_index=True)
     return Tables(
         domain=domain,
         features=features,
@@ -132,7 +130,21 @@ def build_tables(
         csv_bom=config.csv_bom,
         parts={hookpoint: text_parts(table) for hookpoint, table in top.items()},
         validations=validations,
+        verdicts=verdicts,
     )
+
+
+def _verdicts(
+    top: Mapping[Hookpoint, pd.DataFrame], validations: Mapping[Hookpoint, Mapping[int, Sequence[TransferScore]]]
+) -> dict[Hookpoint, pd.DataFrame]:
+    """Hookpoint -> which tests its reported features passed, in the validations of features of all hookpoints."""
+    names = {score.name for own in validations.values() for scores in own.values() for score in scores}
+    return {hookpoint: claim_verdicts(table, names) for hookpoint, table in top.items()}
+
+
+def _with_claims(table: pd.DataFrame, hookpoint: Hookpoint, verdicts: pd.DataFrame) -> pd.DataFrame:
+    """Reported features with their site, the tests that they passed, and the columns of tests not made."""
+    return table.assign(site=hookpoint.site_name, causal=verdicts["causal"], claims=claims_text(verdicts))
 
 
 def _consolidated(features: Mapping[Hookpoint, pd.DataFrame], domain: str, sort_column: str) -> pd.DataFrame:
@@ -176,99 +188,3 @@ def _published_table(table: pd.DataFrame, domain: str, extra: list[str]) -> pd.D
 def published_name(column: str, domain: str) -> str:
     """The name in the files of a column of the ranking: measures of the domain side carry the domain's name."""
     return column.replace("domain_", f"{domain}_") if column in DOMAIN_COLUMNS else column
-
-
-def write_tables(
-    tables: Tables,
-    reports: Mapping[Hookpoint, Sequence[FeatureReport]],
-    settings: Mapping[str, object],
-    directory: Path,
-) -> None:
-    """Write every table file of a run below `directory`.
-
-    Args:
-        tables: the tables of the run.
-        reports: hookpoint -> its reported features.
-        settings: all that is needed to repeat the run; `top_n` and `top_features_n` are part of file names.
-        directory: an existing directory.
-    """
-    for hookpoint in tables.features:
-        folder = directory / f"layer_{hookpoint}"
-        folder.mkdir(exist_ok=True)
-        _write_layer(tables, hookpoint, reports[hookpoint], settings, folder)
-    write_comparison(tables, settings, directory)
-
-
-def write_comparison(tables: Tables, settings: Mapping[str, object], directory: Path) -> None:
-    """Write the table files about all layers together; the arguments are those of `write_tables`."""
-    domain, write = tables.domain, partial(write_csv, bom=tables.csv_bom)
-    write(tables.consolidated, directory / "consolidated_top_features_all_layers.csv")
-    write(tables.layers, directory / "layer_comparison_report.csv")
-    write(tables.best, directory / f"top_{settings['top_features_n']}_{domain}_features.csv")
-    write_json(summary(tables), directory / f"{domain}_feature_summary.json")
-
-
-def _write_layer(
-    tables: Tables,
-    hookpoint: Hookpoint,
-    reports: Sequence[FeatureReport],
-    settings: Mapping[str, object],
-    folder: Path,
-) -> None:
-    table, domain, stem = tables.features[hookpoint], tables.domain, layer_stem(settings)
-    write = partial(write_csv, bom=tables.csv_bom)
-    first = {name: settings[name] for name in ("base_model", "sae_model", "top_n")} | {"layer_idx": hookpoint.block}
-    write(table, folder / f"{stem}.csv")
-    content = {"top_features": records(table), "feature_sentences": sentences(domain, reports)}
-    write_json(content | {"config": first | dict(settings)}, folder / f"{stem}.json")
-    write(table[["feature_number", "label", "site"]], folder / f"feature_labels_clean_{domain}.csv")
-    write(detailed_labels(table, domain, reports), folder / f"feature_labels_detailed_{domain}.csv")
-    tables.latents[hookpoint].to_parquet(folder / "all_features.parquet", index=False)
-
-
-def layer_stem(settings: Mapping[str, object]) -> str:
-    """Name, without suffix, of the files of the reported features of a layer."""
-    return f"top_{settings['top_n']}_features_analysis"
-
-
-def summary(tables: Tables) -> dict[str, object]:
-    """The content of `<domain>_feature_summary.json`, best layer and best feature first."""
-    domain, rows = tables.domain, tables.consolidated
-    layer_rows = records(tables.layers)
-    best_layer, best = layer_rows[0] if layer_rows else {}, records(rows.head(1))
-    feature_keys = ("feature_number", "layer", "specialization", f"{domain}_activation", "general_activation")
-    more_keys = (
-        "site",
-        "specialization_low",
-        "specialization_high",
-        "normalised_specialization",
-        "q_value",
-        "confirmed",
-        "label",
-    )
-    return {
-        "analysis_summary": {
-            "total_features_analyzed": len(rows),
-            "total_layers_analyzed": len({hookpoint.block for hookpoint in tables.features}),
-            "layers_analyzed": list(dict.fromkeys(hookpoint.block for hookpoint in tables.features)),
-            "average_specialization": rows["specialization"].mean(),
-            "max_specialization": rows["specialization"].max(),
-            "best_layer": {
-                "layer_number": best_layer.get("layer"),
-                **{
-                    key: best_layer.get(key)
-                    for key in (
-                        "avg_specialization",
-                        "max_specialization",
-                        "top_feature",
-                        "site",
-                        "avg_normalised_specialization",
-                    )
-                },
-            },
-            "best_feature": {key: best[0][key] for key in (*feature_keys, *more_keys)} if best else None,
-            "confirmed_features": int(rows["confirmed"].sum()) if rows["confirmed"].notna().any() else None,
-        },
-        f"top_{domain}_features": records(tables.best),
-        "layer_performance": layer_rows,
-    }

@@ -15,7 +15,8 @@ from stratalens.report.formats import records, write_csv, write_json
 from stratalens.report.publish import write_record, write_views
 from stratalens.report.run_record import RunRecord, ValidationRecord
 from stratalens.report.saved import Findings, Result, write_features
-from stratalens.report.tables import PLACE_COLUMNS, Tables, layer_stem, places, write_comparison
+from stratalens.report.table_files import layer_stem, write_comparison
+from stratalens.report.tables import PLACE_COLUMNS, Tables, places
 from stratalens.validation.transfer import TransferScore
 
 MEASURES_THERE = tuple(name for name in TransferScore._fields if name != "name")

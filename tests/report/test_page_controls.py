@@ -18,7 +18,6 @@ COLUMNS = {
     "specialization": "specialization",
     "normalised": "normalised_specialization",
     "auroc": "auroc",
-    "confirmed": "confirmed",
     "detection": "detection_auroc",
     "q": "q_value",
 }
@@ -105,8 +104,8 @@ def test_filters_show_exactly_the_features_that_pass(page, features):
     by_value = {
         ("layer", "16"): features["layer"] == 16,
         ("flag", flag): flags.map(lambda own: flag in own),
-        ("confirmed", "yes"): confirmed,
-        ("confirmed", "no"): ~confirmed,
+        ("test", "confirmed passed"): confirmed,
+        ("test", "confirmed failed"): ~confirmed,
     }
     for (name, value), passes in by_value.items():
         page.choose(name, value)
@@ -157,7 +156,7 @@ def test_the_search_finds_words_of_labels_and_of_examples(page, embedded_run, fe
 def test_an_address_restores_filters_order_and_card(page, browser, features):
     assert page.fragment() == ""
     page.choose("layer", "22")
-    page.choose("confirmed", "yes")
+    page.choose("test", "confirmed passed")
     page.type("#search", "a")
     direction = page.sort("detection")
     rows = page.rows()
@@ -171,8 +170,8 @@ def test_an_address_restores_filters_order_and_card(page, browser, features):
     browser.press(Keys.ESCAPE)
     search = browser.one("#search").get_property("value")
     assert (page.rows(), page.count(), title, page.directions()["detection"], search) == before
-    chosen = [browser.one(f"#filter-{name}").get_property("value") for name in ("layer", "flag", "confirmed")]
-    assert chosen == ["22", "", "yes"]
+    chosen = [browser.one(f"#filter-{name}").get_property("value") for name in ("layer", "flag", "test")]
+    assert chosen == ["22", "", "confirmed passed"]
 
 
 def test_an_address_that_makes_no_sense_shows_a_page_that_works(page, browser, features):

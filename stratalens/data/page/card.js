@@ -55,8 +55,8 @@ function cardParts(row) {
 
 function summary(row) {
   const lines = [];
-  const confirmation = row.confirmed === true ? "Confirmed on held-out documents." : row.confirmed === false ? "Not confirmed on held-out documents." : "Not confirmed: there were too few documents to hold any out.";
-  lines.push(el("p", {}, el("strong", {}, confirmation), ` Rank ${row.rank} in its layer, ${row.at + 1} of ${rows.length} across layers.`));
+  lines.push(el("p", { id: "card-claims" }, row.card.passed.some((passed) => passed !== null) ? badges(row) : "Put to no test: there were too few documents to hold any out."));
+  lines.push(el("p", {}, `Rank ${row.rank} in its layer, ${row.at + 1} of ${rows.length} across layers.`));
   const source = row.label_source === "evidence" ? "Label from the evidence" : `Label by ${row.label_source}`;
   const scored = isNumber(row.detection_auroc)
     ? `: predicts which passages fire the feature with AUROC ${fixed(row.detection_auroc, 2)} (${between(row.detection_low, row.detection_high, (v) => fixed(v, 2))}) on ${row.detection_examples} passages that were not used to make it, judged by ${row.label_judge}; the label of another feature reaches ${fixed(row.control_auroc, 2)}.`

@@ -13,7 +13,7 @@ const rows = (data.features.feature_number || []).map((_, at) => {
 const rowById = new Map(rows.map((row) => [row.id, row]));
 const passageText = data.passages.map(([, , tokens]) => tokens.join("").toLowerCase());
 
-const DEFAULTS = { q: "", label: "", layer: "", flag: "", confirmed: "", sort: "", order: "", feature: "" };
+const DEFAULTS = { q: "", label: "", layer: "", flag: "", test: "", sort: "", order: "", feature: "" };
 let state = { ...DEFAULTS };
 
 function readAddress() {
@@ -37,6 +37,13 @@ function changeState(changes, { addHistory = false } = {}) {
   else history.replaceState(null, "", address === "#" ? location.pathname + location.search : address);
 }
 
+/** Whether a feature has the verdict of a test that a filter names, such as `transfers failed`. */
+function verdictOf(row, wanted) {
+  const [column, verdict] = wanted.split(" ");
+  const at = data.claims.findIndex((claim) => claim.column === column);
+  return row.card.passed[at] === (verdict === "passed");
+}
+
 /** The features that pass the filters, in the chosen order. */
 function filteredRows() {
   const query = state.q.trim().toLowerCase();
@@ -46,7 +53,7 @@ function filteredRows() {
     (row) =>
       (!state.layer || row.hookpoint === state.layer) &&
       (!state.flag || (state.flag === "none" ? !row.flagList.length : row.flagList.includes(state.flag))) &&
-      (!state.confirmed || yesNo(row.confirmed) === state.confirmed) &&
+      (!state.test || verdictOf(row, state.test)) &&
       (!label || row.label.toLowerCase().includes(label)) &&
       (!query || row.id === query || row.label.toLowerCase().includes(query) || row.passages.some((at) => matches[at])),
   );

@@ -16,12 +16,22 @@ const COLUMNS = [
   { name: "transfer", title: "Transfer rank", hint: "Place among all live latents of its layer by the order that carries over best to other text, on the half that selects", number: true, less: true, key: (row) => row.transfer_rank, full: (row) => row.transfer_rank, show: (row) => row.transfer_rank ?? "–" },
   { name: "score", title: "Domain score", hint: `AUROC times the ${data.domain} share of its activation`, number: true, less: true, key: (row) => row.domain_score, full: (row) => row.domain_score, show: (row) => fixed(row.domain_score) },
   { name: "q", title: "q-value", hint: "Benjamini-Hochberg over all reported features", number: true, less: true, key: (row) => row.q_value, full: (row) => row.q_value, show: (row) => probability(row.q_value) },
-  { name: "confirmed", title: "Confirmed", hint: "On documents that were not used to select the features", key: (row) => yesNo(row.confirmed), show: (row) => yesNo(row.confirmed) },
-  ...(data.validations.length ? [{ name: "transfers", title: "Transfers", hint: `On how many of the validations that tested it: ${data.validations.join(", ")}`, key: (row) => row.transfers, show: (row) => row.transfers ?? "–" }] : []),
+  { name: "claims", title: "Tests", hint: "Which tests it was put to; sorted by how many it passed", number: true, key: (row) => row.card.passed.filter((passed) => passed === true).length, show: badges },
   { name: "detection", title: "Label AUROC", hint: "How well the label predicts which passages fire the feature, on text that was not used to make it", number: true, less: true, key: (row) => row.detection_auroc, full: (row) => row.detection_auroc, show: (row) => fixed(row.detection_auroc, 2) },
   { name: "flags", title: "Flags", less: true, key: (row) => row.flags, show: (row) => row.flagList.map((flag) => flag.replaceAll("_", " ")).join(", ") },
 ];
-const classes = (column) => [column.number && "number", column.less && "less", column.name === "label" && "label"].filter(Boolean).join(" ");
+/** A badge for each test that a feature was put to. */
+function badges(row) {
+  const own = data.claims.map((claim, at) => {
+    const passed = row.card.passed[at];
+    if (passed === null) return null;
+    const counted = claim.column === "transfers" && row.transfers ? ` ${row.transfers}` : "";
+    return el("span", { className: `badge ${passed ? "passed" : "failed"}`, title: `${passed ? "passed" : "failed"}: ${claim.says}` }, claim.title + counted);
+  });
+  return el("span", { className: "badges" }, ...own.filter(Boolean));
+}
+
+const classes = (column) => [column.number && column.name !== "claims" && "number", column.less && "less", column.name === "label" && "label"].filter(Boolean).join(" ");
 
 let shown = [];
 let drawnRows = 0;
@@ -47,11 +57,13 @@ function tableRow(row) {
     if (column.name === "label") {
       cell.append(el("a", { href: addressOf({ ...state, feature: row.id }), dir: "auto" }, column.show(row)));
       if (row.label.length > 200) cell.title = row.label.slice(0, 2000);
-    } else cell.append(String(column.show(row)));
+    } else {
+      const shown = column.show(row);
+      cell.append(shown instanceof Node ? shown : String(shown));
+    }
     return cell;
   });
   const tr = el("tr", { "data-feature": row.id }, ...cells);
-  if (row.confirmed === false) tr.classList.add("unconfirmed");
   return tr;
 }
 
@@ -85,14 +97,15 @@ function followScrolling() {
   window.addEventListener("beforeprint", () => appendRows(shown.length));
 }
 
-const FILTERS = { q: "search", label: "filter-label", layer: "filter-layer", flag: "filter-flag", confirmed: "filter-confirmed" };
+const FILTERS = { q: "search", label: "filter-label", layer: "filter-layer", flag: "filter-flag", test: "filter-test" };
 
 function fillFilters() {
   const option = (value, text) => el("option", { value }, text);
   const flags = [...new Set(rows.flatMap((row) => row.flagList))].sort();
   byId("filter-layer").replaceChildren(option("", "all"), ...data.hookpoints.map((layer) => option(layer, layer)));
   byId("filter-flag").replaceChildren(option("", "all"), option("none", "no flag"), ...flags.map((flag) => option(flag, flag.replaceAll("_", " "))));
-  byId("filter-confirmed").disabled = !data.split;
+  const verdicts = data.claims.filter((claim) => claim.tested).flatMap((claim) => ["passed", "failed"].map((verdict) => option(`${claim.column} ${verdict}`, `${claim.title}: ${verdict}`)));
+  byId("filter-test").replaceChildren(option("", "all"), ...verdicts);
   for (const [name, id] of Object.entries(FILTERS)) {
     byId(id).addEventListener("input", () => {
       changeState({ [name]: byId(id).value });

@@ -65,12 +65,13 @@ def page_data(
         at = positions[hookpoint, number]
         histogram, similar = details[hookpoint].histograms[at], neighbours[hookpoint][at]
         card = _card(evidence[hookpoint].get(number), histogram, similar, passages)
-        scores = _scores(tables.validations[hookpoint].get(number, ()), record)
-        cards.append(card | _parts(tables.parts[hookpoint].get(number)) | scores)
+        card |= _scores(tables.validations[hookpoint].get(number, ()), record)
+        card |= _parts(tables.parts[hookpoint].get(number))
+        cards.append(card | {"passed": json_value(tables.verdicts[hookpoint].iloc[at].tolist())})
     return {
         "domain": tables.domain,
         "split": record.split,
-        "validations": [own.name for own in record.validations],
+        "claims": [{**own.claim._asdict(), "tested": own.tested} for own in tables.claims],
         "kindsOfText": len(record.populations.strata),
         "hookpoints": [str(hookpoint) for hookpoint in sorted(tables.features)],
         "flags": FLAG_MEANINGS,

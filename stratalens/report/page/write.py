@@ -20,7 +20,6 @@ from stratalens.report.page.data import page_data, script_json
 from stratalens.report.page.wording import TRANSFER_NOTE
 from stratalens.report.run_record import RunRecord
 from stratalens.report.tables import Tables, norm_owner, places
-from stratalens.validation.transfer import claim_passed
 
 PAGE_FILE = "report.html"
 _SCRIPTS = ("format.js", "state.js", "table.js", "card.js", "charts.js", "main.js")
@@ -61,8 +60,7 @@ def write_page(
         rows=tables.consolidated,
         norm_owner=norm_owner(tables.features),
         transfer_note=TRANSFER_NOTE if "transfer_rank" in tables.consolidated else "",
-        confirmed=_confirmed_count(tables),
-        transferring=_transferring_count(tables),
+        claims=tables.claims,
         control_sentences=[] if record.controls is None else control_sentences(record.controls),
         best_layer_note=best_layer_sentence(record.controls, places(tables.layers)),
         figures_missing=without_parts(record.missing_parts, FIGURES) != record.missing_parts,
@@ -98,19 +96,6 @@ def charts_library() -> str:
     """The Plotly library as gzip in base64, which the browser unpacks; this makes the page 3 MB smaller."""
     packed = gzip.compress((files("plotly") / "package_data" / "plotly.min.js").read_bytes(), 9, mtime=0)
     return base64.b64encode(packed).decode("ascii")
-
-
-def _confirmed_count(tables: Tables) -> int | None:
-    """How many reported features are confirmed; None where no documents were held out."""
-    column = tables.consolidated["confirmed"]
-    return int(column.sum()) if column.notna().any() else None
-
-
-def _transferring_count(tables: Tables) -> tuple[int, int] | None:
-    """How many reported features passed all validations, and how many were tested; None where there is none."""
-    scores = [own for table in tables.validations.values() for own in table.values()]
-    verdicts = [passed for own in scores if (passed := claim_passed(own, tables.validation_names)) is not None]
-    return (sum(verdicts), len(verdicts)) if verdicts else None
 
 
 def _asset(name: str) -> str:
