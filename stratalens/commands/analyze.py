@@ -1,7 +1,8 @@
 """The steps of `analyze`: from text, model and SAEs to ranked and labelled features."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 
@@ -13,11 +14,14 @@ from stratalens.evidence.collect import load_and_try_all, summarise_harvest
 from stratalens.files.locations import user_path
 from stratalens.files.output_dir import WorkDirectories, working_in
 from stratalens.files.record import read_record
-from stratalens.files.result_names import result_names
+from stratalens.files.result_names import RANDOM_FOLDER, result_names
 from stratalens.harvest import read_corpus
 from stratalens.harvest.harvest import Harvest
 from stratalens.harvest.inputs import RunInputs, find_inputs
-from stratalens.harvest.open_model import open_model
+from stratalens.harvest.open_model import OpenModel, open_model
+from stratalens.harvest.other_text import OtherText, read_other_text
+from stratalens.harvest.store import HarvestFile
+from stratalens.hookpoint import Hookpoint
 from stratalens.labels import label_features
 from stratalens.labels.concepts.domain_speech import domain_speech_warnings
 from stratalens.labels.concepts.lexicon import load_lexicon
@@ -35,6 +39,7 @@ from stratalens.report.publish import ResultContent, with_labels, write_record
 from stratalens.report.recording import build_record, run_warnings, with_controls
 from stratalens.report.saved import Findings, Result
 from stratalens.report.tables import Tables, build_tables
+from stratalens.saes.random_directions import random_directions
 from stratalens.validation import Controls, control_warnings, make_controls
 from stratalens.validation.probes import words_ceiling
 from stratalens.validation.transfer import with_validations
@@ -82,7 +87,9 @@ def _analyze(config: RunConfig, work: WorkDirectories, progress: TimedProgress) 
     source = _ranking_inputs(inputs, harvest)
     split = inputs.survey.split
     ranking = rank_features(source, top_n=config.top_n, rank_by=config.rank_by, split=split, listed=listed)
-    controls = _controls(config, inputs, source, ranking, progress)
+    random = _read_random_directions(config, inputs, opened, work, progress)
+    progress.stage("controls")
+    controls = _controls(config, inputs, source, ranking, random)
     fvu = {hookpoint: check.own.fvu for hookpoint, check in opened.checks.items()}
     features = feature_numbers(ranking.top)
     summary, locations = summarise_harvest(harvest.files, fvu, features, inputs.survey.populations)
@@ -93,7 +100,9 @@ def _analyze(config: RunConfig, work: WorkDirectories, progress: TimedProgress) 
     progress.stage("report")
     warnings = run_warnings(config, opened.checks, summary, _tables(config, findings))
     warnings += [*domain_speech_warnings(inputs.survey.samples, labels.lexicon), *control_warnings(controls)]
-    record = with_controls(build_record(config, inputs, opened.checks, summary, harvest, warnings), controls)
+    random_keys = {hookpoint: file.key for hookpoint, file in random.items()}
+    record = build_record(config, inputs, opened.checks, summary, harvest, warnings)
+    record = with_controls(record, controls, random_keys)
     content = ResultContent(config, findings, reports, collected.evidence, record, harvest.files, inputs.survey.sources)
     return _publish(content, warnings, work, parts, progress)
 
@@ -119,14 +128,32 @@ def _publish(
     return Result(work.result, content.config, record, content.findings)
 
 
+def _read_random_directions(
+    config: RunConfig, inputs: RunInputs, opened: OpenModel, work: WorkDirectories, progress: Progress
+) -> dict[Hookpoint, HarvestFile]:
+    """Read the text with SAEs of random directions; nothing without `--controls full`, or where no documents wait."""
+    if config.controls != "full" or not inputs.survey.split:
+        return {}
+    saes = {hookpoint: random_directions(sae, config.seed) for hookpoint, sae in inputs.saes.items()}
+    text = OtherText(
+        config, replace(inputs, saes=saes), opened.norm_limits, RANDOM_FOLDER, {}, replace(opened, saes=saes)
+    )
+    return dict(read_other_text(text, work, progress).files)
+
+
 def _controls(
-    config: RunConfig, inputs: RunInputs, source: RankingInputs, ranking: Ranking, progress: Progress
+    config: RunConfig,
+    inputs: RunInputs,
+    source: RankingInputs,
+    ranking: Ranking,
+    random: Mapping[Hookpoint, HarvestFile],
 ) -> Controls | None:
     """The controls of a run; None where no documents were held out."""
-    progress.stage("controls")
     if not inputs.survey.split:
         return None
-    return make_controls(config, source, ranking.top, words_ceiling(inputs.survey))
+    return make_controls(
+        config, source, ranking.top, words_ceiling(inputs.survey), source.of_other_files(random) if random else None
+    )
 
 
 @contextmanager

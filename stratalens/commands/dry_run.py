@@ -37,7 +37,7 @@ def dry_run(config: RunConfig, progress: Progress) -> list[str]:
     device = choose_device(config.device)
     dtype = choose_dtype(config.dtype, device)
     parameters, _ = count_parameters(inputs)
-    tokens = count_tokens(inputs)
+    tokens = count_tokens(inputs) * (2 if config.controls == "full" else 1)
     speed = SUSTAINED_SHARE * matrix_speed(device, dtype)
     seconds = 2 * parameters * tokens / speed
     return [

@@ -98,11 +98,14 @@ def _with_controls(before: Result, config: RunConfig, findings: Findings) -> Run
     """The record with the controls of the features as they are ranked now; that of the words stays."""
     if not before.record.split:
         return before.record
-    controls = make_controls(config, ranking_inputs(before), findings.top, words=None)
-    record = with_controls(before.record, controls)
-    if before.record.controls is None or record.controls is None:
+    known, source = before.record.controls, ranking_inputs(before)
+    files = {} if known is None else known.random_files(before.output_dir)
+    random = source.of_other_files(files) if files else None
+    controls = make_controls(config, source, findings.top, words=None, random=random)
+    record = with_controls(before.record, controls, {place: file.key for place, file in files.items()})
+    if known is None or record.controls is None:
         return record
-    kept = record.controls.model_copy(update={"words": before.record.controls.words})
+    kept = record.controls.model_copy(update={"words": known.words})
     return record.model_copy(update={"controls": kept})
 
 

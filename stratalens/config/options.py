@@ -82,6 +82,9 @@ class RunConfig(TextConfig, LabelConfig):
     Results are the same."""
     allow_poor_fit: bool = False
     """Continue even if an SAE does not seem to fit its layer."""
+    controls: Literal["standard", "full"] = "standard"
+    """`full` reads the text a second time with SAEs of the same shape whose latents are random directions, to show what
+    the same selection and tests find with those."""
     dry_run: bool = False
     """Print what would run, with an estimate of memory and time, and stop."""
 

@@ -12,6 +12,8 @@ WORK_FOLDER = ".unfinished"
 SHARDS_FOLDER = "shards"
 STAGING_FOLDER = "staging"
 COMPLETE_FOLDER = "complete"
+RANDOM_FOLDER = "random_directions"
+"""Folder of what a run has read with SAEs of random directions."""
 VALIDATION_NAME = "[a-z0-9][a-z0-9_-]{0,39}"
 """Pattern of the name of a validation; without capitals, which some disks ignore."""
 
@@ -19,7 +21,7 @@ _ANY_DOMAIN = "[A-Za-z][A-Za-z0-9_-]{0,63}"
 _ANY_NUMBER = "[1-9][0-9]*"
 _LAYER = f"layer_{HOOKPOINT_NAME}"
 _VALIDATION = f"validation_{VALIDATION_NAME}"
-_FOLDER = f"(?:{_LAYER}|evidence|harvest|{_VALIDATION})"
+_FOLDER = f"(?:{_LAYER}|evidence|harvest|{RANDOM_FOLDER}|{_VALIDATION})"
 _BEING_WRITTEN = r"[^/]+\.tmp"
 
 
@@ -55,7 +57,7 @@ def result_names(
         rf"{of_domain}_feature_analysis\.(?:png|svg)",
         rf"{_LAYER}/(?:{'|'.join(in_layer)})",
         rf"evidence/(?:passages\.parquet|{_LAYER}\.npz)",
-        rf"(?:harvest|{_VALIDATION})/{_LAYER}{re.escape(STATE_SUFFIX)}",
+        rf"(?:harvest|{RANDOM_FOLDER}|{_VALIDATION})/{_LAYER}{re.escape(STATE_SUFFIX)}",
         rf"{_VALIDATION}\.csv",
     ]
     return re.compile("|".join(f"(?:{name})" for name in names))
@@ -67,7 +69,7 @@ RESULT_FOLDERS = re.compile(_FOLDER)
 WORK_FOLDERS = re.compile(rf"{SHARDS_FOLDER}(?:/{_LAYER})?|(?:{STAGING_FOLDER}|{COMPLETE_FOLDER})(?:/{_FOLDER})?")
 """Folders below `WORK_FOLDER`."""
 WORK_FILES = re.compile(
-    rf"{SHARDS_FOLDER}/(?:context\.json|{_LAYER}/[0-9a-f]{{32}}{re.escape(STATE_SUFFIX)}|(?:{_LAYER}/)?{_BEING_WRITTEN})"
+    rf"{SHARDS_FOLDER}/(?:context(?:_[a-z0-9_-]+)?\.json|{_LAYER}/[0-9a-f]{{32}}{re.escape(STATE_SUFFIX)}|(?:{_LAYER}/)?{_BEING_WRITTEN})"
     rf"|{STAGING_FOLDER}/(?:{_FOLDER}/)?{_BEING_WRITTEN}"
     rf"|(?:{STAGING_FOLDER}|{COMPLETE_FOLDER})/(?:{ANY_RESULT_NAME.pattern})"
 )

@@ -175,6 +175,8 @@ class CorpusReader:
     """Path of the harvest of a layer, relative to the result directory."""
     recorded: Facts | None = None
     """Facts of what lies there; None for those of the harvest of the result."""
+    context_file: str = CONTEXT_FILE
+    """Name of the file of the facts of a run that was stopped."""
 
     def harvest(self, workers: Workers, passes: Iterable[tuple[Hookpoint, ...]]) -> dict[Hookpoint, HarvestFile]:
         """Read the missing shards, and merge the shards of each layer.
@@ -277,19 +279,19 @@ class CorpusReader:
 
     def _report_changes(self) -> None:
         """Report what differs from a run that was stopped in this directory, and record the facts of this run."""
-        path, facts = self.work.shards / CONTEXT_FILE, self.context.facts()
+        path, facts = self.work.shards / self.context_file, self.context.facts()
         if differences := changed_facts(_stored_facts(path), facts):
             self.say(
                 f"A run that was stopped in this directory had another {', another '.join(differences)}; "
                 "only its shards that are not affected are reused"
             )
-        write_checksummed(path, CONTEXT_FILE, json.dumps(facts).encode(), private=True)
+        write_checksummed(path, self.context_file, json.dumps(facts).encode(), private=True)
 
 
 def _stored_facts(path: Path) -> Facts:
     """Facts of a run that was stopped; empty where there are none, or where they are damaged."""
     try:
-        before = json.loads((read_checksummed(path, CONTEXT_FILE) if path.is_file() else None) or b"{}")
+        before = json.loads((read_checksummed(path, path.name) if path.is_file() else None) or b"{}")
     except (ValueError, RecursionError):
         return {}
     return before if isinstance(before, dict) else {}

@@ -1,4 +1,4 @@
-"""Read other text with the model and SAEs of a finished run; the model is loaded only if a shard is missing."""
+"""Read text again or other text beside the harvest of a run; the model is loaded only if a shard is missing."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -23,7 +23,7 @@ from stratalens.progress import Progress
 
 @dataclass(frozen=True)
 class OtherText:
-    """Text that a finished run has not read, and what reads it."""
+    """Text, and what reads it, for a harvest beside that of the run."""
 
     config: RunConfig
     """Options of the run, with those of the other text."""
@@ -35,6 +35,8 @@ class OtherText:
     """Name of the folder of its harvest, in the result directory."""
     recorded: Facts
     """Facts of the harvest that lies there; empty where there is none."""
+    opened: OpenModel | None = None
+    """The model, where it is loaded already."""
 
 
 def other_harvest_path(folder: str, hookpoint: Hookpoint) -> Path:
@@ -80,13 +82,14 @@ def read_other_text(text: OtherText, work: WorkDirectories, progress: Progress) 
             on_rows=callbacks.on_rows,
             place=lambda hookpoint: other_harvest_path(text.folder, hookpoint),
             recorded=text.recorded,
+            context_file=f"context_{text.folder}.json",
         )
         files = reader.harvest(_LateWorker(kind, lambda: _opened(text, progress), text, callbacks), passes)
     return Harvest(files, context.facts(), tokens_read, time.perf_counter() - started)
 
 
 def _opened(text: OtherText, progress: Progress) -> OpenModel:
-    return open_checked(text.config, text.inputs, text.norm_limits, progress)
+    return text.opened or open_checked(text.config, text.inputs, text.norm_limits, progress)
 
 
 @dataclass(frozen=True)

@@ -170,6 +170,10 @@ class RankingInputs(Mapping[Hookpoint, RankingInput]):
     ):
         self._files, self._norms, self._populations, self._sources = files, decoder_norms, populations, sources
 
+    def of_other_files(self, files: Mapping[Hookpoint, HarvestFile]) -> "RankingInputs":
+        """The same with other harvests of the same text, by SAEs whose decoder rows have the same norms."""
+        return RankingInputs(files, self._norms, self._populations, self._sources)
+
     def __getitem__(self, hookpoint: Hookpoint) -> RankingInput:
         norms = self._norms[hookpoint]
         state = self._files[hookpoint].state(len(norms))

@@ -11,9 +11,17 @@ PROBES = (
 )
 
 
+RANDOM = (
+    "Random directions: an SAE of the same shape, whose latents are directions drawn at random, read the same text; "
+    "the best of its latents were selected and tested as the reported features were. What they reach needs no learned "
+    "feature."
+)
+
+
 def control_sentences(controls: ControlsRecord) -> list[str]:
     """A sentence for each control."""
-    return [_null(controls.null_contrast), _shuffled(controls.shuffled_labels), PROBES, _words(controls.words)]
+    sentences = [_null(controls.null_contrast), _shuffled(controls.shuffled_labels), PROBES, _words(controls.words)]
+    return [*sentences, RANDOM] if controls.random_keys else sentences
 
 
 def controls_line(controls: ControlsRecord, ordered: Sequence[str]) -> str:
@@ -38,6 +46,9 @@ def controls_line(controls: ControlsRecord, ordered: Sequence[str]) -> str:
     told = [f"{name} {held_out.auroc:.3f}" for name, held_out in probes if held_out is not None]
     if told:
         parts.append(f"AUROC at layer {best}: {', '.join(told)}")
+    if (random := own.random_directions) is not None:
+        told = f"{random.confirmed} of {random.features} confirmed, AUROC {random.average_auroc:.3f} on average"
+        parts.append(f"the best random directions there: {told}")
     line = f"Controls: {'; '.join(parts)}." if parts else "Controls: too few documents for any."
     return " ".join(filter(None, (line, _lead(controls, ordered))))
 

@@ -136,6 +136,8 @@ def write_record(
         The record as written.
     """
     kept = [name for validation in record.validations for name in validation.file_names]
+    if record.controls is not None:
+        kept += [str(file.path) for file in record.controls.random_files(Path()).values()]
     names = {*result_files(directory), *(str(harvest_path(hookpoint)) for hookpoint in hookpoints), *kept, *others}
     record = record.model_copy(update={"files": sorted(names)})
     record.write(directory)

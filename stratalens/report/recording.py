@@ -115,9 +115,15 @@ def build_record(
     return RunRecord.model_validate(json_value(redacted_settings(record)))
 
 
-def with_controls(record: RunRecord, controls: Controls | None) -> RunRecord:
-    """The record with the controls of its features; None where none were made."""
-    made = None if controls is None else ControlsRecord.of(controls)
+def with_controls(record: RunRecord, controls: Controls | None, random_keys: Mapping[Hookpoint, str]) -> RunRecord:
+    """The record with the controls of its features.
+
+    Args:
+        record: of the run.
+        controls: None where none were made.
+        random_keys: hookpoint -> key of the harvest of its SAE of random directions, if there is one.
+    """
+    made = None if controls is None else ControlsRecord.of(controls, random_keys)
     return record.model_copy(update={"controls": made})
 
 

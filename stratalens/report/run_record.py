@@ -201,6 +201,8 @@ class RunRecord(RecordPart):
             raise ValueError("`layers`, `saes`, `self_check` and `harvest` name different layers")
         if self.controls is not None and set(self.controls.hookpoints) != set(self.layers):
             raise ValueError("`layers` and `controls` name different layers")
+        if self.controls is not None and not set(self.controls.random_keys) <= set(self.layers):
+            raise ValueError("`random_keys` of `controls` names other layers")
         if missing := [name for name in self._side_names if name not in self.corpus.__pydantic_extra__]:
             raise ValueError(f"`corpus` has no {missing[0]}")
         if not set(self._side_names) <= set(self.corpus.files):

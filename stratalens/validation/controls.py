@@ -15,6 +15,7 @@ from stratalens.ranking.estimates import RankingInput
 from stratalens.validation.chance import ChanceRate, NoiseTests, chance_rate, confirm_noise, discoveries
 from stratalens.validation.layer_gaps import LayerGap, LayerValues, layer_gaps, layer_values
 from stratalens.validation.probes import Ceilings, HeldOutAuroc, ceilings
+from stratalens.validation.random_directions import RandomDirections, random_direction_controls
 from stratalens.validation.relabelling import Dealt, general_documents, halves_of_general, shuffled_sides
 
 MIN_GENERAL_DOCUMENTS = 40
@@ -33,6 +34,8 @@ class HookpointControls(NamedTuple):
     ceilings: Ceilings
     behind_best: LayerGap | None
     """None at the best hookpoint."""
+    random_directions: RandomDirections | None
+    """None where this control was not made."""
 
 
 class Controls(NamedTuple):
@@ -51,6 +54,7 @@ def make_controls(
     sources: Mapping[Hookpoint, RankingInput],
     top: Mapping[Hookpoint, pd.DataFrame],
     words: HeldOutAuroc | None,
+    random: Mapping[Hookpoint, RankingInput] | None = None,
 ) -> Controls:
     """Make the controls of a run that held documents back.
 
@@ -59,6 +63,7 @@ def make_controls(
         sources: hookpoint -> statistics and documents, of which one at a time is held.
         top: hookpoint -> reported features.
         words: of the texts, which the harvest does not keep.
+        random: hookpoint -> statistics and documents of an SAE of random directions; None without this control.
     """
     null, shuffled = dict[Hookpoint, NoiseTests](), dict[Hookpoint, NoiseTests]()
     found, values = dict[Hookpoint, Ceilings](), dict[Hookpoint, LayerValues]()
@@ -73,12 +78,14 @@ def make_controls(
         _add_tests(shuffled, place, source, shuffled_sides, (config, listed))
     gaps = layer_gaps(values)
     null_found, shuffled_found = discoveries(null), discoveries(shuffled)
+    by_random = {} if random is None else random_direction_controls(config, random)
     hookpoints = {
         place: HookpointControls(
             int(null_found[place].sum()) if place in null_found else None,
             int(shuffled_found[place].sum()) if place in shuffled_found else None,
             found[place],
             gaps.get(place),
+            by_random.get(place),
         )
         for place in top
     }

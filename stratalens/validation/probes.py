@@ -109,16 +109,22 @@ def ceilings(source: RankingInput, features: pd.DataFrame) -> Ceilings:
     """
     documents = source.documents
     split = _Split(documents.population, source.populations)
-    ordered = features.sort_values(["discovery_auroc", "feature_number"], ascending=[False, True])
-    numbers = ordered["feature_number"].to_numpy()
-    counts = list(dict.fromkeys(min(count, len(numbers)) for count in NUMBERS_OF_FEATURES if len(numbers)))
-    dense = documents.values[:, numbers].toarray()
-    probes = [(count, _logistic(dense[:, :count], split, 1.0)) for count in counts]
     return Ceilings(
         _mean_difference(documents.residual, split),
         _logistic(documents.residual, split, REGULARISATION),
-        [FeatureProbe(count, held_out) for count, held_out in probes if held_out is not None],
+        feature_probes(source, features),
     )
+
+
+def feature_probes(source: RankingInput, features: pd.DataFrame) -> list[FeatureProbe]:
+    """Fit and measure the probes on the best features of one hookpoint; the arguments are those of `ceilings`."""
+    split = _Split(source.documents.population, source.populations)
+    ordered = features.sort_values(["discovery_auroc", "feature_number"], ascending=[False, True])
+    numbers = ordered["feature_number"].to_numpy()
+    counts = list(dict.fromkeys(min(count, len(numbers)) for count in NUMBERS_OF_FEATURES if len(numbers)))
+    dense = source.documents.values[:, numbers].toarray()
+    probes = [(count, _logistic(dense[:, :count], split, 1.0)) for count in counts]
+    return [FeatureProbe(count, held_out) for count, held_out in probes if held_out is not None]
 
 
 def _mean_difference(values: Float[np.ndarray, "document d_model"], split: _Split) -> HeldOutAuroc | None:

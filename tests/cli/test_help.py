@@ -38,7 +38,7 @@ def test_every_option_of_every_command_is_in_exactly_one_group():
     assert len(grouped) == len(set(grouped))
     options = {name for kind in COMMANDS.values() for name in kind.model_fields}
     assert set(grouped) == options | {"config"}
-    assert list(GROUPS) == ["Model", "Text", "Ranking", "Labels", "Output", "Machine"]
+    assert list(GROUPS) == ["Model", "Text", "Ranking", "Tests", "Labels", "Output", "Machine"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

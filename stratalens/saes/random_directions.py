@@ -1,0 +1,51 @@
+"""An SAE of the same shape as another one, whose latents are directions drawn at random: a control."""
+
+import hashlib
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from stratalens.saes.sae import Sae, SaeFile
+from stratalens.saes.steps import Linear, Step, Subtract
+
+
+def random_directions(sae: SaeFile, seed: int) -> SaeFile:
+    """Describe the SAE of random directions that goes with another one.
+
+    Its encoder and decoder rows have one random direction for each latent, uniform on the sphere, and the norms of the
+    rows that they replace. Where the SAE reconstructs what it reads, the decoder bias is the centre from which encoder
+    rows are turned: there every latent has the pre-activation that it had. Scales and activation stay. What such
+    latents find of a domain is found by directions that nothing was learned for.
+
+    Args:
+        sae: the trained one.
+        seed: of the directions.
+    """
+    digest = hashlib.sha256(f"random directions {seed} {sae.digest}".encode()).hexdigest()
+
+    def load() -> Sae:
+        return _redrawn(sae.load(), digest, centred=sae.hookpoint == sae.target)
+
+    return replace(sae, digest=digest, load=load)
+
+
+def _redrawn(sae: Sae, digest: str, *, centred: bool) -> Sae:
+    centre = sae.decoder.bias if centred else torch.zeros(sae.d_model, device=sae.device)
+    steps = list[Step]()
+    for step in sae.steps:
+        if isinstance(step, Subtract):
+            centre = centre - step.vector
+        if isinstance(step, Linear):
+            rows = _drawn(step.weight, digest)
+            step = Linear.of(rows, step.bias + (step.weight - rows) @ centre)
+        steps.append(step)
+    decoder = replace(sae.decoder, weight=_drawn(sae.decoder.weight, digest))
+    return replace(sae, digest=digest, steps=tuple(steps), decoder=decoder)
+
+
+def _drawn(rows: Tensor, digest: str) -> Tensor:
+    """Rows of these norms in random directions; rows of one width get the same directions."""
+    generator = torch.Generator().manual_seed(int(digest[:15], 16))
+    directions = torch.randn(rows.shape, generator=generator).to(rows.device, rows.dtype)
+    return directions * (rows.norm(dim=1, keepdim=True) / directions.norm(dim=1, keepdim=True))
