@@ -13,6 +13,7 @@ import stratalens
 from stratalens.cli.main import main
 from stratalens.commands.domains import examine_domain
 from stratalens.config.domain_file import DomainFile, read_domain
+from stratalens.corpus.sense_pairs import SensePair, load_sense_pairs
 
 ROOT = Path(stratalens.__file__).parent.parent
 PAGE = (ROOT / "docs/own-domain.md").read_text(encoding="utf-8")
@@ -29,14 +30,17 @@ def test_the_example_compares_with_the_built_in_general_text():
     assert len(found.kinds) == 8
     assert found.documents[0] >= 80
     assert found.concepts >= 30
+    assert found.sense_pairs >= 20
     assert found.warnings == ()
     assert found.form_auroc is not None
     assert found.form_auroc < 0.75
 
 
 def test_the_files_that_the_page_shows_are_like_those_of_the_example():
-    [lines] = blocks("json")
+    lines, sentences = blocks("json")
     rows = [json.loads(line) for line in lines.splitlines()]
+    shown = [SensePair(**json.loads(line)) for line in sentences.splitlines()]
+    assert set(shown) <= set(load_sense_pairs("climate", [str(EXAMPLE / "senses.jsonl")]))
     own = [json.loads(line) for line in (EXAMPLE / "texts.jsonl").read_text(encoding="utf-8").splitlines()]
     assert {row["kind"] for row in rows} <= {row["kind"] for row in own}
     description, concepts = map(yaml.safe_load, blocks("yaml"))
@@ -54,7 +58,9 @@ def test_its_commands_run(tiny_arguments, tmp_path, monkeypatch, capsys):
     commands = [shlex.split(line) for block in blocks("bash") for line in block.splitlines()]
     assert [words[:2] for words in commands] == [["stratalens", "domains"], ["stratalens", "analyze"]]
     assert main(commands[0][1:]) == 0
-    assert "climate" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "climate" in printed
+    assert "sentence pairs in which a word has another sense: 24" in printed
     options = dict(zip(commands[1][2::2], commands[1][3::2], strict=True))
     at = tiny_arguments.index("--domain_data")
     own_text = [*tiny_arguments[:at], *tiny_arguments[at + 4 :]]  # the model of the test in place of the embedded one

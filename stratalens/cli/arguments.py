@@ -31,7 +31,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         *("keep_near_duplicates", "max_documents", "max_length", "min_length", "seed"),
     ),
     "Ranking": ("rank_by", "top_n", "compare_layers_by", "min_specialization", "top_features_n", "features"),
-    "Tests": ("controls",),
+    "Tests": ("controls", "senses"),
     "Labels": (
         *("labeling_model", "labeling_endpoint", "labeling_max_tokens", "labeling_timeout", "labeling_concurrency"),
         *("lexicon", "prompts", "no_examples"),
@@ -42,7 +42,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
 """Title in the help -> options in the order in which they are listed. The configuration itself is flat."""
 PLACEHOLDERS = {
     **dict.fromkeys(("base_model", "sae_model", "labeling_model"), "PATH_OR_ID"),
-    **dict.fromkeys(("domain_data", "general_data", "lexicon"), "PATH [PATH ...]"),
+    **dict.fromkeys(("domain_data", "general_data", "lexicon", "senses"), "PATH [PATH ...]"),
     **dict.fromkeys(("prompts", "features", "output_dir", "config"), "PATH"),
     **dict.fromkeys(("text_column", "domain_text_column", "general_text_column"), "COLUMN [COLUMN ...]"),
     **dict.fromkeys(("id_column", "kind_column", "source_column"), "COLUMN"),

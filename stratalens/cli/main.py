@@ -252,8 +252,8 @@ def run_domains(words: list[str]) -> int:
     program = "stratalens domains [PATH ...]"
     if "-h" in words or "--help" in words:
         print(
-            f"usage: {program}\n\nLists the built-in domains, or checks the texts and the lexicon of those that are "
-            f"named.\n\nExample: {EXAMPLES['domains']}"
+            f"usage: {program}\n\nLists the built-in domains, or checks the texts, the lexicon and the sentence pairs "
+            f"of those that are named.\n\nExample: {EXAMPLES['domains']}"
         )
         return 0
     if options := [word for word in words if word.startswith("-")]:

@@ -138,6 +138,7 @@ class Terminal:
             self.say(f"{own.name}: {own.description or 'no description'} ({own.folder})")
             if own.kinds:
                 self.say(f"  compared within kinds: {', '.join(own.kinds)}")
+            self.say(f"  sentence pairs in which a word has another sense: {own.sense_pairs or 'none'}")
             for warning in own.warnings:
                 self.warn(f"{own.name}: {warning}")
 

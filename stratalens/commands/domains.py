@@ -1,4 +1,4 @@
-"""List the built-in domains, or check those of a user: texts, kinds, lexicon, and whether the two sides compare."""
+"""List the built-in domains, or check those of a user: what they have, and whether the two sides compare."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -8,6 +8,7 @@ from stratalens.config.validation import make_config
 from stratalens.corpus import Corpus, survey
 from stratalens.corpus.builtin import BUILT_IN_DOMAINS, built_in_folder
 from stratalens.corpus.describe import examine_text
+from stratalens.corpus.sense_pairs import load_sense_pairs
 from stratalens.files.locations import user_path
 from stratalens.labels.concepts.domain_speech import domain_speech_warnings
 from stratalens.labels.concepts.lexicon import load_lexicon
@@ -30,11 +31,13 @@ class DomainFindings(NamedTuple):
     """How well the form of a text tells its side, see `corpus.likeness`."""
     concepts: int
     """Concepts of its own lexicon."""
+    sense_pairs: int
+    """Pairs of sentences in which a word of the domain has another sense."""
     warnings: tuple[str, ...]
 
 
 def examine_domain(path: str | Path) -> DomainFindings:
-    """Read the texts and the lexicon of a domain, and look for what would spoil a contrast.
+    """Read the texts, the lexicon and the sentence pairs of a domain, and look for what would spoil a contrast.
 
     Args:
         path: its folder or YAML file, or the name of a built-in domain.
@@ -65,5 +68,6 @@ def examine_domain(path: str | Path) -> DomainFindings:
         kinds=kinds if len(kinds) > 1 else (),
         form_auroc=None if text.likeness is None else text.likeness.auroc,
         concepts=sum(concept.specific for concept in lexicon.concepts) if config.lexicon else 0,
+        sense_pairs=len(load_sense_pairs(config.domain, config.senses)),
         warnings=(*missing, *text.warnings, *domain_speech_warnings(found.samples, lexicon)),
     )

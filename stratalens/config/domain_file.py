@@ -1,4 +1,4 @@
-"""A domain as data: a folder, or a YAML file, with texts, their kinds and a lexicon, which `--domain PATH` names."""
+"""A domain as data: texts, their kinds, a lexicon and sentence pairs in a folder, which `--domain PATH` names."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -14,7 +14,7 @@ from stratalens.files.redaction import redacted
 
 DOMAIN_FILE = "domain.yaml"
 MAX_DOMAIN_BYTES = 1 << 20
-_BY_CONVENTION = {"domain_data": "texts", "general_data": "general", "lexicon": "lexicon"}
+_BY_CONVENTION = {"domain_data": "texts", "general_data": "general", "lexicon": "lexicon", "senses": "senses"}
 """Option -> file or folder in the domain's folder that gives it where the YAML does not; endings do not matter."""
 _OPTION_OF = {"texts": "domain_data", "general": "general_data"}
 """Entry of the YAML -> option, where the names differ."""
@@ -37,6 +37,8 @@ class DomainFile(BaseModel):
     """Texts of both sides by kind, in the form of `--pair`, in place of `texts` and `general`."""
     lexicon: str | list[str] = []
     """Concepts and their terms, in the form of `--lexicon`."""
+    senses: str | list[str] = []
+    """Sentence pairs in which a word of the domain has another sense, in the form of `--senses`."""
     text_column: str | list[str] | None = None
     id_column: str | None = None
     kind_column: str | None = None
@@ -72,7 +74,7 @@ def read_domain(path: str | Path) -> tuple[DomainFile, dict[str, object]]:
     if described.pair:
         found.update(domain_data=[], general_data=[])
     options = {_OPTION_OF.get(name, name): value for name, value in stated.items()}
-    for option in ("domain_data", "general_data", "lexicon"):
+    for option in ("domain_data", "general_data", "lexicon", "senses"):
         if option in options:
             options[option] = [str(_inside(file, folder, name)) for name in _words_of(options[option])]
     if described.pair:

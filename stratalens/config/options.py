@@ -38,6 +38,9 @@ class RunConfig(TextConfig, LabelConfig):
     domain: str = "financial"
     """The domain: financial, medical or legal, which have built-in texts; any other name, with --domain_data; or the
     path of a folder or YAML file that describes a domain, see docs/own-domain.md."""
+    senses: tuple[str, ...] = ()
+    """JSON lines files of sentence pairs in which a word of the domain has another sense, for --token_test; used
+    instead of the built-in ones of the domain."""
     max_length: int = Field(256, ge=16, le=131_072)
     """Longest passage in tokens; longer documents are cut into several."""
     min_length: int = Field(8, ge=2, le=MAX_COUNT)
@@ -102,6 +105,11 @@ class RunConfig(TextConfig, LabelConfig):
         """Split `16`, `[4, 10]`, `4 10-12` or `all`, as Python callers and YAML files write them, into words."""
         return tuple(part for word in as_words(value) for part in (word.split() if isinstance(word, str) else [word]))
 
+    @field_validator("senses", mode="before")
+    @classmethod
+    def _senses_paths(cls, value: object) -> object:
+        return tuple(as_words(value))
+
     @field_validator("base_model", "sae_model", "output_dir", mode="before")
     @classmethod
     def _path_as_text(cls, value: object) -> object:
@@ -115,7 +123,7 @@ class RunConfig(TextConfig, LabelConfig):
             )
         if self.domain in RECORDED_WITH_SIDES:
             raise ValueError(f"domain: run.json has an entry `{self.domain}` of its own; choose another name")
-        names = [self.base_model, self.sae_model, self.output_dir]
+        names = [self.base_model, self.sae_model, self.output_dir, *self.senses]
         if "" in names:
             raise ValueError("a path is empty; name a file or a directory (`.` is this one)")
         require_no_zero_byte([*names, self.revision])

@@ -32,3 +32,8 @@ def text_file(name: str) -> Path:
 def lexicon_file(name: str) -> Path:
     """Path of the YAML file with the concepts of a built-in domain, or of ordinary language (`GENERAL`)."""
     return built_in_folder(name) / "lexicon.yaml"
+
+
+def senses_file(name: str) -> Path:
+    """Path of the jsonl file with the sentence pairs of a built-in domain."""
+    return built_in_folder(name) / "senses.jsonl"

@@ -20,14 +20,14 @@ def words_of(text: str) -> list[str]:
     return [word.lower().replace("’", "'") for word in _WORD.findall(text)]
 
 
-def shared_runs(documents: Mapping[str, str]) -> dict[str, tuple[str, str]]:
-    """Runs of words that two documents share -> the two."""
+def shared_runs(documents: Mapping[str, str], run_words: int = RUN_WORDS) -> dict[str, tuple[str, str]]:
+    """Runs of so many words that two documents share -> the two."""
     owner: dict[tuple[str, ...], str] = {}
     shared = {}
     for name, text in documents.items():
         words = words_of(text)
-        for start in range(len(words) - RUN_WORDS + 1):
-            run = tuple(words[start : start + RUN_WORDS])
+        for start in range(len(words) - run_words + 1):
+            run = tuple(words[start : start + run_words])
             if owner.setdefault(run, name) != name:
                 shared[" ".join(run)] = (owner[run], name)
     return shared
