@@ -8,7 +8,7 @@ from stratalens.errors import ConfigError, OutputError
 from stratalens.files.private import PRIVATE_FOLDER, foreign_owner, make_private, others_may_write
 
 DATA_DIRECTORY = Path(__file__).parents[1] / "data"
-"""Directory of the texts, lexicons, prompts, SAEs and parts of the report page that ship with the package."""
+"""Directory of the texts, lexicons, sentence pairs, prompts, SAEs and parts of the page that ship with the package."""
 ANOTHER_CACHE = "name another directory in the environment variable STRATALENS_CACHE"
 
 
