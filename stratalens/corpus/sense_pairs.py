@@ -56,9 +56,13 @@ def load_sense_pairs(domain: str, user_files: Iterable[str] = ()) -> list[SenseP
     return list(line_of)
 
 
-def holds_word(sentence: str, word: str) -> bool:
-    """Whether a word stands in a sentence as a whole, in large or small letters."""
-    return re.search(rf"(?<!\w){re.escape(word)}(?!\w)", sentence, re.IGNORECASE) is not None
+def places_of(word: str, sentence: str) -> list[tuple[int, int]]:
+    """First character of each place where a word stands in a sentence, and the one after its last.
+
+    Only as a whole, in large or small letters.
+    """
+    whole = rf"(?<!\w){re.escape(word)}(?!\w)"
+    return [found.span() for found in re.finditer(whole, sentence, re.IGNORECASE)]
 
 
 def _pairs_of(path: Path) -> Iterator[tuple[str, SensePair]]:
@@ -83,7 +87,7 @@ def _pair(where: str, line: str) -> SensePair:
     if pair.domain == pair.other:
         raise ConfigError(f"{where}: both sentences are the same; `other` shows the word in another sense")
     for name, sentence in (("domain", pair.domain), ("other", pair.other)):
-        if not holds_word(sentence, pair.word):
+        if not places_of(pair.word, sentence):
             word = pair.word[:40]
             raise ConfigError(
                 f"{where}: `{name}` does not hold `{word}` as a whole word; `word` is the form that both sentences have"

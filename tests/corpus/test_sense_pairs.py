@@ -23,6 +23,7 @@ from stratalens.corpus.sense_pairs import (
     MAX_SENTENCE_CHARACTERS,
     SensePair,
     load_sense_pairs,
+    places_of,
 )
 from stratalens.corpus.words import Words
 from stratalens.errors import ConfigError
@@ -57,11 +58,6 @@ def sentences() -> dict[str, str]:
     }
 
 
-def where_words_are(sentence: str, word: str) -> list[int]:
-    """How many characters stand before the word, wherever it stands."""
-    return [found.start() for found in re.finditer(rf"\b{word}\b", sentence, re.IGNORECASE)]
-
-
 def terms_beside(lexicon: Lexicon, sentence: str, word: str) -> list[str]:
     """The terms of the domain's lexicon in a sentence that are not the word alone."""
     words = Words.of([sentence])
@@ -89,7 +85,7 @@ def test_both_sentences_are_of_like_length_and_hold_the_word_once_in_their_secon
         assert SHORTEST <= min(lengths) <= max(lengths) <= LONGEST, pair
         assert max(lengths) - min(lengths) <= MAX_DIFFERENCE, pair
         for sentence, length in zip((pair.domain, pair.other), lengths, strict=True):
-            [at] = where_words_are(sentence, pair.word)
+            [(at, _)] = places_of(pair.word, sentence)
             assert len(sentence[:at].split()) >= length / 2, sentence
             assert re.fullmatch(r"[A-Z].*\.", sentence), sentence
 
@@ -134,6 +130,12 @@ def test_the_files_of_a_user_replace_the_built_in_one_and_a_domain_of_their_own_
     assert load_sense_pairs("financial", [one, two]) == both
     assert load_sense_pairs("weather", [two, one]) == both[::-1]
     assert load_sense_pairs("weather") == []
+
+
+def test_a_word_is_found_as_a_whole_wherever_it_stands():
+    assert places_of("bank", "Banks bank at the Bank; a bank-note, embankment.") == [(6, 10), (18, 22), (26, 30)]
+    assert places_of("a.b", "axb a.b") == [(4, 7)]
+    assert places_of("coûts", "Les COÛTS.") == [(4, 9)]
 
 
 ROWS: dict[str, tuple[object, str]] = {
