@@ -76,7 +76,7 @@ def _print_claims(console: Console, saved: Result, hookpoint: Hookpoint, feature
     verdicts = saved.tables.verdicts[hookpoint][table["feature_number"] == feature].iloc[0]
     for claim in CLAIMS:
         passed = verdicts[claim.column]
-        verdict = f"not tested ({claim.test})" if pd.isna(passed) else "passed" if passed else "failed"
+        verdict = f"not tested ({claim.untested})" if pd.isna(passed) else "passed" if passed else "failed"
         console.print(f"Test {claim.title}, {claim.says}: {escaped(verdict)}")
 
 

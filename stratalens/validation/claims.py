@@ -19,8 +19,8 @@ class Claim(NamedTuple):
     title: str
     """On a badge."""
     says: str
-    test: str
-    """How the test is made."""
+    untested: str
+    """Why a feature may not have been tested, or how to test it."""
 
 
 CLAIMS = (
@@ -28,25 +28,25 @@ CLAIMS = (
         "confirmed",
         "confirmed",
         "holds on other documents of the same text",
-        "every run with enough documents makes this test",
+        "too few documents to hold any out",
     ),
     Claim(
         "transfers",
         "transfers",
         "holds on every text of other origin on which it was tested",
-        "make it with: stratalens validate",
+        "`stratalens validate` does it",
     ),
     Claim(
         "token_test",
         "in context",
         "fires in its context, and not on a few of its tokens pasted into other text",
-        "make it with: stratalens token_test",
+        "`stratalens token_test` does it",
     ),
     Claim(
         "causal",
         "causal",
         "without it the model loses more on the domain than on general text",
-        "this version cannot make it",
+        "this version cannot",
     ),
 )
 """In the order of the columns."""

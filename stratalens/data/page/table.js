@@ -7,6 +7,7 @@ const COLUMNS = [
   { name: "feature", title: "Feature", number: true, key: (row) => row.feature_number, show: (row) => row.feature_number },
   { name: "rank", title: "Rank", hint: "Rank in its layer", number: true, less: true, key: (row) => row.rank, show: (row) => row.rank },
   { name: "label", title: "Label", key: (row) => row.label, show: (row) => oneLine(row.label) },
+  { name: "claims", title: "Tests", hint: "Which tests it was put to; sorted by how many it passed", number: true, key: (row) => row.card.passed.filter((passed) => passed === true).length, show: badges },
   { name: "normalised", title: "Share of norm, %", hint: "Specialization as a share of the mean norm at the hookpoint", number: true, key: (row) => row.normalised_specialization, full: (row) => 100 * row.normalised_specialization, show: (row) => percent(row.normalised_specialization) },
   { name: "interval", title: "95% interval", hint: "Of the share of norm; sorted by its lower limit", number: true, less: true, key: (row) => row.normalised_low, full: (row) => between(100 * row.normalised_low, 100 * row.normalised_high, String), show: (row) => between(row.normalised_low, row.normalised_high, percent) },
   { name: "specialization", title: "Specialization", hint: `Mean activation on ${data.domain} text minus that on general text`, number: true, less: true, key: (row) => row.specialization, full: (row) => row.specialization, show: (row) => significant(row.specialization) },
@@ -16,7 +17,6 @@ const COLUMNS = [
   { name: "transfer", title: "Transfer rank", hint: "Place among all live latents of its layer by the order that carries over best to other text, on the half that selects", number: true, less: true, key: (row) => row.transfer_rank, full: (row) => row.transfer_rank, show: (row) => row.transfer_rank ?? "–" },
   { name: "score", title: "Domain score", hint: `AUROC times the ${data.domain} share of its activation`, number: true, less: true, key: (row) => row.domain_score, full: (row) => row.domain_score, show: (row) => fixed(row.domain_score) },
   { name: "q", title: "q-value", hint: "Benjamini-Hochberg over all reported features", number: true, less: true, key: (row) => row.q_value, full: (row) => row.q_value, show: (row) => probability(row.q_value) },
-  { name: "claims", title: "Tests", hint: "Which tests it was put to; sorted by how many it passed", number: true, key: (row) => row.card.passed.filter((passed) => passed === true).length, show: badges },
   { name: "detection", title: "Label AUROC", hint: "How well the label predicts which passages fire the feature, on text that was not used to make it", number: true, less: true, key: (row) => row.detection_auroc, full: (row) => row.detection_auroc, show: (row) => fixed(row.detection_auroc, 2) },
   { name: "flags", title: "Flags", less: true, key: (row) => row.flags, show: (row) => row.flagList.map((flag) => flag.replaceAll("_", " ")).join(", ") },
 ];
