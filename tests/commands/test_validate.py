@@ -212,22 +212,22 @@ def test_every_file_shows_it(result, alike, capsys):
         assert set(record(result)["files"]) | {"run.json"} == set(contents(result)) - {".stratalens.lock"}
 
 
-def test_refusals_are_one_line_and_change_nothing(result, alike, tmp_path, capsys, small_texts):
+def test_refusals_are_one_line_and_change_nothing(result, alike, tmp_path, capsys, small_texts, documented):
     assert validate(result, "newswire", *alike) == 0
     before = contents(result)
     other = texts(tmp_path / "texts", "else", *SUBJECTS.values())
     both = ["--domain_data", str(small_texts[0]), "--general_data", str(small_texts[1])]
     refusals = {
-        "is on other text": [str(result), "--name", "newswire", *other],
-        "no finished result here": [str(tmp_path / "none"), "--name", "newswire", *alike],
-        "cannot name files": [str(result), "--name", "News wire", *alike],
-        "name: give these texts a name": [str(result), *alike],
-        "device: `abacus` is unknown": [str(result), "--name", "newswire", "--device", "abacus", *alike],
-        "name the texts of both sides": [str(result), "--name", "half", *alike[:2]],
-        "are left: 24 were in the run": [str(result), "--name", "own", *both],
+        "other texts under the name of a validation": [str(result), "--name", "newswire", *other],
+        "a folder without a result": [str(tmp_path / "none"), "--name", "newswire", *alike],
+        "a name of a validation that files cannot have": [str(result), "--name", "News wire", *alike],
+        "a validation without a name": [str(result), *alike],
+        "a validation on a device that there is not": [str(result), "--name", "a", "--device", "abacus", *alike],
+        "a validation with text of one side": [str(result), "--name", "half", *alike[:2]],
+        "a validation on the texts of the run": [str(result), "--name", "own", *both],
     }
-    for said, words in refusals.items():
-        assert said in refused(capsys, "validate", *words, "--quiet")
+    for wrong, words in refusals.items():
+        documented("Finished results", wrong, refused(capsys, "validate", *words, "--quiet"))
         assert contents(result) == before
     shutil.rmtree(result)
     assert "no finished result here" in refused(capsys, "validate", str(result), "--name", "newswire", *alike)
