@@ -116,6 +116,7 @@ def without(path: Path, *columns: str) -> None:
     pd.read_parquet(path).drop(columns=list(columns)).to_parquet(path, index=False)
 
 
+CERTAIN = {"repetitions": 200, "with_discovery": 200, "rate": 1.0, "low": 0.98, "high": 1.0}
 IMPOSSIBLE_PART = json.dumps(
     [{"side": "", "name": "x", "auroc": 0.5, "low": 0.6, "high": 0.7, "domain_documents": 5, "general_documents": 5}]
 )
@@ -216,6 +217,18 @@ DAMAGED: dict[str, tuple[Damage, str]] = {
     "a record without SAEs": (lambda out: record_with(out, ("saes",), {}), "run.json: damaged, missing or of anoth"),
     "a record that lists more files than a run writes": (
         lambda out: record_with(out, ("files",), ["report.html"] * 100_001),
+        "run.json: damaged, missing or of another version",
+    ),
+    "a record whose controls are of other layers": (
+        lambda out: record_with(out, ("controls", "hookpoints"), {}),
+        "run.json: damaged, missing or of another version",
+    ),
+    "a record with a rate of discoveries above 1": (
+        lambda out: record_with(out, ("controls", "shuffled_labels"), CERTAIN | {"rate": 2}),
+        "run.json: damaged, missing or of another version",
+    ),
+    "a record with a control of text": (
+        lambda out: record_with(out, ("controls", "words"), "high"),
         "run.json: damaged, missing or of another version",
     ),
     "features without a column": (
