@@ -55,11 +55,11 @@ def reported(values: HarvestValues, case: Case, runs: Sequence[int], *, split: b
         seeds = [[list(SETTINGS).index(case.setting), case.documents, run] for run in own]
         draw = SETTINGS[case.setting]
         samples = [draw(values, case.documents, case.latents, np.random.default_rng(seed)) for seed in seeds]
-        parts += _reported(samples, own, case.top_n, split)
+        parts.append(_reported(samples, own, case.top_n, split))
     return pd.concat(parts, ignore_index=True)
 
 
-def _reported(samples: Sequence[Sample], runs: Sequence[int], top_n: int, split: bool) -> list[pd.DataFrame]:
+def _reported(samples: Sequence[Sample], runs: Sequence[int], top_n: int, split: bool) -> pd.DataFrame:
     source = input_of(_side_by_side(samples))
     halves = (Half.DISCOVERY, Half.CONFIRMATION if split else Half.DISCOVERY)
     discovery, confirmation = (estimates(source, half) for half in halves)
@@ -67,8 +67,8 @@ def _reported(samples: Sequence[Sample], runs: Sequence[int], top_n: int, split:
     confirmation["discovery_auroc"] = discovery["auroc"]
     needed = {"feature_number", "selected", "live", "p_value", *PUBLISHED, *RANK_METRICS}
     confirmation = confirmation.assign(selected=False).filter(items=sorted(needed))
-    parts, first = [], 0
-    for run, sample in zip(runs, samples, strict=True):
+    tops, orders, first = [], [], 0
+    for sample in samples:
         own = slice(first, first + len(sample.auroc))
         first = own.stop
         before, after = (table.iloc[own].reset_index(drop=True) for table in (discovery, confirmation))
@@ -76,12 +76,22 @@ def _reported(samples: Sequence[Sample], runs: Sequence[int], top_n: int, split:
         for rank_by in RANK_METRICS:
             picked = {LAYER: best_latents(before, rank_by, top_n)}
             # Without a split the program confirms nothing; here it must be seen what it would confirm.
-            top = reported_features({LAYER: after}, picked, rank_by=rank_by, split=True)[LAYER]
-            number = top["feature_number"].to_numpy()
-            truth = {name: getattr(sample, name)[number] for name in ("auroc", "specialization", "group")}
-            columns = {f"true_{name}": column for name, column in truth.items()}
-            parts.append(top[list(PUBLISHED)].assign(run=run, rank_by=rank_by, latent=number, **columns))
-    return parts
+            tops.append(reported_features({LAYER: after}, picked, rank_by=rank_by, split=True)[LAYER])
+            orders.append(rank_by)
+    return _with_truth(pd.concat(tops, ignore_index=True), np.array([len(top) for top in tops]), orders, samples, runs)
+
+
+def _with_truth(
+    features: pd.DataFrame, rows: np.ndarray, orders: Sequence[str], samples: Sequence[Sample], runs: Sequence[int]
+) -> pd.DataFrame:
+    """The published columns, and the truth of each feature; `rows` are those of each sample and order in turn."""
+    place = np.repeat(np.repeat(np.arange(len(samples)), len(RANK_METRICS)), rows)
+    latent = features["feature_number"].to_numpy()
+    starts = np.cumsum([0, *(len(sample.auroc) for sample in samples)])
+    columns = {"run": np.asarray(runs)[place], "rank_by": np.repeat(orders, rows), "latent": latent}
+    for name in ("auroc", "specialization", "group"):
+        columns[f"true_{name}"] = np.concatenate([getattr(sample, name) for sample in samples])[starts[place] + latent]
+    return features[list(PUBLISHED)].assign(**columns)
 
 
 def _side_by_side(samples: Sequence[Sample]) -> Sample:

@@ -4,7 +4,6 @@ Functions of two sides take dense values `x` (domain), `[domain_document, latent
 `[general_document, latent]`.
 """
 
-import warnings
 from typing import NamedTuple
 
 import numpy as np
@@ -25,31 +24,58 @@ class Interval(NamedTuple):
     high: Vector
 
 
-def welch_interval(estimate: Vector, x: Domain, y: General, x_passages: np.ndarray, y_passages: np.ndarray) -> Interval:
-    """Welch's t interval around a difference of passage means, with documents as the independent units.
+def difference_interval(
+    estimate: Vector, x: Domain, y: General, x_passages: np.ndarray, y_passages: np.ndarray
+) -> Interval:
+    """Interval of a difference of passage means, with documents as the independent units.
+
+    Welch's t interval (1947), one end of which is moved out to where the skewness of the documents puts it: by the
+    first term of the Edgeworth expansion of the t statistic, error * skewness * (1 + 2 quantile^2) / 6 (Johnson 1978;
+    Hall 1983; of two samples: Cressie & Whitford 1986). The other end would move in as far and stays, because the
+    skewness of few documents is too uncertain to shorten an interval.
 
     A mean over passages is a ratio of document totals, so each document enters by its influence on that ratio (Cochran
-    1977, Sampling Techniques, 3rd ed., section 6.3). When all documents have equally many passages this is exactly
-    Welch's interval of the document means.
+    1977, Sampling Techniques, 3rd ed., section 6.3). With equally many passages that is its difference from the mean.
 
     Args:
-        estimate: the difference of passage means, which is the centre of the interval.
+        estimate: the difference of passage means, which always lies in the interval.
         x, y: document values of domain and general text.
         x_passages, y_passages: number of passages of each document.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # scipy warns about latents that are constant on both sides
-        test = stats.ttest_ind(_influence(x, x_passages), _influence(y, y_passages), equal_var=False, axis=0)
-        interval = test.confidence_interval(CONFIDENCE_LEVEL)
-    half_width = np.nan_to_num((interval.high - interval.low) / 2)
-    return Interval(estimate - half_width, estimate + half_width)
+    influences = (_influence(x, x_passages), _influence(y, y_passages))
+    largest = np.maximum(*(np.abs(own).max(0) for own in influences))
+    unit = np.where(largest > 0, largest, 1)  # powers of values in this unit neither overflow nor vanish
+    domain, general = (_mean_moments(own / unit) for own in influences)
+    variance = np.where(largest > 0, domain.variance + general.variance, 1)
+    with np.errstate(divide="ignore"):  # of a latent that is constant on both sides
+        freedom = variance**2 / (domain.variance**2 / max(1, len(x) - 1) + general.variance**2 / max(1, len(y) - 1))
+    quantile = stats.t.ppf((1 + CONFIDENCE_LEVEL) / 2, freedom)
+    half_width = quantile * np.sqrt(variance)
+    shift = (domain.third - general.third) / variance * (1 + 2 * quantile**2) / 6
+    below, above = half_width + np.maximum(0, -shift), half_width + np.maximum(0, shift)
+    return Interval(estimate - largest * below, estimate + largest * above)
+
+
+class _MeanMoments(NamedTuple):
+    """Unbiased estimates of the second and third central moments of a mean over documents."""
+
+    variance: Vector
+    third: Vector
+    """0 of fewer than three documents."""
+
+
+def _mean_moments(deviations: Documents) -> _MeanMoments:
+    """Of values whose mean is 0."""
+    n = len(deviations)
+    square = deviations**2
+    third = (square * deviations).sum(0) / max(1, n * (n - 1) * (n - 2))
+    return _MeanMoments(square.sum(0) / (n * max(1, n - 1)), third)
 
 
 def _influence(values: Documents, passages: np.ndarray) -> Documents:
-    """Document values whose plain mean is the mean over passages, and whose variance is that of the ratio."""
+    """Deviations from the mean over passages, whose variance is that of the ratio; their plain mean is 0."""
     weight = passages / passages.mean()
-    mean = (weight[:, None] * values).mean(0)
-    return mean + weight[:, None] * (values - mean)
+    return weight[:, None] * (values - (weight[:, None] * values).mean(0))
 
 
 def hedges_g(x: Domain, y: General) -> Vector:

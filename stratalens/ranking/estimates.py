@@ -107,7 +107,7 @@ def _from_documents(
     for first in range(0, len(specialization), LATENTS_AT_ONCE):
         dense = documents.values[:, first : first + LATENTS_AT_ONCE].toarray()
         x, y = (dense[rows] for rows in pooled)
-        interval = contrast.welch_interval(specialization[first : first + LATENTS_AT_ONCE], x, y, *passages)
+        interval = contrast.difference_interval(specialization[first : first + LATENTS_AT_ONCE], x, y, *passages)
         found = separation([(dense[domain], dense[general]) for domain, general in strata])
         fires = np.sign(dense)
         firing = separation([(fires[domain], fires[general]) for domain, general in strata])

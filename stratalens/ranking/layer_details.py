@@ -86,14 +86,14 @@ def layer_details(
 def _average_interval(
     documents: DocumentMatrix, dense: np.ndarray, features: pd.DataFrame, norm: float, sides: Sequence[np.ndarray]
 ) -> contrast.Interval:
-    """Welch's interval of the mean over features, from one value per document: its mean over features.
+    """Interval of the mean over features, from one value per document: its mean over features.
 
     `sides` are the rows of the documents of each side.
     """
     weight = features["decoder_norm"].to_numpy() / norm / max(1, len(features))
     x, y = ((dense[rows] @ weight)[:, None] for rows in sides)
     estimate = np.array([features["normalised_specialization"].mean() if len(features) else 0.0])
-    return contrast.welch_interval(estimate, x, y, *(documents.passages[rows] for rows in sides))
+    return contrast.difference_interval(estimate, x, y, *(documents.passages[rows] for rows in sides))
 
 
 def _histograms(

@@ -53,7 +53,7 @@ def layer_values(source: RankingInput, features: pd.DataFrame, half: Half, *, no
 
 
 def layer_gaps(values: Mapping[Hookpoint, LayerValues]) -> dict[Hookpoint, LayerGap]:
-    """How far each other hookpoint is behind the best one: Welch's interval of each document's difference.
+    """How far each other hookpoint is behind the best one, with the interval of each document's difference.
 
     The documents are the same at both hookpoints, so what they share drops out (a paired comparison).
     """
@@ -71,5 +71,5 @@ def _gap(best: LayerValues, other: LayerValues) -> LayerGap:
     paired = (best.value[here] - other.value[there])[:, None]
     passages = best.passages[here]
     x, y = paired[is_domain], paired[~is_domain]
-    interval = contrast.welch_interval(np.array([difference]), x, y, passages[is_domain], passages[~is_domain])
+    interval = contrast.difference_interval(np.array([difference]), x, y, passages[is_domain], passages[~is_domain])
     return LayerGap(difference, float(interval.low[0]), float(interval.high[0]))

@@ -79,7 +79,7 @@ def estimates_elsewhere(
     x, y = (dense[rows] for rows in pooled)
     passages = [documents.passages[rows] for rows in pooled]
     effect = np.average(x, axis=0, weights=passages[0]) - np.average(y, axis=0, weights=passages[1])
-    interval = contrast.welch_interval(effect, x, y, *passages)
+    interval = contrast.difference_interval(effect, x, y, *passages)
     strata = [document_rows(documents, populations, Half.DISCOVERY, at) for at in range(len(populations.strata))]
     found = separation([(dense[domain], dense[general]) for domain, general in strata])
     return {

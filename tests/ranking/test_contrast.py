@@ -94,30 +94,108 @@ def test_auroc_interval_of_complete_separation_is_wilsons_with_the_smaller_side_
     )
 
 
-def test_interval_of_specialization_is_welchs_where_each_document_has_one_passage():
-    x, y = samples()
-    interval = contrast.welch_interval(x.mean(0) - y.mean(0), x, y, *constant_weights(x, y))
+def without_skewness(n: int, m: int) -> tuple[np.ndarray, np.ndarray]:
+    """Samples that lie symmetrically about their means."""
+    rng = np.random.default_rng(0)
+    x, y = (rng.gamma(2, scale, (size // 2, LATENTS)) for scale, size in ((1.5, n), (1.0, m)))
+    return 5 + np.concatenate([x, -x]), 5 + np.concatenate([y, -y])
+
+
+def test_interval_of_specialization_is_welchs_where_documents_are_not_skewed():
+    x, y = without_skewness(22, 30)
+    interval = contrast.difference_interval(x.mean(0) - y.mean(0), x, y, *constant_weights(x, y))
     expected = stats.ttest_ind(x, y, equal_var=False, axis=0).confidence_interval(0.95)
     np.testing.assert_allclose(interval.low, expected.low, rtol=1e-9)
     np.testing.assert_allclose(interval.high, expected.high, rtol=1e-9)
 
 
-def test_interval_of_specialization_is_welchs_of_document_means_where_all_have_the_same_number_of_passages():
+def test_interval_of_specialization_of_many_documents_is_welchs_within_a_hundredth_of_its_width():
+    rng = np.random.default_rng(2)
+    x, y = rng.gamma(1, size=(40_000, 20)), rng.gamma(1, size=(20_000, 20))
+    interval = contrast.difference_interval(x.mean(0) - y.mean(0), x, y, *constant_weights(x, y))
+    expected = stats.ttest_ind(x, y, equal_var=False, axis=0).confidence_interval(0.95)
+    width = expected.high - expected.low
+    assert (np.abs(interval.low - expected.low) < 0.01 * width).all()
+    assert (np.abs(interval.high - expected.high) < 0.01 * width).all()
+
+
+def test_one_end_of_the_interval_of_specialization_is_moved_out_as_the_skewness_of_documents_says():
+    x, y = samples()
+    x[:, 3], y[:, 4] = 0, 0
+    interval = contrast.difference_interval(x.mean(0) - y.mean(0), x, y, *constant_weights(x, y))
+    for f in range(LATENTS):
+        test = stats.ttest_ind(x[:, f], y[:, f], equal_var=False)
+        welch, quantile = test.confidence_interval(0.95), float(stats.t.ppf(0.975, test.df))
+        error = (welch.high - welch.low) / 2 / quantile
+        third = stats.kstat(x[:, f], 3) / N**2 - stats.kstat(y[:, f], 3) / M**2
+        shift = third / error**2 * (1 + 2 * quantile**2) / 6
+        assert interval.low[f] == pytest.approx(welch.low + min(0, shift), rel=1e-9)
+        assert interval.high[f] == pytest.approx(welch.high + max(0, shift), rel=1e-9)
+    assert interval.high[4] - (x.mean(0) - y.mean(0))[4] > (x.mean(0) - y.mean(0))[4] - interval.low[4]
+
+
+def test_interval_of_specialization_covers_rare_and_skewed_features_where_welchs_does_not():
+    rng = np.random.default_rng(7)
+    shape, truth = (75, 4000), 0.15
+    x, y = rng.gamma(1, size=shape) * (rng.random(shape) < truth), np.zeros(shape)
+    interval = contrast.difference_interval(x.mean(0) - y.mean(0), x, y, *constant_weights(x, y))
+    welch = stats.ttest_ind(x, y, equal_var=False, axis=0).confidence_interval(0.95)
+    covered, by_welch = (np.mean((own.low <= truth) & (truth <= own.high)) for own in (interval, welch))
+    assert by_welch < 0.9 < 0.925 < covered <= 0.97
+    assert np.mean((interval.high - interval.low) / (welch.high - welch.low)) < 1.2
+
+
+@pytest.mark.parametrize("scale", [1e-200, 7.0, 1e150])
+def test_interval_of_specialization_grows_with_the_unit_and_turns_round_with_the_sides(scale):
+    x, y = samples()
+    rng = np.random.default_rng(1)
+    passages = rng.integers(1, 9, N), rng.integers(1, 9, M)
+    estimate = np.average(x, 0, passages[0]) - np.average(y, 0, passages[1])
+    interval = contrast.difference_interval(estimate, x, y, *passages)
+    scaled = contrast.difference_interval(scale * estimate, scale * x, scale * y, *passages)
+    np.testing.assert_allclose(scaled.low, scale * interval.low, rtol=1e-9)
+    np.testing.assert_allclose(scaled.high, scale * interval.high, rtol=1e-9)
+    turned = contrast.difference_interval(-estimate, y, x, *passages[::-1])
+    np.testing.assert_allclose(turned.low, -interval.high, rtol=1e-12)
+    np.testing.assert_allclose(turned.high, -interval.low, rtol=1e-12)
+
+
+@pytest.mark.parametrize(("n", "m"), [(2, 2), (2, 30), (3, 3)])
+def test_interval_of_specialization_of_very_few_documents_is_finite_and_holds_the_estimate(n, m):
+    rng = np.random.default_rng(3)
+    x, y = rng.lognormal(size=(n, 6)), rng.lognormal(size=(m, 6))
+    x[:, 1], y[:, 2], x[:, 3:5], y[:, 3:5] = 0, 1, 0, 0
+    y[0, 4] = 1e30
+    estimate = x.mean(0) - y.mean(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        interval = contrast.difference_interval(estimate, x, y, *constant_weights(x, y))
+    assert np.isfinite(interval).all()
+    assert (interval.low <= estimate).all()
+    assert (estimate <= interval.high).all()
+    assert (interval.low[[0, 1, 2, 4, 5]] < interval.high[[0, 1, 2, 4, 5]]).all()
+    assert (interval.low[3], interval.high[3]) == (0, 0)
+
+
+def test_interval_of_specialization_is_that_of_document_means_where_all_have_the_same_number_of_passages():
     x, y = samples()
     estimate = x.mean(0) - y.mean(0)
-    one = contrast.welch_interval(estimate, x, y, *constant_weights(x, y))
-    four = contrast.welch_interval(estimate, x, y, np.full(N, 4), np.full(M, 3))
+    one = contrast.difference_interval(estimate, x, y, *constant_weights(x, y))
+    four = contrast.difference_interval(estimate, x, y, np.full(N, 4), np.full(M, 3))
     np.testing.assert_allclose(one.low, four.low, rtol=1e-12)
     np.testing.assert_allclose(one.high, four.high, rtol=1e-12)
 
 
-def test_interval_of_specialization_is_centred_on_the_estimate_with_unequal_passages_too():
+def test_interval_of_specialization_holds_the_estimate_and_moves_with_it_with_unequal_passages_too():
     x, y = samples()
     rng = np.random.default_rng(0)
-    estimate = rng.normal(size=LATENTS)
-    interval = contrast.welch_interval(estimate, x, y, rng.integers(1, 9, N), rng.integers(1, 9, M))
-    np.testing.assert_allclose((interval.low + interval.high) / 2, estimate, atol=1e-12)
-    assert (interval.low < interval.high).all()
+    estimate, passages = rng.normal(size=LATENTS), (rng.integers(1, 9, N), rng.integers(1, 9, M))
+    interval = contrast.difference_interval(estimate, x, y, *passages)
+    moved = contrast.difference_interval(estimate + 1, x, y, *passages)
+    assert (interval.low < estimate).all()
+    assert (estimate < interval.high).all()
+    np.testing.assert_allclose(moved.low, interval.low + 1)
+    np.testing.assert_allclose(moved.high, interval.high + 1)
 
 
 def test_interval_of_specialization_covers_the_mean_over_passages_about_95_percent_of_the_time():
@@ -127,10 +205,10 @@ def test_interval_of_specialization_covers_the_mean_over_passages_about_95_perce
         passages = rng.choice([1, 6], size=(2, 100), p=[0.7, 0.3])
         x, y = (level * n[:, None] + rng.normal(0, 6, (100, 1)) for level, n in zip((1.0, 0.5), passages, strict=True))
         estimate = np.average(x, 0, passages[0]) - np.average(y, 0, passages[1])
-        interval = contrast.welch_interval(estimate, x, y, *passages)
+        interval = contrast.difference_interval(estimate, x, y, *passages)
         truth = (1.0 - 0.5) * 11.5 / 2.5  # E[n^2] / E[n]
         covered += int(interval.low[0] <= truth <= interval.high[0])
-        naive = contrast.welch_interval(estimate, x, y, *constant_weights(x, y))
+        naive = contrast.difference_interval(estimate, x, y, *constant_weights(x, y))
         covered_by_document_means += int(naive.low[0] <= truth <= naive.high[0])
     assert 0.92 <= covered / 400 <= 0.98
     assert covered_by_document_means / 400 < 0.9, "Welch of document means would not do"
@@ -138,15 +216,31 @@ def test_interval_of_specialization_covers_the_mean_over_passages_about_95_perce
 
 def test_interval_of_a_latent_that_is_constant_on_both_sides_is_the_estimate_alone():
     x, y = np.ones((5, 1)), np.zeros((5, 1))
-    interval = contrast.welch_interval(np.array([1.0]), x, y, *constant_weights(x, y))
+    interval = contrast.difference_interval(np.array([1.0]), x, y, *constant_weights(x, y))
     assert (interval.low.item(), interval.high.item()) == (1.0, 1.0)
 
 
 @pytest.mark.parametrize("tied", [False, True])
-def test_p_value_is_that_of_scipys_brunner_munzel(tied):
+def test_p_value_is_the_larger_one_of_scipys_brunner_munzel_and_mann_whitney(tied):
     x, y = samples(2, tied=tied)
-    expected = [stats.brunnermunzel(x[:, f], y[:, f], alternative="greater").pvalue for f in range(LATENTS)]
+    mann_whitney = {"use_continuity": False, "method": "asymptotic"}
+    expected = [
+        max(
+            stats.brunnermunzel(x[:, f], y[:, f], alternative="greater").pvalue,
+            stats.mannwhitneyu(x[:, f], y[:, f], alternative="greater", **mann_whitney).pvalue,
+        )
+        for f in range(LATENTS)
+    ]
     np.testing.assert_allclose(separation([(x, y)]).p_value, expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("n", [10, 20])
+def test_small_p_values_of_few_documents_are_not_too_small_where_brunner_and_munzels_are(n):
+    rng = np.random.default_rng(6)
+    x, y = rng.gamma(1, size=(n, 20_000)), rng.gamma(1, size=(n, 20_000))
+    p = separation([(x, y)]).p_value
+    assert np.mean(p < 0.002) < 0.0028
+    assert np.mean(stats.brunnermunzel(x, y, alternative="greater", axis=0).pvalue < 0.002) > 0.0028
 
 
 def test_p_value_is_small_where_the_domain_is_larger_and_large_where_it_is_smaller():
