@@ -61,7 +61,7 @@ Setting = Callable[[HarvestValues, int, int, np.random.Generator], Sample]
 
 def read_harvest(folder: Path) -> HarvestValues:
     """Analyse the built-in texts with the embedded model and take the values of each document from the harvest."""
-    return values_of(stratalens.analyze(top_n=1, output_dir=str(folder / "result")))
+    return values_of(stratalens.analyze(top_n=1, no_examples=True, output_dir=str(folder / "result")))
 
 
 def values_of(result: Result) -> HarvestValues:

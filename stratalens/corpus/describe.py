@@ -7,8 +7,14 @@ from stratalens.corpus.comparability import comparability_warnings
 from stratalens.corpus.corpus import Corpus
 from stratalens.corpus.likeness import MAX_AUROC, Likeness, likeness
 from stratalens.corpus.populations import Half, Side, side_name
+from stratalens.corpus.side_rows import SideCounts
 from stratalens.corpus.strata import MIN_STRATUM_DOCUMENTS
 from stratalens.corpus.survey import Survey
+
+MIN_COVERED_DOCUMENTS = 40
+"""Documents of a side that the half that confirms needs for intervals that cover at least 93%."""
+COVERED_BY_FEWER = 0.92
+"""What intervals of specialization cover with 10 to 20 documents and the worst `--rank_by`: `make bench-validity`."""
 
 
 def describe_files(domain: str, corpus: Corpus) -> list[str]:
@@ -97,7 +103,21 @@ def examine_text(config: RunConfig, corpus: Corpus, survey: Survey, *, halves: b
             "fewer than 10 documents per side in a half: no documents were held back; features were selected and "
             "estimated on the same documents, so the estimates are too favourable, and `confirmed` stays empty"
         )
+    if halves and survey.split:
+        warnings += coverage_warnings(survey.counts, names)
     return TextFindings(found, tuple(warnings))
+
+
+def coverage_warnings(counts: tuple[SideCounts, SideCounts], names: tuple[str, str]) -> list[str]:
+    """A warning where so few documents of a side confirm that intervals cover less than 93%."""
+    side = min(Side, key=lambda own: counts[own].confirmation_documents)
+    documents = counts[side].confirmation_documents
+    if documents >= MIN_COVERED_DOCUMENTS:
+        return []
+    return [
+        f"only {documents} {names[side]} documents confirm the features: with fewer than {MIN_COVERED_DOCUMENTS} a "
+        f"side intervals of specialization cover about {COVERED_BY_FEWER:.0%} instead of 95%, see docs/method.md"
+    ]
 
 
 def _kind_warnings(survey: Survey, names: tuple[str, str], least: int) -> list[str]:

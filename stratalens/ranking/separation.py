@@ -39,8 +39,6 @@ class _Stratum(NamedTuple):
     auroc: Vector
     domain_variance: Vector
     general_variance: Vector
-    null_variance: Vector
-    """Variance of the AUROC if both sides have the same distribution; 0 where all values are tied."""
 
     @property
     def smaller(self) -> int:
@@ -62,16 +60,12 @@ def separation(strata: Sequence[tuple[np.ndarray, np.ndarray]]) -> Separation:
     """Compare the documents of each stratum, and average over the strata.
 
     The variance is DeLong's (DeLong, DeLong & Clarke-Pearson 1988; midranks after Sun & Xu 2014), weighted by the
-    squares of the weights; the interval is on the logit scale. A stratum that is completely separated or tied has the
-    variance (w / 2z)^2 of Wilson's score interval of width w, with the size of its smaller side as trials, and the
-    interval is not wider than Wilson's of all documents. Where all strata are so, the interval is Wilson's.
-
-    The p-value is the larger one of two tests, so that it is valid where one of them is (Berger 1982). The first holds
-    for sides of unequal spread: a t distribution with the degrees of freedom of Satterthwaite (1946) over the parts of
-    all strata, for one stratum the test of Brunner & Munzel (2000), whose small p-values are too small with few
-    documents (Neubert & Brunner 2007). The second holds for few documents of like distributions: Mann and Whitney's,
-    stratified as van Elteren's (1960) with the weights above. It stands alone where all strata are completely separated
-    or tied; where all values are tied, p is 1.
+    squares of the weights; the interval is on the logit scale. The p-value is from a t distribution with the degrees of
+    freedom of Satterthwaite (1946) over the parts of all strata: for one stratum the test of Brunner & Munzel (2000). A
+    stratum that is completely separated or tied has the variance (w / 2z)^2 of Wilson's score interval of width w, with
+    the size of its smaller side as trials, and the interval is not wider than Wilson's of all documents. Where all
+    strata are so, the interval is Wilson's, and the test that of Mann and Whitney, stratified as van Elteren's (1960)
+    with the weights above; where all values are tied, p is 1.
 
     Args:
         strata: values of the domain documents, `[domain_document, latent]`, and of the general documents,
@@ -89,8 +83,7 @@ def _stratum(x: Domain, y: General) -> _Stratum:
     ranks = stats.rankdata(np.concatenate([x, y]), axis=0)
     above_general = (ranks[:n] - stats.rankdata(x, axis=0)) / m
     below_domain = 1 - (ranks[n:] - stats.rankdata(y, axis=0)) / n
-    variances = (above_general.var(0, ddof=1) / n, below_domain.var(0, ddof=1) / m)
-    return _Stratum(x, y, above_general.mean(0), *variances, ranks.var(0, ddof=1) / (n * m * (n + m)))
+    return _Stratum(x, y, above_general.mean(0), above_general.var(0, ddof=1) / n, below_domain.var(0, ddof=1) / m)
 
 
 def _interval(value: Vector, parts: Sequence[_Stratum], weights: np.ndarray) -> Interval:
@@ -114,18 +107,7 @@ def _interval(value: Vector, parts: Sequence[_Stratum], weights: np.ndarray) -> 
 
 
 def _p_value(value: Vector, parts: Sequence[_Stratum], weights: np.ndarray) -> Vector:
-    of_ranks, of_variances = _van_elteren(value, parts, weights), _brunner_munzel(value, parts, weights)
     tested = reduce(np.logical_or, (part.regular(MIN_TESTED_VARIANCE) for part in parts))
-    p = np.where(tested, np.maximum(of_ranks, of_variances), of_ranks)
-    if len(parts) == 1 and (untested := np.flatnonzero(~tested & (parts[0].null_variance > 0))).size:
-        # Exact, or corrected for continuity.
-        sides = parts[0].x[:, untested], parts[0].y[:, untested]
-        p[untested] = stats.mannwhitneyu(*sides, alternative="greater", axis=0).pvalue
-    return p
-
-
-def _brunner_munzel(value: Vector, parts: Sequence[_Stratum], weights: np.ndarray) -> Vector:
-    """One-sided p-values of the test that does not suppose equal distributions."""
     variance, over_freedom = np.zeros_like(value), np.zeros_like(value)
     for weight, part in zip(weights, parts, strict=True):
         regular = part.regular(MIN_TESTED_VARIANCE)
@@ -136,13 +118,32 @@ def _brunner_munzel(value: Vector, parts: Sequence[_Stratum], weights: np.ndarra
         own = weight**2 * np.where(regular, 0, _wilson_variance(part))
         variance += own
         over_freedom += own**2 / (part.smaller - 1)
-    return stats.t.sf((value - 0.5) / np.sqrt(variance), variance**2 / over_freedom)
+    p = stats.t.sf((value - 0.5) / np.sqrt(variance), variance**2 / over_freedom)
+    if (untested := np.flatnonzero(~tested)).size:
+        p[untested] = _mann_whitney(
+            value[untested], [(part.x[:, untested], part.y[:, untested]) for part in parts], weights
+        )
+    return p
 
 
-def _van_elteren(value: Vector, parts: Sequence[_Stratum], weights: np.ndarray) -> Vector:
-    """One-sided p-values of the test that supposes equal distributions in each stratum; 1 where all are tied."""
-    variance = weights**2 @ np.stack([part.null_variance for part in parts])
-    return np.where(variance > 0, stats.norm.sf((value - 0.5) / np.sqrt(np.where(variance > 0, variance, 1))), 1.0)
+def _mann_whitney(value: Vector, strata: Sequence[tuple[np.ndarray, np.ndarray]], weights: np.ndarray) -> Vector:
+    """One-sided p-values; 1 where all values of each stratum are tied."""
+    tied = reduce(np.logical_and, ((np.concatenate(pair) == pair[0][0]).all(0) for pair in strata))
+    if len(strata) == 1:
+        p = stats.mannwhitneyu(*strata[0], alternative="greater", axis=0).pvalue
+    else:
+        variance = sum(weight**2 * _null_variance(*pair) for weight, pair in zip(weights, strata, strict=True))
+        p = stats.norm.sf((value - 0.5) / np.sqrt(np.where(tied, 1, variance)))
+    return np.where(tied, 1.0, p)
+
+
+def _null_variance(x: Domain, y: General) -> Vector:
+    """Variance of an AUROC if both sides have the same distribution, with the correction for ties (Lehmann 1975)."""
+    n, m = len(x), len(y)
+    total = n + m
+    counts = (np.unique(column, return_counts=True)[1].astype(float) for column in np.concatenate([x, y]).T)
+    ties = np.array([(count**3 - count).sum() for count in counts])
+    return (total + 1 - ties / (total * (total - 1))) / (12 * n * m)
 
 
 def _wilson_variance(part: _Stratum) -> Vector:
