@@ -24,6 +24,12 @@ from stratalens.validation.transfer import scores_of
 
 STRONG_SHARE = 0.5
 """Tokens with at least this share of the passage's highest activation are marked."""
+PURITY = {
+    "top_n_probability": "Selected again if documents are redrawn",
+    "lexicon_share_input": "Share of activation on lexicon terms",
+    "lexicon_share_output": "Share of activation just before them",
+}
+"""Column that may be empty -> as it is shown."""
 TOKENS_AROUND_PEAK = 40
 """Tokens that are shown on either side of the strongest one."""
 
@@ -59,9 +65,7 @@ def show(directory: Path, hookpoint: Hookpoint, feature: int) -> None:
     else:
         row = latents[hookpoint].iloc[feature].to_dict()
         console.print(f"[bold]Feature {feature} of layer {hookpoint}[/bold], not among the {len(top)} reported ones")
-        console.print(
-            "Label it with: stratalens label RESULT_DIR --features FILE, the file holding its layer and number"
-        )
+        _print_unreported(console, row, domain)
     parts = saved.tables.parts[hookpoint].get(feature, TextParts([], []))
     _print_statistics(console, row, parts, domain)
     if len(reported):
@@ -73,11 +77,19 @@ def show(directory: Path, hookpoint: Hookpoint, feature: int) -> None:
 def _print_claims(console: Console, saved: Result, hookpoint: Hookpoint, feature: int) -> None:
     """Say of each test what passing it means, and whether the feature passed it."""
     table = saved.tables.features[hookpoint]
-    verdicts = saved.tables.verdicts[hookpoint][table["feature_number"] == feature].iloc[0]
+    at = table["feature_number"].tolist().index(feature)
+    verdicts = saved.tables.verdicts[hookpoint]
     for claim in CLAIMS:
-        passed = verdicts[claim.column]
+        passed = verdicts[claim.column].tolist()[at]
         verdict = f"not tested ({claim.untested})" if pd.isna(passed) else "passed" if passed else "failed"
         console.print(f"Test {claim.title}, {claim.says}: {escaped(verdict)}")
+
+
+def _print_unreported(console: Console, row: dict[str, Any], domain: str) -> None:
+    if pd.notna(row.get("opposed_rank")):
+        test = {True: "confirmed", False: "not confirmed"}.get(row["opposed_confirmed"], "none held out to confirm it")
+        console.print(f"It fires less on {domain} text: rank {row['opposed_rank']} of those that do, {test}")
+    console.print("Label it with: stratalens label RESULT_DIR --features FILE, the file holding its layer and number")
 
 
 def _print_untested(console: Console, saved: Result, row: dict[str, Any]) -> None:
@@ -121,14 +133,10 @@ def _print_statistics(console: Console, row: dict[str, Any], parts: TextParts, d
     share, low, high = (100 * row[f"normalised_{name}"] for name in ("specialization", "low", "high"))
     table.add_row("Specialization, % of norm", _number(share), f"{_number(low)} to {_number(high)}")
     table.add_row("AUROC of documents", _number(row["auroc"]), interval("auroc"))
-    for part in parts.kinds:
-        table.add_row(
-            f"  within {escaped(part.name)}", _number(part.auroc), f"{_number(part.low)} to {_number(part.high)}"
-        )
-    for part in parts.sources:
-        table.add_row(
-            f"  source {escaped(part.name)}", _number(part.auroc), f"{_number(part.low)} to {_number(part.high)}"
-        )
+    for word, own in (("within", parts.kinds), ("source", parts.sources)):
+        for part in own:
+            auroc, limits = _number(part.auroc), f"{_number(part.low)} to {_number(part.high)}"
+            table.add_row(f"  {word} {escaped(part.name)}", auroc, limits)
     if isinstance(rank := row.get("transfer_rank"), int):
         table.add_row("Transfer rank among live latents", str(rank), "")
     table.add_row("Hedges g", _number(row["hedges_g"]), "")
@@ -136,6 +144,9 @@ def _print_statistics(console: Console, row: dict[str, Any], parts: TextParts, d
     table.add_row("p-value, q-value", f"{_number(row['p_value'], 2)}, {_number(row['q_value'], 2)}", "")
     table.add_row(f"Share of {domain} tokens fired on", _number(row["domain_density"]), "")
     table.add_row("Share of general tokens fired on", _number(row["general_density"]), "")
+    for name, title in PURITY.items():
+        if (shown := _number(row.get(name), 3)) != "-":
+            table.add_row(title, shown, "")
     for score in scores_of(str(row.get("validations", "[]"))):
         verdict = "transfers" if score.transfers else "does not transfer"
         interval_there = f"{_number(score.auroc_low)} to {_number(score.auroc_high)}"

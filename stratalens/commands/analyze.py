@@ -7,6 +7,7 @@ from dataclasses import replace
 import torch
 
 from stratalens.commands.listed import listed_features
+from stratalens.commands.ranked import ranked
 from stratalens.config.options import RunConfig
 from stratalens.errors import counted
 from stratalens.evidence import collect_evidence
@@ -29,7 +30,7 @@ from stratalens.labels.labelling import LabelSources, open_labeller
 from stratalens.models.memory import peak_memory_bytes
 from stratalens.optional_parts import OptionalParts
 from stratalens.progress import NoProgress, Progress, TimedProgress
-from stratalens.ranking import Ranking, rank_features
+from stratalens.ranking import Ranking
 from stratalens.ranking.by_part import with_parts
 from stratalens.ranking.estimates import RankingInputs
 from stratalens.ranking.feature_list import require_latents
@@ -86,7 +87,7 @@ def _analyze(config: RunConfig, work: WorkDirectories, progress: TimedProgress) 
     progress.stage("ranking")
     source = _ranking_inputs(inputs, harvest)
     split = inputs.survey.split
-    ranking = rank_features(source, top_n=config.top_n, rank_by=config.rank_by, split=split, listed=listed)
+    ranking = ranked(config, source, listed, split=split)
     random = _read_random_directions(config, inputs, opened, work, progress)
     progress.stage("controls")
     controls = _controls(config, inputs, source, ranking, random)

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from stratalens.commands.finished import collect_again, load_evidence, publish_again, ranking_inputs
+from stratalens.commands.ranked import ranked
 from stratalens.config.options import RunConfig
 from stratalens.config.result_options import RankConfig
 from stratalens.errors import counted
@@ -22,7 +23,6 @@ from stratalens.labels.feature_report import Reports
 from stratalens.labels.labelling import LabelSources
 from stratalens.optional_parts import FIGURES, PAGE, OptionalParts, without_parts
 from stratalens.progress import NoProgress, Progress
-from stratalens.ranking import rank_features
 from stratalens.ranking.by_part import with_parts
 from stratalens.report import load_result
 from stratalens.report.label_tables import stored_label
@@ -81,15 +81,10 @@ def rank(directory: Path, options: RankConfig, progress: Progress | None = None)
 
 
 def _rank_again(before: Result, config: RunConfig) -> Findings:
-    source = ranking_inputs(before)
-    ranking = rank_features(
-        source,
-        top_n=config.top_n,
-        rank_by=config.rank_by,
-        split=before.record.split,
-        listed=before.findings.features if config.features is not None else None,
-    )
-    top = with_parts(ranking.top, source, split=before.record.split)
+    source, split = ranking_inputs(before), before.record.split
+    listed = before.findings.features if config.features is not None else None
+    ranking = ranked(config, source, listed, split=split)
+    top = with_parts(ranking.top, source, split=split)
     top = keep_validations(top, before.findings.top)
     return Findings(top, ranking.latents, before.findings.facts)
 

@@ -51,6 +51,8 @@ class Populations:
 
     strata: tuple[str, ...] = ("",)
     """Names of the kinds of text, at least one; a single one has no name."""
+    exchanged: bool = False
+    """Whether domain documents play the general side and general ones the domain."""
 
     def __len__(self) -> int:
         return len(Side) * len(Half) * len(self.strata)
@@ -61,7 +63,7 @@ class Populations:
     @cached_property
     def sides(self) -> Int[np.ndarray, "population"]:
         """Side of each population, by its number."""
-        return np.array([population.side for population in self], np.int64)
+        return np.array([self._side(population) for population in self], np.int64)
 
     @cached_property
     def halves(self) -> Int[np.ndarray, "population"]:
@@ -76,9 +78,16 @@ class Populations:
         chosen = [
             population.number
             for population in self
-            if all(want is None or want == own for want, own in zip(wanted, population, strict=True))
+            if all(
+                want is None or want == own
+                for want, own in zip(wanted, (self._side(population), *population[1:]), strict=True)
+            )
         ]
         return np.array(chosen, np.int64)
+
+    def _side(self, population: Population) -> Side:
+        """The side that the documents of a population play."""
+        return Side(1 - population.side) if self.exchanged else population.side
 
 
 def side_name(domain: str, side: int) -> str:

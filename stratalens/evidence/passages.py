@@ -22,6 +22,8 @@ SAMPLED_TEXTS_PER_HALF = 128
 """About this many texts are sampled from each half of each side, with one passage each."""
 CANDIDATE_SPANS = 8
 """The passage of a sampled text is one of its first passages, of which there are at most this many."""
+SAMPLED_COLUMN = "sampled"
+"""Column of the stored passages that results of earlier versions lack."""
 STRONGEST_PER_HALF = {Side.DOMAIN: 4, Side.GENERAL: 1}
 """Side -> strongest passages that are read for each reported feature in each half."""
 
@@ -50,6 +52,9 @@ class Passage:
     """Special tokens included."""
     offsets: Int[np.ndarray, "seq 2"]
     """First character of each token in `text`, and one past its last; both 0 for special tokens."""
+    sampled: bool = False
+    """Whether it is in the sample of all text, and not only one of the strongest passages of a feature; results of
+    earlier versions do not tell."""
 
     @property
     def side(self) -> Side:
@@ -148,10 +153,12 @@ def read_passages(
     passages = []
     for row in survey.select(corpus, frozenset(wanted)):
         spans = {(span.start, span.end): span for span in _spans(cutter, row.text, wanted[row.content])}
+        of_sample = None
         if row.content in sampled:
             candidates = cutter.first_spans(row.text, CANDIDATE_SPANS)
             span = candidates[hash64("span", row.content) % len(candidates)]
-            spans[span.start, span.end] = span
+            of_sample = span.start, span.end
+            spans[of_sample] = span
         passages += [
             Passage(
                 location=PassageLocation(row.content, span.start, span.end),
@@ -160,8 +167,9 @@ def read_passages(
                 text=row.text[span.start : span.end],
                 token_ids=cutter.sequence(span),
                 offsets=cutter.token_offsets(span),
+                sampled=place == of_sample,
             )
-            for span in spans.values()
+            for place, span in spans.items()
         ]
     return sorted(passages, key=lambda passage: (passage.population, passage.location))
 
@@ -191,6 +199,7 @@ def write_passages(passages: Sequence[Passage], path: Path) -> None:
             "text": [p.text for p in passages],
             "token_ids": [p.token_ids for p in passages],
             "offsets": [p.offsets.reshape(-1) for p in passages],
+            SAMPLED_COLUMN: np.array([p.sampled for p in passages], dtype=bool),
         }
     ).to_parquet(path, index=False)
 
@@ -211,6 +220,7 @@ def load_passages(path: Path) -> list[Passage]:
                 text=row["text"],
                 token_ids=np.asarray(row["token_ids"]),
                 offsets=np.asarray(row["offsets"]).reshape(-1, 2),
+                sampled=row.get(SAMPLED_COLUMN, False),
             )
             for row in table.to_dict("records")
         ]
@@ -228,6 +238,7 @@ def _is_valid(passage: Passage) -> bool:
     return bool(
         isinstance(text, str)
         and all(isinstance(number, int) for number in numbers)
+        and isinstance(passage.sampled, bool)
         and passage.population.stratum >= 0
         and ids.dtype.kind == offsets.dtype.kind == "i"
         and len(ids) == len(offsets) > 0

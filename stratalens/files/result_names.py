@@ -40,6 +40,7 @@ def result_names(
     best = _ANY_NUMBER if top_features_n is None else str(top_features_n)
     in_layer = [
         rf"top_{top}_features_analysis\.(?:csv|json)",
+        rf"opposed_{top}_features\.csv",
         rf"feature_labels_(?:clean|detailed)_{of_domain}\.csv",
         rf"{of_domain}_features\.(?:png|svg)",
         r"evidence\.json",

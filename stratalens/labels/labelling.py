@@ -24,6 +24,7 @@ from stratalens.labels.evidence_labels import Support
 from stratalens.labels.feature_label import EVIDENCE, AnnotatedEvidence, FeatureLabel, LayerLabels
 from stratalens.labels.feature_report import FeatureReport, Reports
 from stratalens.labels.judge import LanguageJudge
+from stratalens.labels.lexicon_shares import with_lexicon_shares
 from stratalens.labels.llm.cache import CachedModel
 from stratalens.labels.llm.endpoint import EndpointModel
 from stratalens.labels.llm.local import LocalModel
@@ -134,6 +135,8 @@ def label_features(
     labels = labels or _without_labels(evidence, f"left out ({parts.missing.get(LABELS)})")
     sets = passage_sets(evidence.passages) if annotated is None else annotated.passage_sets
     reports = {place: _reports(collected, sets, place, top[place], of_layer) for place, of_layer in labels.items()}
+    if annotated is not None:
+        reports = with_lexicon_shares(reports, annotated)
     if sources.labeller is not None:
         judge, show_text = sources.labeller.judge, not config.no_examples
         with parts.part(LABELLING_MODEL):

@@ -104,7 +104,7 @@ def _from_documents(
     strata = [document_rows(documents, populations, half, stratum) for stratum in range(len(populations.strata))]
     passages = [documents.passages[rows] for rows in pooled]
     parts = []
-    for first in range(0, len(specialization), LATENTS_AT_ONCE):
+    for first in range(0, max(1, len(specialization)), LATENTS_AT_ONCE):  # once, where none fired
         dense = documents.values[:, first : first + LATENTS_AT_ONCE].toarray()
         x, y = (dense[rows] for rows in pooled)
         interval = contrast.difference_interval(specialization[first : first + LATENTS_AT_ONCE], x, y, *passages)

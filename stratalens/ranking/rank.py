@@ -15,6 +15,12 @@ MAX_Q_VALUE = 0.05
 """A confirmed feature has a smaller q-value."""
 
 
+CANDIDATES_PER_PLACE = 10
+"""So many times the reported features of a layer are its candidates."""
+TOP_N_PROBABILITY = "top_n_probability"
+"""Column that only candidates fill, see `validation.stability`."""
+
+
 @dataclass(frozen=True)
 class Ranking:
     """Ranked features of all layers."""
@@ -23,6 +29,9 @@ class Ranking:
     """Hookpoint -> reported features, best first, one row per feature."""
     latents: dict[Hookpoint, pd.DataFrame]
     """Hookpoint -> all latents, one row per latent, in the order of their numbers."""
+    candidates: dict[Hookpoint, list[int]]
+    """Hookpoint -> latents that might have been selected on other documents, best first: those selected, and more. None
+    where the user named the features."""
 
 
 def feature_numbers(top: Mapping[Hookpoint, pd.DataFrame]) -> dict[Hookpoint, list[int]]:
@@ -49,18 +58,21 @@ def rank_features(
         listed: hookpoint -> latents to report instead of the best ones.
     """
     halves = (Half.DISCOVERY, Half.CONFIRMATION if split else Half.DISCOVERY)
-    latents, picked = {}, {}
+    latents, picked, candidates = {}, {}, {}
     for hookpoint, source in hookpoints.items():
         discovery, confirmation = (estimates(source, half) for half in halves)
         table = confirmation
         table["discovery_specialization"] = discovery["specialization"]
         table["discovery_auroc"] = discovery["auroc"]
         table["transfer_rank"] = _ranks(discovery["transfer"].to_numpy())
-        picked[hookpoint] = best_latents(discovery, rank_by, top_n) if listed is None else list(listed[hookpoint])
+        best = best_latents(discovery, rank_by, CANDIDATES_PER_PLACE * top_n)
+        picked[hookpoint] = best[:top_n] if listed is None else list(listed[hookpoint])
+        candidates[hookpoint] = best if listed is None else []
         table["selected"] = table.index.isin(picked[hookpoint])
         latents[hookpoint] = table
     _add_q_values(latents, {hookpoint: np.flatnonzero(table["live"]) for hookpoint, table in latents.items()})
-    return Ranking(reported_features(latents, picked, rank_by=rank_by, split=split), latents)
+    top = reported_features(latents, picked, rank_by=rank_by, split=split)
+    return Ranking(top, latents, candidates)
 
 
 def best_latents(discovery: pd.DataFrame, rank_by: str, top_n: int) -> list[int]:

@@ -8,7 +8,9 @@ import numpy as np
 import pandas as pd
 
 from stratalens.files.damaged import damaged
+from stratalens.labels.feature_report import LexiconShares
 from stratalens.ranking.by_part import parts_of
+from stratalens.ranking.rank import TOP_N_PROBABILITY
 from stratalens.report.evidence_file import MAX_NUMBER
 from stratalens.report.label_tables import LABEL_COLUMNS
 from stratalens.report.tables import MEASURES
@@ -102,6 +104,12 @@ OPTIONAL_COLUMNS: Mapping[str, ColumnKind] = {
     "causal": VERDICT,
     "claims": TEXT,
     "validations": SCORES,
+    TOP_N_PROBABILITY: PROBABILITY,
+    **dict.fromkeys(LexiconShares._fields, PROBABILITY),
+    "opposed_rank": RANK,
+    "opposed_p_value": PROBABILITY,
+    "opposed_q_value": PROBABILITY,
+    "opposed_confirmed": VERDICT,
 }
 """Columns that results of earlier versions lack -> what they hold."""
 _MEASURES: dict[str, ColumnKind] = {

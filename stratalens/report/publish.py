@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from stratalens.config.options import RunConfig
@@ -13,7 +14,7 @@ from stratalens.evidence import Evidence
 from stratalens.harvest.store import HarvestFile, harvest_path
 from stratalens.hookpoint import Hookpoint
 from stratalens.labels import FeatureReport
-from stratalens.labels.feature_report import Reports
+from stratalens.labels.feature_report import LexiconShares, Reports
 from stratalens.optional_parts import PAGE, OptionalParts
 from stratalens.ranking.layer_details import layer_details
 from stratalens.report.documents_file import DOCUMENTS_FILE, write_documents
@@ -145,7 +146,7 @@ def write_record(
 
 
 def with_labels(findings: Findings, reports: Reports) -> Findings:
-    """The findings with the label and the label's scores in the row of each reported feature."""
+    """The findings with the label, its scores and the shares of the lexicon in the row of each reported feature."""
     top = {hookpoint: _with_layer_labels(table, reports[hookpoint]) for hookpoint, table in findings.top.items()}
     return replace(findings, top=top)
 
@@ -153,5 +154,7 @@ def with_labels(findings: Findings, reports: Reports) -> Findings:
 def _with_layer_labels(table: pd.DataFrame, reports: Sequence[FeatureReport]) -> pd.DataFrame:
     features = pd.Index([report.feature for report in reports], dtype="int64")
     labels = pd.DataFrame([report.label for report in reports], columns=list(LABEL_COLUMNS), index=features)
-    own = labels.loc[table["feature_number"]].reset_index(drop=True)
-    return pd.concat([table.drop(columns=[name for name in LABEL_COLUMNS if name in table]), own], axis=1)
+    shares = pd.DataFrame([report.lexicon for report in reports], columns=list(LexiconShares._fields), index=features)
+    both = pd.concat([shares.astype(np.float64), labels], axis=1)
+    own = both.loc[table["feature_number"]].reset_index(drop=True)
+    return pd.concat([table.drop(columns=[name for name in own if name in table]), own], axis=1)

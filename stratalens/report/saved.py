@@ -102,6 +102,15 @@ class Result:
         """
         return self.tables.latents[Hookpoint.given(hookpoint)]
 
+    def opposed_features(self, hookpoint: Hookpoint | int | str) -> pd.DataFrame:
+        """The features at one hookpoint that fire less on the domain, best first; `hookpoint` as in `all_features`.
+
+        Raises:
+            KeyError: the run did not analyse it, or an earlier version made the result.
+            ValueError: it is no hookpoint.
+        """
+        return self.tables.opposed[Hookpoint.given(hookpoint)]
+
     @cached_property
     def sources(self) -> DocumentSources:
         """Where the sampled documents are from; results of earlier versions do not say.

@@ -53,6 +53,8 @@ def _write_layer(
     write = partial(write_csv, bom=tables.csv_bom)
     first = {name: settings[name] for name in ("base_model", "sae_model", "top_n")} | {"layer_idx": hookpoint.block}
     write(table, folder / f"{stem}.csv")
+    if hookpoint in tables.opposed:
+        write(tables.opposed[hookpoint], folder / opposed_file(settings))
     content = {"top_features": records(table), "feature_sentences": sentences(domain, reports)}
     write_json(content | {"config": first | dict(settings)}, folder / f"{stem}.json")
     write(table[["feature_number", "label", "site"]], folder / f"feature_labels_clean_{domain}.csv")
@@ -63,6 +65,11 @@ def _write_layer(
 def layer_stem(settings: Mapping[str, object]) -> str:
     """Name, without suffix, of the files of the reported features of a layer."""
     return f"top_{settings['top_n']}_features_analysis"
+
+
+def opposed_file(settings: Mapping[str, object]) -> str:
+    """Name of the file of the opposed features of a layer."""
+    return f"opposed_{settings['top_n']}_features.csv"
 
 
 def summary(tables: Tables) -> dict[str, object]:

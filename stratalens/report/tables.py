@@ -7,8 +7,11 @@ import pandas as pd
 
 from stratalens.config.options import RunConfig
 from stratalens.hookpoint import Hookpoint
+from stratalens.labels.feature_report import LexiconShares
 from stratalens.ranking.by_part import TextParts, text_parts
 from stratalens.ranking.layer_facts import LayerFacts
+from stratalens.ranking.opposed import OPPOSED_COLUMNS, opposed_tables
+from stratalens.ranking.rank import TOP_N_PROBABILITY
 from stratalens.report.label_tables import LABEL_COLUMNS
 from stratalens.report.layer_rows import layer_row
 from stratalens.validation.claims import ClaimCount, claim_counts, claim_verdicts, claims_text
@@ -46,6 +49,8 @@ MEASURES = (
     "decoder_norm",
     "discovery_specialization",
     "discovery_auroc",
+    TOP_N_PROBABILITY,
+    *LexiconShares._fields,
     "flags",
 )
 """Columns of measures, in this order after the columns that identify a feature."""
@@ -64,6 +69,8 @@ class Tables:
     """Hookpoint -> reported features."""
     latents: dict[Hookpoint, pd.DataFrame]
     """Hookpoint -> every latent."""
+    opposed: dict[Hookpoint, pd.DataFrame]
+    """Hookpoint -> features that fire less on the domain, best first; empty in results of earlier versions."""
     consolidated: pd.DataFrame
     """Reported features of all layers, best first."""
     layers: pd.DataFrame
@@ -105,12 +112,9 @@ def build_tables(
     domain = config.domain
     validations = {hookpoint: validations_of(table) for hookpoint, table in top.items()}
     verdicts = _verdicts(top, validations)
-    features = {
-        hookpoint: _published_table(_with_claims(table, hookpoint, verdicts[hookpoint]), domain, ["rank", "site"])
-        for hookpoint, table in top.items()
-    }
+    features = _reported_tables({place: _with_claims(own, verdicts[place]) for place, own in top.items()}, domain)
     all_latents = {
-        hookpoint: with_place(_published_table(table, domain, ["live", "selected"]), hookpoint)
+        hookpoint: with_place(_published_table(table, domain, ["live", "selected"], OPPOSED_COLUMNS), hookpoint)
         for hookpoint, table in latents.items()
     }
     sort_column = "normalised_specialization" if config.compare_layers_by == "normalised" else "specialization"
@@ -123,6 +127,7 @@ def build_tables(
         domain=domain,
         features=features,
         latents=all_latents,
+        opposed=_reported_tables(opposed_tables(latents), domain),
         consolidated=consolidated,
         layers=layers,
         best=above_threshold.head(config.top_features_n).reset_index(drop=True),
@@ -142,9 +147,17 @@ def _verdicts(
     return {hookpoint: claim_verdicts(table, names) for hookpoint, table in top.items()}
 
 
-def _with_claims(table: pd.DataFrame, hookpoint: Hookpoint, verdicts: pd.DataFrame) -> pd.DataFrame:
-    """Reported features with their site, the tests that they passed, and the columns of tests not made."""
-    return table.assign(site=hookpoint.site_name, causal=verdicts["causal"], claims=claims_text(verdicts))
+def _with_claims(table: pd.DataFrame, verdicts: pd.DataFrame) -> pd.DataFrame:
+    """Reported features with the tests that they passed, and the columns of tests not made."""
+    return table.assign(causal=verdicts["causal"], claims=claims_text(verdicts))
+
+
+def _reported_tables(top: Mapping[Hookpoint, pd.DataFrame], domain: str) -> dict[Hookpoint, pd.DataFrame]:
+    """The published tables of features that have ranks."""
+    return {
+        hookpoint: _published_table(table.assign(site=hookpoint.site_name), domain, ["rank", "site"])
+        for hookpoint, table in top.items()
+    }
 
 
 def _consolidated(features: Mapping[Hookpoint, pd.DataFrame], domain: str, sort_column: str) -> pd.DataFrame:
@@ -176,12 +189,11 @@ def norm_owner(hookpoints: Iterable[Hookpoint]) -> str:
     return "residual stream" if all(hookpoint.site == "resid" for hookpoint in hookpoints) else "hookpoint"
 
 
-def _published_table(table: pd.DataFrame, domain: str, extra: list[str]) -> pd.DataFrame:
+def _published_table(table: pd.DataFrame, domain: str, extra: list[str], last: Iterable[str] = ()) -> pd.DataFrame:
     """The columns of a ranking that are published, in their order and under their names in the files."""
-    measures = [name for name in MEASURES if name in table]
     lead = ["feature_number", "domain_activation", "general_activation", "specialization"]
-    labels = [name for name in LABEL_COLUMNS if name in table]
-    chosen = table[[*lead, *extra, *measures, *labels]]
+    optional = [name for name in (*MEASURES, *LABEL_COLUMNS, *last) if name in table]
+    chosen = table[[*lead, *extra, *optional]]
     return chosen.rename(columns={name: published_name(name, domain) for name in chosen})
 
 

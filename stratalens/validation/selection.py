@@ -1,13 +1,16 @@
-"""Select the best latents of many relabellings at once, by the statistic that the run selects by.
+"""Select the best latents of many relabellings or resamples at once, by the statistic that the run selects by.
 
 All statistics are linear in the documents, or functions of such, so that each is a matrix product for all repetitions.
-What the run takes from passages (firing rates) is taken from documents here, and ranks are among all documents that are
-dealt out, not only among those of the discovery half. No label enters either, so the confirmation half stays fresh.
+What the run takes from passages (firing rates) is taken from documents here. AUROC comes from ranks that are the same
+in all repetitions: of relabelled documents among all that are dealt out, not only among those of the discovery half (no
+label enters, so the confirmation half stays fresh); of resampled documents, whose sides stay, among those of the other
+side (`placements`).
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -30,20 +33,63 @@ EDGE = 1e-3
 Scores = Float[np.ndarray, "repetition latent"]
 
 
-def select(source: RankingInput, dealt: Sequence[Dealt], metric: str, top_n: int) -> Int[np.ndarray, "repetition pick"]:
+class Ranked(NamedTuple):
+    """Some latents' ranks of the documents of one kind, as shares; an AUROC is 0.5 plus a difference of their means."""
+
+    documents: Int[np.ndarray, "pool"]
+    """Rows of the documents, rising."""
+    shares: Float[np.ndarray, "pool latent"]
+    """float32, because all repetitions are a product of matrices."""
+
+
+def rank_shares(values: Float[np.ndarray, "document latent"], cells: Dealt) -> Ranked:
+    """Ranks among all documents that are dealt out: right if sides mean nothing."""
+    pool = _dealt_documents(cells, CELLS)
+    shares = stats.rankdata(values[pool], axis=0) / len(pool) - 0.5
+    return Ranked(pool, shares.astype(np.float32))
+
+
+def placements(values: Float[np.ndarray, "document latent"], cells: Dealt) -> Ranked:
+    """Ranks of the discovery documents of each side among those of the other, if every document has its side for good.
+
+    The AUROC of resampled documents is then its linear part in their numbers, by DeLong's (1988) structural components;
+    what is left out is of the order of 1 / documents. A complete separation stays one.
+    """
+    domain, general = (_dealt_documents(cells, [(Half.DISCOVERY, side)]) for side in Side)
+    x, y = values[domain], values[general]
+    ranks = stats.rankdata(np.concatenate([x, y]), axis=0)
+    above_general = (ranks[: len(x)] - stats.rankdata(x, axis=0)) / len(y)
+    above_domain = (ranks[len(x) :] - stats.rankdata(y, axis=0)) / len(x)
+    shares = np.concatenate([above_general - above_general.mean(0), above_domain - 0.5])
+    order = np.argsort(pool := np.concatenate([domain, general]))
+    return Ranked(pool[order], shares[order].astype(np.float32))
+
+
+def _dealt_documents(cells: Dealt, of: Sequence[tuple[Half, Side]]) -> Int[np.ndarray, "document"]:
+    return np.unique(np.concatenate([cells[cell].ravel() for cell in of]))
+
+
+def select(
+    source: RankingInput,
+    dealt: Sequence[Dealt],
+    metric: str,
+    top_n: int,
+    ranked: Callable[[np.ndarray, Dealt], Ranked] = rank_shares,
+) -> Int[np.ndarray, "repetition pick"]:
     """Numbers of the live latents with the highest scores on the discovery documents of each repetition.
 
     Args:
         source: statistics and documents of a hookpoint.
-        dealt: of each kind, the documents that each repetition deals to halves and sides.
+        dealt: of each kind, the documents that each repetition deals to halves and sides; one may come several times.
         metric: one of `RANK_METRICS`.
         top_n: latents to select; fewer where fewer are live.
+        ranked: how documents are ranked for AUROCs: `rank_shares` or `placements`.
     """
     live, scores = source.stats.latents, []
     for first in range(0, len(live), LATENTS_SCORED_AT_ONCE):
         own = live[first : first + LATENTS_SCORED_AT_ONCE]
         dense = source.documents.values[:, own].toarray().astype(np.float32)
-        chunk = _Chunk(dense, source.documents.passages, dealt)
+        chunk = _Chunk(dense, source.documents.passages, dealt, ranked)
         scores.append(SCORES[metric](chunk))
     order = np.argsort(-np.concatenate(scores, axis=1), axis=1, kind="stable")
     return live[order[:, :top_n]]
@@ -56,10 +102,11 @@ class _Chunk:
     dense: Float[np.ndarray, "document latent"]
     passages: Int[np.ndarray, "document"]
     dealt: Sequence[Dealt]
+    ranked: Callable[[np.ndarray, Dealt], Ranked]
 
     def means(self, values: np.ndarray, weight: np.ndarray | None = None) -> tuple[Scores, Scores]:
         """Mean over the documents of each side, which may have weights."""
-        sides = [_indicator(joined(self.dealt, Half.DISCOVERY, side), len(values)) for side in Side]
+        sides = [_counts(joined(self.dealt, Half.DISCOVERY, side), len(values)) for side in Side]
         weights = np.concatenate(sides) * (np.float32(1) if weight is None else weight.astype(np.float32))
         domain, general = np.split(weights / weights.sum(1, keepdims=True) @ values, len(Side))
         return domain, general
@@ -84,17 +131,24 @@ class _Chunk:
         (x, y), (x_square, y_square) = self.means(self.dense), self.means(self.dense**2)
         x_squares, y_squares = np.maximum(0, x_square - x**2) * n, np.maximum(0, y_square - y**2) * m
         pooled = np.sqrt((x_squares + y_squares) / (n + m - 2))
-        return (x - y) / np.maximum(pooled, np.finfo(np.float32).tiny) * np.float32(hedges_correction(n, m))
+        with np.errstate(over="ignore"):  # infinite where both sides are constant and differ
+            return (x - y) / np.maximum(pooled, np.finfo(np.float32).tiny) * np.float32(hedges_correction(n, m))
 
     def separation(self, values: np.ndarray) -> tuple[Scores, Scores]:
-        """AUROC within kinds, and its lower limit on the logit scale, from rank shares among the dealt documents."""
+        """AUROC within kinds, and its lower limit on the logit scale, from rank shares."""
         weights = np.array([_weight(cells) for cells in self.dealt]) / sum(map(_weight, self.dealt))
-        auroc, variance = np.zeros(()), np.zeros(())
+        auroc, variance, regular = np.zeros(()), np.zeros(()), np.ones((), bool)
         for weight, cells in zip(weights, self.dealt, strict=True):
-            own, own_variance = _stratum_separation(values, cells)
-            auroc, variance = auroc + weight * own, variance + weight**2 * own_variance
+            own, own_variance = _stratum_separation(self.ranked(values, cells), cells)
+            substituted = np.where(own_variance > MIN_VARIANCE, own_variance, _wilson_variance(own, _smaller([cells])))
+            auroc, variance = auroc + weight * own, variance + weight**2 * substituted
+            regular = regular & (own_variance > MIN_VARIANCE)
         safe = np.clip(auroc, EDGE, 1 - EDGE)
-        return auroc, expit(logit(safe) - Z * np.sqrt(variance) / (safe * (1 - safe)))
+        low = expit(logit(safe) - Z * np.sqrt(variance) / (safe * (1 - safe)))
+        trials = _smaller(self.dealt)
+        centre = (auroc + Z**2 / (2 * trials)) / (1 + Z**2 / trials)
+        wilson_low = np.minimum(centre - Z * np.sqrt(_wilson_variance(auroc, trials)), auroc)
+        return auroc, np.where(regular, low, np.maximum(low, wilson_low))
 
 
 def _weight(cells: Dealt) -> float:
@@ -102,29 +156,35 @@ def _weight(cells: Dealt) -> float:
     return n * m / (n + m)
 
 
-def _indicator(rows: np.ndarray, documents: int) -> Float[np.ndarray, "repetition document"]:
-    indicator = np.zeros((len(rows), documents), np.float32)
-    np.put_along_axis(indicator, rows, 1, axis=1)
-    return indicator
+def _counts(rows: np.ndarray, documents: int) -> Float[np.ndarray, "repetition document"]:
+    """How often each document is among the rows of each repetition."""
+    at = np.arange(len(rows))[:, None] * documents + rows
+    counts = np.bincount(at.ravel(), minlength=len(rows) * documents)
+    return counts.reshape(len(rows), documents).astype(np.float32)
 
 
-def _stratum_separation(values: np.ndarray, cells: Dealt) -> tuple[Scores, Scores]:
+def _stratum_separation(ranked: Ranked, cells: Dealt) -> tuple[Scores, Scores]:
     """AUROC and its variance in one kind: the difference of the sides' mean rank shares (DeLong's, by ranks)."""
-    pool = np.unique(np.concatenate([cells[cell][0] for cell in CELLS]))
-    shares = (stats.rankdata(values[pool], axis=0) / len(pool)).astype(np.float32) - np.float32(0.5)
+    pool, shares = ranked
     sizes = [cells[Half.DISCOVERY, side].shape[1] for side in Side]
     rows = [np.searchsorted(pool, cells[Half.DISCOVERY, side]) for side in Side]
-    weights = np.concatenate([_indicator(own, len(pool)) / size for own, size in zip(rows, sizes, strict=True)])
+    weights = np.concatenate([_counts(own, len(pool)) / size for own, size in zip(rows, sizes, strict=True)])
     # One product of matrices in place of four, which cost most where others use the machine.
     means, squares = np.split(weights.astype(np.float32) @ np.concatenate([shares, shares**2], axis=1), 2, axis=1)
     x_variance, y_variance = np.split(np.maximum(0, squares - means**2), len(Side))
     variance = x_variance / (sizes[0] - 1) + y_variance / (sizes[1] - 1)
     x_mean, y_mean = np.split(means, len(Side))
-    auroc = np.clip(0.5 + x_mean - y_mean, 0, 1)
-    # What is completely separated or tied has the variance of Wilson's interval, as in `ranking.separation`.
-    trials = min(sizes)
-    wilson = (auroc * (1 - auroc) / trials + Z**2 / (4 * trials**2)) / (1 + Z**2 / trials) ** 2
-    return auroc, np.where(variance > MIN_VARIANCE, variance, wilson)
+    return np.clip(0.5 + x_mean - y_mean, 0, 1), variance
+
+
+def _smaller(dealt: Sequence[Dealt]) -> int:
+    """Discovery documents of the smaller side, of some kinds."""
+    return min(joined(dealt, Half.DISCOVERY, side).shape[1] for side in Side)
+
+
+def _wilson_variance(auroc: Scores, trials: int) -> Scores:
+    """That of Wilson's interval, for what is completely separated or tied, as in `ranking.separation`."""
+    return (auroc * (1 - auroc) / trials + Z**2 / (4 * trials**2)) / (1 + Z**2 / trials) ** 2
 
 
 def _transfer(chunk: _Chunk) -> Scores:

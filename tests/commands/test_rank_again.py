@@ -36,9 +36,11 @@ def rank(result: Path, *more: str) -> int:
 
 
 def measures(result: Path) -> pd.DataFrame:
-    """The consolidated table without the columns about labels."""
+    """The consolidated table without the columns about labels and evidence."""
     table = pd.read_csv(result / TABLE)
-    columns = [name for name in table if name not in LABELS and not str(name).startswith(("detection", "fuzzing"))]
+    columns = [
+        name for name in table if name not in LABELS and not str(name).startswith(("detection", "fuzzing", "lexicon"))
+    ]
     return table.loc[:, columns]
 
 

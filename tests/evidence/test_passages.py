@@ -75,7 +75,15 @@ def wanted_locations(corpus: Corpus, found: Survey, cutter: PassageCutter) -> di
 
 
 def as_tuple(one: Passage) -> tuple:
-    return (one.location, one.document, one.population, one.text, one.token_ids.tolist(), one.offsets.tolist())
+    return (
+        one.location,
+        one.document,
+        one.population,
+        one.text,
+        one.token_ids.tolist(),
+        one.offsets.tolist(),
+        one.sampled,
+    )
 
 
 def test_the_sample_takes_one_text_a_document_from_every_population(read):
@@ -139,6 +147,7 @@ def test_of_a_sampled_text_one_of_its_first_passages_is_read_beside_the_wanted_o
     wanted = set(wanted_locations(corpus, found, cutter))
     both = read_passages(corpus, found, cutter, wanted, sampled)
     assert {one.location for one in both} == {one.location for one in alone} | wanted
+    assert {one.location for one in both if one.sampled} == {one.location for one in alone}
     assert len(both) == len({one.location for one in both})
 
 

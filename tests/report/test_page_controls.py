@@ -66,6 +66,9 @@ def test_the_overview_names_the_best_layer_and_the_best_feature(page, browser, e
     rows = browser.texts("#layers-table tbody tr")
     assert [int(re.findall(r"\d+", row)[0]) for row in rows] == layers.tolist()
     assert len(browser.all("#checks-table tbody tr")) == len(layers)
+    opposed = browser.texts("#opposed li")
+    assert len(opposed) == len(layers)
+    assert re.match(r"30 features fire less on financial text, \d+ of them confirmed: layer_4/opposed_30_", opposed[0])
     headline = browser.one("#headline").text
     for part in (f"layer {layers[0]}", features.index[0], features["label"].iloc[0]):
         assert part in headline
@@ -188,6 +191,13 @@ def test_a_click_opens_the_card_of_the_feature(page, browser, features):
     assert page.title() == title_of(features.loc[feature])
     assert page.fragment().replace("%2F", "/") == f"feature={feature}"
     assert f"{features.loc[feature, 'auroc']:.3f}" in browser.one("#card-statistics").text
+    row = features.loc[feature]
+    for name, column in (
+        ("Selected again, % of redraws", "top_n_probability"),
+        ("Activation on lexicon terms, %", "lexicon_share_input"),
+        ("Activation just before them, %", "lexicon_share_output"),
+    ):
+        assert f"{name} {100 * row[column]:#.3g}".rstrip(".") in browser.one("#card-statistics").text
     assert browser.one("#card-histogram svg").size["height"] > 50
     assert len(browser.all("#card-examples .example")) > 4
     browser.click(browser.one("#card-close"))

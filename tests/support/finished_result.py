@@ -1,6 +1,7 @@
 """A finished result of the tiny model, made once by the command line, and helpers for tests that use copies of it."""
 
 import json
+import random
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -125,6 +126,20 @@ def feature_file(folder: Path, *pairs: tuple[int, int]) -> str:
     path = folder / "list.txt"
     path.write_text("".join(f"{layer} {feature}\n" for layer, feature in pairs))
     return str(path)
+
+
+def other_texts(folder: Path) -> list[str]:
+    """Options of a validation: texts like those of the result that are not in it."""
+    options = []
+    for side, words in (("domain", "loan bank rate bond price"), ("general", "river stone bird cloud song")):
+        rng = random.Random(side)
+        rows = [
+            {"id": f"{side}-{i}", "text": f"Nr {i}: " + " ".join(rng.sample(words.split() * 2, 9))} for i in range(24)
+        ]
+        path = folder / f"other-{side}.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        options += [f"--{side}_data", str(path)]
+    return [*options, "--keep_near_duplicates"]
 
 
 def sentences(sources: Path) -> set[str]:

@@ -86,6 +86,9 @@ function statistics(row) {
     line(`Density on ${data.domain} tokens, %`, percent(row.domain_density), 100 * row.domain_density),
     line("Density on general tokens, %", percent(row.general_density), 100 * row.general_density),
     line("Specialization, discovery half", significant(row.discovery_specialization), row.discovery_specialization),
+    ...(isNumber(row.top_n_probability) ? [line("Selected again, % of redraws", percent(row.top_n_probability), 100 * row.top_n_probability)] : []),
+    ...(isNumber(row.lexicon_share_input) ? [line("Activation on lexicon terms, %", percent(row.lexicon_share_input), 100 * row.lexicon_share_input)] : []),
+    ...(isNumber(row.lexicon_share_output) ? [line("Activation just before them, %", percent(row.lexicon_share_output), 100 * row.lexicon_share_output)] : []),
   ];
   return el("table", { id: "card-statistics" }, el("caption", {}, "Statistics"), el("thead", {}, head), el("tbody", {}, ...lines));
 }

@@ -143,6 +143,17 @@ class FeatureStats:
         histogram = sparse.csr_array(csr_arrays, shape=(populations * len(latents), HISTOGRAM_BINS))
         return replace(self, latents=latents, histogram=histogram, **widened)
 
+    def only(self, latents: Int[np.ndarray, "other_latent"]) -> "FeatureStats":
+        """The same statistics without the columns of all other latents.
+
+        Args:
+            latents: in rising order; all of them fired.
+        """
+        column = np.searchsorted(self.latents, latents)
+        row = np.arange(len(self.passages))[:, None] * len(self.latents) + column
+        own = {name: getattr(self, name)[:, column] for name in PER_LATENT}
+        return replace(self, latents=latents, histogram=self.histogram[row.reshape(-1)], **own)
+
 
 PER_LATENT = tuple(
     name for name, array in vars(FeatureStats.empty(1)).items() if name != "histogram" and array.ndim > 1

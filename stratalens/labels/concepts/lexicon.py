@@ -91,10 +91,16 @@ class Matches:
 
 
 class Lexicon:
-    """Concepts whose terms can be found in passages; the number of a concept is its index in `concepts`."""
+    """Concepts whose terms can be found in passages; the number of a concept is its index in `concepts`.
 
-    def __init__(self, concepts: Sequence[Concept]):
+    Args:
+        concepts: all of them.
+        of_domain: whether the specific ones are those of the run's domain; else, for want of such, of other domains.
+    """
+
+    def __init__(self, concepts: Sequence[Concept], *, of_domain: bool = True):
         self.concepts = tuple(concepts)
+        self.of_domain = of_domain
         self._terms_by_first_stem: dict[str, list[tuple[tuple[str, ...], int, int]]] = defaultdict(list)
         self.term_count = 0
         for number, concept in enumerate(self.concepts):
@@ -167,10 +173,11 @@ def load_lexicon(domain: str, user_files: Iterable[str] = ()) -> Lexicon:
 
 @cache
 def _built_in_lexicon(domains: tuple[str, ...]) -> Lexicon:
-    return _with_common([concept for name in domains for concept in read_lexicon(lexicon_file(name))])
+    specific = [concept for name in domains for concept in read_lexicon(lexicon_file(name))]
+    return _with_common(specific, of_domain=len(domains) == 1)
 
 
-def _with_common(specific: list[Concept]) -> Lexicon:
+def _with_common(specific: list[Concept], *, of_domain: bool = True) -> Lexicon:
     """Build a lexicon of forms, a domain's concepts, and those of ordinary language that the domain does not cover."""
     surface = [Concept(name, SURFACE, (), specific=False) for name in SURFACE_FORMS]
     covered = {phrase_stems(term) for concept in specific for term in concept.terms}
@@ -179,7 +186,7 @@ def _with_common(specific: list[Concept]) -> Lexicon:
         for concept in read_lexicon(lexicon_file(GENERAL), specific=False)
         if not _mostly_covered(concept, covered)
     ]
-    return Lexicon([*surface, *specific, *common])
+    return Lexicon([*surface, *specific, *common], of_domain=of_domain)
 
 
 def _mostly_covered(concept: Concept, covered: set[tuple[str, ...]]) -> bool:

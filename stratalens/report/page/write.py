@@ -19,6 +19,7 @@ from stratalens.report.formats import records
 from stratalens.report.page.data import page_data, script_json
 from stratalens.report.page.wording import TRANSFER_NOTE
 from stratalens.report.run_record import RunRecord
+from stratalens.report.table_files import opposed_file
 from stratalens.report.tables import Tables, norm_owner, places
 
 PAGE_FILE = "report.html"
@@ -61,6 +62,7 @@ def write_page(
         norm_owner=norm_owner(tables.features),
         transfer_note=TRANSFER_NOTE if "transfer_rank" in tables.consolidated else "",
         claims=tables.claims,
+        opposed=_opposed_sentences(tables, record),
         control_sentences=[] if record.controls is None else control_sentences(record.controls),
         best_layer_note=best_layer_sentence(record.controls, places(tables.layers)),
         figures_missing=without_parts(record.missing_parts, FIGURES) != record.missing_parts,
@@ -82,6 +84,18 @@ def _layer_rows(tables: Tables, details: Mapping[Hookpoint, LayerDetails]) -> li
         interval = {"low": own.average_low, "high": own.average_high}
         rows.append(row | interval | {"hookpoint": place, "label": labels.get((place, row["top_feature"]))})
     return rows
+
+
+def _opposed_sentences(tables: Tables, record: RunRecord) -> list[str]:
+    """Of each layer how many features fire less on the domain, and the file that lists them."""
+    sentences = []
+    for hookpoint, table in sorted(tables.opposed.items()):
+        held_out = table["confirmed"].notna().any()
+        confirmed = f", {table['confirmed'].sum()} of them confirmed" if held_out else ""
+        count, verb = counted(len(table), "feature"), "fires" if len(table) == 1 else "fire"
+        name = f"layer_{hookpoint}/{opposed_file(record.resolved_settings)}"
+        sentences.append(f"{count} {verb} less on {tables.domain} text{confirmed}: {name}")
+    return sentences
 
 
 def significant(value: float | None, digits: int = 3, factor: float = 1.0) -> str:
