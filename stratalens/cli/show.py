@@ -86,9 +86,9 @@ def _print_claims(console: Console, saved: Result, hookpoint: Hookpoint, feature
 
 
 def _print_unreported(console: Console, row: dict[str, Any], domain: str) -> None:
-    if pd.notna(row.get("opposed_rank")):
+    if (rank := _number(row.get("opposed_rank"))) != "-":
         test = {True: "confirmed", False: "not confirmed"}.get(row["opposed_confirmed"], "none held out to confirm it")
-        console.print(f"It fires less on {domain} text: rank {row['opposed_rank']} of those that do, {test}")
+        console.print(f"It fires less on {domain} text: rank {rank} of those that do, {test}")
     console.print("Label it with: stratalens label RESULT_DIR --features FILE, the file holding its layer and number")
 
 
