@@ -13,6 +13,7 @@ LABELS = "labels from the evidence"
 LABELLING_MODEL = "labelling model"
 FIGURES = "figures"
 PAGE = "report page"
+TOKEN_TEST = "token test"
 DISK_ERRORS = frozenset([errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO])
 """Errors of the operating system after which nothing else of the result can be written either."""
 MAX_REASON_CHARACTERS = 300

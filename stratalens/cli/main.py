@@ -15,6 +15,7 @@ from stratalens.cli.interruption import repeat_interruption
 from stratalens.cli.usage import EXAMPLES, USAGE
 from stratalens.config.options import RunConfig
 from stratalens.config.result_options import LabelConfig, RankConfig, ReportConfig
+from stratalens.config.token_test_options import TokenTestConfig
 from stratalens.config.validate_options import ValidateConfig
 from stratalens.errors import ConfigError, StratalensError, printable
 from stratalens.files.locations import user_path
@@ -36,7 +37,7 @@ MACHINE_ERRORS = frozenset(
 MAX_LINE_CHARACTERS = 1500
 STDOUT_DESCRIPTOR = 1
 """File descriptor of standard output; Python flushes it once more when it exits."""
-ResultOptions = TypeVar("ResultOptions", RankConfig, LabelConfig, ReportConfig, ValidateConfig)
+ResultOptions = TypeVar("ResultOptions", RankConfig, LabelConfig, ReportConfig, ValidateConfig, TokenTestConfig)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -129,6 +130,7 @@ def _command(words: list[str]) -> int:
         "rank": run_ranking,
         "label": run_labelling,
         "validate": run_validation,
+        "token_test": run_token_test,
         "report": run_report,
         "domains": run_domains,
     }
@@ -189,6 +191,17 @@ def run_validation(words: list[str]) -> int:
         return validate(directory, options, terminal)
 
     return _run_on_result(words, "validate", ValidateConfig, run)
+
+
+def run_token_test(words: list[str]) -> int:
+    """Run `token_test` with its options and return the exit code."""
+
+    def run(directory: Path, options: TokenTestConfig, terminal: "Terminal") -> "Result":
+        from stratalens.commands.token_test import token_test
+
+        return token_test(directory, options, terminal)
+
+    return _run_on_result(words, "token_test", TokenTestConfig, run)
 
 
 def run_report(words: list[str]) -> int:

@@ -19,7 +19,9 @@ from stratalens.report import load_result
 from stratalens.report.evidence_file import EVIDENCE_FILE, StoredExample, read_evidence_file
 from stratalens.report.page.wording import FLAG_MEANINGS, KINDS
 from stratalens.report.saved import Result
+from stratalens.report.token_test_sentences import NOT_TESTED, token_test_lines
 from stratalens.validation.claims import CLAIMS
+from stratalens.validation.token_verdicts import token_test_of
 from stratalens.validation.transfer import scores_of
 
 STRONG_SHARE = 0.5
@@ -71,6 +73,7 @@ def show(directory: Path, hookpoint: Hookpoint, feature: int) -> None:
     if len(reported):
         _print_claims(console, saved, hookpoint, feature)
         _print_untested(console, saved, row)
+        _print_token_test(console, saved, row)
         _print_evidence(console, saved, hookpoint, feature)
 
 
@@ -97,6 +100,15 @@ def _print_untested(console: Console, saved: Result, row: dict[str, Any]) -> Non
     tested = {score.name for score in scores_of(str(row.get("validations", "[]")))}
     for name in (validation.name for validation in saved.record.validations if validation.name not in tested):
         console.print(f"Not validated on {name}: the feature was reported later; validate with the same texts and name")
+
+
+def _print_token_test(console: Console, saved: Result, row: dict[str, Any]) -> None:
+    """Print how the feature does in the token test, if the result has one."""
+    score = token_test_of(str(row.get("token_test_scores", "null")))
+    if score is None and saved.record.token_test is not None:
+        console.print(NOT_TESTED)
+    for line in [] if score is None else token_test_lines(score):
+        console.print(escaped(line))
 
 
 def _number(value: Any, digits: int = 4) -> str:

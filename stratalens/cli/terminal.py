@@ -117,6 +117,8 @@ class Terminal:
         self.say(f"Tests passed: {counts_sentence(result.tables.claims)}")
         for validation in result.record.validations:
             self.say(f"Validation {validation.describe()}")
+        if result.record.token_test is not None:
+            self.say(f"Token test: {result.record.token_test.describe()}")
         if result.record.controls is not None:
             self.say(controls_line(result.record.controls, places(result.layers)))
         self.say(f"Results: {result.output_dir.resolve()}")

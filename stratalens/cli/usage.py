@@ -10,6 +10,7 @@ commands, in the usual order of use:
   rank        rank the features of a finished result again, in seconds: stratalens rank RESULT_DIR [OPTIONS]
   label       label the features of a finished result again: stratalens label RESULT_DIR [OPTIONS]
   validate    score the reported features on other texts: stratalens validate RESULT_DIR --name NAME [OPTIONS]
+  token_test  do the tokens of a feature alone switch it on? stratalens token_test RESULT_DIR
   report      write report.html and the figures of a finished result again: stratalens report RESULT_DIR
   domains     list the built-in domains, or check your own: stratalens domains [PATH ...]
 
@@ -26,6 +27,7 @@ EXAMPLES = {
     "rank": "stratalens rank results --rank_by auroc --top_n 20",
     "label": "stratalens label results --labeling_endpoint http://localhost:8000/v1",
     "validate": "stratalens validate results --name wire --pair news bank.csv other.csv",
+    "token_test": "stratalens token_test results",
     "report": "stratalens report results",
     "domains": "stratalens domains climate/",
 }

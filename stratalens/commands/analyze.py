@@ -7,6 +7,7 @@ from dataclasses import replace
 import torch
 
 from stratalens.commands.listed import listed_features
+from stratalens.commands.make_token_test import make_token_test, run_to_test
 from stratalens.commands.ranked import ranked
 from stratalens.config.options import RunConfig
 from stratalens.errors import counted
@@ -28,7 +29,7 @@ from stratalens.labels.concepts.domain_speech import domain_speech_warnings
 from stratalens.labels.concepts.lexicon import load_lexicon
 from stratalens.labels.labelling import LabelSources, open_labeller
 from stratalens.models.memory import peak_memory_bytes
-from stratalens.optional_parts import OptionalParts
+from stratalens.optional_parts import TOKEN_TEST, OptionalParts
 from stratalens.progress import NoProgress, Progress, TimedProgress
 from stratalens.ranking import Ranking
 from stratalens.ranking.by_part import with_parts
@@ -43,6 +44,7 @@ from stratalens.report.tables import Tables, build_tables
 from stratalens.saes.random_directions import random_directions
 from stratalens.validation import Controls, control_warnings, make_controls
 from stratalens.validation.probes import words_ceiling
+from stratalens.validation.token_verdicts import with_token_tests
 from stratalens.validation.transfer import with_validations
 
 
@@ -62,13 +64,18 @@ def analyze(config: RunConfig, progress: Progress | None = None, *, started: flo
     writes = result_names(config.domain, config.top_n, config.top_features_n)
     working = working_in(directory, writes=writes, overwrite=config.overwrite)
     with working as work, _threads(config.threads), torch.inference_mode():
-        _warn_of_validations(work, timed)
+        _warn_of_tests(config, work, timed)
         return _analyze(config, work, timed)
 
 
-def _warn_of_validations(work: WorkDirectories, progress: Progress) -> None:
-    """Tell before the work begins that a new result has none of the validations of the one that it replaces."""
-    validations = read_record(work.result).get("validations")
+def _warn_of_tests(config: RunConfig, work: WorkDirectories, progress: Progress) -> None:
+    """Tell before the work begins which tests of the result that it replaces the new one will not have."""
+    record = read_record(work.result)
+    if record.get("token_test") is not None and not config.token_test:
+        progress.warn(
+            "the result in this directory has a token test, which the new one will not have; add --token_test"
+        )
+    validations = record.get("validations")
     if isinstance(validations, list) and validations:
         progress.warn(
             f"the result in this directory has {counted(len(validations), 'validation')}, which the new one will not "
@@ -96,7 +103,13 @@ def _analyze(config: RunConfig, work: WorkDirectories, progress: TimedProgress) 
     summary, locations = summarise_harvest(harvest.files, fvu, features, inputs.survey.populations)
     collected = collect_evidence(config, inputs, opened, features, locations, parts)
     reports = label_features(config, collected, ranking.top, labels, parts)
+    tested = None
+    if config.token_test:
+        with parts.part(TOKEN_TEST):
+            run = run_to_test(config, inputs, opened, harvest, collected.evidence)
+            tested = make_token_test(run, work, progress)
     top = with_validations(with_parts(ranking.top, source, split=split), {})
+    top = with_token_tests(top, {} if tested is None else tested.scores)
     findings = with_labels(Findings(top, ranking.latents, summary.layers), reports)
     progress.stage("report")
     warnings = run_warnings(config, opened.checks, summary, _tables(config, findings))
@@ -104,6 +117,7 @@ def _analyze(config: RunConfig, work: WorkDirectories, progress: TimedProgress) 
     random_keys = {hookpoint: file.key for hookpoint, file in random.items()}
     record = build_record(config, inputs, opened.checks, summary, harvest, warnings)
     record = with_controls(record, controls, random_keys)
+    record = record.model_copy(update={"token_test": None if tested is None else tested.record})
     content = ResultContent(config, findings, reports, collected.evidence, record, harvest.files, inputs.survey.sources)
     return _publish(content, warnings, work, parts, progress)
 

@@ -16,6 +16,7 @@ from stratalens.harvest.open_model import describe_model
 from stratalens.models.limits import require_known_ids
 from stratalens.models.loading import choose_device, choose_dtype
 from stratalens.progress import Progress
+from stratalens.validation.token_test import expected_tokens
 
 MAX_SAMPLED_ROWS = 500
 """Rows that are tokenized to estimate the number of tokens of the whole text."""
@@ -32,7 +33,8 @@ def dry_run(config: RunConfig, progress: Progress) -> list[str]:
     Raises:
         StratalensError: the input is not usable.
     """
-    inputs = find_inputs(config, progress, listed_features(config))
+    listed = listed_features(config)
+    inputs = find_inputs(config, progress, listed)
     require_known_ids(inputs.source, inputs.cutter)
     device = choose_device(config.device)
     dtype = choose_dtype(config.dtype, device)
@@ -40,10 +42,12 @@ def dry_run(config: RunConfig, progress: Progress) -> list[str]:
     tokens = count_tokens(inputs) * (2 if config.controls == "full" else 1)
     speed = SUSTAINED_SHARE * matrix_speed(device, dtype)
     seconds = 2 * parameters * tokens / speed
+    features = sum(map(len, listed.values())) if listed is not None else config.top_n * len(inputs.saes)
+    test = f"; about {counted(expected_tokens(features), 'token')} more for the token test" if config.token_test else ""
     return [
         describe_model(inputs.source, inputs.saes, device, dtype),
         f"Results would go to {config.output_dir}",
-        f"About {counted(tokens, 'token')} through {parameters / 1e6:,.0f} million parameters",
+        f"About {counted(tokens, 'token')} through {parameters / 1e6:,.0f} million parameters{test}",
         estimate_memory(config, inputs, device, dtype).describe(),
         estimate_disk(inputs, tokens).describe(user_path(config.output_dir)),
         f"About {_duration(seconds)} of reading at {speed / 1e12:.2f} TFLOP/s",

@@ -9,15 +9,19 @@ from stratalens.evidence import Evidence, collect_evidence
 from stratalens.evidence.collect import CollectedEvidence, summarise_harvest
 from stratalens.files.output_dir import WorkDirectories
 from stratalens.files.result_names import RECORD_FILE
-from stratalens.harvest.inputs import find_inputs
-from stratalens.harvest.open_model import open_model
+from stratalens.harvest.inputs import ModelInputs, RunInputs, find_inputs
+from stratalens.harvest.open_model import OpenModel, open_model
+from stratalens.hookpoint import Hookpoint
 from stratalens.optional_parts import LENS, OptionalParts
+from stratalens.progress import Progress
 from stratalens.ranking.estimates import RankingInputs
 from stratalens.report import publish
 from stratalens.report.evidence_file import EVIDENCE_FILE, read_lenses
 from stratalens.report.publish import ResultContent, with_labels, write_record
 from stratalens.report.recording import recorded_settings
+from stratalens.report.run_record import RunRecord
 from stratalens.report.saved import EVIDENCE_FOLDER, Findings, Result
+from stratalens.saes.fit_check import SINK_RATIO
 
 
 def load_evidence(result: Result) -> CollectedEvidence | None:
@@ -50,17 +54,63 @@ def collect_again(result: Result, config: RunConfig, findings: Findings, parts: 
         ConfigError: the text or the model has changed since the result was made, or must be fetched and
             `allow_fetch` is not set.
     """
+    inputs = find_inputs_again(result, config, parts.progress)
+    return collect_from(result, config, findings, (inputs, open_model(config, inputs, parts.progress)), parts)
+
+
+def find_inputs_again(result: Result, config: RunConfig, progress: Progress) -> RunInputs:
+    """Find text, model and SAEs of a finished result, and check that they are those of the run.
+
+    Raises:
+        ConfigError: one has changed since the result was made, or must be fetched and `allow_fetch` is not set.
+    """
     require_allowed_sources(result.output_dir / RECORD_FILE, config, SOURCES, is_record=True)
-    inputs = find_inputs(config, parts.progress, findings.top)
+    inputs = find_inputs(config, progress, result.findings.top)
     if f"{inputs.survey.digest:016x}" != result.record.corpus.digest:
         raise ConfigError(f"{result.output_dir}: its text has changed since; run the analysis again")
-    if inputs.source.digest != result.record.model.digest:
+    require_same_models(result, inputs)
+    return inputs
+
+
+def require_same_models(result: Result, found: ModelInputs) -> None:
+    """Check that model and SAEs are those of the run.
+
+    Raises:
+        ConfigError: one has changed.
+    """
+    if found.source.digest != result.record.model.digest:
         raise ConfigError(f"{result.output_dir}: its model has changed since; run the analysis again")
-    opened = open_model(config, inputs, parts.progress)
+    for hookpoint, sae in found.saes.items():
+        if sae.digest != result.record.saes[str(hookpoint)].sha256:
+            raise ConfigError(
+                f"{result.output_dir}: the SAE of layer {hookpoint} has changed since; run the analysis again"
+            )
+
+
+def recorded_norm_limits(record: RunRecord) -> dict[Hookpoint, float]:
+    """Hookpoint -> norm above which a position is a sink, as the run measured it and `run.json` holds it."""
+    return {Hookpoint.parse(place): SINK_RATIO * check.median_norm for place, check in record.self_check.items()}
+
+
+def collect_from(
+    result: Result,
+    config: RunConfig,
+    findings: Findings,
+    opened: tuple[RunInputs, OpenModel],
+    parts: OptionalParts,
+) -> CollectedEvidence:
+    """Collect the evidence of these findings with the inputs and the model of the run, which are open."""
+    inputs, model = opened
     fvu = {hookpoint: facts.fvu for hookpoint, facts in findings.facts.items()}
     _, locations = summarise_harvest(result.harvest, fvu, findings.features, inputs.survey.populations)
     parts.missing.pop(LENS, None)  # what failed in the run is tried again
-    return collect_evidence(config, inputs, opened, findings.features, locations, parts)
+    return collect_evidence(config, inputs, model, findings.features, locations, parts)
+
+
+def covers_exactly(collected: CollectedEvidence, findings: Findings) -> bool:
+    """Whether the evidence is of the reported features and of no others."""
+    covered = {hookpoint: set(evidence.features.tolist()) for hookpoint, evidence in collected.evidence.layers.items()}
+    return all(covered[hookpoint] == set(features) for hookpoint, features in findings.features.items())
 
 
 def ranking_inputs(result: Result) -> RankingInputs:

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import torch
 
-from stratalens.commands.finished import collect_again, load_evidence, publish_again, ranking_inputs
+from stratalens.commands.finished import collect_again, covers_exactly, load_evidence, publish_again, ranking_inputs
 from stratalens.config.result_options import LabelConfig
-from stratalens.evidence.collect import CollectedEvidence
 from stratalens.files.output_dir import WorkDirectories, working_in
 from stratalens.hookpoint import Hookpoint
 from stratalens.labels import label_features
@@ -24,6 +23,7 @@ from stratalens.report import load_result
 from stratalens.report.label_tables import stored_label
 from stratalens.report.publish import ResultContent
 from stratalens.report.saved import Findings, Result, require_result
+from stratalens.validation.token_verdicts import keep_token_tests
 from stratalens.validation.transfer import keep_validations
 
 
@@ -58,7 +58,7 @@ def _label(result: Result, options: LabelConfig, work: WorkDirectories, progress
     made = (FIGURES, PAGE) if listed is not None else (FIGURES, PAGE, LABELS, LABELLING_MODEL)
     parts = OptionalParts(progress, without_parts(result.record.missing_parts, *made))
     collected = load_evidence(result)
-    if collected is None or not _covers_exactly(collected, findings):
+    if collected is None or not covers_exactly(collected, findings):
         collected = collect_again(result, config, findings, parts)
     asked_for, sources = OptionalParts(progress, required=True), LabelSources(lexicon, labeller)
     reports = label_features(config, collected, findings.top, sources, asked_for, only=listed)
@@ -80,7 +80,7 @@ def _add_listed(result: Result, listed: Mapping[Hookpoint, Sequence[int]], rank_
     }
     top = reported_features(latents, reported, rank_by=rank_by, split=result.record.split)
     top = with_parts(top, ranking_inputs(result), split=result.record.split)
-    top = keep_validations(top, before)
+    top = keep_token_tests(keep_validations(top, before), before)
     return replace(result.findings, top=top)
 
 
@@ -96,9 +96,3 @@ def _keep_other_labels(result: Result, reports: Reports, listed: Mapping[Hookpoi
             for report in own
         ]
     return kept
-
-
-def _covers_exactly(collected: CollectedEvidence, findings: Findings) -> bool:
-    """Whether the evidence is of the reported features and of no others."""
-    covered = {hookpoint: set(evidence.features.tolist()) for hookpoint, evidence in collected.evidence.layers.items()}
-    return all(covered[hookpoint] == set(features) for hookpoint, features in findings.features.items())

@@ -31,6 +31,7 @@ from stratalens.report.recording import with_controls
 from stratalens.report.run_record import RunRecord
 from stratalens.report.saved import Findings, Result, require_result
 from stratalens.validation import make_controls
+from stratalens.validation.token_verdicts import keep_token_tests
 from stratalens.validation.transfer import keep_validations
 
 UNLABELLED = "Not labelled yet"
@@ -85,7 +86,7 @@ def _rank_again(before: Result, config: RunConfig) -> Findings:
     listed = before.findings.features if config.features is not None else None
     ranking = ranked(config, source, listed, split=split)
     top = with_parts(ranking.top, source, split=split)
-    top = keep_validations(top, before.findings.top)
+    top = keep_token_tests(keep_validations(top, before.findings.top), before.findings.top)
     return Findings(top, ranking.latents, before.findings.facts)
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from stratalens.commands.finished import recorded_norm_limits, require_same_models
 from stratalens.commands.sources import require_allowed_sources
 from stratalens.commands.validation_text import ValidationText, read_validation_text
 from stratalens.config.options import RunConfig
@@ -29,7 +30,6 @@ from stratalens.report.run_record import RunRecord, ValidationRecord, validation
 from stratalens.report.saved import Findings, Result, require_result
 from stratalens.report.tables import places
 from stratalens.report.validations import publish_validation
-from stratalens.saes.fit_check import SINK_RATIO
 from stratalens.validation.transfer import (
     MAX_VALIDATIONS,
     Scores,
@@ -65,7 +65,7 @@ def _validate(result: Result, options: ValidateConfig, work: WorkDirectories, pr
     config = _with_other_text(result, options)
     require_allowed_sources(result.output_dir / RECORD_FILE, config, MODELS, is_record=True)
     found = find_model_inputs(config, progress, result.findings.top)
-    _require_same_models(result, found)
+    require_same_models(result, found)
     text = read_validation_text(config, result, found.cutter, progress)
     for warning in text.warnings:
         progress.warn(warning)
@@ -100,21 +100,6 @@ def _with_other_text(result: Result, options: ValidateConfig) -> RunConfig:
     return result.config.model_copy(update=given)
 
 
-def _require_same_models(result: Result, found: ModelInputs) -> None:
-    """Check that model and SAEs are those of the run.
-
-    Raises:
-        ConfigError: one has changed.
-    """
-    if found.source.digest != result.record.model.digest:
-        raise ConfigError(f"{result.output_dir}: its model has changed since; run the analysis again")
-    for hookpoint, sae in found.saes.items():
-        if sae.digest != result.record.saes[str(hookpoint)].sha256:
-            raise ConfigError(
-                f"{result.output_dir}: the SAE of layer {hookpoint} has changed since; run the analysis again"
-            )
-
-
 def _digest(text: ValidationText) -> str:
     return f"{text.survey.digest:016x}"
 
@@ -144,8 +129,7 @@ def _other_text(result: Result, config: RunConfig, found: ModelInputs, text: Val
         text=TextFindings(None, text.warnings),
         loaded=None,
     )
-    checks = result.record.self_check
-    limits = {hookpoint: SINK_RATIO * checks[str(hookpoint)].median_norm for hookpoint in found.saes}
+    limits = recorded_norm_limits(result.record)
     before = next((own.facts for own in result.record.validations if own.name == name), {})
     return OtherText(config, inputs, limits, validation_folder(name), before)
 

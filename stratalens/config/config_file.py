@@ -114,8 +114,8 @@ def _settings(path: Path, record: dict[str, object]) -> dict[str, object]:
         raise ConfigError(
             f"{path}: no table `settings`, which every {RECORD_FILE} has; give options of your own another file name"
         )
-    # A record has tables `layers` and `harvest`, which are facts.
-    beside = [name for name, value in record.items() if _names_option(name) and not isinstance(value, dict)]
+    # A record has tables `layers`, `harvest` and `token_test`, which are facts; the last one may be empty.
+    beside = [name for name, value in record.items() if _names_option(name) and not isinstance(value, dict | None)]
     if beside:
         raise ConfigError(
             f"{path}: `{beside[0]}` stands beside `settings`, the mark of a {RECORD_FILE}; remove one or the other"

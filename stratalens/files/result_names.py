@@ -21,7 +21,7 @@ _ANY_DOMAIN = "[A-Za-z][A-Za-z0-9_-]{0,63}"
 _ANY_NUMBER = "[1-9][0-9]*"
 _LAYER = f"layer_{HOOKPOINT_NAME}"
 _VALIDATION = f"validation_{VALIDATION_NAME}"
-_FOLDER = f"(?:{_LAYER}|evidence|harvest|{RANDOM_FOLDER}|{_VALIDATION})"
+_FOLDER = f"(?:{_LAYER}|evidence|harvest|token_test|{RANDOM_FOLDER}|{_VALIDATION})"
 _BEING_WRITTEN = r"[^/]+\.tmp"
 
 
@@ -58,8 +58,9 @@ def result_names(
         rf"{of_domain}_feature_analysis\.(?:png|svg)",
         rf"{_LAYER}/(?:{'|'.join(in_layer)})",
         rf"evidence/(?:passages\.parquet|{_LAYER}\.npz)",
-        rf"(?:harvest|{RANDOM_FOLDER}|{_VALIDATION})/{_LAYER}{re.escape(STATE_SUFFIX)}",
+        rf"(?:harvest|token_test|{RANDOM_FOLDER}|{_VALIDATION})/{_LAYER}{re.escape(STATE_SUFFIX)}",
         rf"{_VALIDATION}\.csv",
+        r"token_test\.csv",
     ]
     return re.compile("|".join(f"(?:{name})" for name in names))
 

@@ -178,6 +178,14 @@ class PassageCutter:
         tokenizer: Any = self.tokenizer
         return frozenset(tokenizer.get_vocab().values())
 
+    @cached_property
+    def ordinary_ids(self) -> Int[np.ndarray, "token"]:
+        """Ids that the tokenizer gives to text and that the model knows, rising; no special and no added tokens."""
+        added = {*self.special_ids, *self.tokenizer.added_tokens_decoder}
+        ids = (number for number in self._ids if number not in added)
+        known = sorted(number for number in ids if self.known_ids is None or number < self.known_ids)
+        return np.array(known, dtype=np.int64)
+
     def sequence(self, span: TokenSpan) -> np.ndarray:
         """Token ids `[seq]` for the model, int64: the span between the special tokens that the tokenizer adds."""
         return np.asarray([*self.prefix, *span.token_ids, *self.suffix], dtype=np.int64)

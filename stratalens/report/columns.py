@@ -14,6 +14,7 @@ from stratalens.ranking.rank import TOP_N_PROBABILITY
 from stratalens.report.evidence_file import MAX_NUMBER
 from stratalens.report.label_tables import LABEL_COLUMNS
 from stratalens.report.tables import MEASURES
+from stratalens.validation.token_verdicts import VERDICTS, token_test_of
 from stratalens.validation.transfer import scores_of
 
 
@@ -60,6 +61,15 @@ def _are_scores(text: str) -> bool:
     return ordered and len({score.name for score in scores}) == len(scores)
 
 
+def _is_token_test(text: str) -> bool:
+    """Whether a cell holds the score of a feature in a token test, or says that it was not tested."""
+    try:
+        token_test_of(text)
+    except ValueError:
+        return False
+    return True
+
+
 def _is_parts(text: str) -> bool:
     """Whether a cell holds the AUROCs of some parts of the text, finite ones and within their intervals."""
     try:
@@ -84,6 +94,8 @@ RANK = ColumnKind("whole numbers or nothing", lambda column: column.dtype == "In
 """Nothing for a dead latent."""
 PARTS = ColumnKind("lists of AUROCs", lambda column: _is_text(column) and all(map(_is_parts, column)))
 SCORES = ColumnKind("scores of validations", lambda column: _is_text(column) and all(map(_are_scores, column)))
+TOKEN_VERDICT = ColumnKind("verdicts", lambda column: _is_text(column) and bool(column.dropna().isin(VERDICTS).all()))
+TOKEN_TESTS = ColumnKind("scores of a token test", lambda column: _is_text(column) and all(map(_is_token_test, column)))
 TEXT = ColumnKind("texts", lambda column: _is_text(column) and not column.isna().any())
 NOTE = ColumnKind("texts", _is_text)
 
@@ -110,6 +122,8 @@ OPTIONAL_COLUMNS: Mapping[str, ColumnKind] = {
     "opposed_p_value": PROBABILITY,
     "opposed_q_value": PROBABILITY,
     "opposed_confirmed": VERDICT,
+    "token_test": TOKEN_VERDICT,
+    "token_test_scores": TOKEN_TESTS,
 }
 """Columns that results of earlier versions lack -> what they hold."""
 _MEASURES: dict[str, ColumnKind] = {

@@ -26,6 +26,7 @@ from stratalens.report.run_record import RunRecord, result_files
 from stratalens.report.saved import EVIDENCE_FOLDER, Findings, write_features
 from stratalens.report.table_files import write_tables
 from stratalens.report.tables import Tables, build_tables
+from stratalens.report.token_test_file import write_token_test
 
 
 class ResultContent(NamedTuple):
@@ -66,6 +67,8 @@ def publish(content: ResultContent, directory: Path, parts: OptionalParts) -> Ru
         write_evidence_file(own, path, domain=config.domain, layer=hookpoint.block, hookpoint=modules[hookpoint])
         stored[hookpoint] = {feature.feature_number: feature for feature in own}
     write_features(findings.top, directory)
+    if record.token_test is not None:
+        write_token_test(tables, directory)
     write_documents(sources, record.populations, config.domain, directory / DOCUMENTS_FILE)
     if not config.no_examples:
         evidence.write(directory / EVIDENCE_FOLDER)
@@ -139,6 +142,7 @@ def write_record(
     kept = [name for validation in record.validations for name in validation.file_names]
     if record.controls is not None:
         kept += [str(file.path) for file in record.controls.random_files(Path()).values()]
+    kept += [] if record.token_test is None else record.token_test.file_names
     names = {*result_files(directory), *(str(harvest_path(hookpoint)) for hookpoint in hookpoints), *kept, *others}
     record = record.model_copy(update={"files": sorted(names)})
     record.write(directory)

@@ -18,6 +18,7 @@ from stratalens.ranking.layer_facts import LayerFacts
 from stratalens.report.controls_record import ControlsRecord
 from stratalens.report.formats import write_json
 from stratalens.report.record_part import RecordPart
+from stratalens.report.token_test_record import TokenTestRecord
 from stratalens.validation.transfer import MAX_VALIDATIONS
 
 CHECKED = "checked"
@@ -184,6 +185,8 @@ class RunRecord(RecordPart):
     """Optional part of the result that failed -> why it was left out."""
     controls: ControlsRecord | None = None
     """None where no documents were held out, and in results of earlier versions."""
+    token_test: TokenTestRecord | None = None
+    """None where no token test was made."""
     passages: int
     tokens: int
     harvest: HarvestRecord

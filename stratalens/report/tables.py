@@ -15,6 +15,7 @@ from stratalens.ranking.rank import TOP_N_PROBABILITY
 from stratalens.report.label_tables import LABEL_COLUMNS
 from stratalens.report.layer_rows import layer_row
 from stratalens.validation.claims import ClaimCount, claim_counts, claim_verdicts, claims_text
+from stratalens.validation.token_verdicts import TokenTestScore, token_tests_of
 from stratalens.validation.transfer import TransferScore, validations_of
 
 MEASURES = (
@@ -24,6 +25,7 @@ MEASURES = (
     "q_value",
     "confirmed",
     "transfers",
+    "token_test",
     "causal",
     "claims",
     "auroc",
@@ -87,6 +89,8 @@ class Tables:
     """Hookpoint -> reported feature -> its scores on other texts."""
     verdicts: dict[Hookpoint, pd.DataFrame]
     """Hookpoint -> which tests its reported features passed, see `claim_verdicts`; rows as in `features`."""
+    token_tests: dict[Hookpoint, dict[int, TokenTestScore]]
+    """Hookpoint -> reported feature that was tested -> its score in the token test."""
 
     @property
     def claims(self) -> list[ClaimCount]:
@@ -136,6 +140,7 @@ def build_tables(
         parts={hookpoint: text_parts(table) for hookpoint, table in top.items()},
         validations=validations,
         verdicts=verdicts,
+        token_tests={hookpoint: token_tests_of(table) for hookpoint, table in top.items()},
     )
 
 

@@ -1,4 +1,4 @@
-"""Write the files of a result that a validation changes; labels, evidence and harvest stay as they are."""
+"""Write the files of a result that new scores change; labels, evidence and harvest stay as they are."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -44,12 +44,28 @@ def publish_validation(
         The result as it is now.
     """
     now = replace(result, findings=findings, record=with_record(result.record, validation))
+    table = validation_table(now.tables, validation.name)
+    write_csv(table, staging / f"{validation.folder}.csv", bom=now.tables.csv_bom)
+    return publish_scores(result, now, staging, parts)
+
+
+def publish_scores(result: Result, now: Result, staging: Path, parts: OptionalParts) -> Result:
+    """Write the tables, the page and the record of a result whose features have new scores.
+
+    Args:
+        result: as it was before.
+        now: with the new scores and record.
+        staging: where the files are written; other new files of the result are there already.
+        parts: figures and page are optional.
+
+    Returns:
+        The result as it is now.
+    """
     tables, settings = now.tables, now.record.resolved_settings
     for hookpoint, table in tables.features.items():
         _write_layer(table, Path(f"layer_{hookpoint}") / layer_stem(settings), result, staging)
     write_comparison(tables, settings, staging)
-    write_csv(validation_table(tables, validation.name), staging / f"{validation.folder}.csv", bom=tables.csv_bom)
-    write_features(findings.top, staging)
+    write_features(now.findings.top, staging)
     folder = result.output_dir
     evidence = {place: read_evidence_file(folder / f"layer_{place}" / EVIDENCE_FILE) for place in result.harvest}
     record = write_views(tables, now.record, result.harvest, evidence, staging, parts)

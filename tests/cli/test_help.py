@@ -11,14 +11,16 @@ from stratalens.cli.arguments import GROUPS
 from stratalens.cli.main import EXAMPLES, main
 from stratalens.config.options import RunConfig
 from stratalens.config.result_options import LabelConfig, RankConfig, ReportConfig
+from stratalens.config.token_test_options import TokenTestConfig
 from stratalens.config.validate_options import ValidateConfig
 
-ORDER_OF_USE = ["analyze", "show", "rank", "label", "validate", "report", "domains"]
+ORDER_OF_USE = ["analyze", "show", "rank", "label", "validate", "token_test", "report", "domains"]
 COMMANDS = {
     "analyze": RunConfig,
     "rank": RankConfig,
     "label": LabelConfig,
     "validate": ValidateConfig,
+    "token_test": TokenTestConfig,
     "report": ReportConfig,
 }
 
@@ -62,7 +64,7 @@ def test_each_default_is_stated_once(capsys):
 
 def test_the_list_of_commands_is_in_the_order_of_use_and_ends_with_the_first_command_to_run(capsys):
     lines = printed(capsys, "--help").rstrip().splitlines()
-    listed = [line.split()[0] for line in lines if re.match(r"  [a-z]+  ", line)]
+    listed = [line.split()[0] for line in lines if re.match(r"  [a-z_]+  ", line)]
     assert listed == ORDER_OF_USE
     assert lines[-1].strip() == "stratalens analyze --output_dir results"
     assert list(EXAMPLES) == sorted(EXAMPLES, key=ORDER_OF_USE.index)

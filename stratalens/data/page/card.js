@@ -47,6 +47,7 @@ function cardParts(row) {
     el("div", { className: "columns" }, statistics(row), histogram(row)),
     partsOfText(card),
     validations(card),
+    tokenTest(card),
     card.examples ? words(row) : el("p", { className: "note" }, "There is no evidence on this feature yet: run stratalens label RESULT_DIR."),
     neighboursOf(row),
     ...(card.examples ? examples(row) : []),
@@ -120,6 +121,12 @@ function validations(card) {
   });
   const title = el("caption", {}, "On other texts", el("span", {}, " transfers: same sign, q < 0.05, AUROC above 0.6 and its interval above 0.5"));
   return wide("On other texts", el("table", { id: "card-validations" }, title, el("thead", {}, el("tr", {}, ...head.map((name, at) => el("th", { scope: "col", className: at ? "number" : "" }, name)))), el("tbody", {}, ...lines)));
+}
+
+/** Whether the feature's tokens alone switch it on. */
+function tokenTest(card) {
+  if (!card.tokenTest) return null;
+  return el("ul", { id: "card-token-test", className: "note" }, ...card.tokenTest.map((line) => el("li", { dir: "auto" }, oneLine(line, 2000))));
 }
 
 /** A table that scrolls by itself where the card is narrower. */

@@ -22,6 +22,8 @@ from stratalens.report.formats import json_value
 from stratalens.report.page.wording import FLAG_MEANINGS, KINDS
 from stratalens.report.run_record import RunRecord
 from stratalens.report.tables import Tables, places, published_name
+from stratalens.report.token_test_sentences import NOT_TESTED, token_test_lines
+from stratalens.validation.token_verdicts import TokenTestScore
 from stratalens.validation.transfer import TransferScore
 
 MAX_BACKGROUND_LATENTS = 1500
@@ -66,6 +68,7 @@ def page_data(
         histogram, similar = details[hookpoint].histograms[at], neighbours[hookpoint][at]
         card = _card(evidence[hookpoint].get(number), histogram, similar, passages)
         card |= _scores(tables.validations[hookpoint].get(number, ()), record)
+        card |= _token_test(tables.token_tests[hookpoint].get(number), record)
         card |= _parts(tables.parts[hookpoint].get(number))
         cards.append(card | {"passed": json_value(tables.verdicts[hookpoint].iloc[at].tolist())})
     return {
@@ -153,6 +156,13 @@ def _scores(scores: Sequence[TransferScore], record: RunRecord) -> dict[str, obj
         numbers = () if score is None else (score.effect, score.auroc, score.auroc_low, score.auroc_high, score.q_value)
         rows.append([name, None if score is None else score.transfers, *map(_short, numbers)])
     return {"validations": rows} if rows else {}
+
+
+def _token_test(score: TokenTestScore | None, record: RunRecord) -> dict[str, object]:
+    """Lines on the token test; nothing where none was made."""
+    if record.token_test is None:
+        return {}
+    return {"tokenTest": [NOT_TESTED] if score is None else token_test_lines(score)}
 
 
 def _tokens(tokens: Sequence[TokenLogit] | None) -> list[list[object]]:
