@@ -1,13 +1,14 @@
 """The steps of `analyze`: from text, model and SAEs to ranked and labelled features."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 
 import torch
 
 from stratalens.commands.listed import listed_features
-from stratalens.commands.make_token_test import make_token_test, run_to_test
+from stratalens.commands.make_token_test import FinishedTokenTest, TestedRun, make_token_test, run_to_test
 from stratalens.commands.ranked import ranked
 from stratalens.config.options import RunConfig
 from stratalens.errors import counted
@@ -103,11 +104,8 @@ def _analyze(config: RunConfig, work: WorkDirectories, progress: TimedProgress) 
     summary, locations = summarise_harvest(harvest.files, fvu, features, inputs.survey.populations)
     collected = collect_evidence(config, inputs, opened, features, locations, parts)
     reports = label_features(config, collected, ranking.top, labels, parts)
-    tested = None
-    if config.token_test:
-        with parts.part(TOKEN_TEST):
-            run = run_to_test(config, inputs, opened, harvest, collected.evidence)
-            tested = make_token_test(run, work, progress)
+    run = partial(run_to_test, config, inputs, opened, harvest, collected.evidence)
+    tested = _token_test(run, work, parts) if config.token_test else None
     top = with_validations(with_parts(ranking.top, source, split=split), {})
     top = with_token_tests(top, {} if tested is None else tested.scores)
     findings = with_labels(Findings(top, ranking.latents, summary.layers), reports)
@@ -120,6 +118,13 @@ def _analyze(config: RunConfig, work: WorkDirectories, progress: TimedProgress) 
     record = record.model_copy(update={"token_test": None if tested is None else tested.record})
     content = ResultContent(config, findings, reports, collected.evidence, record, harvest.files, inputs.survey.sources)
     return _publish(content, warnings, work, parts, progress)
+
+
+def _token_test(run: Callable[[], TestedRun], work: WorkDirectories, parts: OptionalParts) -> FinishedTokenTest | None:
+    """The token test of a run; None where it failed."""
+    with parts.part(TOKEN_TEST):
+        return make_token_test(run(), work, parts.progress)
+    return None
 
 
 def _ranking_inputs(inputs: RunInputs, harvest: Harvest) -> RankingInputs:

@@ -36,7 +36,7 @@ from stratalens.validation.injection import (
     values_path,
 )
 from stratalens.validation.masking import Terms
-from stratalens.validation.other_senses import pair_sequences
+from stratalens.validation.other_senses import pair_sentences
 from stratalens.validation.snippets import CONTROLS, SNIPPET_TOKENS, general_snippets
 from stratalens.validation.token_test import TokenSet, TokenTest, TokenTestText
 from stratalens.validation.token_verdicts import VERDICTS, TokenTestScores
@@ -128,7 +128,7 @@ def _text(run: TestedRun) -> TokenTestText:
         split=inputs.survey.split,
         snippets=general_snippets(inputs, config.seed),
         terms=terms,
-        pairs=pair_sequences(load_sense_pairs(config.domain, config.senses), inputs.cutter),
+        pairs=pair_sentences(load_sense_pairs(config.domain, config.senses), inputs.cutter),
         seed=config.seed,
     )
 
@@ -155,7 +155,7 @@ def _notes(run: TestedRun, test: TokenTest) -> list[str]:
         notes.append("nothing was held back: n-grams and snippets are from the same documents")
     if test.text.terms is None:
         notes.append("the domain has no lexicon, so no terms were masked")
-    if not test.text.pairs:
+    if not test.text.pairs.sequences:
         notes.append("the domain has no pairs of sentences with other senses of its words")
     return notes
 
@@ -175,7 +175,7 @@ def _record(test: TokenTest, scores: TokenTestScores, store: ValueStore, notes: 
         verdicts={verdict: verdicts[verdict] for verdict in VERDICTS if verdicts[verdict]},
         snippets=len(test.text.snippets),
         masked_passages=len(test.masked.sequences),
-        pairs=len(test.text.pairs) // 2,
+        pairs=len(test.text.pairs.sequences) // 2,
         tokens=sum(piece.tokens for piece in test.pieces),
         seed=test.text.seed,
         digest=store.digest(),

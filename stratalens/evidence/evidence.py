@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from scipy import sparse
 
 from stratalens.evidence.passages import Passage, load_passages, write_passages
@@ -90,10 +90,18 @@ class Evidence:
         total = sparse.csr_array(sums @ self.layers[hookpoint].activations).toarray()
         return total / lengths[:, None]
 
-    def maxima(self, hookpoint: Hookpoint) -> Float[np.ndarray, "passage feature"]:
-        """Maximum activation in each passage."""
-        columns = range(len(self.layers[hookpoint].features))
-        rows = [np.maximum.reduceat(self.layers[hookpoint].dense(column), self.starts[:-1]) for column in columns]
+    def maxima(
+        self, hookpoint: Hookpoint, where: Bool[np.ndarray, "token"] | None = None
+    ) -> Float[np.ndarray, "passage feature"]:
+        """Maximum activation in each passage.
+
+        Args:
+            hookpoint: of the features.
+            where: tokens of all passages that count; None for all. A passage without any has 0.
+        """
+        own, starts = self.layers[hookpoint], self.starts[:-1]
+        counts = np.float32(1) if where is None else where.astype(np.float32)
+        rows = [np.maximum.reduceat(own.dense(column) * counts, starts) for column in range(len(own.features))]
         return np.stack(rows, axis=1) if rows else np.zeros((len(self.passages), 0), np.float32)
 
     def tokens_of(self, hookpoint: Hookpoint, column: int, passage: int) -> Float[np.ndarray, "seq"]:

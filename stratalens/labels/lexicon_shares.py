@@ -10,6 +10,7 @@ from scipy import sparse
 from stratalens.corpus import Half
 from stratalens.evidence.evidence import first_tokens
 from stratalens.labels.concepts.annotation import AnnotatedPassages
+from stratalens.labels.concepts.term_tokens import specific_matches, tokens_of_matches
 from stratalens.labels.feature_label import AnnotatedEvidence
 from stratalens.labels.feature_report import NO_SHARES, LexiconShares, Reports
 
@@ -45,19 +46,12 @@ def with_lexicon_shares(reports: Reports, evidence: AnnotatedEvidence) -> Report
 
 
 def lexicon_tokens(annotated: AnnotatedPassages) -> LexiconTokens:
-    """Find the tokens that belong to a term of the domain's lexicon, and those just before the first one of a term.
-
-    A token belongs to the word, number or mark that holds its last visible character.
-    """
-    matches, of_token = annotated.matches, annotated.units.of_token
-    specific = np.array([annotated.lexicon.is_specific(int(concept)) for concept in matches.concept], bool)
-    begins = np.zeros(len(annotated.units.words.texts) + 1, np.int64)
-    np.add.at(begins, matches.first[specific], 1)
-    is_first_unit = begins[:-1] > 0
-    np.add.at(begins, matches.last[specific] + 1, -1)
-    in_term = (of_token >= 0) & (np.append(np.cumsum(begins[:-1]), 0) > 0)[of_token]
-    begins_unit = (of_token >= 0) & (np.diff(of_token, prepend=-1) != 0)
-    begins_term = begins_unit & np.append(is_first_unit, False)[of_token]
+    """Find the tokens that belong to a term of the domain's lexicon, and those just before the first one of a term."""
+    matches, of_token, lexicon = annotated.matches, annotated.units.of_token, annotated.lexicon
+    in_term = tokens_of_matches(annotated.units, matches, lexicon)
+    is_first_unit = np.zeros(len(annotated.units.words.texts) + 1, bool)  # the last one for tokens of no unit
+    is_first_unit[matches.first[specific_matches(matches, lexicon)]] = True
+    begins_term = (np.diff(of_token, prepend=-1) != 0) & is_first_unit[of_token]
     before_term = np.append(begins_term[1:], np.zeros(min(1, len(of_token)), bool))
     starts = first_tokens(annotated.passages)
     before_term[starts[1:][np.diff(starts) > 0] - 1] = False  # the next token is in another passage

@@ -30,7 +30,7 @@ def token_test_lines(score: TokenTestScore) -> list[str]:
         lines.append(f"With the lexicon's terms masked it keeps {score.masked_share_kept:.0%} of its activation")
     senses = "the domain has no pairs of sentences"
     if score.pairs_fired is not None:
-        senses = f"silent on {score.pairs_silent} of {score.pairs_fired} pairs on whose domain sentence it fires"
+        senses = f"silent on the word in {score.pairs_silent} of {score.pairs_fired} pairs where it fires on it"
     return [*lines, f"Other senses of the domain's words: {senses}"]
 
 

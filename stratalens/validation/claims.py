@@ -5,9 +5,10 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from stratalens.validation.token_verdicts import Verdict
 from stratalens.validation.transfer import claim_passed, validations_of
 
-IN_CONTEXT = "context"
+IN_CONTEXT: Verdict = "context"
 """The verdict of the token test by which a feature passes it."""
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from stratalens.corpus.populations import Population
 from stratalens.errors import counted
@@ -33,18 +33,41 @@ Maxima = Float[np.ndarray, "sequence feature"]
 """Maximum of each feature over the kept positions of each sequence, float32."""
 
 
+@dataclass(frozen=True)
+class Piece:
+    """Sequences that are read together, and the features they are read for."""
+
+    sequences: tuple[np.ndarray, ...]
+    """Token ids of each, special tokens included."""
+    features: Mapping[Hookpoint, tuple[int, ...]]
+    where: tuple[Bool[np.ndarray, "seq"], ...] | None = None
+    """Tokens of each sequence of which the maximum is taken; None for all."""
+
+    @property
+    def tokens(self) -> int:
+        """Number of tokens of all sequences."""
+        return sum(map(len, self.sequences))
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 over the sequences, and over where maxima are taken."""
+        sha = hashlib.sha256()
+        for sequence in self.sequences:
+            sha.update(f"{len(sequence)}\n".encode())
+            sha.update(sequence.astype("<i8").tobytes())
+        for mask in self.where or ():
+            sha.update(mask.tobytes())
+        return sha.hexdigest()
+
+
 class SequenceReader(Protocol):
     """Reads sequences of token ids: `ModelReader`, and planted latents in tests."""
 
-    def read(
-        self, sequences: Sequence[np.ndarray], features: Mapping[Hookpoint, Sequence[int]], advance: Advance
-    ) -> dict[Hookpoint, Maxima]:
+    def read(self, piece: Piece, advance: Advance) -> dict[Hookpoint, Maxima]:
         """Return the maxima of features on sequences.
 
         Args:
-            sequences: token ids of each, special tokens included.
-            features: hookpoint -> features. After a call for some hookpoints there are calls only for these and
-                shallower ones.
+            piece: what is read. After one for some hookpoints there are only pieces for these and shallower ones.
             advance: called with the numbers of sequences and tokens of each finished batch.
         """
         ...
@@ -66,19 +89,18 @@ class ModelReader:
     def _opened(self) -> OpenModel:
         return self.load()
 
-    def read(
-        self, sequences: Sequence[np.ndarray], features: Mapping[Hookpoint, Sequence[int]], advance: Advance
-    ) -> dict[Hookpoint, Maxima]:
+    def read(self, piece: Piece, advance: Advance) -> dict[Hookpoint, Maxima]:
         """See `SequenceReader`."""
+        features, where = piece.features, None if piece.where is None else np.concatenate(piece.where)
         drop_blocks_above(self._opened.model, max(features).block)
-        passages = [_as_passage(sequence) for sequence in sequences]
+        passages = [_as_passage(sequence) for sequence in piece.sequences]
         groups = [tuple(place for place in group if place in features) for group in self.groups]
         found: dict[Hookpoint, Maxima] = {}
         for number, group in enumerate(own for own in groups if own):
             report: Advance = advance if number == 0 else lambda _sequences, tokens: advance(0, tokens)
             reader = PassageReader(self._opened.model, passages, self.special_ids, self.batch_tokens, report)
             evidence = reader.read([self._loaded(group)], features)
-            found |= {place: evidence.maxima(place) for place in group}
+            found |= {place: evidence.maxima(place, where) for place in group}
         return found
 
     def _loaded(self, group: tuple[Hookpoint, ...]) -> list[Probe]:
@@ -93,28 +115,6 @@ def _as_passage(token_ids: np.ndarray) -> Passage:
     """A sequence in the form in which passages are read; it has no text and no document."""
     offsets = np.zeros((len(token_ids), 2), np.int64)
     return Passage(PassageLocation(0, 0, 0), 0, Population.numbered(0), "", token_ids, offsets)
-
-
-@dataclass(frozen=True)
-class Piece:
-    """Sequences that are read together, and the features they are read for."""
-
-    sequences: tuple[np.ndarray, ...]
-    features: Mapping[Hookpoint, tuple[int, ...]]
-
-    @property
-    def tokens(self) -> int:
-        """Number of tokens of all sequences."""
-        return sum(map(len, self.sequences))
-
-    @cached_property
-    def digest(self) -> str:
-        """SHA-256 over the sequences."""
-        sha = hashlib.sha256()
-        for sequence in self.sequences:
-            sha.update(f"{len(sequence)}\n".encode())
-            sha.update(sequence.astype("<i8").tobytes())
-        return sha.hexdigest()
 
 
 @dataclass
@@ -235,7 +235,7 @@ def read_pieces(
         for piece in pieces:
             found = store.load(piece)
             if found is None:
-                found = reader.read(piece.sequences, piece.features, advance)
+                found = reader.read(piece, advance)
                 store.write(piece, found)
             else:
                 advance(len(piece.sequences), 0)

@@ -14,7 +14,7 @@ from stratalens.validation.frequencies import FrequencyBins, general_counts
 from stratalens.validation.injection import Maxima, Piece
 from stratalens.validation.masking import NOTHING_MASKED, MaskedPassages, Terms, mask_terms, share_kept
 from stratalens.validation.ngrams import NGRAM_SIZES, Ngrams, strongest_ngrams
-from stratalens.validation.other_senses import OtherSenses, other_senses
+from stratalens.validation.other_senses import OtherSenses, PairSentences, other_senses
 from stratalens.validation.snippets import (
     CONTROLS,
     OWN_WINDOWS,
@@ -41,8 +41,8 @@ class TokenTestText:
     """General text to paste into, at least `PASTED` windows without special tokens."""
     terms: Terms | None
     """Where the terms of the domain's lexicon are; None for a domain without one."""
-    pairs: Sequence[np.ndarray]
-    """Token ids of pairs of sentences, see `other_senses.pair_sequences`."""
+    pairs: PairSentences
+    """Pairs of sentences in which a word has two senses."""
     seed: int
 
 
@@ -114,12 +114,15 @@ class TokenTest:
         bins = FrequencyBins.of(self._counts, self.tokens.ordinary_ids)
         like = pasted or [token_id for snippet in self.text.snippets for token_id in snippet.tolist()]
         controls = control_snippets(self.text.snippets, like, bins, self.text.seed)
-        return [[self.tokens.frame(ids) for ids in controls], self.masked.sequences, list(self.text.pairs)]
+        return [[self.tokens.frame(ids) for ids in controls], self.masked.sequences, self.text.pairs.sequences]
 
     @cached_property
     def pieces(self) -> list[Piece]:
         """What is to be read: the shared text, then that of each feature, those of the deepest hookpoint first."""
-        pieces = [Piece(tuple(sequences), self.features) for sequences in self._shared if sequences]
+        controls, masked, pairs = self._shared
+        pieces = [Piece(tuple(sequences), self.features) for sequences in (controls, masked) if sequences]
+        if pairs:
+            pieces.append(Piece(tuple(pairs), self.features, tuple(self.text.pairs.of_word)))
         for place, features in self.features.items():
             windows = own_windows(self.text.evidence, place, self._tests, self.tokens.special_ids)
             for feature in features:

@@ -1,6 +1,6 @@
 """Latents that fire by a rule on token ids, and texts of token ids: what a token test must tell apart."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from scipy import sparse
@@ -12,6 +12,7 @@ from stratalens.evidence.passages import Passage, PassageLocation
 from stratalens.files.hashing import hash64
 from stratalens.hookpoint import Hookpoint
 from stratalens.progress import Advance
+from stratalens.validation.injection import Piece
 
 PLACE = Hookpoint(3)
 VOCABULARY = 2000
@@ -68,13 +69,13 @@ class PlantedReader:
     def __init__(self):
         self.sequences_read = 0
 
-    def read(
-        self, sequences: Sequence[np.ndarray], features: Mapping[Hookpoint, Sequence[int]], advance: Advance
-    ) -> dict[Hookpoint, np.ndarray]:
-        self.sequences_read += len(sequences)
-        maxima = np.stack([activations(ids).max(axis=0) for ids in sequences])
-        advance(len(sequences), sum(map(len, sequences)))
-        return {place: maxima[:, list(own)] for place, own in features.items()}
+    def read(self, piece: Piece, advance: Advance) -> dict[Hookpoint, np.ndarray]:
+        self.sequences_read += len(piece.sequences)
+        where = piece.where or [np.ones(len(ids), bool) for ids in piece.sequences]
+        values = [activations(ids) * counted[:, None] for ids, counted in zip(piece.sequences, where, strict=True)]
+        maxima = np.stack([own.max(axis=0) for own in values])
+        advance(len(piece.sequences), piece.tokens)
+        return {place: maxima[:, list(own)] for place, own in piece.features.items()}
 
 
 def general_text(rng: np.random.Generator, length: int = LENGTH) -> np.ndarray:

@@ -22,11 +22,13 @@ from planted_latents import (
 from scipy import stats
 
 from stratalens.corpus import Half, Side
+from stratalens.corpus.sense_pairs import SensePair
+from stratalens.models import PassageCutter
 from stratalens.progress import Advance, NoProgress
-from stratalens.validation.injection import ValueStore, describe_work, pack_values, read_pieces, unpack_values
+from stratalens.validation.injection import Piece, ValueStore, describe_work, pack_values, read_pieces, unpack_values
 from stratalens.validation.masking import Terms
 from stratalens.validation.ngrams import strongest_ngrams
-from stratalens.validation.other_senses import other_senses
+from stratalens.validation.other_senses import PairSentences, other_senses, pair_sentences
 from stratalens.validation.snippets import CONTROLS, PASTED, SNIPPET_TOKENS
 from stratalens.validation.token_test import TokenSet, TokenTest, TokenTestText
 from stratalens.validation.token_verdicts import TokenTestScore, cohens_d, welch_p
@@ -43,7 +45,7 @@ TOKENS = TokenSet(
 def planted(seed: int) -> TokenTest:
     rng = np.random.default_rng([seed, 5])
     snippets = [general_text(rng, SNIPPET_TOKENS) for _ in range(CONTROLS)]
-    return TokenTest(TokenTestText(planted_evidence(rng), True, snippets, None, [], seed), TOKENS)
+    return TokenTest(TokenTestText(planted_evidence(rng), True, snippets, None, PairSentences([], []), seed), TOKENS)
 
 
 def with_text(test: TokenTest, **changes: object) -> TokenTest:
@@ -106,8 +108,8 @@ def test_a_feature_that_fires_nowhere_on_its_own_passages_is_undecided(store):
     assert scores[1].verdict == "context"
 
     class Deaf(PlantedReader):
-        def read(self, sequences, features, advance: Advance):
-            return {place: 0 * own for place, own in super().read(sequences, features, advance).items()}
+        def read(self, piece: Piece, advance: Advance):
+            return {place: 0 * own for place, own in super().read(piece, advance).items()}
 
     deaf = judged(test, ValueStore(store.folder, {PLACE: "deaf"}), Deaf())
     assert {score.verdict for score in deaf.values()} == {"undecided"}
@@ -150,12 +152,14 @@ def test_masked_terms_take_away_what_fires_on_them_and_nothing_else(store):
     assert by_terms["own"][3].masked_share_kept is None
 
 
-def test_pairs_of_senses_are_counted(store):
+def test_pairs_of_senses_are_counted_on_their_word(store):
     rng = np.random.default_rng(0)
-    sentences = [general_text(rng, 20) for _ in range(6)]
+    sentences = [general_text(rng, 20) for _ in range(8)]
     for number in (0, 2, 3):  # both sentences of the second pair have the token
         sentences[number][5] = OWN_TOKENS[0]
-    scores = judged(with_text(planted(5), pairs=sentences), store)
+    sentences[6][9] = OWN_TOKENS[0]  # beside the word of the fourth pair
+    of_word = [np.arange(20) == 5 for _ in sentences]
+    scores = judged(with_text(planted(5), pairs=PairSentences(sentences, of_word)), store)
     assert (scores[0].pairs_fired, scores[0].pairs_silent) == (2, 1)
     assert (scores[3].pairs_fired, scores[3].pairs_silent) == (0, 0)
     maxima = np.array([[1.0, 0], [0, 0], [2, 1], [2, 0]])
@@ -220,3 +224,17 @@ def test_effect_and_p_value_are_those_of_the_books():
     assert cohens_d(ones, silent) == (np.inf, np.inf, np.inf)
     assert (welch_p(ones, silent), welch_p(silent, ones), welch_p(silent, silent)) == (0, 1, 1)
     assert cohens_d(silent[:64], silent).high < 0.5  # so many snippets tell 0 from 0.5
+
+
+def test_the_word_of_a_pair_is_found_among_the_tokens(tokenizer):
+    cutter = PassageCutter(tokenizer, 64, min_length=4)
+    pairs = [
+        SensePair("bank", "The loan came from the bank.", "We sat on the bank of the river, a bank of mud."),
+        SensePair("bank", "bank", "bank"),
+    ]
+    found = pair_sentences(pairs, cutter)
+    assert len(found.sequences) == len(found.of_word) == 2  # the second pair is too short
+    for sentence, sequence, of_word in zip(pairs[0][1:], found.sequences, found.of_word, strict=True):
+        assert len(sequence) == len(of_word)
+        words = cutter.token_text([int(i) for i in sequence[of_word]])
+        assert words.replace(" ", "") == "bank" * sentence.count("bank")
