@@ -25,8 +25,8 @@ from stratalens.ranking.rank import MAX_Q_VALUE
 
 DOCUMENTS = (10, 20, 40, 75, 200)
 """Of each side in each half; with fewer than 10 a run holds nothing back."""
-LONG = (20, 40, 75)
-"""With so many documents the false discovery rate is measured over `runs` runs."""
+LONG = (("shuffled", 20), ("shuffled", 40), ("shuffled", 75), ("planted", 75))
+"""Settings and documents with which the false discovery rate is measured over `runs` runs."""
 MIN_COVERED_DOCUMENTS = 75
 """The bounds hold from so many documents of a side in the half that confirms; what it is below that is printed."""
 KINDS_FROM = 75
@@ -94,8 +94,7 @@ def cases(options: Options) -> Iterator[tuple[Case, int]]:
         for documents in DOCUMENTS:
             if setting == "real, by kind" and documents < KINDS_FROM:
                 continue
-            long = setting in ("shuffled", "planted") and documents in LONG
-            runs = options.runs if long else options.coverage_runs
+            runs = options.runs if (setting, documents) in LONG else options.coverage_runs
             yield Case(setting, documents, options.latents, options.top_n), runs
 
 

@@ -19,6 +19,7 @@ def test_the_smaller_side_is_named_with_the_measured_coverage(domain, general, s
     [warning] = warned(domain, general)
     assert warning.startswith(f"only {min(domain, general)} {said} documents confirm the features")
     assert "cover about 92% instead of 95%" in warning
+    assert "about 7% instead of 5%" in warning
 
 
 def test_enough_documents_say_nothing():
