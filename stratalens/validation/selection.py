@@ -66,7 +66,7 @@ def placements(values: Float[np.ndarray, "document latent"], cells: Dealt) -> Ra
 
 
 def _dealt_documents(cells: Dealt, of: Sequence[tuple[Half, Side]]) -> Int[np.ndarray, "document"]:
-    return np.unique(np.concatenate([cells[cell].ravel() for cell in of]))
+    return np.flatnonzero(np.bincount(np.concatenate([cells[cell].ravel() for cell in of])))
 
 
 def select(
