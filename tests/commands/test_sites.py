@@ -62,7 +62,8 @@ def test_both_sites_are_read_in_one_pass_as_each_is_alone(arguments, several_sit
             == json.loads((both / "run.json").read_text())["tokens_read"]
         ), "one pass for both"
         one, two = (pd.read_parquet(at / f"layer_{place}" / "all_features.parquet") for at in (alone, both))
-        pd.testing.assert_frame_equal(one.drop(columns="q_value"), two.drop(columns="q_value"))
+        of_all_layers = ["q_value", "opposed_q_value", "opposed_confirmed"]
+        pd.testing.assert_frame_equal(one.drop(columns=of_all_layers), two.drop(columns=of_all_layers))
     capsys.readouterr()
 
 
