@@ -18,10 +18,11 @@ from stratalens.ranking.estimates import RankingInputs
 from stratalens.report import publish
 from stratalens.report.evidence_file import EVIDENCE_FILE, read_lenses
 from stratalens.report.publish import ResultContent, with_labels, write_record
-from stratalens.report.recording import recorded_settings
+from stratalens.report.recording import recorded_settings, with_controls
 from stratalens.report.run_record import RunRecord
 from stratalens.report.saved import EVIDENCE_FOLDER, Findings, Result
 from stratalens.saes.fit_check import SINK_RATIO
+from stratalens.validation import make_controls
 
 
 def load_evidence(result: Result) -> CollectedEvidence | None:
@@ -117,6 +118,21 @@ def ranking_inputs(result: Result) -> RankingInputs:
     """What the features of a result are ranked from: its harvest."""
     norms = {hookpoint: table["decoder_norm"].to_numpy() for hookpoint, table in result.findings.latents.items()}
     return RankingInputs(result.harvest, norms, result.record.populations, result.sources)
+
+
+def with_controls_again(before: Result, config: RunConfig, findings: Findings) -> RunRecord:
+    """The record of a result with the controls of other reported features; that of the words stays."""
+    if not before.record.split:
+        return before.record
+    known, source = before.record.controls, ranking_inputs(before)
+    files = {} if known is None else known.random_files(before.output_dir)
+    random = source.of_other_files(files) if files else None
+    controls = make_controls(config, source, findings.top, words=None, random=random)
+    record = with_controls(before.record, controls, {place: file.key for place, file in files.items()})
+    if known is None or record.controls is None:
+        return record
+    kept = record.controls.model_copy(update={"words": known.words})
+    return record.model_copy(update={"controls": kept})
 
 
 def publish_again(result: Result, content: ResultContent, work: WorkDirectories, parts: OptionalParts) -> Result:

@@ -6,7 +6,14 @@ from pathlib import Path
 
 import torch
 
-from stratalens.commands.finished import collect_again, covers_exactly, load_evidence, publish_again, ranking_inputs
+from stratalens.commands.finished import (
+    collect_again,
+    covers_exactly,
+    load_evidence,
+    publish_again,
+    ranking_inputs,
+    with_controls_again,
+)
 from stratalens.config.result_options import LabelConfig
 from stratalens.files.output_dir import WorkDirectories, working_in
 from stratalens.hookpoint import Hookpoint
@@ -62,11 +69,11 @@ def _label(result: Result, options: LabelConfig, work: WorkDirectories, progress
         collected = collect_again(result, config, findings, parts)
     asked_for, sources = OptionalParts(progress, required=True), LabelSources(lexicon, labeller)
     reports = label_features(config, collected, findings.top, sources, asked_for, only=listed)
+    record = result.record
     if listed is not None:
         reports = _keep_other_labels(result, reports, listed)
-    content = ResultContent(
-        recorded, findings, reports, collected.evidence, result.record, result.harvest, result.sources
-    )
+        record = with_controls_again(result, config, findings)
+    content = ResultContent(recorded, findings, reports, collected.evidence, record, result.harvest, result.sources)
     return publish_again(result, content, work, parts)
 
 

@@ -6,7 +6,13 @@ from pathlib import Path
 
 import torch
 
-from stratalens.commands.finished import collect_again, load_evidence, publish_again, ranking_inputs
+from stratalens.commands.finished import (
+    collect_again,
+    load_evidence,
+    publish_again,
+    ranking_inputs,
+    with_controls_again,
+)
 from stratalens.commands.ranked import ranked
 from stratalens.config.options import RunConfig
 from stratalens.config.result_options import RankConfig
@@ -27,10 +33,7 @@ from stratalens.ranking.by_part import with_parts
 from stratalens.report import load_result
 from stratalens.report.label_tables import stored_label
 from stratalens.report.publish import ResultContent
-from stratalens.report.recording import with_controls
-from stratalens.report.run_record import RunRecord
 from stratalens.report.saved import Findings, Result, require_result
-from stratalens.validation import make_controls
 from stratalens.validation.token_verdicts import keep_token_tests
 from stratalens.validation.transfer import keep_validations
 
@@ -69,7 +72,7 @@ def rank(directory: Path, options: RankConfig, progress: Progress | None = None)
         known = {hookpoint: set(evidence.features.tolist()) for hookpoint, evidence in stored.evidence.layers.items()}
         reports = _keep_labels(before, reports, known)
         evidence = _drop_without_evidence(collected.evidence, known)
-        record = _with_controls(before, config, findings)
+        record = with_controls_again(before, config, findings)
         content = ResultContent(recorded, findings, reports, evidence, record, before.harvest, before.sources)
         result = publish_again(before, content, work, parts)
     reported = [(hookpoint, feature) for hookpoint, features in findings.features.items() for feature in features]
@@ -88,21 +91,6 @@ def _rank_again(before: Result, config: RunConfig) -> Findings:
     top = with_parts(ranking.top, source, split=split)
     top = keep_token_tests(keep_validations(top, before.findings.top), before.findings.top)
     return Findings(top, ranking.latents, before.findings.facts)
-
-
-def _with_controls(before: Result, config: RunConfig, findings: Findings) -> RunRecord:
-    """The record with the controls of the features as they are ranked now; that of the words stays."""
-    if not before.record.split:
-        return before.record
-    known, source = before.record.controls, ranking_inputs(before)
-    files = {} if known is None else known.random_files(before.output_dir)
-    random = source.of_other_files(files) if files else None
-    controls = make_controls(config, source, findings.top, words=None, random=random)
-    record = with_controls(before.record, controls, {place: file.key for place, file in files.items()})
-    if known is None or record.controls is None:
-        return record
-    kept = record.controls.model_copy(update={"words": known.words})
-    return record.model_copy(update={"controls": kept})
 
 
 def _select_features(stored: CollectedEvidence, features: Mapping[Hookpoint, Sequence[int]]) -> CollectedEvidence:

@@ -27,7 +27,7 @@ def test_each_layer_has_a_list_with_the_numbers_of_the_table_of_all_latents(fini
     for layer, name in zip((0, 2), FILES, strict=True):
         table = pd.read_csv(finished / name)
         reported = pd.read_csv(finished / f"layer_{layer}" / "top_5_features_analysis.csv")
-        labels = ("label", "control_auroc", "transfers", "causal", "claims", "top_n_probability")
+        labels = ("label", "control_auroc", "transfers", "token_test", "causal", "claims", "top_n_probability")
         expected = [
             own
             for own in reported

@@ -157,3 +157,18 @@ def test_a_record_that_names_other_harvests_is_refused(result, keys, capsys):
     path.write_text(json.dumps(record))
     assert main(["rank", str(result.output_dir)]) == 2
     assert "run.json" in capsys.readouterr().err
+
+
+def test_listed_features_have_their_own_controls(result, tmp_path):
+    """Features that `label` adds are in the probes on the best ones, and the controls are of what is reported then."""
+    place, table = next(iter(result.findings.latents.items()))
+    live = table.loc[table["live"], "feature_number"].tolist()
+    listed = tmp_path / "listed.txt"
+    listed.write_text("".join(f"{place} {number}\n" for number in live))
+    assert main(["label", str(result.output_dir), "--features", str(listed), "--quiet"]) == 0
+    after = stratalens.load_result(result.output_dir)
+    assert len(after.findings.top[place]) == len(live)
+    probes = (controls_of(own).hookpoints[str(place)].best_features for own in (result, after))
+    before, now = ([probe.features for probe in own] for own in probes)
+    assert max(before) == len(result.findings.top[place])
+    assert max(now) == min(30, len(live))
