@@ -29,7 +29,7 @@ def test_a_result_of_one_feature_is_told_in_the_singular(arguments, finished, tm
     capsys.readouterr()
     page = (out / "report.html").read_text(encoding="utf-8")
     assert "its reported feature adds" in page
-    assert " of 1</strong> reported feature is confirmed" in " ".join(page.split())
+    assert "confirmed <strong>1 of 1</strong>, transfers not tested" in " ".join(page.split())
     assert "1 of 1 reported feature is below --min_specialization" in page
     assert "<dd>1 layer<br>" in page
     assert main(["show", str(out), "2", str(number)]) == 0

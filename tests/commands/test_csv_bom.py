@@ -27,7 +27,7 @@ def marked(result) -> Path:
 
 def csv_files(directory: Path) -> dict[str, bytes]:
     files = {name: raw for name, raw in contents(directory).items() if name.endswith(".csv")}
-    assert len(files) == 9, "three of the result and three of each of two layers"
+    assert len(files) == 11, "three of the result and four of each of two layers"
     return files
 
 
