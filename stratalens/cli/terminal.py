@@ -26,8 +26,10 @@ from stratalens.validation.claims import counts_sentence
 MAX_FEATURES_SHOWN = 10
 FILE_WIDTH = 150
 """Width, in characters, of tables that are written to a file or a pipe."""
-NUMBERS_WIDTH = 102
+NUMBERS_WIDTH = 106
 """Width, in characters, of the columns before the label."""
+TEST_WIDTH = 16
+"""Width, in characters, of the column of each test besides confirmation."""
 MIN_LABEL_WIDTH = 12
 
 
@@ -111,7 +113,8 @@ class Terminal:
     def show_result(self, result: Result) -> None:
         """Print the layer table, the top features, where the results are and a command to run next."""
         self.console.print(_layer_table(result))
-        self.console.print(_feature_table(result, max(MIN_LABEL_WIDTH, self.console.width - NUMBERS_WIDTH)))
+        numbers = NUMBERS_WIDTH + TEST_WIDTH * (len(_tested(result)) - 1)
+        self.console.print(_feature_table(result, max(MIN_LABEL_WIDTH, self.console.width - numbers)))
         if "transfer_rank" in result.top_features:
             self.say(f"Tr.: {TRANSFER_NOTE}")
         self.say(f"Tests passed: {counts_sentence(result.tables.claims)}")
