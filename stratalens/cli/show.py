@@ -30,6 +30,7 @@ PURITY = {
     "top_n_probability": "Selected again if documents are redrawn",
     "lexicon_share_input": "Share of activation on lexicon terms",
     "lexicon_share_output": "Share of activation just before them",
+    "seed_match": "Best cosine in an SAE of another seed",
 }
 """Column that may be empty -> as it is shown."""
 TOKENS_AROUND_PEAK = 40

@@ -95,7 +95,8 @@ def _analyze(config: RunConfig, work: WorkDirectories, progress: TimedProgress) 
     progress.stage("ranking")
     source = _ranking_inputs(inputs, harvest)
     split = inputs.survey.split
-    ranking = ranked(config, source, listed, split=split)
+    digests = {hookpoint: sae.digest for hookpoint, sae in inputs.saes.items()}
+    ranking = ranked(config, source, listed, split=split, digests=digests)
     random = _read_random_directions(config, inputs, opened, work, progress)
     progress.stage("controls")
     controls = _controls(config, inputs, source, ranking, random)

@@ -87,7 +87,8 @@ def rank(directory: Path, options: RankConfig, progress: Progress | None = None)
 def _rank_again(before: Result, config: RunConfig) -> Findings:
     source, split = ranking_inputs(before), before.record.split
     listed = before.findings.features if config.features is not None else None
-    ranking = ranked(config, source, listed, split=split)
+    digests = {place: before.record.saes[str(place)].sha256 for place in before.findings.top}
+    ranking = ranked(config, source, listed, split=split, digests=digests)
     top = with_parts(ranking.top, source, split=split)
     top = keep_token_tests(keep_validations(top, before.findings.top), before.findings.top)
     return Findings(top, ranking.latents, before.findings.facts)

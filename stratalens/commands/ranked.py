@@ -8,6 +8,7 @@ from stratalens.hookpoint import Hookpoint
 from stratalens.ranking import Ranking, rank_features
 from stratalens.ranking.estimates import RankingInput
 from stratalens.ranking.opposed import with_opposed
+from stratalens.ranking.seed_match import with_seed_match
 from stratalens.validation.stability import with_top_n_probability
 
 
@@ -17,6 +18,7 @@ def ranked(
     listed: Mapping[Hookpoint, Sequence[int]] | None,
     *,
     split: bool,
+    digests: Mapping[Hookpoint, str],
 ) -> Ranking:
     """Rank the features of all layers, with all that is computed together with their order.
 
@@ -25,9 +27,10 @@ def ranked(
         sources: hookpoint -> statistics and documents.
         listed: hookpoint -> latents to report instead of the best ones.
         split: whether documents were reserved for confirmation.
+        digests: hookpoint -> SHA-256 of the weight file of its SAE.
     """
     top_n, rank_by = config.top_n, config.rank_by
     ranking = rank_features(sources, top_n=top_n, rank_by=rank_by, split=split, listed=listed)
     ranking = with_top_n_probability(ranking, sources, top_n=top_n, rank_by=rank_by, seed=config.seed)
     latents = with_opposed(ranking.latents, sources, top_n=top_n, rank_by=rank_by, split=split)
-    return replace(ranking, latents=latents)
+    return with_seed_match(replace(ranking, latents=latents), digests)

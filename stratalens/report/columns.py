@@ -124,6 +124,7 @@ OPTIONAL_COLUMNS: Mapping[str, ColumnKind] = {
     "opposed_confirmed": VERDICT,
     "token_test": TOKEN_VERDICT,
     "token_test_scores": TOKEN_TESTS,
+    "seed_match": MEASURED,
 }
 """Columns that results of earlier versions lack -> what they hold."""
 _MEASURES: dict[str, ColumnKind] = {

@@ -49,6 +49,7 @@ MEASURES = (
     "domain_max_activation",
     "general_max_activation",
     "decoder_norm",
+    "seed_match",
     "discovery_specialization",
     "discovery_auroc",
     TOP_N_PROBABILITY,
