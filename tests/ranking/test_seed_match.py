@@ -21,7 +21,7 @@ PLACE = Hookpoint(4)
 
 def ranking(numbers: list[int]) -> Ranking:
     table = pd.DataFrame({"feature_number": numbers})
-    return Ranking(top={PLACE: table}, latents={PLACE: pd.DataFrame({"feature_number": range(2304)})})
+    return Ranking(top={PLACE: table}, latents={PLACE: pd.DataFrame({"feature_number": range(2304)})}, candidates={})
 
 
 @pytest.mark.parametrize("path", WEIGHTS, ids=[path.parent.name for path in WEIGHTS])
