@@ -4,6 +4,7 @@ import errno
 import io
 import os
 import re
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -90,6 +91,8 @@ def entry_point() -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+    # What Python tidies up now takes a while, and ends by the signal, without a word, if it is interrupted.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.exit(code)
 
 
