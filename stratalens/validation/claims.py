@@ -35,13 +35,13 @@ CLAIMS = (
         "transfers",
         "transfers",
         "holds on every text of other origin on which it was tested",
-        "`stratalens validate` does it",
+        "stratalens validate does it",
     ),
     Claim(
         "token_test",
         "in context",
         "fires in its context, and not on a few of its tokens pasted into other text",
-        "`stratalens token_test` does it",
+        "stratalens token_test does it",
     ),
     Claim(
         "causal",

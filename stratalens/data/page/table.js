@@ -25,8 +25,8 @@ function badges(row) {
   const own = data.claims.map((claim, at) => {
     const passed = row.card.passed[at];
     if (passed === null) return null;
-    const counted = claim.column === "transfers" && row.transfers ? ` ${row.transfers}` : "";
-    return el("span", { className: `badge ${passed ? "passed" : "failed"}`, title: `${passed ? "passed" : "failed"}: ${claim.says}` }, claim.title + counted);
+    const told = { transfers: `transfers ${row.transfers}`, token_test: passed ? claim.title : row.token_test }[claim.column] ?? claim.title;
+    return el("span", { className: `badge ${passed ? "passed" : "failed"}`, title: `${passed ? "passed" : "failed"}: ${claim.says}` }, told);
   });
   return el("span", { className: "badges" }, ...own.filter(Boolean));
 }
