@@ -11,6 +11,7 @@ from stratalens.commands.listed import listed_features
 from stratalens.commands.make_token_test import FinishedTokenTest, TestedRun, make_token_test, run_to_test
 from stratalens.commands.ranked import ranked
 from stratalens.config.options import RunConfig
+from stratalens.corpus.sense_pairs import load_sense_pairs
 from stratalens.errors import counted
 from stratalens.evidence import collect_evidence
 from stratalens.evidence.collect import load_and_try_all, summarise_harvest
@@ -65,6 +66,7 @@ def analyze(config: RunConfig, progress: Progress | None = None, *, started: flo
     writes = result_names(config.domain, config.top_n, config.top_features_n)
     working = working_in(directory, writes=writes, overwrite=config.overwrite)
     with working as work, _threads(config.threads), torch.inference_mode():
+        load_sense_pairs(config.domain, config.senses)  # a file without any is told before the work
         _warn_of_tests(config, work, timed)
         return _analyze(config, work, timed)
 

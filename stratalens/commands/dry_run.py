@@ -7,6 +7,7 @@ import torch
 
 from stratalens.commands.listed import listed_features
 from stratalens.config.options import RunConfig
+from stratalens.corpus.sense_pairs import load_sense_pairs
 from stratalens.errors import counted
 from stratalens.files.locations import user_path
 from stratalens.harvest.disk_plan import estimate_disk
@@ -34,6 +35,7 @@ def dry_run(config: RunConfig, progress: Progress) -> list[str]:
         StratalensError: the input is not usable.
     """
     listed = listed_features(config)
+    load_sense_pairs(config.domain, config.senses)
     inputs = find_inputs(config, progress, listed)
     require_known_ids(inputs.source, inputs.cutter)
     device = choose_device(config.device)

@@ -271,3 +271,11 @@ def test_damaged_values_are_read_again(tested, capsys):
     assert main(["token_test", str(tested)]) == 0
     assert "were read before" in capsys.readouterr().out
     assert scores(tested) == before
+
+
+@pytest.mark.parametrize("more", [[], ["--dry_run"]])
+def test_a_run_refuses_pairs_that_are_none_before_the_work(tiny_arguments, tmp_path, capsys, more):
+    (tmp_path / "empty.jsonl").write_text("")
+    words = [*tiny_arguments, "--senses", str(tmp_path / "empty.jsonl"), *more]
+    assert "no sentence pair in this file" in refused(capsys, "analyze", *words)
+    assert not (tmp_path / "out" / "run.json").exists()

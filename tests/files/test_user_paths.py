@@ -30,7 +30,7 @@ def test_the_home_of_nobody_is_refused(name):
 
 
 OPTIONS = (
-    *("domain_data", "general_data", "base_model", "sae_model", "prompts", "lexicon", "features", "config"),
+    *("domain_data", "general_data", "base_model", "sae_model", "prompts", "lexicon", "senses", "features", "config"),
     *("output_dir", "labeling_model"),
 )
 
