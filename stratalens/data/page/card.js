@@ -89,8 +89,8 @@ function statistics(row) {
     line("Specialization, discovery half", significant(row.discovery_specialization), row.discovery_specialization),
     ...(isNumber(row.top_n_probability) ? [line("Selected again, % of redraws", percent(row.top_n_probability), 100 * row.top_n_probability)] : []),
     ...(isNumber(row.lexicon_share_input) ? [line("Activation on lexicon terms, %", percent(row.lexicon_share_input), 100 * row.lexicon_share_input)] : []),
-    ...(isNumber(row.seed_match) ? [line("Best cosine in an SAE of another seed", fixed(row.seed_match), row.seed_match)] : []),
     ...(isNumber(row.lexicon_share_output) ? [line("Activation just before them, %", percent(row.lexicon_share_output), 100 * row.lexicon_share_output)] : []),
+    ...(isNumber(row.seed_match) ? [line("Best cosine in an SAE of another seed", fixed(row.seed_match), row.seed_match)] : []),
   ];
   return el("table", { id: "card-statistics" }, el("caption", {}, "Statistics"), el("thead", {}, head), el("tbody", {}, ...lines));
 }
