@@ -64,6 +64,8 @@ class SideRows:
 
     content: UInt64[np.ndarray, "row"]
     document: UInt64[np.ndarray, "row"]
+    length: UInt64[np.ndarray, "row"]
+    """Characters of each text."""
     kind: Int16[np.ndarray, "row"]
     """Index into `kinds`, or `NO_NAME`."""
     source: Int16[np.ndarray, "row"]
@@ -80,7 +82,7 @@ class SideRows:
 
     def where(self, kept: Bool[np.ndarray, "row"]) -> "SideRows":
         """Some of the rows."""
-        columns = {name: getattr(self, name)[kept] for name in ("content", "document", "kind", "source")}
+        columns = {name: getattr(self, name)[kept] for name in ("content", "document", "length", "kind", "source")}
         return replace(self, **columns)
 
     def documents(self) -> SideDocuments:
@@ -114,7 +116,7 @@ class _ReadRows:
 
     def __init__(self, side: Side, signatures: SignatureList | None):
         self._side, self._signatures = side, signatures
-        self._content, self._document = array("Q"), array("Q")
+        self._content, self._document, self._length = array("Q"), array("Q"), array("Q")
         self._kinds, self._sources = Names(MAX_KINDS), Names(MAX_SOURCES)
         self._sample = TextSample()
         self._rows = self._empty = self._short = self._characters = 0
@@ -135,6 +137,7 @@ class _ReadRows:
         else:
             self._content.append(hash64(text))
             self._document.append(hash64("document", int(self._side), row.identity))
+            self._length.append(len(text))
             self._sources.add(row.source)
             self._kinds.add(row.kind)
             if self._kinds.too_many or len(row.kind or "") > MAX_KIND_CHARACTERS:
@@ -149,7 +152,8 @@ class _ReadRows:
 
     def frozen(self, notes: ReadingNotes) -> SideRows:
         """The rows that count, each text once."""
-        content, document = (np.frombuffer(hashes, np.uint64) for hashes in (self._content, self._document))
+        columns = (self._content, self._document, self._length)
+        content, document, length = (np.frombuffer(column, np.uint64) for column in columns)
         (kinds, kind), (sources, source) = self._kinds.sorted(), self._sources.sorted()
         first = _first_row_of_each_text(content, document, kind, source)
         counts = SideCounts(
@@ -162,6 +166,7 @@ class _ReadRows:
         return SideRows(
             content=content[first],
             document=document[first],
+            length=length[first],
             kind=kind[first],
             source=source[first],
             kinds=kinds,

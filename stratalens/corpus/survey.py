@@ -27,7 +27,7 @@ from stratalens.files.hashing import first_by_hash, hash64
 MAX_SAMPLED_DOCUMENTS = 4096
 """At most this many documents per side and half, divided among the strata, have their values kept individually."""
 MAX_CALIBRATION_DOCUMENTS = 64
-"""At most this many documents give each layer's median norm and the fit check of its SAE."""
+"""At most this many documents, those with the smallest hashes, give a text for the fit check."""
 MIN_DOCUMENTS = 3
 """A side with fewer documents gives no usable estimate of variance."""
 
@@ -57,7 +57,7 @@ class Survey:
     membership: Int8[np.ndarray, "row"]
     """Number of the population of each text's document."""
     calibration: frozenset[int]
-    """Documents used for calibration."""
+    """Hashes of the texts that give each layer's median norm and the fit check: of some documents one text each."""
     sample: frozenset[int]
     """Documents whose values are kept individually."""
     split: bool
@@ -65,6 +65,8 @@ class Survey:
     counts: tuple[SideCounts, SideCounts]
     characters: int
     """Characters of all rows read, those that do not count included."""
+    kept_characters: int
+    """Characters of the texts that count."""
     digest: int
     """Hash over the texts that count and their populations."""
     populations: Populations
@@ -81,10 +83,6 @@ class Survey:
     def kept_rows(self) -> int:
         """Number of rows that count, of both sides."""
         return len(self.content)
-
-    def texts_of(self, documents: frozenset[int]) -> frozenset[int]:
-        """Hashes of the texts that belong to these documents."""
-        return frozenset(self.content[np.isin(self.document, np.array(sorted(documents), dtype=np.uint64))].tolist())
 
     def strata_of(self, texts: Sequence[SampledText]) -> list[int]:
         """Stratum of the document of each of these texts, which count."""
@@ -178,11 +176,12 @@ def compare_sides(
         content=content,
         document=document,
         membership=membership,
-        calibration=frozenset(first_by_hash(compared, MAX_CALIBRATION_DOCUMENTS, seed)),
+        calibration=_one_text_each(content, document, first_by_hash(compared, MAX_CALIBRATION_DOCUMENTS, seed)),
         sample=sample,
         split=any((half_of[own.population] == Half.CONFIRMATION).any() for own in splits.sides),
         counts=(kept[0].counts, kept[1].counts),
         characters=sum(rows.characters for rows in sides),
+        kept_characters=sum(int(rows.length.sum()) for rows in kept),
         digest=hash64(content.tobytes(), document.tobytes(), membership.tobytes()),
         populations=splits.populations,
         kinds_ignored=splits.kinds_ignored,
@@ -190,6 +189,14 @@ def compare_sides(
         warnings=(side_warnings(kept[0]), side_warnings(kept[1])),
         samples=(sides[0].sample.texts_of(kept[0].content), sides[1].sample.texts_of(kept[1].content)),
     )
+
+
+def _one_text_each(
+    content: UInt64[np.ndarray, "row"], document: UInt64[np.ndarray, "row"], chosen: Sequence[int]
+) -> frozenset[int]:
+    """The text with the smallest hash of each of the chosen documents; `content` rises."""
+    documents, first = np.unique(document, return_index=True)
+    return frozenset(content[first[np.isin(documents, np.array(chosen, np.uint64))]].tolist())
 
 
 def _keep_compared(rows: SideRows, split: Split, halves: Int64[np.ndarray, "population"]) -> SideRows:

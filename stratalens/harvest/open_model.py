@@ -1,18 +1,19 @@
 """Load the model and try it before the text is read, and then check that each SAE fits its layer."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from stratalens.config.options import RunConfig
+from stratalens.harvest.calibration import calibration_text
 from stratalens.harvest.inputs import LoadedModel, ModelInputs, RunInputs
 from stratalens.harvest.memory_plan import estimate_memory, free_memory, plan_passes
 from stratalens.harvest.trial import try_model
 from stratalens.hookpoint import Hookpoint
-from stratalens.models.batches import TokenBatch, pack_batches
+from stratalens.models.batches import pack_batches
 from stratalens.models.hooks import drop_blocks_above
 from stratalens.models.limits import require_known_ids
 from stratalens.models.loading import Placement, choose_device, choose_dtype, load_blocks
@@ -28,9 +29,6 @@ from stratalens.saes.fit_check import (
 )
 from stratalens.saes.probe import Probe
 from stratalens.saes.sae import SaeFile
-
-CALIBRATION_PASSAGES = 2
-"""Passages read from each calibration document."""
 
 
 @dataclass(frozen=True)
@@ -106,9 +104,11 @@ def open_model(config: RunConfig, inputs: RunInputs, progress: Progress) -> Open
     progress.stage("fit check")
     checks: dict[Hookpoint, FitCheck] = {}
     with progress.track("Checking the fit", None):
+        text = calibration_text(inputs.corpus, inputs.survey, inputs.cutter)
         for hookpoints in passes:
             probes = [load_probe(inputs.saes[hookpoint], device) for hookpoint in hookpoints]
-            checks |= check_fit(model, probes, _calibration_batches(config, inputs, device), config.batch_tokens)
+            batches = pack_batches(text.sequences, config.batch_tokens, inputs.cutter.special_ids)
+            checks |= check_fit(model, probes, (batch.to(device) for batch in batches), config.batch_tokens)
             del probes
     checks = {hookpoint: checks[hookpoint] for hookpoint in inputs.saes}
     for check in checks.values():
@@ -154,18 +154,6 @@ def _plan_passes(
             "--load_in 8bit or a lower --batch_tokens"
         )
     return passes
-
-
-def _calibration_batches(config: RunConfig, inputs: RunInputs, device: torch.device) -> Iterator[TokenBatch]:
-    """Batches of passages from the documents reserved for calibration, on the device."""
-    documents = inputs.survey.texts_of(inputs.survey.calibration)
-    sequences = [
-        inputs.cutter.sequence(span)
-        for row in sorted(inputs.survey.select(inputs.corpus, documents), key=lambda row: row.content)
-        for span in inputs.cutter.first_spans(row.text, CALIBRATION_PASSAGES)
-    ]
-    for batch in pack_batches(sequences, config.batch_tokens, inputs.cutter.special_ids):
-        yield batch.to(device)
 
 
 def describe_model(

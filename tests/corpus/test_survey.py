@@ -168,11 +168,18 @@ def test_selecting_only_some_texts_gives_these_and_no_others(tmp_path):
     assert list(found.select(corpus, frozenset())) == []
 
 
-def test_the_texts_of_the_calibration_documents_are_all_their_passages(tmp_path):
+def test_64_documents_calibrate_with_one_text_each(tmp_path):
     rows: Texts = [{"id": f"doc{n}#{part}", "text": f"part {part} of {n}"} for n in range(60) for part in range(3)]
     corpus = corpus_of(tmp_path, rows, GENERAL)
     found = surveyed(corpus)
-    assert len(found.calibration) == 64
-    chosen = list(found.select(corpus, found.texts_of(found.calibration)))
-    expected = [row for row in found.select(corpus) if row.document in found.calibration]
-    assert sorted(chosen) == sorted(expected)
+    chosen = list(found.select(corpus, found.calibration))
+    assert len(chosen) == len({row.document for row in chosen}) == 64
+    smallest = {row.document: row.content for row in sorted(found.select(corpus), key=lambda row: -row.content)}
+    assert all(row.content == smallest[row.document] for row in chosen)
+
+
+def test_the_characters_of_texts_that_do_not_count_are_told_apart(tmp_path):
+    corpus = corpus_of(tmp_path, [*DOMAIN, DOMAIN[0]], GENERAL)
+    found = surveyed(corpus)
+    assert found.kept_characters == sum(len(row.text) for row in found.select(corpus))
+    assert found.characters == found.kept_characters + len(DOMAIN[0])
