@@ -36,7 +36,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         *("labeling_model", "labeling_endpoint", "labeling_max_tokens", "labeling_timeout", "labeling_concurrency"),
         *("lexicon", "prompts", "no_examples"),
     ),
-    "Output": ("output_dir", "overwrite", "csv_bom", "config", "allow_fetch", "harvest", "dry_run", "quiet"),
+    "Output": ("output_dir", "overwrite", "csv_bom", "config", "allow_fetch", "harvest", "keep_gb", "dry_run", "quiet"),
     "Machine": ("device", "dtype", "load_in", "memory_gb", "batch_tokens", "threads", "workers"),
 }
 """Title in the help -> options in the order in which they are listed. The configuration itself is flat."""

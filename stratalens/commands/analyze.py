@@ -105,7 +105,7 @@ def _analyze(config: RunConfig, work: WorkDirectories, progress: TimedProgress) 
     fvu = {hookpoint: check.own.fvu for hookpoint, check in opened.checks.items()}
     features = feature_numbers(ranking.top)
     summary, locations = summarise_harvest(harvest.files, fvu, features, inputs.survey.populations)
-    collected = collect_evidence(config, inputs, opened, features, locations, parts)
+    collected = collect_evidence(config, inputs, opened, harvest.codes, features, locations, parts)
     reports = label_features(config, collected, ranking.top, labels, parts)
     run = partial(run_to_test, config, inputs, opened, harvest, collected.evidence)
     tested = _token_test(run, work, parts) if config.token_test else None

@@ -105,7 +105,8 @@ def collect_from(
     fvu = {hookpoint: facts.fvu for hookpoint, facts in findings.facts.items()}
     _, locations = summarise_harvest(result.harvest, fvu, findings.features, inputs.survey.populations)
     parts.missing.pop(LENS, None)  # what failed in the run is tried again
-    return collect_evidence(config, inputs, model, findings.features, locations, parts)
+    codes = result.record.code_files(result.output_dir)
+    return collect_evidence(config, inputs, model, codes, findings.features, locations, parts)
 
 
 def covers_exactly(collected: CollectedEvidence, findings: Findings) -> bool:

@@ -13,7 +13,8 @@ from stratalens.evidence import Evidence
 from stratalens.evidence.passages import sample_texts
 from stratalens.files.atomic import write_checksummed
 from stratalens.files.output_dir import WorkDirectories
-from stratalens.harvest.harvest import Harvest, harvest_context
+from stratalens.harvest.context import harvest_context
+from stratalens.harvest.harvest import Harvest
 from stratalens.harvest.inputs import RunInputs
 from stratalens.harvest.open_model import OpenModel
 from stratalens.harvest.workers import WorkerKind, kind_of

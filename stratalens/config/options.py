@@ -74,6 +74,9 @@ class RunConfig(TextConfig, LabelConfig):
     memory_gb: float | None = Field(None, gt=0)
     """Gigabytes of memory that model, SAEs and statistics may take: of the GPU if there is one, otherwise of the
     machine. Layers that do not fit together are read in several passes over the text. Default: 90% of what is free."""
+    keep_gb: float = Field(2.0, ge=0)
+    """Gigabytes of the result for the activations of all latents on each token, so that evidence of any latent needs
+    neither the model nor the text again: of sampled documents first, then of the strongest passages."""
     device: str = "auto"
     """Where the model runs: `auto` takes the first available of cuda, mps and cpu."""
     seed: int = Field(0, ge=0, lt=2**63)

@@ -1,7 +1,8 @@
 """Decide by hashes, in one pass over a corpus, which rows count and which population each document belongs to."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import zip_longest
 from typing import NamedTuple
 
 import numpy as np
@@ -58,8 +59,9 @@ class Survey:
     """Number of the population of each text's document."""
     calibration: frozenset[int]
     """Hashes of the texts that give each layer's median norm and the fit check: of some documents one text each."""
-    sample: frozenset[int]
-    """Documents whose values are kept individually."""
+    sample: Mapping[int, int]
+    """Document whose values are kept individually -> characters of its texts; first the first of each population in the
+    order of hashes, then the second of each, and so on."""
     split: bool
     """False if there are too few documents to hold any back for confirmation; all are then in the discovery half."""
     counts: tuple[SideCounts, SideCounts]
@@ -171,7 +173,7 @@ def compare_sides(
     kept = [_keep_compared(*pair, half_of) for pair in zip(sides, splits.sides, strict=True)]
     content, document, membership = _merge_sides(kept, splits)
     compared = np.concatenate([split.document for split in splits.sides])
-    sample = _sample(splits, seed)
+    sample = _sample(splits, kept, seed)
     return Survey(
         content=content,
         document=document,
@@ -215,18 +217,24 @@ def _keep_compared(rows: SideRows, split: Split, halves: Int64[np.ndarray, "popu
     return replace(kept, counts=counts)
 
 
-def _sample(splits: Splits, seed: int) -> frozenset[int]:
-    """The documents whose values are kept, of each population the same number."""
+def _sample(splits: Splits, kept: list[SideRows], seed: int) -> dict[int, int]:
+    """The documents whose values are kept, of each population at most the same number, with their characters."""
     limit = MAX_SAMPLED_DOCUMENTS // len(splits.populations.strata)
-    return frozenset(
-        document
+    chosen = [
+        first_by_hash(side.document[side.population == population], limit, seed)
         for side in splits.sides
         for population in np.unique(side.population)
-        for document in first_by_hash(side.document[side.population == population], limit, seed)
-    )
+    ]
+    sample = {document: 0 for rank in zip_longest(*chosen) for document in rank if document is not None}
+    sampled = np.array(sorted(sample), np.uint64)
+    for rows in kept:
+        own = np.flatnonzero(np.isin(rows.document, sampled))
+        for document, length in zip(rows.document[own].tolist(), rows.length[own].tolist(), strict=True):
+            sample[document] += length
+    return sample
 
 
-def _sources(kept: list[SideRows], splits: Splits, sample: frozenset[int]) -> DocumentSources:
+def _sources(kept: list[SideRows], splits: Splits, sample: Mapping[int, int]) -> DocumentSources:
     """Population and source of each sampled document."""
     document = np.concatenate([split.document for split in splits.sides])
     population = np.concatenate([split.population for split in splits.sides])

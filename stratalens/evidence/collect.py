@@ -3,17 +3,19 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Int, Int32
-from scipy import sparse
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from stratalens.config.options import RunConfig
 from stratalens.corpus import Populations
-from stratalens.evidence.evidence import Evidence, LayerEvidence, first_tokens
+from stratalens.errors import counted
+from stratalens.evidence.evidence import NO_ENTRIES, Evidence, FiredEntries, LayerEvidence, first_tokens, join_evidence
+from stratalens.evidence.kept import KeptCodes, WantedPassages
 from stratalens.evidence.logit_lens import FeatureLens, layer_lenses, try_lens
 from stratalens.evidence.passages import (
     Passage,
@@ -30,6 +32,7 @@ from stratalens.models.batches import BatchRunner, TokenBatch, pack_batches
 from stratalens.models.hooks import forward, hooked
 from stratalens.models.memory import release_free_memory
 from stratalens.optional_parts import LENS, OptionalParts
+from stratalens.progress import Progress
 from stratalens.ranking.layer_facts import HarvestSummary, layer_facts
 from stratalens.saes.probe import Probe
 
@@ -69,16 +72,18 @@ def collect_evidence(
     config: RunConfig,
     inputs: RunInputs,
     opened: OpenModel,
+    codes: Mapping[Hookpoint, Path],
     features: Mapping[Hookpoint, Sequence[int]],
-    locations: set[PassageLocation],
+    locations: frozenset[PassageLocation],
     parts: OptionalParts,
 ) -> CollectedEvidence:
-    """Read the strongest passages of the features and a sample of all text, token by token.
+    """Take the strongest passages of the features and a sample of all text from the harvest; read again what it lacks.
 
     Args:
         config: options of the run.
         inputs: its text, SAEs and tokenizer.
         opened: its loaded model.
+        codes: hookpoint -> the token-level codes that the harvest keeps.
         features: hookpoint -> reported features.
         locations: where the strongest passages of the features are.
         parts: its progress receives counts of passages and tokens; the logit lens is optional.
@@ -87,33 +92,56 @@ def collect_evidence(
         CapacityError: a single passage does not fit into memory.
     """
     parts.progress.stage("evidence")
-    sampled = sample_texts(inputs.survey, config.seed)
-    passages = read_passages(inputs.corpus, inputs.survey, inputs.cutter, locations, sampled)
-    with parts.progress.track("Collecting evidence", len(passages) * len(opened.passes)) as advance:
+    wanted = WantedPassages(locations, sample_texts(inputs.survey, config.seed))
+    evidence, missing = KeptCodes(codes).find(features, wanted)
+    if missing:
+        again = _read_again(config, inputs, opened, features, missing, parts.progress)
+        if evidence.passages:
+            read, tokens = counted(len(again.passages), "passage"), counted(int(again.starts[-1]), "token")
+            parts.progress.say(f"{read} of the evidence ({tokens}) were not kept by the harvest, and were read again")
+        evidence = join_evidence(evidence, again)
+    return CollectedEvidence(evidence, collect_lenses(inputs, features, (opened.device, opened.dtype), parts))
+
+
+def _read_again(
+    config: RunConfig,
+    inputs: RunInputs,
+    opened: OpenModel,
+    features: Mapping[Hookpoint, Sequence[int]],
+    wanted: WantedPassages,
+    progress: Progress,
+) -> Evidence:
+    """Run the model over passages, token by token."""
+    passages = read_passages(inputs.corpus, inputs.survey, inputs.cutter, wanted.locations, wanted.texts)
+    with progress.track("Collecting evidence", len(passages) * len(opened.passes)) as advance:
         reader = PassageReader(opened.model, passages, inputs.cutter.special_ids, config.batch_tokens, advance)
         passes = (list(opened.probes(hookpoints).values()) for hookpoints in opened.passes)
-        evidence = reader.read(passes, features)
-        decode = inputs.cutter.token_text
-
-        def directions(hookpoint: Hookpoint) -> Tensor:
-            return inputs.saes[hookpoint].load().decoder.weight
-
-        readable = {place: own for place, own in features.items() if inputs.saes[place].target.site in LENS_SITES}
-        lenses: dict[Hookpoint, list[FeatureLens]] = {}
-        if LENS not in parts.missing:
-            with parts.part(LENS):
-                lenses = layer_lenses(inputs.source, directions, readable, decode, opened.device, opened.dtype)
-    return CollectedEvidence(evidence, lenses)
+        return reader.read(passes, features)
 
 
-class FiredEntries(NamedTuple):
-    """The tokens of one batch on which reported features fire; in 32 bits, because there are many."""
+def collect_lenses(
+    inputs: ModelInputs,
+    features: Mapping[Hookpoint, Sequence[int]],
+    placement: tuple[torch.device, torch.dtype],
+    parts: OptionalParts,
+) -> dict[Hookpoint, list[FeatureLens]]:
+    """The logit lens of each feature whose decoder row is a direction of the residual stream.
 
-    token: Int32[np.ndarray, "entry"]
-    """Index among the tokens of all passages."""
-    column: Int32[np.ndarray, "entry"]
-    """Index among the layer's reported features."""
-    activation: Float32[np.ndarray, "entry"]
+    Args:
+        inputs: model source, SAEs and tokenizer.
+        features: hookpoint -> features.
+        placement: device and number format of the model.
+        parts: the logit lens is an optional part of them.
+    """
+
+    def directions(hookpoint: Hookpoint) -> Tensor:
+        return inputs.saes[hookpoint].load().decoder.weight
+
+    readable = {place: own for place, own in features.items() if inputs.saes[place].target.site in LENS_SITES}
+    if LENS not in parts.missing:
+        with parts.part(LENS), parts.progress.track("Reading off promoted tokens", None):
+            return layer_lenses(inputs.source, directions, readable, inputs.cutter.token_text, *placement)
+    return {}
 
 
 class _LayerReader:
@@ -211,12 +239,9 @@ class PassageReader:
 
 
 def _join_parts(reader: _LayerReader, features: Sequence[int], tokens: int) -> LayerEvidence:
-    token, column, value = (np.concatenate([part[i] for part in reader.parts]) for i in range(3))
+    entries = FiredEntries(*(np.concatenate(own) for own in zip(NO_ENTRIES, *reader.parts, strict=True)))
     reader.parts.clear()  # free them before the next layer is joined
-    shape = (tokens, len(features))
-    return LayerEvidence(
-        np.asarray(features, dtype=np.int64), sparse.coo_array((value, (token, column)), shape=shape).tocsc()
-    )
+    return LayerEvidence.of(entries, features, tokens)
 
 
 def summarise_harvest(
@@ -224,7 +249,7 @@ def summarise_harvest(
     fvu: Mapping[Hookpoint, float],
     features: Mapping[Hookpoint, Sequence[int]],
     populations: Populations,
-) -> tuple[HarvestSummary, set[PassageLocation]]:
+) -> tuple[HarvestSummary, frozenset[PassageLocation]]:
     """Summarise the harvest, and find the locations of the strongest passages of some features.
 
     Args:
@@ -244,4 +269,4 @@ def summarise_harvest(
         split[hookpoint] = state.batches_split
         locations |= strongest_passages(state.examples, features[hookpoint], populations)
         totals = state.stats.passages, state.stats.tokens, state.stats.countable_positions  # the same in every layer
-    return HarvestSummary(hookpoints, split, *totals), locations
+    return HarvestSummary(hookpoints, split, *totals), frozenset(locations)

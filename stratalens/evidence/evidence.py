@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Float32, Int, Int32
 from scipy import sparse
 
 from stratalens.evidence.passages import Passage, load_passages, write_passages
@@ -26,6 +26,19 @@ class Entries(NamedTuple):
     activation: Float[np.ndarray, "entry"]
 
 
+class FiredEntries(NamedTuple):
+    """The tokens on which some features fire; in 32 bits, because there are many."""
+
+    token: Int32[np.ndarray, "entry"]
+    """Index among the tokens of all passages."""
+    column: Int32[np.ndarray, "entry"]
+    """Index among the features."""
+    activation: Float32[np.ndarray, "entry"]
+
+
+NO_ENTRIES = FiredEntries(np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros(0, np.float32))
+
+
 @dataclass(frozen=True)
 class LayerEvidence:
     """Activations of one layer's reported features on every token of a list of passages."""
@@ -33,6 +46,21 @@ class LayerEvidence:
     features: Int[np.ndarray, "feature"]
     activations: sparse.csc_array
     """`[token, feature]`, float32: the tokens of all passages in order; 0 at positions that never count."""
+
+    @classmethod
+    def of(cls, entries: FiredEntries, features: Sequence[int], tokens: int) -> "LayerEvidence":
+        """Make the matrix of entries in any order.
+
+        Args:
+            entries: of these features.
+            features: numbers of the latents.
+            tokens: number of tokens of all passages.
+        """
+        matrix = sparse.coo_array(
+            (entries.activation, (entries.token, entries.column)), (tokens, len(features))
+        ).tocsc()
+        matrix.sort_indices()
+        return cls(np.asarray(features, np.int64), matrix)
 
     def entries(self, column: int) -> Entries:
         """Tokens on which the feature of a column fires, with its activations."""
@@ -109,8 +137,8 @@ class Evidence:
         return self.layers[hookpoint].dense(column)[self.starts[passage] : self.starts[passage + 1]]
 
     def write(self, directory: Path) -> None:
-        """Write passages and activations into a new directory."""
-        directory.mkdir()
+        """Write passages and activations into a directory."""
+        directory.mkdir(exist_ok=True)
         write_passages(self.passages, directory / PASSAGES_FILE)
         for hookpoint, evidence in self.layers.items():
             matrix = evidence.activations
@@ -154,3 +182,18 @@ def _load_layer(path: Path, tokens: int) -> LayerEvidence:
     if matrix.dtype != np.float32 or not np.isfinite(matrix.data).all() or (matrix.data < 0).any():
         raise damaged(path, "it holds values that are not activations")
     return LayerEvidence(features, matrix)
+
+
+def join_evidence(one: Evidence, other: Evidence) -> Evidence:
+    """Join two evidences of the same features on different passages, in the order in which evidence has passages."""
+    passages = [*one.passages, *other.passages]
+    order = sorted(range(len(passages)), key=lambda number: (passages[number].population, passages[number].location))
+    starts = first_tokens(passages)
+    rows = np.concatenate([np.arange(starts[number], starts[number + 1]) for number in order]) if order else order
+    layers = {}
+    for hookpoint, own in one.layers.items():
+        both = sparse.csr_array(sparse.vstack([own.activations, other.layers[hookpoint].activations], format="csr"))
+        matrix = sparse.csc_array(both[rows])
+        matrix.sort_indices()
+        layers[hookpoint] = LayerEvidence(own.features, matrix)
+    return Evidence([passages[number] for number in order], layers)

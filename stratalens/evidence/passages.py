@@ -1,6 +1,6 @@
 """The passages of the evidence: the strongest ones of each reported feature, and a sample of all text."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -133,7 +133,11 @@ def sample_texts(survey: Survey, seed: int, texts: int = SAMPLED_TEXTS_PER_HALF)
 
 
 def read_passages(
-    corpus: Corpus, survey: Survey, cutter: PassageCutter, locations: set[PassageLocation], sampled: frozenset[int]
+    corpus: Corpus,
+    survey: Survey,
+    cutter: PassageCutter,
+    locations: Collection[PassageLocation],
+    sampled: frozenset[int],
 ) -> list[Passage]:
     """Read the corpus again and cut the wanted passages, in an order that does not depend on the order of the corpus.
 
@@ -156,7 +160,7 @@ def read_passages(
         of_sample = None
         if row.content in sampled:
             candidates = cutter.first_spans(row.text, CANDIDATE_SPANS)
-            span = candidates[hash64("span", row.content) % len(candidates)]
+            span = candidates[sampled_span(row.content, len(candidates))]
             of_sample = span.start, span.end
             spans[of_sample] = span
         passages += [
@@ -172,6 +176,16 @@ def read_passages(
             for place, span in spans.items()
         ]
     return sorted(passages, key=lambda passage: (passage.population, passage.location))
+
+
+def sampled_span(content: int, spans: int) -> int:
+    """Which passage of a sampled text is in the sample.
+
+    Args:
+        content: hash of the text.
+        spans: number of its passages, at least 1.
+    """
+    return hash64("span", content) % min(spans, CANDIDATE_SPANS)
 
 
 def _spans(cutter: PassageCutter, text: str, wanted: set[tuple[int, int]]) -> Iterator[TokenSpan]:

@@ -57,7 +57,7 @@ def result_names(
         rf"{of_domain}_feature_summary\.json",
         rf"{of_domain}_feature_analysis\.(?:png|svg)",
         rf"{_LAYER}/(?:{'|'.join(in_layer)})",
-        rf"evidence/(?:passages\.parquet|{_LAYER}\.npz)",
+        rf"evidence/(?:passages\.parquet|{_LAYER}\.npz|codes_{_LAYER}\.parquet)",
         rf"(?:harvest|token_test|{RANDOM_FOLDER}|{_VALIDATION})/{_LAYER}{re.escape(STATE_SUFFIX)}",
         rf"{_VALIDATION}\.csv",
         r"token_test\.csv",

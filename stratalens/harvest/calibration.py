@@ -23,8 +23,12 @@ class CalibrationText(NamedTuple):
 
     sequences: list[np.ndarray]
     """Token ids of each passage, `[seq]`."""
-    share: float
-    """Of the characters of all texts that count."""
+    characters: int
+
+    @property
+    def tokens_per_character(self) -> float:
+        """Tokens of the passages, special ones included, for each character of their text."""
+        return sum(map(len, self.sequences)) / max(1, self.characters)
 
 
 def calibration_text(corpus: Corpus, survey: Survey, cutter: PassageCutter) -> CalibrationText:
@@ -43,4 +47,4 @@ def calibration_text(corpus: Corpus, survey: Survey, cutter: PassageCutter) -> C
             break
         sequences.append(cutter.sequence(span))
         characters += size
-    return CalibrationText(sequences, characters / survey.kept_characters)
+    return CalibrationText(sequences, characters)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import nn
@@ -10,6 +10,7 @@ from torch import nn
 from stratalens.config.options import RunConfig
 from stratalens.harvest.calibration import calibration_text
 from stratalens.harvest.inputs import LoadedModel, ModelInputs, RunInputs
+from stratalens.harvest.keep_plan import CODE_BYTES
 from stratalens.harvest.memory_plan import estimate_memory, free_memory, plan_passes
 from stratalens.harvest.trial import try_model
 from stratalens.hookpoint import Hookpoint
@@ -46,6 +47,8 @@ class OpenModel:
     """Hookpoint -> how well its SAE fits the model."""
     device: torch.device
     dtype: torch.dtype
+    code_bytes: Mapping[Hookpoint, float] = field(default_factory=dict)
+    """Hookpoint -> bytes that token-level codes take for each character of text, by the fit check's L0."""
 
     def probes(self, hookpoints: Iterable[Hookpoint]) -> dict[Hookpoint, Probe]:
         """Load the SAEs of some layers onto the device; return hookpoint -> probe."""
@@ -117,7 +120,8 @@ def open_model(config: RunConfig, inputs: RunInputs, progress: Progress) -> Open
         require_fit(checks)
     drop_blocks_above(model, max(inputs.saes).block)
     limits = {hookpoint: SINK_RATIO * check.median_norm for hookpoint, check in checks.items()}
-    return OpenModel(model, inputs.saes, limits, passes, checks, device, loaded.dtype)
+    code_bytes = {place: CODE_BYTES * check.own.l0 * text.tokens_per_character for place, check in checks.items()}
+    return OpenModel(model, inputs.saes, limits, passes, checks, device, loaded.dtype, code_bytes)
 
 
 def open_checked(

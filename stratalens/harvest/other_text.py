@@ -10,7 +10,9 @@ from pathlib import Path
 from stratalens.config.options import RunConfig
 from stratalens.files.output_dir import WorkDirectories
 from stratalens.files.result_names import STATE_SUFFIX
-from stratalens.harvest.harvest import CorpusReader, Facts, Harvest, harvest_context
+from stratalens.harvest.context import Facts, harvest_context
+from stratalens.harvest.corpus_reader import CorpusReader
+from stratalens.harvest.harvest import Harvest
 from stratalens.harvest.inputs import RunInputs
 from stratalens.harvest.memory_plan import estimate_memory, free_memory, plan_passes
 from stratalens.harvest.open_model import OpenModel, open_checked
@@ -84,7 +86,7 @@ def read_other_text(text: OtherText, work: WorkDirectories, progress: Progress) 
             recorded=text.recorded,
             context_file=f"context_{text.folder}.json",
         )
-        files = reader.harvest(_LateWorker(kind, lambda: _opened(text, progress), text, callbacks), passes)
+        files, _ = reader.harvest(_LateWorker(kind, lambda: _opened(text, progress), text, callbacks), passes)
     return Harvest(files, context.facts(), tokens_read, time.perf_counter() - started)
 
 

@@ -27,7 +27,7 @@ from stratalens.harvest.workers import (
     LocalWorker,
     ShardTask,
     WorkerKind,
-    pack_shard,
+    read_shard,
 )
 from stratalens.hookpoint import Hookpoint
 from stratalens.models import find_model
@@ -93,7 +93,7 @@ class RayReader:
             if self._reader is None or tuple(self._reader.probes) != hookpoints:
                 self._reader = None  # free the SAEs of other layers before loading
                 self._reader = self._worker.reader(hookpoints)
-            return pack_shard(shard, self._reader.read(shard, wanted))
+            return read_shard(self._reader, shard, wanted)
 
 
 @dataclass(frozen=True)

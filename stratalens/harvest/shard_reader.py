@@ -6,15 +6,18 @@ from functools import partial
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from stratalens.harvest.codes_file import CodesWriter
+from stratalens.harvest.keep_plan import Keep
 from stratalens.harvest.shards import Shard, ShardPiece
 from stratalens.harvest.state.document_sample import DocumentSample, SampledPassages
 from stratalens.harvest.state.layer_state import LayerState, StateAccumulator
 from stratalens.harvest.state.passage_values import EncodedBatch, PassageValues, reduce_batch
 from stratalens.harvest.state.statistics import FeatureStats
 from stratalens.harvest.state.top_examples import PassagePointers, TopExamples
+from stratalens.harvest.token_codes import BatchCodes, CodedPassage, batch_codes, codes_table
 from stratalens.hookpoint import Hookpoint
 from stratalens.models import PassageCutter
 from stratalens.models.batches import BatchRunner, TokenBatch, pack_batches
@@ -44,12 +47,26 @@ class Chunk(NamedTuple):
 
     sequences: list[np.ndarray]
     """Token ids of each passage, `[seq]`."""
+    keep: np.ndarray
+    """What is kept of the text of each passage, see `Keep`; `[passage]`."""
+    coded: Callable[[int], CodedPassage]
+    """Makes the passage of a number, as it is kept."""
     population: np.ndarray
     """`[passage]`"""
     passages: SampledPassages
     pointers: PassagePointers
     rows: int
     """Corpus rows that end in this chunk."""
+
+    def chosen(self, examples: TopExamples) -> dict[int, CodedPassage]:
+        """Number -> passage of those that are kept, given the strongest passages of the chunk."""
+        strongest = set(zip(examples.content.tolist(), examples.start.tolist(), strict=True))
+        places = zip(self.pointers.content.tolist(), self.pointers.start.tolist(), strict=True)
+        return {
+            number: self.coded(number)
+            for number, (keep, place) in enumerate(zip(self.keep.tolist(), places, strict=True))
+            if keep == Keep.EVERYTHING or (keep == Keep.STRONGEST and place in strongest)
+        }
 
     def values(self, parts: list[dict[str, np.ndarray]]) -> PassageValues:
         """Join the columns of all batches, with passages in the order of the chunk."""
@@ -83,6 +100,8 @@ def _make_chunk(passages: list[tuple[TokenSpan, ShardPiece]], cutter: PassageCut
     spans, pieces = [span for span, _ in passages], [piece for _, piece in passages]
     return Chunk(
         sequences=[cutter.sequence(span) for span in spans],
+        keep=np.array([piece.keep for piece in pieces], np.int64),
+        coded=lambda number: _coded_passage(passages[number][0], passages[number][1], cutter),
         population=np.array([piece.population for piece in pieces], np.int64),
         passages=SampledPassages(
             document=np.array([piece.document for piece in pieces], np.uint64),
@@ -94,6 +113,20 @@ def _make_chunk(passages: list[tuple[TokenSpan, ShardPiece]], cutter: PassageCut
             end=np.array([span.end for span in spans], np.int64),
         ),
         rows=rows_ended,
+    )
+
+
+def _coded_passage(span: TokenSpan, piece: ShardPiece, cutter: PassageCutter) -> CodedPassage:
+    return CodedPassage(
+        content=piece.content,
+        start=span.start,
+        end=span.end,
+        document=piece.document,
+        population=piece.population,
+        text=piece.text[span.start - piece.start : span.end - piece.start],
+        token_ids=cutter.sequence(span),
+        offsets=cutter.token_offsets(span),
+        whole=piece.keep == Keep.EVERYTHING,
     )
 
 
@@ -117,12 +150,15 @@ class ShardReader:
     on_rows: Callable[[int], None] = lambda _rows: None
     """Called with the number of corpus rows that each chunk completes."""
 
-    def read(self, shard: Shard, hookpoints: tuple[Hookpoint, ...]) -> dict[Hookpoint, LayerState]:
+    def read(
+        self, shard: Shard, hookpoints: tuple[Hookpoint, ...], codes: Mapping[Hookpoint, CodesWriter] | None = None
+    ) -> dict[Hookpoint, LayerState]:
         """Read one shard with one forward pass per batch; return hookpoint -> its state.
 
         Args:
             shard: what to read.
-            layers: layers to encode, each with a probe.
+            hookpoints: those to encode, each with a probe.
+            codes: hookpoint -> what receives the codes of its passages that are kept; None keeps none.
 
         Raises:
             CapacityError: a single passage does not fit into memory.
@@ -130,37 +166,47 @@ class ShardReader:
         runner = BatchRunner(self.batch_tokens)
         states = {hookpoint: StateAccumulator() for hookpoint in hookpoints}
         for chunk in chunks(shard, self.cutter):
-            for hookpoint, state in self._read_chunk(chunk, shard.populations, hookpoints, runner).items():
+            for hookpoint, (state, kept) in self._read_chunk(
+                chunk, shard.populations, hookpoints, runner, keep=bool(codes)
+            ).items():
                 states[hookpoint].add(state)
+                if codes and kept:
+                    codes[hookpoint].add(codes_table(chunk.chosen(state.examples), kept))
             self.on_rows(chunk.rows)
             release_free_memory()
         split = runner.batches_split
         return {hookpoint: total.result()._replace(batches_split=split) for hookpoint, total in states.items()}
 
     def _read_chunk(
-        self, chunk: Chunk, populations: int, hookpoints: tuple[Hookpoint, ...], runner: BatchRunner
-    ) -> dict[Hookpoint, LayerState]:
+        self, chunk: Chunk, populations: int, hookpoints: tuple[Hookpoint, ...], runner: BatchRunner, *, keep: bool
+    ) -> dict[Hookpoint, tuple[LayerState, list[BatchCodes]]]:
+        """Read one chunk; return hookpoint -> its state, and its codes so far as they may be kept."""
         parts: dict[Hookpoint, list[dict[str, np.ndarray]]] = {hookpoint: [] for hookpoint in hookpoints}
+        codes: dict[Hookpoint, list[BatchCodes]] = {hookpoint: [] for hookpoint in hookpoints}
+        wanted = chunk.keep != Keep.NOTHING if keep else np.zeros(len(chunk.keep), bool)
         for batch in pack_batches(chunk.sequences, runner.batch_tokens, self.cutter.special_ids):
-            for columns in runner.run(batch, partial(self._read_batch, hookpoints)):
-                for hookpoint, part in columns.items():
-                    parts[hookpoint].append(part)
+            for read in runner.run(batch, partial(self._read_batch, hookpoints, wanted)):
+                for hookpoint, (columns, of_batch) in read.items():
+                    parts[hookpoint].append(columns)
+                    codes[hookpoint] += of_batch
             self.on_batch(batch.tokens)
         states = {}
         for hookpoint in hookpoints:
             values = (
                 chunk.values(parts[hookpoint]) if parts[hookpoint] else _no_values(self.probes[hookpoint].sae.d_model)
             )
-            states[hookpoint] = LayerState(
+            state = LayerState(
                 stats=FeatureStats.of(values, populations),
                 examples=TopExamples.of(values, chunk.pointers),
                 documents=DocumentSample.of(values, chunk.passages),
             )
+            states[hookpoint] = state, codes[hookpoint]
         return states
 
     def _read_batch(
-        self, hookpoints: tuple[Hookpoint, ...], batch: TokenBatch
-    ) -> dict[Hookpoint, dict[str, np.ndarray]]:
+        self, hookpoints: tuple[Hookpoint, ...], wanted: Bool[np.ndarray, "passage"], batch: TokenBatch
+    ) -> dict[Hookpoint, tuple[dict[str, np.ndarray], list[BatchCodes]]]:
+        """Read one batch; return hookpoint -> columns of its values, and the codes of the wanted passages if any."""
         batch = batch.to(self.token_classes.device)
         encoded: dict[Hookpoint, EncodedBatch] = {}
 
@@ -169,12 +215,13 @@ class ShardReader:
 
         with hooked(self.model, {hookpoint: partial(consumer, hookpoint) for hookpoint in hookpoints}):
             forward(self.model, batch.input_ids)
-        return {
-            hookpoint: reduce_batch(
-                encoded.pop(hookpoint), batch, self.probes[hookpoint].sae.num_latents, self.token_classes
-            )
-            for hookpoint in hookpoints
-        }
+        read = {}
+        for hookpoint in hookpoints:
+            own = encoded.pop(hookpoint)
+            codes = [batch_codes(own, batch, wanted)] if wanted[batch.rows].any() else []
+            num_latents = self.probes[hookpoint].sae.num_latents
+            read[hookpoint] = reduce_batch(own, batch, num_latents, self.token_classes), codes
+        return read
 
 
 def _no_values(d_model: int) -> PassageValues:

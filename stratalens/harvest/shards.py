@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from stratalens.corpus.survey import DocumentRow
+from stratalens.harvest.keep_plan import KEEP_NOTHING, Keep, KeepPlan
 from stratalens.models.tokens import pieces
 
 MIN_SHARD_CHARACTERS = 2**16
@@ -29,6 +30,8 @@ class ShardPiece(NamedTuple):
     text: str
     ends_row: bool
     """Whether it is the last piece of its row."""
+    keep: Keep = Keep.NOTHING
+    """Which of its passages are kept with their codes."""
 
 
 class Shard(NamedTuple):
@@ -46,12 +49,18 @@ class Shard(NamedTuple):
         return sum(piece.ends_row for piece in self.pieces)
 
     def digest(self) -> str:
-        """SHA-256 over the pieces of the shard; its number does not matter."""
+        """SHA-256 over the pieces of the shard; its number does not matter, nor what is kept of it."""
         sha = hashlib.sha256()
         for piece in self.pieces:
             short = piece._replace(text=str(len(piece.text)))  # `content`, the hash of the row's text, covers the text
-            sha.update(repr(tuple(short)).encode())
+            sha.update(repr(tuple(short[:-1])).encode())
         return sha.hexdigest()
+
+    @property
+    def kept(self) -> list[int]:
+        """What is kept of each piece; empty if it is nothing of any."""
+        kept = [int(piece.keep) for piece in self.pieces]
+        return kept if any(kept) else []
 
 
 def shard_characters(corpus_characters: int) -> int:
@@ -60,13 +69,16 @@ def shard_characters(corpus_characters: int) -> int:
     return min(MAX_SHARD_CHARACTERS, max(MIN_SHARD_CHARACTERS, wanted))
 
 
-def cut_shards(rows: Iterable[DocumentRow], characters: int, populations: int) -> Iterator[Shard]:
+def cut_shards(
+    rows: Iterable[DocumentRow], characters: int, populations: int, plan: KeepPlan = KEEP_NOTHING
+) -> Iterator[Shard]:
     """Group rows, in their order, into shards of at least `characters` characters; the last one takes the rest.
 
     Args:
         rows: those that count.
         characters: of a shard.
         populations: number of populations of the run.
+        plan: which passages are kept with their codes.
     """
     pending: list[ShardPiece] = []
     size = number = 0
@@ -74,7 +86,7 @@ def cut_shards(rows: Iterable[DocumentRow], characters: int, populations: int) -
         for piece in pieces(row.text):
             ends_row = piece.start + len(piece.text) == len(row.text)
             identity = (row.content, row.document, row.population, row.sampled)
-            pending.append(ShardPiece(*identity, piece.start, piece.text, ends_row))
+            pending.append(ShardPiece(*identity, piece.start, piece.text, ends_row, plan.keep(row)))
             size += len(piece.text)
             if size >= characters:
                 yield Shard(number, tuple(pending), populations)

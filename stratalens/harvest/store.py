@@ -30,7 +30,7 @@ def key_of(*parts: object) -> str:
 
 @dataclass(frozen=True)
 class ShardStore:
-    """The states of an unfinished harvest, one file per layer and shard."""
+    """What was read for an unfinished harvest: a state per layer and shard, and its codes where some are kept."""
 
     directory: Path
 
@@ -45,7 +45,7 @@ class ShardStore:
         return None
 
     def write(self, hookpoint: Hookpoint, key: str, packed: bytes) -> None:
-        """Store the packed state of one layer after one shard, readable by the user alone."""
+        """Store what was read of one layer in one shard, readable by the user alone."""
         write_checksummed(self.path(hookpoint, key), key, packed, private=True)
 
     def fold(self, hookpoint: Hookpoint, keys: Sequence[str]) -> LayerState:
@@ -61,12 +61,28 @@ class ShardStore:
             path = self.path(hookpoint, key)
             state = _read_state(path, key)
             if state is None:
-                raise OutputError(f"{path}: removed or damaged during the run; run the same command again")
+                raise _lost(path)
             yield state
 
+    def content(self, hookpoint: Hookpoint, key: str) -> bytes:
+        """What is stored under a key.
+
+        Raises:
+            OutputError: it was removed or damaged after it was written.
+        """
+        path = self.path(hookpoint, key)
+        content = read_checksummed(path, key) if path.is_file() else None
+        if content is None:
+            raise _lost(path)
+        return content
+
     def path(self, hookpoint: Hookpoint, key: str) -> Path:
-        """Path of the state of one layer after one shard."""
+        """Path of what is stored of one layer after one shard under a key."""
         return self.directory / f"layer_{hookpoint}" / (key + STATE_SUFFIX)
+
+
+def _lost(path: Path) -> OutputError:
+    return OutputError(f"{path}: removed or damaged during the run; run the same command again")
 
 
 class HarvestFile(NamedTuple):

@@ -1,16 +1,18 @@
 """Workers that read shards: this process, or actors on a cluster. All workers of one kind give the same bytes."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import io
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 
+from stratalens.harvest.codes_file import CodesWriter
 from stratalens.harvest.open_model import OpenModel
 from stratalens.harvest.shard_reader import ShardReader
 from stratalens.harvest.shards import Shard
-from stratalens.harvest.state.layer_state import LayerState, pack_state
+from stratalens.harvest.state.layer_state import pack_state
 from stratalens.hookpoint import Hookpoint
 from stratalens.models import PassageCutter
 from stratalens.models.token_classes import vocabulary_classes
@@ -32,6 +34,8 @@ class FinishedShard(NamedTuple):
     """Index of the shard."""
     packed: dict[Hookpoint, bytes]
     """Hookpoint -> its packed state."""
+    codes: dict[Hookpoint, bytes]
+    """Hookpoint -> the file of its codes; empty where nothing is kept of the shard."""
     rows: int
     """Corpus rows that end in the shard."""
     tokens: int
@@ -111,7 +115,7 @@ class LocalWorker:
         """See `Workers`."""
         reader = self.reader(hookpoints)
         for task in tasks:
-            yield pack_shard(task.shard, reader.read(task.shard, task.layers))
+            yield read_shard(reader, task.shard, task.layers)
 
 
 def kind_of(device: torch.device, dtype: torch.dtype) -> WorkerKind:
@@ -128,9 +132,17 @@ def _device_kind(device: torch.device) -> str:
     return device.type
 
 
-def pack_shard(shard: Shard, states: Mapping[Hookpoint, LayerState]) -> FinishedShard:
-    """Pack the states of a shard that was read, at least one layer."""
-    tokens = int(next(iter(states.values())).stats.tokens.sum())
+def read_shard(reader: ShardReader, shard: Shard, hookpoints: tuple[Hookpoint, ...]) -> FinishedShard:
+    """Read one shard for at least one layer, and pack what was read."""
+    sinks = {hookpoint: io.BytesIO() for hookpoint in hookpoints} if shard.kept else {}
+    writers = {hookpoint: CodesWriter(sink) for hookpoint, sink in sinks.items()}
+    states = reader.read(shard, hookpoints, writers)
+    for writer in writers.values():
+        writer.close()
     return FinishedShard(
-        shard.number, {hookpoint: pack_state(state) for hookpoint, state in states.items()}, shard.rows, tokens
+        shard.number,
+        packed={hookpoint: pack_state(state) for hookpoint, state in states.items()},
+        codes={hookpoint: sink.getvalue() for hookpoint, sink in sinks.items()},
+        rows=shard.rows,
+        tokens=int(next(iter(states.values())).stats.tokens.sum()),
     )

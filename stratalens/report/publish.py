@@ -70,7 +70,9 @@ def publish(content: ResultContent, directory: Path, parts: OptionalParts) -> Ru
     if record.token_test is not None:
         write_token_test(tables, directory)
     write_documents(sources, record.populations, config.domain, directory / DOCUMENTS_FILE)
-    if not config.no_examples:
+    if config.no_examples:
+        record = record.model_copy(update={"codes": {}})
+    else:
         evidence.write(directory / EVIDENCE_FOLDER)
     return write_views(tables, record, harvest, stored, directory, parts)
 
@@ -143,6 +145,7 @@ def write_record(
     if record.controls is not None:
         kept += [str(file.path) for file in record.controls.random_files(Path()).values()]
     kept += [] if record.token_test is None else record.token_test.file_names
+    kept += [str(path) for path in record.code_files(Path()).values()]
     names = {*result_files(directory), *(str(harvest_path(hookpoint)) for hookpoint in hookpoints), *kept, *others}
     record = record.model_copy(update={"files": sorted(names)})
     record.write(directory)

@@ -20,6 +20,7 @@ from stratalens.harvest.inputs import RunInputs
 from stratalens.harvest.store import FORMAT
 from stratalens.hookpoint import Hookpoint
 from stratalens.ranking.layer_facts import HarvestSummary
+from stratalens.report.codes_record import codes_record
 from stratalens.report.controls_record import ControlsRecord
 from stratalens.report.formats import json_value
 from stratalens.report.run_record import RunRecord
@@ -109,6 +110,7 @@ def build_record(
             "facts": harvest.facts,
             "batches_split": summary.batches_split,
         },
+        "codes": {place: own.model_dump() for place, own in codes_record(harvest.codes).items()},
         "versions": {name: _version(name) for name in PACKAGES} | {"python": platform.python_version()},
         "machine": {"system": platform.platform(), "threads": torch.get_num_threads()},
     }

@@ -11,10 +11,12 @@ from stratalens.corpus.strata import MAX_STRATA
 from stratalens.errors import counted
 from stratalens.files.record import MAX_RECORDED_FILES
 from stratalens.files.result_names import RECORD_FILE, VALIDATION_NAME
+from stratalens.harvest.kept_codes import codes_path
 from stratalens.harvest.other_text import other_harvest_path
 from stratalens.harvest.store import HarvestFile, harvest_path
 from stratalens.hookpoint import NAME_PATTERN, Hookpoint
 from stratalens.ranking.layer_facts import LayerFacts
+from stratalens.report.codes_record import CodesRecord
 from stratalens.report.controls_record import ControlsRecord
 from stratalens.report.formats import write_json
 from stratalens.report.record_part import RecordPart
@@ -25,7 +27,7 @@ CHECKED = "checked"
 """What a validation says of documents that were in the run, where all could be found and dropped."""
 HookpointKey = Annotated[str, Field(pattern=rf"^{NAME_PATTERN}$")]
 """A hookpoint as a key of a JSON object."""
-EXECUTION_SETTINGS = ("quiet", "dry_run", "output_dir", "harvest", "workers", "memory_gb", "csv_bom")
+EXECUTION_SETTINGS = ("quiet", "dry_run", "output_dir", "harvest", "workers", "memory_gb", "keep_gb", "csv_bom")
 """Settings that control how the work is done and files are written, and do not affect what is found; only `run.json`
 records them."""
 
@@ -190,6 +192,8 @@ class RunRecord(RecordPart):
     passages: int
     tokens: int
     harvest: HarvestRecord
+    codes: dict[HookpointKey, CodesRecord] = Field(default_factory=dict)
+    """Token-level codes that the result keeps; none after `--no_examples` and in results of earlier versions."""
     seconds: dict[str, float] = Field(default_factory=dict)
     """Stage -> time that it took."""
     peak_memory_bytes: int = 0
@@ -202,6 +206,8 @@ class RunRecord(RecordPart):
     def _agrees(self) -> "RunRecord":
         if not set(self.layers) == set(self.saes) == set(self.harvest.keys) == set(self.self_check):
             raise ValueError("`layers`, `saes`, `self_check` and `harvest` name different layers")
+        if not set(self.codes) <= set(self.layers):
+            raise ValueError("`codes` names other layers")
         if self.controls is not None and set(self.controls.hookpoints) != set(self.layers):
             raise ValueError("`layers` and `controls` name different layers")
         if self.controls is not None and not set(self.controls.random_keys) <= set(self.layers):
@@ -274,6 +280,10 @@ class RunRecord(RecordPart):
         """Hookpoint -> the file of its harvest in an output directory."""
         keys = self.harvest.keys
         return {place: HarvestFile(output_dir / harvest_path(place), keys[str(place)]) for place in self.hookpoints}
+
+    def code_files(self, output_dir: Path) -> dict[Hookpoint, Path]:
+        """Hookpoint -> the file of its token-level codes in an output directory, where the result has them."""
+        return {place: output_dir / codes_path(place) for place in self.hookpoints if str(place) in self.codes}
 
     def write(self, directory: Path) -> None:
         """Write `run.json`."""

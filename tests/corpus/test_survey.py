@@ -93,7 +93,11 @@ def test_the_order_of_rows_and_their_cut_into_files_change_nothing(tmp_path, max
     one, other = corpus_of(tmp_path, DOMAIN, GENERAL), corpus_of(tmp_path, *shuffled, files=7)
     first, second = surveyed(one, max_documents), surveyed(other, max_documents)
     assert populations(first, one) == populations(second, other)
-    assert (first.digest, first.counts, first.sample) == (second.digest, second.counts, second.sample)
+    assert (first.digest, first.counts, list(first.sample.items())) == (
+        second.digest,
+        second.counts,
+        list(second.sample.items()),
+    )
     assert first.calibration == second.calibration
 
 

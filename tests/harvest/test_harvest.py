@@ -41,11 +41,11 @@ class ReadCounter:
         self.read: list[tuple[int, int]] = []
         read_shard = ShardReader.read
 
-        def read(reader, shard, layers):
+        def read(reader, shard, layers, codes):
             if len(self.read) == shards:
                 raise ReadCounter.Stopped
             self.read.append((shard.number, len(layers)))
-            return read_shard(reader, shard, layers)
+            return read_shard(reader, shard, layers, codes)
 
         monkeypatch.setattr(ShardReader, "read", read)
 
@@ -97,7 +97,7 @@ def test_a_stopped_run_continues_with_what_is_missing_and_gives_the_same_bytes(
     tiny_arguments, output, whole, monkeypatch, capsys
 ):
     stopped_after(2, tiny_arguments, monkeypatch)
-    assert len(list((output / WORK_FOLDER / "shards").rglob("*.state"))) == 2 * len(LAYERS)
+    assert len(list((output / WORK_FOLDER / "shards").rglob("*.state"))) == 2 * 2 * len(LAYERS)  # states and codes
     counter = ReadCounter(monkeypatch)
     assert analyze(tiny_arguments) == 0
     assert counter.read == [(number, 2) for number in range(2, len(counter.read) + 2)]
