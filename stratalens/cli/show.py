@@ -16,7 +16,7 @@ from stratalens.hookpoint import Hookpoint
 from stratalens.optional_parts import FIGURES, PAGE, without_parts
 from stratalens.ranking.by_part import TextParts
 from stratalens.report import load_result
-from stratalens.report.evidence_file import EVIDENCE_FILE, StoredExample, read_evidence_file
+from stratalens.report.evidence_file import EVIDENCE_FILE, StoredEvidence, StoredExample, read_evidence_file
 from stratalens.report.page.wording import FLAG_MEANINGS, KINDS
 from stratalens.report.saved import Result
 from stratalens.report.token_test_sentences import NOT_TESTED, token_test_lines
@@ -75,7 +75,14 @@ def show(directory: Path, hookpoint: Hookpoint, feature: int) -> None:
         _print_claims(console, saved, hookpoint, feature)
         _print_untested(console, saved, row)
         _print_token_test(console, saved, row)
-        _print_evidence(console, saved, hookpoint, feature)
+        _print_evidence(console, saved, _stored_evidence(saved, hookpoint, feature))
+    else:
+        from stratalens.commands.latent import latent_report  # it needs libraries that a reported feature does not
+
+        report = latent_report(saved, hookpoint, feature)
+        if report is not None:
+            console.print(f"Label from the evidence that was kept of it: {escaped(report.label.label)}")
+            _print_evidence(console, saved, StoredEvidence.of(report, domain))
 
 
 def _print_claims(console: Console, saved: Result, hookpoint: Hookpoint, feature: int) -> None:
@@ -93,7 +100,7 @@ def _print_unreported(console: Console, row: dict[str, Any], domain: str) -> Non
     if (rank := _number(row.get("opposed_rank"))) != "-":
         test = {True: "confirmed", False: "not confirmed"}.get(row["opposed_confirmed"], "none held out to confirm it")
         console.print(f"It fires less on {domain} text: rank {rank} of those that do, {test}")
-    console.print("Label it with: stratalens label RESULT_DIR --features FILE, the file holding its layer and number")
+    console.print("Report it with: stratalens label RESULT_DIR --features FILE, the file holding its layer and number")
 
 
 def _print_untested(console: Console, saved: Result, row: dict[str, Any]) -> None:
@@ -170,11 +177,15 @@ def _print_statistics(console: Console, row: dict[str, Any], parts: TextParts, d
         console.print(f"Flag {flag}: {FLAG_MEANINGS.get(flag, flag)}")
 
 
-def _print_evidence(console: Console, saved: Result, hookpoint: Hookpoint, feature: int) -> None:
+def _stored_evidence(saved: Result, hookpoint: Hookpoint, feature: int) -> StoredEvidence:
     path = saved.output_dir / f"layer_{hookpoint}" / EVIDENCE_FILE
     stored = read_evidence_file(path).get(feature)
     if stored is None:
         raise damaged(path, f"no evidence on feature {feature}")
+    return stored
+
+
+def _print_evidence(console: Console, saved: Result, stored: StoredEvidence) -> None:
     shares = ", ".join(f"{token.token} {100 * token.share:.0f}%" for token in stored.top_tokens)
     console.print(f"Tokens with most activation: {escaped(shares)}")
     concepts = ", ".join(f"{entry.concept} {entry.preference:.2f}" for entry in stored.concepts)

@@ -1,62 +1,24 @@
-"""Steps shared by the commands on a finished result: read its evidence or collect it again, publish it again."""
+"""Steps shared by the commands on a finished result: find its inputs again, publish it again."""
 
 from dataclasses import replace
 
 from stratalens.commands.sources import SOURCES, require_allowed_sources
 from stratalens.config.options import RunConfig
 from stratalens.errors import ConfigError
-from stratalens.evidence import Evidence, collect_evidence
-from stratalens.evidence.collect import CollectedEvidence, summarise_harvest
 from stratalens.files.output_dir import WorkDirectories
 from stratalens.files.result_names import RECORD_FILE
 from stratalens.harvest.inputs import ModelInputs, RunInputs, find_inputs
-from stratalens.harvest.open_model import OpenModel, open_model
 from stratalens.hookpoint import Hookpoint
-from stratalens.optional_parts import LENS, OptionalParts
+from stratalens.optional_parts import OptionalParts
 from stratalens.progress import Progress
 from stratalens.ranking.estimates import RankingInputs
 from stratalens.report import publish
-from stratalens.report.evidence_file import EVIDENCE_FILE, read_lenses
 from stratalens.report.publish import ResultContent, with_labels, write_record
 from stratalens.report.recording import recorded_settings, with_controls
 from stratalens.report.run_record import RunRecord
-from stratalens.report.saved import EVIDENCE_FOLDER, Findings, Result
+from stratalens.report.saved import Findings, Result
 from stratalens.saes.fit_check import SINK_RATIO
 from stratalens.validation import make_controls
-
-
-def load_evidence(result: Result) -> CollectedEvidence | None:
-    """Read the evidence stored with the result; None where the result was made without examples.
-
-    Raises:
-        ConfigError: the evidence is damaged.
-    """
-    folder = result.output_dir / EVIDENCE_FOLDER
-    hookpoints = list(result.findings.top)
-    if not all((folder / f"layer_{hookpoint}.npz").is_file() for hookpoint in hookpoints):
-        return None
-    evidence = Evidence.load(folder, hookpoints)
-    stored = {
-        hookpoint: read_lenses(
-            result.output_dir / f"layer_{hookpoint}" / EVIDENCE_FILE, layer_evidence.features.tolist()
-        )
-        for hookpoint, layer_evidence in evidence.layers.items()
-    }
-    lenses = {
-        hookpoint: lenses_of_layer for hookpoint, lenses_of_layer in stored.items() if lenses_of_layer is not None
-    }
-    return CollectedEvidence(evidence, lenses)
-
-
-def collect_again(result: Result, config: RunConfig, findings: Findings, parts: OptionalParts) -> CollectedEvidence:
-    """Collect the evidence of these findings again: run the model over the passages that it is made of.
-
-    Raises:
-        ConfigError: the text or the model has changed since the result was made, or must be fetched and
-            `allow_fetch` is not set.
-    """
-    inputs = find_inputs_again(result, config, parts.progress)
-    return collect_from(result, config, findings, (inputs, open_model(config, inputs, parts.progress)), parts)
 
 
 def find_inputs_again(result: Result, config: RunConfig, progress: Progress) -> RunInputs:
@@ -91,28 +53,6 @@ def require_same_models(result: Result, found: ModelInputs) -> None:
 def recorded_norm_limits(record: RunRecord) -> dict[Hookpoint, float]:
     """Hookpoint -> norm above which a position is a sink, as the run measured it and `run.json` holds it."""
     return {Hookpoint.parse(place): SINK_RATIO * check.median_norm for place, check in record.self_check.items()}
-
-
-def collect_from(
-    result: Result,
-    config: RunConfig,
-    findings: Findings,
-    opened: tuple[RunInputs, OpenModel],
-    parts: OptionalParts,
-) -> CollectedEvidence:
-    """Collect the evidence of these findings with the inputs and the model of the run, which are open."""
-    inputs, model = opened
-    fvu = {hookpoint: facts.fvu for hookpoint, facts in findings.facts.items()}
-    _, locations = summarise_harvest(result.harvest, fvu, findings.features, inputs.survey.populations)
-    parts.missing.pop(LENS, None)  # what failed in the run is tried again
-    codes = result.record.code_files(result.output_dir)
-    return collect_evidence(config, inputs, model, codes, findings.features, locations, parts)
-
-
-def covers_exactly(collected: CollectedEvidence, findings: Findings) -> bool:
-    """Whether the evidence is of the reported features and of no others."""
-    covered = {hookpoint: set(evidence.features.tolist()) for hookpoint, evidence in collected.evidence.layers.items()}
-    return all(covered[hookpoint] == set(features) for hookpoint, features in findings.features.items())
 
 
 def ranking_inputs(result: Result) -> RankingInputs:

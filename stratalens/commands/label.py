@@ -6,15 +6,17 @@ from pathlib import Path
 
 import torch
 
-from stratalens.commands.finished import (
+from stratalens.commands.finished import publish_again, ranking_inputs, with_controls_again
+from stratalens.commands.stored_evidence import (
     collect_again,
+    complete_lenses,
     covers_exactly,
+    evidence_of,
     load_evidence,
-    publish_again,
-    ranking_inputs,
-    with_controls_again,
 )
+from stratalens.config.options import RunConfig
 from stratalens.config.result_options import LabelConfig
+from stratalens.evidence.collect import CollectedEvidence
 from stratalens.files.output_dir import WorkDirectories, working_in
 from stratalens.hookpoint import Hookpoint
 from stratalens.labels import label_features
@@ -37,7 +39,7 @@ from stratalens.validation.transfer import keep_validations
 def label(directory: Path, options: LabelConfig, progress: Progress | None = None) -> Result:
     """Label the features of a finished result again and rewrite its tables.
 
-    The base model is needed only for features that the result does not report and for a result without examples.
+    The base model is needed only for a result without examples, and where the harvest kept too little of a feature.
 
     Args:
         directory: the `output_dir` of a run.
@@ -64,9 +66,7 @@ def _label(result: Result, options: LabelConfig, work: WorkDirectories, progress
     labeller = open_labeller(config, progress)
     made = (FIGURES, PAGE) if listed is not None else (FIGURES, PAGE, LABELS, LABELLING_MODEL)
     parts = OptionalParts(progress, without_parts(result.record.missing_parts, *made))
-    collected = load_evidence(result)
-    if collected is None or not covers_exactly(collected, findings):
-        collected = collect_again(result, config, findings, parts)
+    collected = _evidence(result, config, findings, parts)
     asked_for, sources = OptionalParts(progress, required=True), LabelSources(lexicon, labeller)
     reports = label_features(config, collected, findings.top, sources, asked_for, only=listed)
     record = result.record
@@ -75,6 +75,19 @@ def _label(result: Result, options: LabelConfig, work: WorkDirectories, progress
         record = with_controls_again(result, config, findings)
     content = ResultContent(recorded, findings, reports, collected.evidence, record, result.harvest, result.sources)
     return publish_again(result, content, work, parts)
+
+
+def _evidence(result: Result, config: RunConfig, findings: Findings, parts: OptionalParts) -> CollectedEvidence:
+    """The evidence of the features, from the result alone where it has it; else the model reads the text again."""
+    stored = load_evidence(result)
+    if stored is None:
+        return collect_again(result, config, findings, parts)
+    covered = covers_exactly(stored, findings)
+    collected = stored if covered else evidence_of(result, findings.features, stored)
+    if collected is None:
+        return collect_again(result, config, findings, parts)
+    complete_lenses(result, config, collected, parts)
+    return collected
 
 
 def _add_listed(result: Result, listed: Mapping[Hookpoint, Sequence[int]], rank_by: str) -> Findings:

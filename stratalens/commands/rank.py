@@ -6,20 +6,14 @@ from pathlib import Path
 
 import torch
 
-from stratalens.commands.finished import (
-    collect_again,
-    load_evidence,
-    publish_again,
-    ranking_inputs,
-    with_controls_again,
-)
+from stratalens.commands.finished import publish_again, ranking_inputs, with_controls_again
 from stratalens.commands.ranked import ranked
+from stratalens.commands.stored_evidence import NO_LENS, collect_again, covers_exactly, evidence_of, load_evidence
 from stratalens.config.options import RunConfig
 from stratalens.config.result_options import RankConfig
 from stratalens.errors import counted
 from stratalens.evidence import Evidence
 from stratalens.evidence.collect import CollectedEvidence
-from stratalens.evidence.logit_lens import FeatureLens
 from stratalens.files.output_dir import working_in
 from stratalens.hookpoint import Hookpoint
 from stratalens.labels import FeatureLabel, label_features
@@ -44,7 +38,8 @@ NOTE = "reported since the ranking changed; run `stratalens label RESULT_DIR` to
 def rank(directory: Path, options: RankConfig, progress: Progress | None = None) -> Result:
     """Rank the features of a finished result again from its harvest and rewrite its tables.
 
-    Features that were reported before keep evidence and label; others stay unlabelled until `label` is run.
+    Features that were reported before keep their labels. Others are labelled from the codes that the harvest kept, or
+    stay unlabelled until `label` is run where it kept too little.
 
     Args:
         directory: the `output_dir` of a run.
@@ -64,12 +59,13 @@ def rank(directory: Path, options: RankConfig, progress: Progress | None = None)
         findings = _rank_again(before, config)
         parts = OptionalParts(progress, without_parts(before.record.missing_parts, FIGURES, PAGE))
         stored = load_evidence(before) or collect_again(before, config, findings, parts)
-        collected = _select_features(stored, findings.features)
+        read = stored if covers_exactly(stored, findings) else evidence_of(before, findings.features, stored) or stored
+        collected = _select_features(read, findings.features)
         lexicon = load_lexicon(config.domain, config.lexicon)
         own_labels = OptionalParts(progress)  # apart: what was missing of the labels that are kept stays missing
         reports = label_features(config, collected, findings.top, LabelSources(lexicon), own_labels)
         parts.missing.update(own_labels.missing)
-        known = {hookpoint: set(evidence.features.tolist()) for hookpoint, evidence in stored.evidence.layers.items()}
+        known = {hookpoint: set(evidence.features.tolist()) for hookpoint, evidence in read.evidence.layers.items()}
         reports = _keep_labels(before, reports, known)
         evidence = _drop_without_evidence(collected.evidence, known)
         record = with_controls_again(before, config, findings)
@@ -96,7 +92,6 @@ def _rank_again(before: Result, config: RunConfig) -> Findings:
 
 def _select_features(stored: CollectedEvidence, features: Mapping[Hookpoint, Sequence[int]]) -> CollectedEvidence:
     """Select the stored evidence of these features; it is empty for features that were not reported before."""
-    empty_lens = FeatureLens([], [])
     hookpoints = {
         hookpoint: stored.evidence.layers[hookpoint].for_features(wanted) for hookpoint, wanted in features.items()
     }
@@ -105,8 +100,7 @@ def _select_features(stored: CollectedEvidence, features: Mapping[Hookpoint, Seq
         for hookpoint, lenses_of_layer in stored.lenses.items()
     }
     lenses = {
-        hookpoint: [own.get(feature, empty_lens) for feature in features[hookpoint]]
-        for hookpoint, own in lens_of.items()
+        hookpoint: [own.get(feature, NO_LENS) for feature in features[hookpoint]] for hookpoint, own in lens_of.items()
     }
     return CollectedEvidence(Evidence(stored.evidence.passages, hookpoints), lenses)
 

@@ -12,6 +12,8 @@ from stratalens.models.hub import is_on_this_machine
 
 SOURCES = ("domain_data", "general_data", "pair", "base_model", "revision", "sae_model")
 """Options that name what a run reads, whether it is here or elsewhere."""
+MODEL_SOURCES = ("base_model", "revision", "sae_model")
+"""Those that name model and SAEs."""
 MAX_SOURCES_SHOWN = 5
 MAX_SOURCE_CHARACTERS = 200
 

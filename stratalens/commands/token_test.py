@@ -5,14 +5,9 @@ from pathlib import Path
 
 import torch
 
-from stratalens.commands.finished import (
-    collect_from,
-    covers_exactly,
-    find_inputs_again,
-    load_evidence,
-    recorded_norm_limits,
-)
+from stratalens.commands.finished import find_inputs_again, recorded_norm_limits
 from stratalens.commands.make_token_test import ModelToRead, TestedRun, make_token_test
+from stratalens.commands.stored_evidence import collect_from, covers_exactly, load_evidence
 from stratalens.config.options import RunConfig
 from stratalens.config.token_test_options import TokenTestConfig
 from stratalens.evidence import Evidence

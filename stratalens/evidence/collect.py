@@ -261,7 +261,8 @@ def summarise_harvest(
     Raises:
         OutputError: the harvest of a layer is missing or damaged.
     """
-    hookpoints, split, locations = {}, {}, set()
+    hookpoints, split = {}, {}
+    locations = set[PassageLocation]()
     totals = (np.zeros(len(populations), np.int64),) * 3
     for hookpoint, file in files.items():
         state = file.state()
@@ -270,3 +271,22 @@ def summarise_harvest(
         locations |= strongest_passages(state.examples, features[hookpoint], populations)
         totals = state.stats.passages, state.stats.tokens, state.stats.countable_positions  # the same in every layer
     return HarvestSummary(hookpoints, split, *totals), frozenset(locations)
+
+
+def strongest_of_harvest(
+    files: Mapping[Hookpoint, HarvestFile], features: Mapping[Hookpoint, Sequence[int]], populations: Populations
+) -> frozenset[PassageLocation]:
+    """Locations of the strongest passages of some latents.
+
+    Args:
+        files: hookpoint -> its harvest on disk; one at a time is loaded.
+        features: hookpoint -> latents.
+        populations: those of the run.
+
+    Raises:
+        OutputError: the harvest of a layer is missing or damaged.
+    """
+    locations = set[PassageLocation]()
+    for hookpoint, own in features.items():
+        locations |= strongest_passages(files[hookpoint].state().examples, own, populations)
+    return frozenset(locations)

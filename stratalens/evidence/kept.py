@@ -60,7 +60,7 @@ class KeptCodes:
             ConfigError: a file is damaged.
         """
         nothing = Evidence([], {place: LayerEvidence.of(NO_ENTRIES, own, 0) for place, own in features.items()})
-        if not features or not set(features) <= set(self.paths):
+        if not features or not all(place in self.paths and self.paths[place].is_file() for place in features):
             return FoundEvidence(nothing, wanted)
         places = self._common_places(features)
         sampled = _sampled_locations(places, wanted.texts)
@@ -109,19 +109,23 @@ class KeptCodes:
 
     def _activations(self, hookpoint: Hookpoint, features: Sequence[int], passages: Sequence[Passage]) -> LayerEvidence:
         """Activations of some features of a layer on the tokens of these passages."""
-        first = dict(zip((passage.location for passage in passages), first_tokens(passages).tolist(), strict=False))
+        starts = first_tokens(passages)
+        number = {passage.location: at for at, passage in enumerate(passages)}
         column = {int(feature): number for number, feature in enumerate(features)}
         wanted = np.array(sorted(column), np.int64)
         parts = [NO_ENTRIES]
         for group in _read(self.paths[hookpoint], [*PLACE, "entries", *ENTRIES]):
-            start = np.array([first.get(place, -1) for place in _locations(group)], np.int64)
-            token = np.repeat(start, group.column("entries").to_numpy())
+            own = np.array([number.get(place, -1) for place in _locations(group)], np.int64)
+            passage = np.repeat(own, group.column("entries").to_numpy())
             position, latent, value = (group.column(name).combine_chunks().values.to_numpy() for name in ENTRIES)
-            kept = np.flatnonzero((token >= 0) & np.isin(latent, wanted))
+            kept = np.flatnonzero((passage >= 0) & np.isin(latent, wanted))
+            token = starts[passage[kept]] + position[kept]
+            if (token >= starts[passage[kept] + 1]).any():
+                raise damaged(self.paths[hookpoint], "a code of a token that is not there")
             columns = np.array([column[feature] for feature in latent[kept].tolist()], np.int32)
-            parts.append(FiredEntries((token[kept] + position[kept]).astype(np.int32), columns, value[kept]))
+            parts.append(FiredEntries(token.astype(np.int32), columns, value[kept]))
         joined = FiredEntries(*(np.concatenate(own) for own in zip(*parts, strict=True)))
-        return LayerEvidence.of(joined, features, int(first_tokens(passages)[-1]))
+        return LayerEvidence.of(joined, features, int(starts[-1]))
 
 
 def _read(path: Path, columns: Sequence[str]) -> "Iterator[pyarrow.Table]":

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,21 +69,22 @@ class CodesFile:
     def __init__(self, source: Path | io.BytesIO):
         import pyarrow.parquet
 
-        self._stream = open_regular(source) if isinstance(source, Path) else source
-        self.size = self._stream.seek(0, io.SEEK_END)
-        """In bytes."""
-        self._stream.seek(0)
-        self._file = pyarrow.parquet.ParquetFile(self._stream)
-        if not self._file.schema_arrow.equals(schema()):
-            raise ValueError("its columns are not those of codes")
+        with ExitStack() as stack:
+            self._stream = stack.enter_context(open_regular(source) if isinstance(source, Path) else source)
+            self.size = self._stream.seek(0, io.SEEK_END)
+            """In bytes."""
+            self._stream.seek(0)
+            self._file = stack.enter_context(pyarrow.parquet.ParquetFile(self._stream))
+            if not self._file.schema_arrow.equals(schema()):
+                raise ValueError("its columns are not those of codes")
+            self._open = stack.pop_all()
         self.key = (self._file.schema_arrow.metadata or {}).get(KEY, b"").decode("ascii", "replace")
 
     def __enter__(self) -> "CodesFile":
         return self
 
     def __exit__(self, *_error: object) -> None:
-        self._file.close()
-        self._stream.close()
+        self._open.close()
 
     def places(self) -> "pyarrow.Table":
         """Which passages it holds, and the number of entries of each."""
@@ -130,11 +132,3 @@ def _require_sound(table: "pyarrow.Table") -> None:
         values = lists[name].values.to_numpy()
         if not (np.isfinite(values).all() and (values >= 0).all()):
             raise ValueError(f"a {name} that cannot be")
-    if {"position", "token_ids"} <= set(lists):
-        last = np.maximum.reduceat(np.append(lists["position"].values.to_numpy(), 0), _starts_of(lists["position"]))
-        if (last >= lengths["token_ids"])[lengths["position"] > 0].any():
-            raise ValueError("a code of a token that is not there")
-
-
-def _starts_of(lists: "pyarrow.ListArray") -> np.ndarray:
-    return lists.offsets.to_numpy()[:-1]

@@ -54,7 +54,7 @@ def read_corpus(
     """
     survey, characters = inputs.survey, shard_characters(inputs.survey.characters)
     budget = 0 if config.no_examples else int(config.keep_gb * 1e9)
-    plan = plan_kept(survey, opened.code_bytes, budget)
+    plan = plan_kept(survey.sample, survey.kept_characters, opened.code_bytes, budget)
     started = time.perf_counter()
     tokens_read = 0
     progress.stage("harvest")

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 
-from stratalens.corpus.survey import DocumentRow, Survey
+from stratalens.corpus.survey import DocumentRow
 from stratalens.files.hashing import hash64
 from stratalens.hookpoint import Hookpoint
 
@@ -45,11 +45,14 @@ class KeepPlan:
 KEEP_NOTHING = KeepPlan()
 
 
-def plan_kept(survey: Survey, code_bytes: Mapping[Hookpoint, float], budget: int) -> KeepPlan:
+def plan_kept(
+    sample: Mapping[int, int], kept_characters: int, code_bytes: Mapping[Hookpoint, float], budget: int
+) -> KeepPlan:
     """Divide the budget: among the layers as their SAEs need it, and among the texts in the order of the sample.
 
     Args:
-        survey: of the text.
+        sample: sampled document -> characters of its texts, in the order in which they are kept.
+        kept_characters: of all texts that count.
         code_bytes: hookpoint -> bytes that codes take for each character of text, as the fit check suggests.
         budget: bytes for the codes of all layers.
     """
@@ -58,12 +61,12 @@ def plan_kept(survey: Survey, code_bytes: Mapping[Hookpoint, float], budget: int
         return KEEP_NOTHING
     kept: dict[int, int] = {}
     left = float(budget)
-    for place, (document, characters) in enumerate(survey.sample.items()):
+    for place, (document, characters) in enumerate(sample.items()):
         if characters * rate <= left:
             kept[document] = place
             left -= characters * rate
-    others = survey.kept_characters - sum(survey.sample.values())
-    complete = len(kept) == len(survey.sample)
+    others = kept_characters - sum(sample.values())
+    complete = len(kept) == len(sample)
     candidates = min(1.0, CANDIDATES_SHARE * left / (others * rate)) if others and complete else 0.0
     shares = {hookpoint: int(budget * own / rate) for hookpoint, own in code_bytes.items()}
     return KeepPlan(kept, candidates, shares)

@@ -82,21 +82,38 @@ def test_thresholds_of_the_file_of_the_best_features(without_sources):
     assert not (without_sources / "top_50_financial_features.csv").exists()
 
 
-def test_features_keep_their_labels_and_new_ones_wait_for_label(result, capsys):
-    before = pd.read_parquet(result / "features.parquet").set_index(["layer", "feature_number"])["label"]
+def test_features_keep_their_labels_and_new_ones_are_labelled_from_what_the_harvest_kept(without_sources, capsys):
+    before = reported_labels(without_sources)
+    assert main(["rank", str(without_sources), "--top_n", "9"]) == 0
+    assert "run `stratalens label" not in capsys.readouterr().err
+    after = reported_labels(without_sources)
+    assert after[before.index].equals(before)
+    new = after.index.difference(before.index)
+    assert len(new) == 8
+    assert not (after == UNLABELLED).any()
+
+
+def test_new_features_wait_for_label_where_the_harvest_kept_nothing(arguments, tmp_path, capsys):
+    result = analysed(arguments, tmp_path / "out", "--keep_gb", "0")
+    before = reported_labels(result)
     assert main(["rank", str(result), "--top_n", "9"]) == 0
     printed = capsys.readouterr().err
-    after = pd.read_parquet(result / "features.parquet").set_index(["layer", "feature_number"])["label"]
+    after = reported_labels(result)
     new = after.index.difference(before.index)
     assert len(new) == 8
     assert f"new in the result: 8 features; run `stratalens label {result}` for labels" in printed.replace("\n", "")
     assert (after[new] == UNLABELLED).all()
     assert after[before.index].equals(before)
     assert label(result) == 0
-    labelled = pd.read_parquet(result / "features.parquet").set_index(["layer", "feature_number"])["label"]
+    labelled = reported_labels(result)
     assert set(labelled.index) == set(after.index)
     assert not (labelled == UNLABELLED).any()
     assert labelled[before.index].equals(before)
+
+
+def reported_labels(result: Path) -> pd.Series:
+    """Layer and feature -> its label."""
+    return pd.read_parquet(result / "features.parquet").set_index(["layer", "feature_number"])["label"]
 
 
 def test_a_result_of_another_version_is_refused_by_name(result, capsys, documented):
