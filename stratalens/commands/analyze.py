@@ -14,7 +14,7 @@ from stratalens.config.options import RunConfig
 from stratalens.corpus.sense_pairs import load_sense_pairs
 from stratalens.errors import counted
 from stratalens.evidence import collect_evidence
-from stratalens.evidence.collect import load_and_try_all, summarise_harvest
+from stratalens.evidence.collect import EvidenceSource, load_and_try_all, summarise_harvest
 from stratalens.files.locations import user_path
 from stratalens.files.output_dir import WorkDirectories, working_in
 from stratalens.files.record import read_record
@@ -105,7 +105,8 @@ def _analyze(config: RunConfig, work: WorkDirectories, progress: TimedProgress) 
     fvu = {hookpoint: check.own.fvu for hookpoint, check in opened.checks.items()}
     features = feature_numbers(ranking.top)
     summary, locations = summarise_harvest(harvest.files, fvu, features, inputs.survey.populations)
-    collected = collect_evidence(config, inputs, opened, harvest.codes, features, locations, parts)
+    source_of_evidence = EvidenceSource(locations, harvest.codes)
+    collected = collect_evidence(config, inputs, opened, source_of_evidence, features, parts)
     reports = label_features(config, collected, ranking.top, labels, parts)
     run = partial(run_to_test, config, inputs, opened, harvest, collected.evidence)
     tested = _token_test(run, work, parts) if config.token_test else None

@@ -6,7 +6,13 @@ from stratalens.commands.finished import find_inputs_again, require_same_models
 from stratalens.commands.sources import MODEL_SOURCES, require_allowed_sources
 from stratalens.config.options import RunConfig
 from stratalens.evidence import Evidence, collect_evidence
-from stratalens.evidence.collect import CollectedEvidence, collect_lenses, strongest_of_harvest, summarise_harvest
+from stratalens.evidence.collect import (
+    CollectedEvidence,
+    EvidenceSource,
+    collect_lenses,
+    strongest_of_harvest,
+    summarise_harvest,
+)
 from stratalens.evidence.kept import KeptCodes, WantedPassages
 from stratalens.evidence.logit_lens import FeatureLens
 from stratalens.files.result_names import RECORD_FILE
@@ -138,8 +144,8 @@ def collect_from(
     fvu = {hookpoint: facts.fvu for hookpoint, facts in findings.facts.items()}
     _, locations = summarise_harvest(result.harvest, fvu, findings.features, inputs.survey.populations)
     parts.missing.pop(LENS, None)  # what failed in the run is tried again
-    codes = result.record.code_files(result.output_dir)
-    return collect_evidence(config, inputs, model, codes, findings.features, locations, parts)
+    source = EvidenceSource(locations, result.record.code_files(result.output_dir))
+    return collect_evidence(config, inputs, model, source, findings.features, parts)
 
 
 def covers_exactly(collected: CollectedEvidence, findings: Findings) -> bool:

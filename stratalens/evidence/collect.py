@@ -49,6 +49,15 @@ class CollectedEvidence(NamedTuple):
     none if the lens was left out."""
 
 
+class EvidenceSource(NamedTuple):
+    """What a harvest holds of the evidence."""
+
+    strongest: frozenset[PassageLocation]
+    """Where the strongest passages of the features are."""
+    codes: Mapping[Hookpoint, Path]
+    """Hookpoint -> the token-level codes that are kept of it."""
+
+
 def load_and_try_all(config: RunConfig, inputs: ModelInputs, parts: OptionalParts) -> LoadedModel:
     """Load the model and try what a run needs of it: `load_and_try`, and the logit lens if there is to be one.
 
@@ -72,9 +81,8 @@ def collect_evidence(
     config: RunConfig,
     inputs: RunInputs,
     opened: OpenModel,
-    codes: Mapping[Hookpoint, Path],
+    source: EvidenceSource,
     features: Mapping[Hookpoint, Sequence[int]],
-    locations: frozenset[PassageLocation],
     parts: OptionalParts,
 ) -> CollectedEvidence:
     """Take the strongest passages of the features and a sample of all text from the harvest; read again what it lacks.
@@ -83,17 +91,16 @@ def collect_evidence(
         config: options of the run.
         inputs: its text, SAEs and tokenizer.
         opened: its loaded model.
-        codes: hookpoint -> the token-level codes that the harvest keeps.
+        source: what the harvest holds of it.
         features: hookpoint -> reported features.
-        locations: where the strongest passages of the features are.
         parts: its progress receives counts of passages and tokens; the logit lens is optional.
 
     Raises:
         CapacityError: a single passage does not fit into memory.
     """
     parts.progress.stage("evidence")
-    wanted = WantedPassages(locations, sample_texts(inputs.survey, config.seed))
-    evidence, missing = KeptCodes(codes).find(features, wanted)
+    wanted = WantedPassages(source.strongest, sample_texts(inputs.survey, config.seed))
+    evidence, missing = KeptCodes(source.codes).find(features, wanted)
     if missing:
         again = _read_again(config, inputs, opened, features, missing, parts.progress)
         if evidence.passages:

@@ -11,10 +11,7 @@ from stratalens.corpus import Corpus
 from stratalens.corpus.survey import Survey
 from stratalens.models import PassageCutter
 
-MAX_PASSAGES = 128
-PASSAGES_A_TEXT = 2
-"""At most this many of each text, its first ones; there is one text of each document, see `Survey.calibration`."""
-MAX_SHARE = 0.2
+MAX_SHARE = 0.1
 """Together they have at most this share of the characters of all texts; there is always one passage."""
 
 
@@ -32,7 +29,7 @@ class CalibrationText(NamedTuple):
 
 
 def calibration_text(corpus: Corpus, survey: Survey, cutter: PassageCutter) -> CalibrationText:
-    """Cut the first passages of the calibration texts, in the order of their hashes.
+    """Cut the first passage of each calibration text, one of each of 64 documents at most, in the order of hashes.
 
     Raises:
         CorpusError: a file of the corpus cannot be read any more.
@@ -40,10 +37,9 @@ def calibration_text(corpus: Corpus, survey: Survey, cutter: PassageCutter) -> C
     rows = sorted(survey.select(corpus, survey.calibration), key=lambda row: row.content)
     sequences: list[np.ndarray] = []
     characters = 0
-    for span in (span for row in rows for span in cutter.first_spans(row.text, PASSAGES_A_TEXT)):
+    for span in (span for row in rows for span in cutter.first_spans(row.text, 1)):
         size = span.end - span.start
-        enough = len(sequences) == MAX_PASSAGES or characters + size > MAX_SHARE * survey.kept_characters
-        if sequences and enough:
+        if sequences and characters + size > MAX_SHARE * survey.kept_characters:
             break
         sequences.append(cutter.sequence(span))
         characters += size

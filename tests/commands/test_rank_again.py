@@ -113,7 +113,8 @@ def test_new_features_wait_for_label_where_the_harvest_kept_nothing(arguments, t
 
 def reported_labels(result: Path) -> pd.Series:
     """Layer and feature -> its label."""
-    return pd.read_parquet(result / "features.parquet").set_index(["layer", "feature_number"])["label"]
+    table = pd.read_parquet(result / "features.parquet")
+    return pd.Series(table["label"].tolist(), pd.MultiIndex.from_frame(table[["layer", "feature_number"]]))
 
 
 def test_a_result_of_another_version_is_refused_by_name(result, capsys, documented):

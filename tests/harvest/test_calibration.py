@@ -36,21 +36,19 @@ def calibrated(folder: Path, cutter: PassageCutter, documents: int, rows: int):
     return corpus, found, calibration_text(corpus, found, cutter)
 
 
-@pytest.mark.parametrize(("documents", "rows", "passages"), [(40, 1, 128), (40, 30, 128), (300, 1, 128), (20, 1, 80)])
-def test_at_most_two_passages_of_64_documents_are_read_however_many_rows_they_have(
-    tmp_path, cutter, documents, rows, passages
-):
+@pytest.mark.parametrize(("documents", "rows", "passages"), [(40, 1, 64), (40, 30, 64), (300, 1, 64), (20, 1, 40)])
+def test_one_passage_of_64_documents_is_read_however_many_rows_they_have(tmp_path, cutter, documents, rows, passages):
     corpus, found, text = calibrated(tmp_path, cutter, documents, rows)
     by_document: dict[int, list[tuple[int, ...]]] = {}
     for row in found.select(corpus):
         own = by_document.setdefault(row.document, [])
-        own += [tuple(cutter.sequence(span)) for span in cutter.first_spans(row.text, 2)]
+        own += [tuple(cutter.sequence(span)) for span in cutter.first_spans(row.text, 1)]
     used = [sum(tuple(sequence) in own for sequence in text.sequences) for own in by_document.values()]
     assert len(text.sequences) == sum(used) == passages
-    assert max(used) == 2
+    assert max(used) == 1
 
 
-def test_at_most_a_fifth_of_a_small_text_is_read_and_always_a_passage(tmp_path, cutter):
+def test_at_most_a_tenth_of_a_small_text_is_read_and_always_a_passage(tmp_path, cutter):
     for documents in (3, 5, 9):
         cutter = PassageCutter(cutter.tokenizer, 2048)  # a passage for each text
         corpus, found, text = calibrated(tmp_path, cutter, documents, rows=1)
@@ -58,6 +56,6 @@ def test_at_most_a_fifth_of_a_small_text_is_read_and_always_a_passage(tmp_path, 
         assert len(text.sequences) >= 1
         read = sum(len(row.text) for row in rows[: len(text.sequences)])
         assert text.characters == read
-        assert read <= 0.2 * sum(len(row.text) for row in rows) or len(text.sequences) == 1
+        assert read <= 0.1 * sum(len(row.text) for row in rows) or len(text.sequences) == 1
         one_more = sum(len(row.text) for row in rows[: len(text.sequences) + 1])
-        assert one_more > 0.2 * found.kept_characters
+        assert one_more > 0.1 * found.kept_characters
