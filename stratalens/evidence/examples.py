@@ -132,6 +132,6 @@ def layer_examples(evidence: Evidence, hookpoint: Hookpoint, sets: dict[Half, Pa
 
 
 def _make_example(choice: ExampleChoice, passage: Passage, values: np.ndarray) -> Example:
-    tokens = passage.tokens()
+    tokens = passage.tokens
     activations = [float(values[at]) for at in tokens.positions]
     return Example(choice, passage.side, passage.half, passage.text.strip(), tokens.texts, activations)

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -66,14 +67,15 @@ class Passage:
         """Discovery or confirmation."""
         return self.population.half
 
+    @cached_property
     def tokens(self) -> "PassageTokens":
-        """Divide the text among its tokens, without special tokens."""
-        positions = [at for at, (start, stop) in enumerate(self.offsets) if stop > start]
-        texts, end = [], 0
-        for at in positions:
-            start, stop = (int(offset) for offset in self.offsets[at])
-            texts.append(self.text[max(start, end) : stop])
-            end = max(end, stop)
+        """The text divided among its tokens, without special tokens."""
+        positions, texts, end = [], [], 0
+        for at, (start, stop) in enumerate(self.offsets.tolist()):
+            if stop > start:
+                positions.append(at)
+                texts.append(self.text[max(start, end) : stop])
+                end = max(end, stop)
         return PassageTokens(positions, texts)
 
 

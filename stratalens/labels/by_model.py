@@ -184,7 +184,7 @@ def _score_label(
 def _passage_text(annotated_evidence: AnnotatedEvidence, job: _ScoringJob, number: int) -> TokenText:
     passage = annotated_evidence.evidence.passages[number]
     values = annotated_evidence.evidence.tokens_of(job.hookpoint, job.column, number)
-    tokens = passage.tokens()
+    tokens = passage.tokens
     return TokenText(tokens.texts, values[tokens.positions].astype(np.float64))
 
 

@@ -159,7 +159,7 @@ def test_offsets_reconstruct_the_text_token_by_token(read, cutter):
     split_characters = 0
     for one in passages:
         assert len(one.offsets) == len(one.token_ids)
-        positions, texts = one.tokens()
+        positions, texts = one.tokens
         assert "".join(texts) == one.text
         decoded = cutter.tokenizer.decode(one.token_ids.tolist()).strip()
         whole = decoded.strip("\ufffd")  # of a character whose tokens two passages share, each has a part
