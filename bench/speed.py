@@ -5,6 +5,7 @@ The two are timed in turn. The model is cut after the deepest analysed block.
 python bench/speed.py [--rounds 5] [--rows 150]
 """
 
+import math
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -18,7 +19,6 @@ import tyro
 
 from stratalens.config.validation import make_config
 from stratalens.harvest.inputs import find_inputs
-from stratalens.harvest.open_model import load_probe
 from stratalens.harvest.shard_reader import ShardReader, chunks
 from stratalens.harvest.shards import cut_shards, shard_characters
 from stratalens.harvest.state.layer_state import pack_state
@@ -29,6 +29,8 @@ from stratalens.models.hooks import drop_blocks_above, forward
 from stratalens.models.loading import Placement, choose_device, choose_dtype
 from stratalens.models.token_classes import vocabulary_classes
 from stratalens.progress import NoProgress
+from stratalens.saes.loaded import LoadedEncoders
+from stratalens.saes.probe import Probe
 
 MIN_RATIO = 0.82
 """Required speed of the harvest, as a share of that of the bare forward pass."""
@@ -53,7 +55,8 @@ def main(options: Options) -> None:
     )
     drop_blocks_above(model, deepest)
     rows = list(islice(inputs.survey.select(inputs.corpus), options.rows))
-    probes = {hookpoint: load_probe(sae, device) for hookpoint, sae in inputs.saes.items()}
+    encoders = LoadedEncoders().of(inputs.saes, device)
+    probes = {place: Probe(place, inputs.saes[place].target, own, math.inf) for place, own in encoders.items()}
     classes = torch.from_numpy(vocabulary_classes(inputs.cutter.tokenizer)).to(device)
     shards = list(
         cut_shards(rows, shard_characters(sum(len(row.text) for row in rows)), len(inputs.survey.populations))

@@ -132,7 +132,7 @@ def _token_test(run: Callable[[], TestedRun], work: WorkDirectories, parts: Opti
 
 
 def _ranking_inputs(inputs: RunInputs, harvest: Harvest) -> RankingInputs:
-    norms = {hookpoint: sae.load().decoder_norms().double().numpy() for hookpoint, sae in inputs.saes.items()}
+    norms = {hookpoint: sae.decoder().norms().double().numpy() for hookpoint, sae in inputs.saes.items()}
     return RankingInputs(harvest.files, norms, inputs.survey.populations, inputs.survey.sources)
 
 

@@ -107,6 +107,7 @@ def collect_evidence(
             read, tokens = counted(len(again.passages), "passage"), counted(int(again.starts[-1]), "token")
             parts.progress.say(f"{read} of the evidence ({tokens}) were not kept by the harvest, and were read again")
         evidence = join_evidence(evidence, again)
+    opened.encoders.clear()
     return CollectedEvidence(evidence, collect_lenses(inputs, features, (opened.device, opened.dtype), parts))
 
 
@@ -142,7 +143,7 @@ def collect_lenses(
     """
 
     def directions(hookpoint: Hookpoint) -> Tensor:
-        return inputs.saes[hookpoint].load().decoder.weight
+        return inputs.saes[hookpoint].decoder().weight
 
     readable = {place: own for place, own in features.items() if inputs.saes[place].target.site in LENS_SITES}
     if LENS not in parts.missing:
@@ -156,6 +157,7 @@ class _LayerReader:
 
     def __init__(self, probe: Probe, features: Sequence[int], device: torch.device):
         self.probe = probe
+        self.encoder = probe.sae.only(torch.as_tensor(features, dtype=torch.long, device=device))
         self.column = torch.full((probe.sae.num_latents,), -1, device=device)
         self.column[torch.as_tensor(features, dtype=torch.long, device=device)] = torch.arange(
             len(features), device=device
@@ -177,7 +179,7 @@ class _LayerReader:
         """
         hidden, _, keep = self.probe.read(batch, vectors)
         row, position = keep.nonzero(as_tuple=True)
-        latents = self.probe.sae.encode(hidden[row, position])
+        latents = self.encoder.encode(hidden[row, position])
         column = self.column[latents.latent]
         wanted = column >= 0
         token = (first_token[row] + position)[latents.token]
@@ -212,13 +214,14 @@ class PassageReader:
         tokens = int(first_tokens(self.passages)[-1])
         found: dict[Hookpoint, LayerEvidence] = {}
         for probes in passes:
-            for reader in self._read_pass(probes, features):
-                hookpoint = reader.probe.hookpoint
-                found[hookpoint] = _join_parts(reader, features[hookpoint], tokens)
+            found |= self._read_pass(probes, features, tokens)
+            del probes  # the encoders of the next pass are loaded only now that these are free
         return Evidence(list(self.passages), found)
 
-    def _read_pass(self, probes: Sequence[Probe], features: Mapping[Hookpoint, Sequence[int]]) -> list[_LayerReader]:
-        """Run the model over the passages once; return a reader per probe, with the entries that it collected."""
+    def _read_pass(
+        self, probes: Sequence[Probe], features: Mapping[Hookpoint, Sequence[int]], tokens: int
+    ) -> dict[Hookpoint, LayerEvidence]:
+        """Run the model over the passages once; return hookpoint -> what fires its features."""
         starts = first_tokens(self.passages)
         device = probes[0].sae.device
         readers = [_LayerReader(probe, features[probe.hookpoint], device) for probe in probes]
@@ -242,7 +245,9 @@ class PassageReader:
                 for reader in readers:
                     reader.parts.append(entries[reader.probe.hookpoint])
             self.on_batch(len(batch.rows), batch.tokens)
-        return readers
+        return {
+            reader.probe.hookpoint: _join_parts(reader, features[reader.probe.hookpoint], tokens) for reader in readers
+        }
 
 
 def _join_parts(reader: _LayerReader, features: Sequence[int], tokens: int) -> LayerEvidence:

@@ -116,12 +116,15 @@ class Baseline(NamedTuple):
 
 
 def baseline(head: Head, directions: Float[Tensor, "latent d_model"]) -> Baseline:
-    """Compute the baseline from about `BASELINE_DIRECTIONS` evenly spaced decoder rows of an SAE."""
+    """Compute the baseline from about `BASELINE_DIRECTIONS` evenly spaced decoder rows of an SAE, in float64 sums.
+
+    Sums are on the CPU: mps has no float64.
+    """
     sample = directions[:: max(1, len(directions) // BASELINE_DIRECTIONS)]
     count = len(sample)
     total = squares = torch.zeros(())
     for rows in sample.split(64):
-        logits = head.logits(rows).double()
+        logits = head.logits(rows.float()).cpu().double()
         total, squares = total + logits.sum(0), squares + logits.square().sum(0)
     mean = total / count
     variance = (squares / count - mean.square()).clamp(min=1e-6)
@@ -147,7 +150,7 @@ def feature_lenses(
     """
     base = baseline(head, directions)
     lenses = []
-    for logits in head.logits(directions[list(features)]) if features else []:
+    for logits in head.logits(directions[list(features)].float()).cpu() if features else []:
         deviation = (logits - base.mean) / base.deviation
         if not deviation.isfinite().all():
             raise ModelError(NOT_FINITE)

@@ -36,7 +36,7 @@ class MemoryEstimate:
     batch: int
     """Activations of one batch, and the pre-activations of one SAE."""
     layers: Mapping[Hookpoint, int]
-    """Hookpoint -> its SAE and its statistics."""
+    """Hookpoint -> its encoder and its statistics."""
     on_device: bool
     """Whether all but `process` is in the memory of a GPU."""
 
@@ -52,7 +52,7 @@ class MemoryEstimate:
 
     def describe(self) -> str:
         """One line for the user, in GB."""
-        parts = {"model": self.model, "batch": self.batch, "SAEs and statistics": sum(self.layers.values())}
+        parts = {"model": self.model, "batch": self.batch, "encoders and statistics": sum(self.layers.values())}
         if not self.on_device:
             parts["program"] = self.process
         detail = ", ".join(f"{name} {size / 1e9:.2f}" for name, size in parts.items())
@@ -91,7 +91,7 @@ def estimate_memory(config: RunConfig, inputs: RunInputs, device: torch.device, 
         model=round(blocks * block_bytes + embedding * dtype.itemsize),
         batch=activations + dense,
         layers={
-            hookpoint: 2 * sae.num_latents * sae.d_model * 4 + populations * sae.num_latents * CELL_BYTES
+            hookpoint: sae.num_latents * sae.d_model * 4 + populations * sae.num_latents * CELL_BYTES
             for hookpoint, sae in inputs.saes.items()
         },
         on_device=device.type == "cuda",

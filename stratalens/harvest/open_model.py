@@ -28,8 +28,9 @@ from stratalens.saes.fit_check import (
     describe_check,
     require_fit,
 )
+from stratalens.saes.loaded import LoadedEncoders
 from stratalens.saes.probe import Probe
-from stratalens.saes.sae import SaeFile
+from stratalens.saes.sae import Encoder, Sae, SaeFile
 
 
 @dataclass(frozen=True)
@@ -49,18 +50,24 @@ class OpenModel:
     dtype: torch.dtype
     code_bytes: Mapping[Hookpoint, float] = field(default_factory=dict)
     """Hookpoint -> bytes that token-level codes take for each character of text, by the fit check's L0."""
+    encoders: LoadedEncoders = field(default_factory=LoadedEncoders)
+    """Those of the layers that were asked for last."""
 
-    def probes(self, hookpoints: Iterable[Hookpoint]) -> dict[Hookpoint, Probe]:
-        """Load the SAEs of some layers onto the device; return hookpoint -> probe."""
+    def probes(self, hookpoints: Iterable[Hookpoint]) -> dict[Hookpoint, Probe[Encoder]]:
+        """Load the encoders of some layers onto the device; return hookpoint -> probe.
+
+        Encoders of other layers are freed, unless the caller still has their probes.
+        """
+        files = {hookpoint: self.saes[hookpoint] for hookpoint in hookpoints}
         return {
-            hookpoint: load_probe(self.saes[hookpoint], self.device, self.norm_limits[hookpoint])
-            for hookpoint in hookpoints
+            hookpoint: Probe(hookpoint, files[hookpoint].target, encoder, self.norm_limits[hookpoint])
+            for hookpoint, encoder in self.encoders.of(files, self.device).items()
         }
 
 
-def load_probe(sae: SaeFile, device: torch.device, norm_limit: float = math.inf) -> Probe:
-    """Load an SAE onto a device."""
-    return Probe(sae.hookpoint, sae.target, sae.load().to(device), norm_limit)
+def load_probe(sae: SaeFile, device: torch.device) -> Probe[Sae]:
+    """Load an SAE with its decoder, the encoder onto a device, for a check of its fit."""
+    return Probe(sae.hookpoint, sae.target, sae.load().on(device), math.inf)
 
 
 def load_and_try(config: RunConfig, inputs: ModelInputs, progress: Progress) -> LoadedModel:
@@ -106,12 +113,16 @@ def open_model(config: RunConfig, inputs: RunInputs, progress: Progress) -> Open
     passes = _plan_passes(config, inputs, loaded, progress)
     progress.stage("fit check")
     checks: dict[Hookpoint, FitCheck] = {}
+    encoders = LoadedEncoders()
     with progress.track("Checking the fit", None):
         text = calibration_text(inputs.corpus, inputs.survey, inputs.cutter)
         for hookpoints in passes:
             probes = [load_probe(inputs.saes[hookpoint], device) for hookpoint in hookpoints]
             batches = pack_batches(text.sequences, config.batch_tokens, inputs.cutter.special_ids)
             checks |= check_fit(model, probes, (batch.to(device) for batch in batches), config.batch_tokens)
+            if len(passes) == 1 and config.workers != "ray":  # the text is read with the same ones
+                for probe in probes:
+                    encoders.keep(inputs.saes[probe.hookpoint], probe.sae.encoder)
             del probes
     checks = {hookpoint: checks[hookpoint] for hookpoint in inputs.saes}
     for check in checks.values():
@@ -121,7 +132,7 @@ def open_model(config: RunConfig, inputs: RunInputs, progress: Progress) -> Open
     drop_blocks_above(model, max(inputs.saes).block)
     limits = {hookpoint: SINK_RATIO * check.median_norm for hookpoint, check in checks.items()}
     code_bytes = {place: CODE_BYTES * check.own.l0 * text.tokens_per_character for place, check in checks.items()}
-    return OpenModel(model, inputs.saes, limits, passes, checks, device, loaded.dtype, code_bytes)
+    return OpenModel(model, inputs.saes, limits, passes, checks, device, loaded.dtype, code_bytes, encoders)
 
 
 def open_checked(

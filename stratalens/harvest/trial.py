@@ -237,7 +237,7 @@ def _changes(x: Float[Tensor, "2 seq d_model"], y: Float[Tensor, "2 seq d_model"
 
 
 def _require_encodable(file: SaeFile, device: torch.device, read: Mapping[Hookpoint, Activations]) -> None:
-    sae = file.load().to(device)
+    sae = file.load().on(device)
     x, target = (read[place].vectors.flatten(0, 1).to(device) for place in (file.hookpoint, file.target))
     latents = sae.encode(x)
     decoded = sae.decode(latents, x)

@@ -118,7 +118,7 @@ class _BatchMeasurement(NamedTuple):
 class _Trial:
     """An SAE tried at a hookpoint, its own or another."""
 
-    probe: Probe
+    probe: Probe[Sae]
     block: int
 
     @property
@@ -130,7 +130,7 @@ class _Trial:
         return replace(self.probe.target, block=self.block)
 
 
-def _trials(model: nn.Module, probe: Probe) -> list[_Trial]:
+def _trials(model: nn.Module, probe: Probe[Sae]) -> list[_Trial]:
     """The SAE at its own hookpoint, then at those of the same site in the blocks below and above."""
     own = probe.hookpoint.block
     trials = [_Trial(probe, block) for block in (own, own - 1, own + 1) if block >= 0]
@@ -138,13 +138,13 @@ def _trials(model: nn.Module, probe: Probe) -> list[_Trial]:
 
 
 def check_fit(
-    model: nn.Module, probes: Iterable[Probe], batches: Iterable[TokenBatch], batch_tokens: int
+    model: nn.Module, probes: Iterable[Probe[Sae]], batches: Iterable[TokenBatch], batch_tokens: int
 ) -> dict[Hookpoint, FitCheck]:
     """Measure, in one pass over the calibration documents, the median norm at each hookpoint and the fit of its SAE.
 
     Args:
         model: the decoder, with one block above the deepest hookpoint where the model has one.
-        probes: the SAEs, on the model's device; their norm limits do not matter.
+        probes: the SAEs, encoders on the model's device; their norm limits do not matter.
         batches: the calibration passages, on the model's device.
         batch_tokens: most tokens of a batch; a batch that does not fit into memory is halved.
 

@@ -1,7 +1,7 @@
 """Read the vectors at the hookpoint of an SAE, and decide which positions count."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import torch
 from jaxtyping import Bool, Float
@@ -9,18 +9,20 @@ from torch import Tensor
 
 from stratalens.hookpoint import Hookpoint
 from stratalens.models.batches import TokenBatch
-from stratalens.saes.sae import Sae
+from stratalens.saes.sae import Encoder
+
+Own = TypeVar("Own", bound=Encoder, covariant=True)
 
 
 @dataclass(frozen=True)
-class Probe:
-    """A loaded SAE at its hookpoint, and the norm above which positions there are left out."""
+class Probe(Generic[Own]):
+    """A loaded SAE, or its encoder alone, at its hookpoint, and the norm above which positions there are left out."""
 
     hookpoint: Hookpoint
     """Where the SAE reads."""
     target: Hookpoint
     """Where the vectors are that it reconstructs: elsewhere for a transcoder."""
-    sae: Sae
+    sae: Own
     norm_limit: float
     """Positions where the vector's norm exceeds this are attention sinks and never count."""
 

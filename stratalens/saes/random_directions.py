@@ -27,7 +27,7 @@ def random_directions(sae: SaeFile, seed: int) -> SaeFile:
     def load() -> Sae:
         return _redrawn(sae.load(), digest, centred=sae.hookpoint == sae.target)
 
-    return replace(sae, digest=digest, load=load)
+    return replace(sae, digest=digest, load=load, load_encoder=None, load_decoder=None)
 
 
 def _redrawn(sae: Sae, digest: str, *, centred: bool) -> Sae:
@@ -40,8 +40,8 @@ def _redrawn(sae: Sae, digest: str, *, centred: bool) -> Sae:
             rows = _drawn(step.weight, digest)
             step = Linear.of(rows, step.bias + (step.weight - rows) @ centre)
         steps.append(step)
-    decoder = replace(sae.decoder, weight=_drawn(sae.decoder.weight, digest))
-    return replace(sae, digest=digest, steps=tuple(steps), decoder=decoder)
+    decoder = replace(sae.decoder, weight=_drawn(sae.decoder.weight.float(), digest))
+    return replace(sae, steps=tuple(steps), decoder=decoder)
 
 
 def _drawn(rows: Tensor, digest: str) -> Tensor:

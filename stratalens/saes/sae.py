@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
 from stratalens.hookpoint import Hookpoint
-from stratalens.saes.steps import Activation, Normalise, SparseLatents, Step
+from stratalens.saes.steps import Activation, Linear, Normalise, SparseLatents, Step
+from stratalens.saes.weights import of_rows
 
 MAX_DENSE_ELEMENTS = 64_000_000
 """At most this many dense pre-activations are in memory at once; larger inputs are encoded in pieces."""
@@ -32,8 +33,123 @@ class Checkpoint(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Encoder:
+    """From vectors to sparse latents. Activations have the scale of the SAE's own library."""
+
+    d_model: int
+    """Width of the vectors that it reads."""
+    steps: tuple[Step, ...]
+    """From a vector to its pre-activations; if one normalises, it is the first."""
+    activation: Activation
+
+    @property
+    def num_latents(self) -> int:
+        """Number of latents that it computes, dead ones included."""
+        return len(self._linear.bias)
+
+    @property
+    def device(self) -> torch.device:
+        """Where its tensors are."""
+        return self._linear.bias.device
+
+    @property
+    def _linear(self) -> Linear:
+        return next(step for step in self.steps if isinstance(step, Linear))
+
+    def encode(self, x: Float[Tensor, "token d_model"]) -> SparseLatents:
+        """Encode vectors into latent activations, in float32 whatever the type of the input."""
+        size = max(1, MAX_DENSE_ELEMENTS // max(1, self.num_latents))
+        pieces = [self._encode(piece) for piece in x.split(size)]
+        if len(pieces) == 1:
+            return pieces[0]
+        token, latent, value = zip(*pieces, strict=True)
+        token = [piece + number * size for number, piece in enumerate(token)]
+        return SparseLatents(torch.cat(token), torch.cat(latent), torch.cat(value))
+
+    def _encode(self, x: Float[Tensor, "token d_model"]) -> SparseLatents:
+        for step in self.steps:
+            x = step(x)
+        return self.activation(x)
+
+    def only(self, latents: Int[Tensor, "column"]) -> "Encoder":
+        """The encoder of some latents, under their own numbers; of all where the activation must see all.
+
+        Values agree within the rounding of a float32 sum, whose order may be another in a narrower product.
+
+        Args:
+            latents: different ones, on the device of the encoder.
+        """
+        activation = self.activation.only(latents)
+        if activation is None:
+            return self
+        return Encoder(self.d_model, tuple(step.only(latents) for step in self.steps), activation)
+
+    def on(self, device: torch.device) -> "Encoder":
+        """Copy the encoder with its tensors on another device."""
+        return Encoder(
+            self.d_model, tuple(_moved(step, device) for step in self.steps), _moved(self.activation, device)
+        )
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """Reconstructs vectors from latents, and from the encoded vectors if it has a skip weight.
+
+    It stays on the host, wherever the vectors are: few of its rows are ever used, and only these are copied.
+    """
+
+    weight: Float[Tensor, "latent d_out"]
+    """One row for each latent: its direction; of any floating-point type, and perhaps mapped from a file."""
+    bias: Float[Tensor, "d_out"]
+    skip: Float[Tensor, "d_out d_model"] | None = None
+
+    def __call__(self, latents: SparseLatents, x: Float[Tensor, "token d_model"]) -> Float[Tensor, "token d_out"]:
+        """Reconstruct, in float32."""
+        used, row = latents.latent.unique(return_inverse=True)
+        rows = self.weight[used.to(self.weight.device)].to(x.device, torch.float32)
+        starts = torch.searchsorted(latents.token, torch.arange(len(x), device=latents.token.device))
+        total = embedding_bag(row, rows, starts, per_sample_weights=latents.value, mode="sum")
+        total = total + self.bias.to(x.device)
+        return total if self.skip is None else total + x.float() @ self.skip.to(x.device).T
+
+    def norms(self) -> Float[Tensor, "latent"]:
+        """Euclidean norm of each row."""
+        return of_rows(self.weight, lambda rows: rows.float().norm(dim=1), torch.float32)
+
+
+@dataclass(frozen=True)
+class Sae(Encoder):
+    """A sparse autoencoder or transcoder."""
+
+    decoder: Decoder
+
+    @property
+    def encoder(self) -> Encoder:
+        """What encodes, alone."""
+        return Encoder(self.d_model, self.steps, self.activation)
+
+    def on(self, device: torch.device) -> "Sae":
+        """Copy the SAE with the tensors of its encoder on another device."""
+        moved = self.encoder.on(device)
+        return Sae(self.d_model, moved.steps, moved.activation, self.decoder)
+
+    def decode(self, latents: SparseLatents, x: Float[Tensor, "token d_model"]) -> Float[Tensor, "token d_out"]:
+        """Reconstruct the target's vectors in float32.
+
+        Args:
+            latents: the latents of each token.
+            x: the vectors that were encoded.
+        """
+        reconstruction = self.decoder(latents, x)
+        for step in self.steps:
+            if isinstance(step, Normalise):
+                reconstruction = step.undo(reconstruction, x)
+        return reconstruction
+
+
+@dataclass(frozen=True)
 class SaeFile:
-    """A checkpoint on disk, described by its configuration; its weights are read only when `load` is called."""
+    """A checkpoint on disk, described by its configuration; its weights are read only when they are asked for."""
 
     hookpoint: Hookpoint
     """Where the SAE reads."""
@@ -50,98 +166,36 @@ class SaeFile:
     """Width of the vectors that it reads."""
     digest: str
     """SHA-256 of the weight file."""
-    load: "Callable[[], Sae]"
+    load: Callable[[], Sae]
     """Reads the weights.
 
     Raises:
         CheckpointError: they are damaged.
     """
+    load_encoder: Callable[[], Encoder] | None = None
+    """Reads the encoder alone; None for a format that cannot."""
+    load_decoder: Callable[[], Decoder] | None = None
+    """Reads the decoder alone; None for a format that cannot."""
 
+    def encoder(self) -> Encoder:
+        """Read what encodes.
 
-@dataclass(frozen=True)
-class Decoder:
-    """Reconstructs vectors from latents, and from the encoded vectors if it has a skip weight."""
-
-    weight: Float[Tensor, "latent d_out"]
-    """One row for each latent: its direction."""
-    bias: Float[Tensor, "d_out"]
-    skip: Float[Tensor, "d_out d_model"] | None = None
-
-    def __call__(self, latents: SparseLatents, x: Float[Tensor, "token d_model"]) -> Float[Tensor, "token d_out"]:
-        """Reconstruct, in float32."""
-        starts = torch.searchsorted(latents.token, torch.arange(len(x), device=latents.token.device))
-        total = embedding_bag(latents.latent, self.weight, starts, per_sample_weights=latents.value, mode="sum")
-        total = total + self.bias
-        return total if self.skip is None else total + x.float() @ self.skip.T
-
-
-@dataclass(frozen=True)
-class Sae:
-    """A sparse autoencoder or transcoder. Activations have the scale of the SAE's own library."""
-
-    digest: str
-    """SHA-256 of the weight file."""
-    d_model: int
-    """Width of the vectors that it reads."""
-    steps: tuple[Step, ...]
-    """From a vector to its pre-activations; if one normalises, it is the first."""
-    activation: Activation
-    decoder: Decoder
-
-    @property
-    def num_latents(self) -> int:
-        """Number of latents, dead ones included."""
-        return self.decoder.weight.shape[0]
-
-    @property
-    def device(self) -> torch.device:
-        """Where its tensors are."""
-        return self.decoder.weight.device
-
-    def to(self, device: torch.device) -> "Sae":
-        """Copy the SAE with its tensors on another device."""
-        return replace(
-            self,
-            steps=tuple(_moved(step, device) for step in self.steps),
-            activation=_moved(self.activation, device),
-            decoder=_moved(self.decoder, device),
-        )
-
-    def decoder_norms(self) -> Float[Tensor, "latent"]:
-        """Euclidean norm of each decoder row."""
-        return self.decoder.weight.norm(dim=1)
-
-    def encode(self, x: Float[Tensor, "token d_model"]) -> SparseLatents:
-        """Encode vectors into latent activations, in float32 whatever the type of the input."""
-        size = max(1, MAX_DENSE_ELEMENTS // self.num_latents)
-        pieces = [self._encode(piece) for piece in x.split(size)]
-        if len(pieces) == 1:
-            return pieces[0]
-        token, latent, value = zip(*pieces, strict=True)
-        token = [piece + number * size for number, piece in enumerate(token)]
-        return SparseLatents(torch.cat(token), torch.cat(latent), torch.cat(value))
-
-    def _encode(self, x: Float[Tensor, "token d_model"]) -> SparseLatents:
-        for step in self.steps:
-            x = step(x)
-        return self.activation(x)
-
-    def decode(self, latents: SparseLatents, x: Float[Tensor, "token d_model"]) -> Float[Tensor, "token d_out"]:
-        """Reconstruct the target's vectors in float32.
-
-        Args:
-            latents: the latents of each token.
-            x: the vectors that were encoded.
+        Raises:
+            CheckpointError: it is damaged.
         """
-        reconstruction = self.decoder(latents, x)
-        for step in self.steps:
-            if isinstance(step, Normalise):
-                reconstruction = step.undo(reconstruction, x)
-        return reconstruction
+        return self.load().encoder if self.load_encoder is None else self.load_encoder()
+
+    def decoder(self) -> Decoder:
+        """Read what reconstructs.
+
+        Raises:
+            CheckpointError: it is damaged.
+        """
+        return self.load().decoder if self.load_decoder is None else self.load_decoder()
 
 
 def _moved(part: Part, device: torch.device) -> Part:
-    """Copy a part of an SAE with its tensors on another device."""
+    """Copy a part of an encoder with its tensors on another device."""
     assert is_dataclass(part)
     assert not isinstance(part, type)
     tensors: dict[str, Any] = {

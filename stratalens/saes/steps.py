@@ -10,6 +10,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import linear
 
+from stratalens.saes.weights import row_blocks
+
 
 class SparseLatents(NamedTuple):
     """The latents that fire, one entry for each token and latent, in the order of tokens."""
@@ -29,6 +31,10 @@ class Step(Protocol):
         """Apply the step; the first one gets vectors in the type of the model."""
         ...
 
+    def only(self, latents: Int[Tensor, "column"]) -> "Step":
+        """The step for some latents; the same one where it comes before there are any."""
+        ...
+
 
 @runtime_checkable
 class Activation(Protocol):
@@ -38,21 +44,24 @@ class Activation(Protocol):
         """Pick the latents that fire."""
         ...
 
+    def only(self, latents: Int[Tensor, "column"]) -> "Activation | None":
+        """The activation for some latents; None where it must see all of them."""
+        ...
+
 
 @contextmanager
 def _bfloat16_products() -> Iterator[None]:
-    """While open, allow float32 matrix products to use bfloat16 (cpu) or TF32 (cuda) units, with float32 sums.
+    """While open, allow float32 matrix products on the CPU to use bfloat16 units, with float32 sums.
 
-    Both formats represent every bfloat16 number exactly, so products of two bfloat16 numbers lose no precision.
+    Products of two bfloat16 numbers lose no precision.
     """
     cpu = torch.backends.mkldnn.matmul  # pyright: ignore[reportAttributeAccessIssue]
-    cuda = torch.backends.cuda.matmul
-    before = cpu.fp32_precision, cuda.fp32_precision
-    cpu.fp32_precision, cuda.fp32_precision = "bf16", "tf32"
+    before = cpu.fp32_precision
+    cpu.fp32_precision = "bf16"
     try:
         yield
     finally:
-        cpu.fp32_precision, cuda.fp32_precision = before
+        cpu.fp32_precision = before
 
 
 @dataclass(frozen=True)
@@ -70,6 +79,10 @@ class Normalise:
         """Apply the step."""
         mean, scale = self._mean_and_scale(x.float())
         return (x.float() - mean) / scale
+
+    def only(self, latents: Int[Tensor, "column"]) -> "Normalise":
+        """See `Step`."""
+        return self
 
     def undo(
         self, reconstruction: Float[Tensor, "token d_model"], x: Float[Tensor, "token d_model"]
@@ -94,6 +107,10 @@ class Subtract:
         """Apply the step."""
         return x.float() - self.vector
 
+    def only(self, latents: Int[Tensor, "column"]) -> "Subtract":
+        """See `Step`."""
+        return self
+
 
 @dataclass(frozen=True)
 class Linear:
@@ -107,7 +124,8 @@ class Linear:
     @classmethod
     def of(cls, weight: Float[Tensor, "latent d_model"], bias: Float[Tensor, "latent"]) -> "Linear":
         """Look at float32 weights whether bfloat16 represents them."""
-        return cls(weight, bias, torch.equal(weight.bfloat16().float(), weight))
+        exact = all(torch.equal(rows.bfloat16().float(), rows) for rows in row_blocks(weight))
+        return cls(weight, bias, exact)
 
     def __call__(self, x: Float[Tensor, "token d_model"]) -> Float[Tensor, "token latent"]:
         """Apply the step."""
@@ -115,6 +133,10 @@ class Linear:
             with _bfloat16_products():
                 return linear(x.float(), self.weight, self.bias)
         return linear(x.float(), self.weight, self.bias)
+
+    def only(self, latents: Int[Tensor, "column"]) -> "Linear":
+        """See `Step`."""
+        return Linear(self.weight[latents], self.bias[latents], self.bfloat16_weights)
 
 
 @dataclass(frozen=True)
@@ -127,6 +149,10 @@ class Scale:
         """Apply the step."""
         return x * self.factor
 
+    def only(self, latents: Int[Tensor, "column"]) -> "Scale":
+        """See `Step`."""
+        return Scale(self.factor[latents])
+
 
 @dataclass(frozen=True)
 class TopK:
@@ -137,7 +163,10 @@ class TopK:
     def __call__(self, pre: Float[Tensor, "token latent"]) -> SparseLatents:
         """Pick the latents that fire."""
         values, latents = pre.topk(self.k, dim=-1, sorted=False)  # ReLU keeps the order, so it may come afterwards
-        return _positive(values, latents)
+        return positive(values, latents)
+
+    def only(self, latents: Int[Tensor, "column"]) -> None:
+        """See `Activation`: whether a latent is among the k largest depends on all."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +179,10 @@ class GroupMax:
         """Pick the latents that fire."""
         width = pre.shape[1]
         values, in_group = pre.unflatten(-1, (self.k, -1)).max(dim=-1)
-        return _positive(values, in_group + torch.arange(0, width, width // self.k, device=pre.device))
+        return positive(values, in_group + torch.arange(0, width, width // self.k, device=pre.device))
+
+    def only(self, latents: Int[Tensor, "column"]) -> None:
+        """See `Activation`: whether a latent is the largest of its group depends on the others."""
 
 
 @dataclass(frozen=True)
@@ -159,10 +191,17 @@ class Threshold:
 
     threshold: Float[Tensor, "latent"]
     """At least 0."""
+    numbers: Int[Tensor, "latent"] | None = None
+    """Number of the latent in each column, where there are columns for some only."""
 
     def __call__(self, pre: Float[Tensor, "token latent"]) -> SparseLatents:
         """Pick the latents that fire."""
-        return pick(pre, pre > self.threshold)
+        found = pick(pre, pre > self.threshold)
+        return found if self.numbers is None else found._replace(latent=self.numbers[found.latent])
+
+    def only(self, latents: Int[Tensor, "column"]) -> "Threshold":
+        """See `Activation`: each latent fires by itself."""
+        return Threshold(self.threshold[latents], latents)
 
 
 def pick(values: Float[Tensor, "token latent"], fires: Bool[Tensor, "token latent"]) -> SparseLatents:
@@ -171,7 +210,7 @@ def pick(values: Float[Tensor, "token latent"], fires: Bool[Tensor, "token laten
     return SparseLatents(token, latent, values[fires])
 
 
-def _positive(values: Float[Tensor, "token slot"], latents: Int[Tensor, "token slot"]) -> SparseLatents:
+def positive(values: Float[Tensor, "token slot"], latents: Int[Tensor, "token slot"]) -> SparseLatents:
     """Those of the chosen latents whose values are positive."""
     fires = values > 0
     return SparseLatents(fires.nonzero()[:, 0], latents[fires], values[fires])

@@ -3,24 +3,23 @@
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load as load_tensors
 from torch import Tensor, nn
 
 from stratalens.errors import CheckpointError
-from stratalens.files.regular import named_when_out_of_memory, open_regular, read_regular, reason_of
+from stratalens.files.regular import open_regular, read_regular, reason_of
 from stratalens.hookpoint import Hookpoint
 from stratalens.models.families import blocks_name, describe_blocks, hookpoint_of
 from stratalens.models.model_files import require_own_file
-from stratalens.saes.sae import Checkpoint, Decoder, Sae, SaeFile
+from stratalens.saes.sae import Checkpoint, Decoder, Encoder, Sae, SaeFile
 from stratalens.saes.steps import Activation, GroupMax, Linear, TopK
+from stratalens.saes.weights import mapped_rows, of_rows, read_array, read_header, unreadable
 
 CONFIG_FILE = "cfg.json"
 WEIGHTS_FILE = "sae.safetensors"
@@ -32,8 +31,6 @@ MAX_NAMES_CHARACTERS = 300
 MAX_DIGITS = 6
 """Of the number of a block in the name of a directory."""
 ACTIVATIONS: dict[str, Callable[[int], Activation]] = {"topk": TopK, "groupmax": GroupMax}
-FLOATING_POINT_PREFIXES = ("F", "BF")
-"""Prefixes of the names of floating-point types in a safetensors header."""
 
 
 class SparsifyConfig(BaseModel):
@@ -148,20 +145,12 @@ def describe(checkpoint: Checkpoint) -> SaeFile:
     """
     config = _read_config(checkpoint.path / CONFIG_FILE)
     path = checkpoint.path / WEIGHTS_FILE
+    read_header(path).require(config.shapes(), CONFIG_FILE)
     try:
-        require_own_file(path, CheckpointError)
-        with safe_open(path, framework="pt") as tensors:
-            slices = {name: tensors.get_slice(name) for name in tensors.keys()}  # noqa: SIM118
-            shapes = {name: tuple(tensor.get_shape()) for name, tensor in slices.items()}
-            dtypes = {name: tensor.get_dtype() for name, tensor in slices.items()}
         with open_regular(path) as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    except (SafetensorError, OSError, ValueError, KeyError) as error:
-        raise _unreadable(path, error) from None
-    for name, shape in config.shapes().items():
-        if not dtypes.get(name, "F").startswith(FLOATING_POINT_PREFIXES):
-            raise CheckpointError(f"{path}: `{name}` holds {dtypes[name]}, but floating-point numbers are expected")
-        _require_shape(name, shape, shapes, path)
+    except OSError as error:
+        raise unreadable(path, error) from None
     return SaeFile(
         hookpoint=checkpoint.hookpoint,
         target=checkpoint.target,
@@ -172,31 +161,56 @@ def describe(checkpoint: Checkpoint) -> SaeFile:
         d_model=config.d_in,
         digest=digest,
         load=partial(load, checkpoint.path),
+        load_encoder=partial(load_encoder, checkpoint.path),
+        load_decoder=partial(load_decoder, checkpoint.path),
     )
 
 
 def load(folder: Path) -> Sae:
-    """Load one checkpoint in float32.
+    """Load one checkpoint, its encoder in float32.
 
     Raises:
         CheckpointError: a file is missing, corrupt, of an unsupported kind, or holds values that are not finite.
     """
-    config = _read_config(folder / CONFIG_FILE)
-    tensors, digest = _read_tensors(folder / WEIGHTS_FILE)
-    weights_path = folder / WEIGHTS_FILE
-    checked = {name: _checked_tensor(tensors, name, shape, weights_path) for name, shape in config.shapes().items()}
-    weight, bias, decoder, decoder_bias = (
-        checked[name] for name in ("encoder.weight", "encoder.bias", "W_dec", "b_dec")
-    )
-    # b_dec, which is subtracted from the vectors, is folded into the bias in float64
-    folded_bias = bias if config.transcode else (bias.double() - weight.double() @ decoder_bias.double()).float()
-    return Sae(
-        digest=digest,
-        d_model=config.d_in,
-        steps=(Linear.of(weight, folded_bias),),
-        activation=ACTIVATIONS[config.activation](config.k),
-        decoder=Decoder(decoder, decoder_bias, checked.get("W_skip")),
-    )
+    encoder = load_encoder(folder)
+    return Sae(encoder.d_model, encoder.steps, encoder.activation, load_decoder(folder))
+
+
+def load_encoder(folder: Path) -> Encoder:
+    """Load the encoder of a checkpoint in float32, and nothing of its decoder but the bias.
+
+    Raises:
+        CheckpointError: see `load`.
+    """
+    config, path = _checked(folder)
+    weight, bias = read_array(path, "encoder.weight"), read_array(path, "encoder.bias")
+    if not config.transcode:
+        bias = _folded(weight, bias, read_array(path, "b_dec"))
+    return Encoder(config.d_in, (Linear.of(weight, bias),), ACTIVATIONS[config.activation](config.k))
+
+
+def load_decoder(folder: Path) -> Decoder:
+    """Load the decoder of a checkpoint; its rows are mapped, so that only those that are used take memory.
+
+    Raises:
+        CheckpointError: see `load`.
+    """
+    config, path = _checked(folder)
+    skip = read_array(path, "W_skip") if config.skip_connection else None
+    return Decoder(mapped_rows(path, "W_dec"), read_array(path, "b_dec"), skip)
+
+
+def _checked(folder: Path) -> tuple[SparsifyConfig, Path]:
+    """The configuration of a checkpoint, and the path of its weights, whose names, types and shapes are as it says."""
+    config, path = _read_config(folder / CONFIG_FILE), folder / WEIGHTS_FILE
+    read_header(path).require(config.shapes(), CONFIG_FILE)
+    return config, path
+
+
+def _folded(weight: Tensor, bias: Tensor, decoder_bias: Tensor) -> Tensor:
+    """The bias with b_dec in it, which is subtracted from the vectors, computed in float64."""
+    centre = decoder_bias.double()
+    return (bias.double() - of_rows(weight, lambda rows: rows.double() @ centre, torch.float64)).float()
 
 
 def _read_config(path: Path) -> SparsifyConfig:
@@ -219,36 +233,3 @@ def _read_config(path: Path) -> SparsifyConfig:
     if config.activation == "groupmax" and config.width % config.k:
         raise CheckpointError(f"{path}: groupmax needs the {config.width} latents to be a multiple of k = {config.k}")
     return config
-
-
-def _read_tensors(path: Path) -> tuple[dict[str, Tensor], str]:
-    """All tensors of a file, and the SHA-256 of the file."""
-    try:
-        with named_when_out_of_memory(path), open_regular(path) as stream:
-            data = stream.read()
-            return load_tensors(data), hashlib.sha256(data).hexdigest()
-    except (SafetensorError, OSError, ValueError, KeyError) as error:
-        raise _unreadable(path, error) from None
-
-
-def _unreadable(path: Path, error: Exception) -> CheckpointError:
-    if isinstance(error, FileNotFoundError):
-        return CheckpointError(f"{path}: missing")
-    reason = (reason_of(error).splitlines() or ["unreadable"])[0]
-    return CheckpointError(f"{path}: truncated or corrupt ({reason}); copy or download it again")
-
-
-def _require_shape(name: str, shape: tuple[int, ...], shapes: Mapping[str, tuple[int, ...]], path: Path) -> None:
-    if name not in shapes:
-        raise CheckpointError(f"{path}: no tensor `{name}` (found: {', '.join(sorted(shapes)) or 'none'})")
-    if shapes[name] != shape:
-        raise CheckpointError(f"{path}: `{name}` has shape {list(shapes[name])}, but {CONFIG_FILE} says {list(shape)}")
-
-
-def _checked_tensor(tensors: dict[str, Tensor], name: str, shape: tuple[int, ...], path: Path) -> Tensor:
-    """A tensor in float32, after a check that it has that shape and only finite values."""
-    _require_shape(name, shape, {name: tuple(tensor.shape) for name, tensor in tensors.items()}, path)
-    tensor = tensors[name].float()
-    if not bool(torch.isfinite(tensor).all()):
-        raise CheckpointError(f"{path}: `{name}` holds NaN or infinite values; the checkpoint is damaged")
-    return tensor
