@@ -91,7 +91,7 @@ def estimate_memory(config: RunConfig, inputs: RunInputs, device: torch.device, 
         model=round(blocks * block_bytes + embedding * dtype.itemsize),
         batch=activations + dense,
         layers={
-            hookpoint: sae.num_latents * sae.d_model * 4 + populations * sae.num_latents * CELL_BYTES
+            hookpoint: sae.encoder_bytes + populations * sae.num_latents * CELL_BYTES
             for hookpoint, sae in inputs.saes.items()
         },
         on_device=device.type == "cuda",

@@ -27,7 +27,7 @@ def random_directions(sae: SaeFile, seed: int) -> SaeFile:
     def load() -> Sae:
         return _redrawn(sae.load(), digest, centred=sae.hookpoint == sae.target)
 
-    return replace(sae, digest=digest, load=load, load_encoder=None, load_decoder=None)
+    return replace(sae, digest=digest, load=load, load_encoder=None, load_decoder=None, bfloat16_encoder=False)
 
 
 def _redrawn(sae: Sae, digest: str, *, centred: bool) -> Sae:
@@ -37,8 +37,9 @@ def _redrawn(sae: Sae, digest: str, *, centred: bool) -> Sae:
         if isinstance(step, Subtract):
             centre = centre - step.vector
         if isinstance(step, Linear):
-            rows = _drawn(step.weight, digest)
-            step = Linear.of(rows, step.bias + (step.weight - rows) @ centre)
+            before = step.weight.float()
+            rows = _drawn(before, digest)
+            step = Linear.of(rows, step.bias + (before - rows) @ centre)
         steps.append(step)
     decoder = replace(sae.decoder, weight=_drawn(sae.decoder.weight.float(), digest))
     return replace(sae, steps=tuple(steps), decoder=decoder)

@@ -12,7 +12,7 @@ from torch.nn.functional import embedding_bag
 
 from stratalens.hookpoint import Hookpoint
 from stratalens.saes.steps import Activation, Linear, Normalise, SparseLatents, Step
-from stratalens.saes.weights import of_rows
+from stratalens.saes.weights import WIDE_ELEMENTS, of_rows
 
 MAX_DENSE_ELEMENTS = 64_000_000
 """At most this many dense pre-activations are in memory at once; larger inputs are encoded in pieces."""
@@ -176,6 +176,14 @@ class SaeFile:
     """Reads the encoder alone; None for a format that cannot."""
     load_decoder: Callable[[], Decoder] | None = None
     """Reads the decoder alone; None for a format that cannot."""
+    bfloat16_encoder: bool = False
+    """Whether the file has the weights of the encoder in bfloat16."""
+
+    @property
+    def encoder_bytes(self) -> int:
+        """Memory of the weights of the encoder."""
+        elements = self.num_latents * self.d_model
+        return elements * (2 if self.bfloat16_encoder and elements >= WIDE_ELEMENTS else 4)
 
     def encoder(self) -> Encoder:
         """Read what encodes.

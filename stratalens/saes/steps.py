@@ -1,7 +1,7 @@
 """The steps of an encoder, and the activation that picks the latents that fire."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import linear
 
-from stratalens.saes.weights import row_blocks
+from stratalens.saes.weights import is_bfloat16, row_blocks
 
 
 class SparseLatents(NamedTuple):
@@ -117,22 +117,31 @@ class Linear:
     """Pre-activations: a matrix product in float32 whatever the type of the input, plus a bias."""
 
     weight: Float[Tensor, "latent d_model"]
+    """In float32; or, of a wide SAE, in bfloat16 where that loses nothing: the product has the same bits."""
     bias: Float[Tensor, "latent"]
     bfloat16_weights: bool
     """True if bfloat16 represents the weights exactly; products with bfloat16 input then lose no precision."""
 
     @classmethod
     def of(cls, weight: Float[Tensor, "latent d_model"], bias: Float[Tensor, "latent"]) -> "Linear":
-        """Look at float32 weights whether bfloat16 represents them."""
-        exact = all(torch.equal(rows.bfloat16().float(), rows) for rows in row_blocks(weight))
-        return cls(weight, bias, exact)
+        """Look at weights whether bfloat16 represents them."""
+        return cls(weight, bias, all(map(is_bfloat16, row_blocks(weight))))
 
     def __call__(self, x: Float[Tensor, "token d_model"]) -> Float[Tensor, "token latent"]:
         """Apply the step."""
-        if self.bfloat16_weights and x.dtype == torch.bfloat16:
-            with _bfloat16_products():
-                return linear(x.float(), self.weight, self.bias)
-        return linear(x.float(), self.weight, self.bias)
+        with _bfloat16_products() if self.bfloat16_weights and x.dtype == torch.bfloat16 else nullcontext():
+            if self.weight.dtype == torch.bfloat16:
+                return self._by_blocks(x.float())
+            return linear(x.float(), self.weight, self.bias)
+
+    def _by_blocks(self, x: Float[Tensor, "token d_model"]) -> Float[Tensor, "token latent"]:
+        """The same, with a few weights at a time in float32: there is no product of bfloat16 with a float32 result."""
+        pre = torch.empty(len(x), len(self.bias), device=x.device)
+        blocks = row_blocks(self.weight)
+        places = zip(blocks, self.bias.split(len(blocks[0])), pre.split(len(blocks[0]), dim=1), strict=True)
+        for rows, bias, place in places:
+            torch.addmm(bias, x, rows.float().T, out=place)
+        return pre
 
     def only(self, latents: Int[Tensor, "column"]) -> "Linear":
         """See `Step`."""

@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+import weakref
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -23,6 +24,10 @@ from stratalens.harvest.memory_plan import MemoryEstimate, plan_passes
 from stratalens.hookpoint import Hookpoint
 from stratalens.models.batches import BatchRunner, TokenBatch, pack_batches
 from stratalens.models.memory import out_of_memory
+from stratalens.saes.formats import sparsify
+from stratalens.saes.formats.sparsify import load_encoder
+from stratalens.saes.sae import Encoder
+from stratalens.saes.steps import Linear
 
 LIMITED = """
 import resource, sys, torch, transformers, pandas, scipy.stats, matplotlib.pyplot, sklearn
@@ -171,6 +176,29 @@ def test_several_passes_give_the_bytes_of_one(tiny_arguments, tmp_path, capsys):
     assert "The layers do not fit into memory together; reading the text 2 times: 2; 0" in printed.out
     assert "one layer alone may not fit" in printed.err
     assert contents(tmp_path / "several") == contents(tmp_path / "out")
+
+
+@pytest.mark.parametrize(("limit", "together"), [("0.001", 1), ("100", 2)], ids=["two passes", "one pass"])
+def test_encoders_of_one_pass_are_freed_before_those_of_the_next_are_loaded(
+    tiny_arguments, monkeypatch, limit, together
+):
+    """Counted whenever an encoder is loaded: for the trial, the fit check, the harvest and evidence."""
+    weights = list[weakref.ref]()
+    alive = list[int]()
+
+    def counted(folder: Path) -> Encoder:
+        encoder = load_encoder(folder)
+        weights.extend(weakref.ref(step.weight) for step in encoder.steps if isinstance(step, Linear))
+        alive.append(sum(weight() is not None for weight in weights))
+        return encoder
+
+    monkeypatch.setattr(sparsify, "load_encoder", counted)
+    assert main(["analyze", "--quiet", *tiny_arguments, "--memory_gb", limit]) == 0
+    assert max(alive) == together
+    if together == 2:
+        assert len(alive) == 4, "loaded for the trial and for the fit check, and not again"
+    else:
+        assert len(alive) > 4, "passes follow each other"
 
 
 @pytest.mark.serial

@@ -55,6 +55,41 @@ def test_reading_by_blocks_of_any_size_gives_the_same_bits(tmp_path, monkeypatch
     assert torch.equal(parts.decoder.norms(), tensors["W_dec"].float().norm(dim=1))
 
 
+@pytest.mark.parametrize("tokens", [1, 7, 300])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("d_model", [256, 576, 4096])
+def test_wide_weights_in_bfloat16_give_the_bits_of_float32(dtype, d_model, tokens):
+    random = torch.Generator().manual_seed(3)
+    rows = torch.randn(weights.BLOCK_ELEMENTS // d_model * 2 + 100, d_model, generator=random).bfloat16()
+    bias = torch.randn(len(rows), generator=random)
+    x = (3 * torch.randn(tokens, d_model, generator=random)).to(dtype)
+    assert torch.equal(Linear.of(rows, bias)(x), Linear.of(rows.float(), bias)(x))
+
+
+def test_wide_weights_are_in_bfloat16_where_that_holds_them(tmp_path, monkeypatch):
+    write_sae(tmp_path, **{name: value.bfloat16() for name, value in weights_of(write_sae(tmp_path)).items()})
+    plain = load_encoder(tmp_path)
+    monkeypatch.setattr(weights, "WIDE_ELEMENTS", TINY_LATENTS * TINY_WIDTH)
+    narrow = load_encoder(tmp_path)
+    (step,), (other,) = linears(plain), linears(narrow)
+    assert (step.weight.dtype, other.weight.dtype) == (torch.float32, torch.bfloat16)
+    assert torch.equal(other.bias, step.bias)
+    assert torch.equal(other.weight.float(), step.weight)
+    assert described(tmp_path).bfloat16_encoder
+
+
+def test_wide_weights_that_bfloat16_does_not_hold_stay_in_float32(tmp_path, monkeypatch):
+    rows = torch.ones(TINY_LATENTS, TINY_WIDTH)
+    rows[-1, -1] = 1.001
+    plain = load_encoder(write_sae(tmp_path, **{"encoder.weight": rows}))
+    monkeypatch.setattr(weights, "WIDE_ELEMENTS", 1)
+    monkeypatch.setattr(weights, "BLOCK_ELEMENTS", 3 * TINY_WIDTH)
+    (step,), (other,) = linears(plain), linears(load_encoder(tmp_path))
+    assert torch.equal(step.weight, rows)
+    assert torch.equal(other.weight, rows)
+    assert not other.bfloat16_weights
+
+
 def weights_of(folder: Path) -> dict[str, torch.Tensor]:
     sae = load(folder)
     (step,) = linears(sae)

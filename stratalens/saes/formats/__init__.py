@@ -40,7 +40,7 @@ class Format(Protocol):
         ...
 
     def load(self, folder: Path) -> Sae:
-        """Load one checkpoint, its encoder in float32.
+        """Load one checkpoint.
 
         Raises:
             CheckpointError: a file is missing, corrupt, of an unsupported kind, or holds values that are not finite.

@@ -145,7 +145,8 @@ def describe(checkpoint: Checkpoint) -> SaeFile:
     """
     config = _read_config(checkpoint.path / CONFIG_FILE)
     path = checkpoint.path / WEIGHTS_FILE
-    read_header(path).require(config.shapes(), CONFIG_FILE)
+    header = read_header(path)
+    header.require(config.shapes(), CONFIG_FILE)
     try:
         with open_regular(path) as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
@@ -163,11 +164,12 @@ def describe(checkpoint: Checkpoint) -> SaeFile:
         load=partial(load, checkpoint.path),
         load_encoder=partial(load_encoder, checkpoint.path),
         load_decoder=partial(load_decoder, checkpoint.path),
+        bfloat16_encoder=header.dtypes["encoder.weight"] == "BF16",
     )
 
 
 def load(folder: Path) -> Sae:
-    """Load one checkpoint, its encoder in float32.
+    """Load one checkpoint.
 
     Raises:
         CheckpointError: a file is missing, corrupt, of an unsupported kind, or holds values that are not finite.
@@ -177,13 +179,13 @@ def load(folder: Path) -> Sae:
 
 
 def load_encoder(folder: Path) -> Encoder:
-    """Load the encoder of a checkpoint in float32, and nothing of its decoder but the bias.
+    """Load the encoder of a checkpoint, and nothing of its decoder but the bias.
 
     Raises:
         CheckpointError: see `load`.
     """
     config, path = _checked(folder)
-    weight, bias = read_array(path, "encoder.weight"), read_array(path, "encoder.bias")
+    weight, bias = read_array(path, "encoder.weight", narrow=True), read_array(path, "encoder.bias")
     if not config.transcode:
         bias = _folded(weight, bias, read_array(path, "b_dec"))
     return Encoder(config.d_in, (Linear.of(weight, bias),), ACTIVATIONS[config.activation](config.k))
