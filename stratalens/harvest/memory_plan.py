@@ -13,7 +13,7 @@ from stratalens.harvest.state.top_examples import EXAMPLES_KEPT
 from stratalens.hookpoint import Hookpoint
 from stratalens.models.source import skeleton
 from stratalens.models.token_classes import TOKEN_CLASSES
-from stratalens.saes.sae import MAX_DENSE_ELEMENTS
+from stratalens.saes.sae import max_dense_elements
 
 PROCESS_BYTES = 700_000_000
 """Memory of Python with its libraries, the tables and the figure."""
@@ -85,7 +85,7 @@ def estimate_memory(config: RunConfig, inputs: RunInputs, device: torch.device, 
     # intermediate size of the MLP), the encoder one in float32, and top-k a copy of the pre-activations.
     batch_tokens = min(config.batch_tokens, CHUNK_TOKENS)
     activations = batch_tokens * d_model * (12 * dtype.itemsize + 8)
-    dense = 8 * min(MAX_DENSE_ELEMENTS, batch_tokens * widest)
+    dense = 8 * min(max_dense_elements(device), batch_tokens * widest)
     return MemoryEstimate(
         process=PROCESS_BYTES,
         model=round(blocks * block_bytes + embedding * dtype.itemsize),

@@ -11,11 +11,14 @@ from torch import Tensor
 from torch.nn.functional import embedding_bag
 
 from stratalens.hookpoint import Hookpoint
+from stratalens.saes.cuda_steps import SplitLinear, activation_on, step_on
 from stratalens.saes.steps import Activation, Linear, Normalise, SparseLatents, Step
 from stratalens.saes.weights import WIDE_ELEMENTS, of_rows
 
 MAX_DENSE_ELEMENTS = 64_000_000
 """At most this many dense pre-activations are in memory at once; larger inputs are encoded in pieces."""
+MAX_DENSE_ON_CUDA = 512_000_000
+"""The same on cuda, where every piece costs several waits for the device."""
 
 Part = TypeVar("Part")
 
@@ -53,12 +56,12 @@ class Encoder:
         return self._linear.bias.device
 
     @property
-    def _linear(self) -> Linear:
-        return next(step for step in self.steps if isinstance(step, Linear))
+    def _linear(self) -> Linear | SplitLinear:
+        return next(step for step in self.steps if isinstance(step, Linear | SplitLinear))
 
     def encode(self, x: Float[Tensor, "token d_model"]) -> SparseLatents:
         """Encode vectors into latent activations, in float32 whatever the type of the input."""
-        size = max(1, MAX_DENSE_ELEMENTS // max(1, self.num_latents))
+        size = max(1, max_dense_elements(self.device) // max(1, self.num_latents))
         pieces = [self._encode(piece) for piece in x.split(size)]
         if len(pieces) == 1:
             return pieces[0]
@@ -85,10 +88,10 @@ class Encoder:
         return Encoder(self.d_model, tuple(step.only(latents) for step in self.steps), activation)
 
     def on(self, device: torch.device) -> "Encoder":
-        """Copy the encoder with its tensors on another device."""
-        return Encoder(
-            self.d_model, tuple(_moved(step, device) for step in self.steps), _moved(self.activation, device)
-        )
+        """Copy the encoder with its tensors on another device, in the form that is fast there."""
+        steps = tuple(step_on(step, device) or _moved(step, device) for step in self.steps)
+        activation = activation_on(self.activation, device) or _moved(self.activation, device)
+        return Encoder(self.d_model, steps, activation)
 
 
 @dataclass(frozen=True)
@@ -200,6 +203,11 @@ class SaeFile:
             CheckpointError: it is damaged.
         """
         return self.load().decoder if self.load_decoder is None else self.load_decoder()
+
+
+def max_dense_elements(device: torch.device) -> int:
+    """Most dense pre-activations that are in memory at once on a device."""
+    return MAX_DENSE_ON_CUDA if device.type == "cuda" else MAX_DENSE_ELEMENTS
 
 
 def _moved(part: Part, device: torch.device) -> Part:

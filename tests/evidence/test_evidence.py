@@ -20,6 +20,7 @@ from stratalens.models.loading import Placement, load_model
 from stratalens.models.tokens import PassageCutter
 from stratalens.saes.formats.sparsify import load
 from stratalens.saes.probe import Probe
+from stratalens.saes.steps import Linear, Threshold
 
 LAYERS = Hookpoint(0), Hookpoint(2)
 TEXTS = [
@@ -137,6 +138,26 @@ def test_first_positions_special_tokens_and_sinks_have_no_activation(setting):
     kept = counts & (setting.norms[LAYERS[0]] <= limit)
     assert np.array_equal(limited.any(1), kept)
     assert np.allclose(limited[kept], dense(evidence, LAYERS[0])[kept])
+
+
+def test_features_of_a_threshold_are_computed_alone_and_fire_as_among_all(setting, monkeypatch):
+    threshold = Threshold(torch.full((TINY_LATENTS,), 0.5))
+    probes = [replace(probe, sae=replace(probe.sae.encoder, activation=threshold)) for probe in setting.probes]
+    everything = setting.read({layer: list(range(TINY_LATENTS)) for layer in LAYERS}, probes)
+    computed = set()
+    plain = Linear.__call__
+
+    def counted(step: Linear, x: torch.Tensor) -> torch.Tensor:
+        pre = plain(step, x)
+        computed.add(pre.shape[1])
+        return pre
+
+    monkeypatch.setattr(Linear, "__call__", counted)
+    some = setting.read(FEATURES, probes)
+    assert computed == {len(features) for features in FEATURES.values()}
+    for layer, features in FEATURES.items():
+        assert dense(some, layer).any()
+        np.testing.assert_allclose(dense(some, layer), dense(everything, layer)[:, features], rtol=1e-5, atol=1e-6)
 
 
 def test_progress_counts_every_passage_and_token_once(setting):

@@ -73,6 +73,16 @@ def _deterministic_sums() -> Iterator[None]:
         torch.use_deterministic_algorithms(before)
 
 
+def _unique(keys: Int[Tensor, "entry"]) -> tuple[Int[Tensor, "key"], Int[Tensor, "entry"]]:
+    """The different keys in rising order, and the index of each entry's key.
+
+    Taken on the CPU for mps, where it is reported to be wrong for keys above 2^24.
+    """
+    there = keys.cpu() if keys.device.type == "mps" else keys
+    unique, entry = torch.unique(there, return_inverse=True)
+    return unique.to(keys.device), entry.to(keys.device)
+
+
 def reduce_batch(
     encoded: EncodedBatch, batch: TokenBatch, num_latents: int, token_classes: Int[Tensor, "vocabulary"]
 ) -> dict[str, np.ndarray]:
@@ -89,7 +99,7 @@ def reduce_batch(
     """
     row, position = encoded.keep.nonzero(as_tuple=True)
     token, latent, activation = encoded.latents
-    keys, entry = torch.unique(row[token] * num_latents + latent, return_inverse=True)
+    keys, entry = _unique(row[token] * num_latents + latent)
     lengths = torch.from_numpy(batch.lengths).to(row.device)
     early = (position < EARLY_SHARE * lengths[row])[token]
     token_class = token_classes[batch.input_ids[row, position]][token]
