@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 
 from stratalens.corpus.populations import Population
 from stratalens.errors import counted
-from stratalens.evidence.collect import PassageReader
+from stratalens.evidence.passage_reader import PassageReader
 from stratalens.evidence.passages import Passage, PassageLocation
 from stratalens.files.atomic import read_checksummed, write_checksummed
 from stratalens.files.result_names import STATE_SUFFIX

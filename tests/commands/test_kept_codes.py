@@ -12,7 +12,7 @@ from finished_result import analysed, contents, feature_file, features, label, l
 from tiny import TINY_LATENTS
 
 from stratalens.cli.main import main
-from stratalens.evidence.collect import PassageReader
+from stratalens.evidence.passage_reader import PassageReader
 from stratalens.evidence.passages import sample_texts
 from stratalens.harvest import codes_file, keep_plan
 from stratalens.hookpoint import Hookpoint

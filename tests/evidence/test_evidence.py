@@ -11,8 +11,8 @@ from threads import one_thread
 from tiny import TINY_LATENTS, write_sae
 
 from stratalens.corpus.populations import Population, Populations
-from stratalens.evidence.collect import PassageReader
 from stratalens.evidence.evidence import Evidence, first_tokens
+from stratalens.evidence.passage_reader import PassageReader
 from stratalens.evidence.passages import Passage, PassageLocation
 from stratalens.files.hashing import hash64
 from stratalens.hookpoint import Hookpoint
