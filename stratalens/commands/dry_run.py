@@ -51,7 +51,7 @@ def dry_run(config: RunConfig, progress: Progress) -> list[str]:
         f"Results would go to {config.output_dir}",
         f"About {counted(tokens, 'token')} through {parameters / 1e6:,.0f} million parameters{test}",
         estimate_memory(config, inputs, device, dtype).describe(),
-        estimate_disk(inputs, tokens).describe(user_path(config.output_dir)),
+        estimate_disk(inputs, tokens, config.keep_bytes).describe(user_path(config.output_dir)),
         f"About {_duration(seconds)} of reading at {speed / 1e12:.2f} TFLOP/s",
         "Dry run: nothing was analysed or written",
     ]

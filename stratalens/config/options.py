@@ -97,6 +97,11 @@ class RunConfig(TextConfig, LabelConfig):
     dry_run: bool = False
     """Print what would run, with an estimate of memory and time, and stop."""
 
+    @property
+    def keep_bytes(self) -> int:
+        """Bytes that token-level codes may take; none where nothing of the text is to be written."""
+        return 0 if self.no_examples else int(self.keep_gb * 1e9)
+
     @model_validator(mode="before")
     @classmethod
     def _described_domain(cls, options: object) -> object:

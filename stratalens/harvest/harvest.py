@@ -53,8 +53,7 @@ def read_corpus(
         OutputError: a stored state was removed or damaged during the run.
     """
     survey, characters = inputs.survey, shard_characters(inputs.survey.characters)
-    budget = 0 if config.no_examples else int(config.keep_gb * 1e9)
-    plan = plan_kept(survey.sample, survey.kept_characters, opened.code_bytes, budget)
+    plan = plan_kept(survey.sample, survey.kept_characters, opened.code_bytes, config.keep_bytes)
     started = time.perf_counter()
     tokens_read = 0
     progress.stage("harvest")

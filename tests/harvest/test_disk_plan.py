@@ -30,7 +30,7 @@ def test_a_run_takes_no_more_than_the_estimate_and_not_far_less(tiny_arguments, 
     monkeypatch.setattr(shards, "MIN_SHARD_CHARACTERS", characters)
     config = parse(tiny_arguments, "stratalens analyze", RunConfig, "")
     inputs = find_inputs(config, NoProgress())
-    estimate = estimate_disk(inputs, count_tokens(inputs))
+    estimate = estimate_disk(inputs, count_tokens(inputs), config.keep_bytes)
     assert (estimate.shards > 3) == (characters == 600)
     with monkeypatch.context() as patch:
         patch.setattr("stratalens.commands.analyze.collect_evidence", stop)
@@ -41,6 +41,8 @@ def test_a_run_takes_no_more_than_the_estimate_and_not_far_less(tiny_arguments, 
     )
     assert main(["analyze", *tiny_arguments, "--quiet"]) == 0
     assert estimate.harvest / 10 < bytes_of_states(tmp_path / "out" / "harvest") <= estimate.harvest
+    codes = sum(path.stat().st_size for path in (tmp_path / "out" / "evidence").glob("codes_*"))
+    assert estimate.codes / 10 < codes <= estimate.codes
 
 
 def test_a_dry_run_tells_disk_space(tiny_arguments, capsys):
