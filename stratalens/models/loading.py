@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import nullcontext, redirect_stderr
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,10 +19,13 @@ from stratalens.models.gguf_file import gguf_arguments, is_gguf
 from stratalens.models.hooks import drop_blocks_above, forward
 from stratalens.models.hub import hub_errors, quiet_transformers
 from stratalens.models.model_config import load_config
+from stratalens.models.placement import Placement, TooLarge, placement_options, require_on_gpus
 from stratalens.models.source import ModelSource
 
 SCALES = re.compile("scale|zero|absmax|quant")
 """Names of tensors by which quantised weights are multiplied or shifted."""
+
+GPU_REMEDY = "use shallower --layers, --dtype bfloat16, --load_in 4bit or --device cpu"
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -54,17 +57,6 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if native else torch.float32
 
 
-class Placement(NamedTuple):
-    """Where a model runs, and in which numbers."""
-
-    device: torch.device
-    """With `cuda` and no number, a model larger than one GPU is spread over all."""
-    dtype: torch.dtype
-    """Type of weights and activations."""
-    load_in: str | None = None
-    """`8bit` or `4bit` to quantise the blocks with bitsandbytes."""
-
-
 def load_model(
     source: str | Path,
     *,
@@ -86,7 +78,7 @@ def load_model(
 
     Raises:
         ModelError: the model has fewer blocks than asked for, its files lack weights of them, of the embedding or of
-            the head or hold scales that it does not apply, or bitsandbytes is not installed.
+            the head or hold scales that it does not apply, bitsandbytes is not installed, or the GPUs are too small.
     """
     from transformers import GgufConfig
 
@@ -94,14 +86,13 @@ def load_model(
     origin_options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
     config = load_config(str(source), ModelError, **origin_options)
     kind: Any = _first_blocks(config, blocks, head, trust_remote_code)
-    device, dtype, load_in = placement
-    options: dict[str, object] = {}
-    if device.type == "cuda":
-        options["device_map"] = "auto" if device.index is None else {"": device}
+    device, dtype, load_in = placement.device, placement.dtype, placement.load_in
     if load_in is not None and is_gguf(str(source)):
         raise ModelError(f"{source}: --load_in quantises weights, and those of a GGUF file are; leave it out")
+    too_large = TooLarge(str(source), GPU_REMEDY, ModelError)
+    options = placement_options(lambda: kind(config), config, placement, too_large)
     if load_in is not None:
-        options |= {"quantization_config": _quantisation_config(load_in, dtype), "device_map": {"": device}}
+        options["quantization_config"] = _quantisation_config(load_in, dtype)
     with quiet_transformers():
         directory, file = gguf_arguments(str(source))
         if file:
@@ -109,6 +100,7 @@ def load_model(
         options |= {"output_loading_info": True, "ignore_mismatched_sizes": head}
         with redirect_stderr(io.StringIO()) if file else nullcontext():  # the GGUF reader shows its own progress bar
             model, info = kind.from_pretrained(directory, config=config, dtype=dtype, **origin_options, **options)
+    require_on_gpus(model, placement, too_large)
     unfit = {name for name, *_ in info["mismatched_keys"]} if head else set[str]()
     _require_weights(str(source), model, unfit.union(info["missing_keys"]), head)
     if not head and getattr(config, "quantization_config", None) is None:

@@ -3,63 +3,63 @@
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from stratalens.errors import LabelingError
 from stratalens.files.hashing import digest_of
 from stratalens.labels.llm.chat import (
-    SHORTER_PROMPT,
     Message,
     NoReply,
     Reply,
-    usable_text,
 )
-from stratalens.labels.llm.chat_template import MAX_TEMPLATE_SECONDS, ChatTemplate
-from stratalens.labels.llm.deadline import within
-from stratalens.labels.llm.reasoning import is_mark, opening_of
+from stratalens.labels.llm.chat_template import ChatTemplate
+from stratalens.labels.llm.local_answers import LoadedChat, TokenQuestion, answers_to, question_of
+from stratalens.labels.llm.padded import takes_padding
+from stratalens.labels.llm.request_batches import RequestBatches
 from stratalens.models.hub import hub_errors, local_or_hub, quiet_transformers
 from stratalens.models.loading import choose_device, choose_dtype
 from stratalens.models.model_config import load_config
 from stratalens.models.model_files import require_sound_files
 from stratalens.models.panics import panics_silenced
+from stratalens.models.placement import Placement, TooLarge, placement_options, require_on_gpus
 from stratalens.models.tokenizer_parts import require_bounded_tokenizer
 
 IDENTITY_SUFFIXES = (".json", ".safetensors", ".bin", ".jinja")
 """Suffixes of the files of a model directory that its answers depend on."""
 
+GPU_BATCH = 8
+"""Requests that a GPU answers at the same time."""
+ANSWER_BYTES = 4_000_000_000
+"""Room on the first GPU for the prompts and answers of a batch."""
+TOO_LARGE_REMEDY = "use a smaller labelling model, or serve it elsewhere and name its --labeling_endpoint"
 CHECK_MESSAGES = [Message(role="system", content="Be brief."), Message(role="user", content="Say yes.")]
 
 
-class _Loaded(NamedTuple):
-    source: str
-    model: Any
-    tokenizer: Any
-    template: ChatTemplate | None
-    end_ids: list[int]
-    """Tokens that end an answer."""
-    context: int | None
-    """Limit on the tokens of prompt and answer together; None if the model has none."""
-
-
 class LocalModel:
-    """A causal language model that decodes greedily, one request at a time. It is loaded at the first request.
+    """A causal language model that decodes greedily. It is loaded at the first request.
+
+    A GPU answers several requests together. In float32 the answers are those to single requests; in bfloat16 rounding
+    depends on the batch, which may now and then change a word. The CPU answers one at a time.
 
     Args:
         source: a local directory or a Hub id. Code that comes with a model is never run.
-        device: `auto` or a PyTorch device; `cuda` without a number may spread a large model over all GPUs.
+        device: `auto` or a PyTorch device; `cuda` without a number may spread a large model over several GPUs.
         dtype: `auto`, `float32`, `bfloat16` or `float16`.
+        batch: most requests that are answered together; None for 8 on a GPU and 1 on the CPU.
     """
 
-    concurrency = 1
-
-    def __init__(self, source: str, *, device: str = "auto", dtype: str = "auto"):
+    def __init__(self, source: str, *, device: str = "auto", dtype: str = "auto", batch: int | None = None):
         self._source = source
         self._device = device
         self._dtype = dtype
+        self._batch = batch
+        self.concurrency = 1
+        """Number of requests that are answered together, as soon as the model is loaded."""
         self._lock = threading.Lock()
-        self._loaded: _Loaded | None = None
+        self._loaded: LoadedChat | None = None
+        self._batches: RequestBatches[TokenQuestion, Reply] | None = None
 
     def __repr__(self) -> str:
         return f"LocalModel({self._source!r}, device={self._device!r}, dtype={self._dtype!r})"
@@ -96,32 +96,42 @@ class LocalModel:
         self, messages: Sequence[Message], *, max_tokens: int, schema: Mapping[str, object] | None = None
     ) -> Reply:
         """Answer one request; see `ChatModel`. The schema is ignored, as decoding is not constrained."""
-        import torch
-
         with self._lock, quiet_transformers():  # it would warn of every long prompt, and of sampling options
             loaded = self._ensure_loaded()
             with hub_errors(loaded.source, LabelingError):
-                try:
-                    return _generate(loaded, messages, max_tokens)
-                except torch.OutOfMemoryError:
-                    torch.cuda.empty_cache()
-                    raise NoReply("out of GPU memory") from None
+                question = question_of(loaded, messages, max_tokens)
+        assert self._batches is not None
+        return self._batches.answer(question)
 
-    def _ensure_loaded(self) -> _Loaded:
+    def _ensure_loaded(self) -> LoadedChat:
         if self._loaded is None:
-            self._loaded = _load(local_or_hub(self._source, LabelingError), self._device, self._dtype)
+            loaded = _load(local_or_hub(self._source, LabelingError), self._device, self._dtype)
+            self.concurrency = self._size_of_batch(loaded)
+            self._batches = RequestBatches(self.concurrency, partial(self._answer_together, loaded))
+            self._loaded = loaded
         return self._loaded
 
+    def _answer_together(self, loaded: LoadedChat, questions: Sequence[TokenQuestion]) -> list[Reply | Exception]:
+        with self._lock, quiet_transformers():
+            return answers_to(loaded, questions)
 
-def _load(location: str, device_name: str, dtype_name: str) -> _Loaded:
+    def _size_of_batch(self, loaded: LoadedChat) -> int:
+        """Requests that are answered together: one where the model would read the padding of others."""
+        size = self._batch or (1 if loaded.model.device.type == "cpu" else GPU_BATCH)
+        if size == 1:
+            return 1
+        with hub_errors(loaded.source, LabelingError):
+            question = question_of(loaded, CHECK_MESSAGES, max_tokens=1)
+            return size if takes_padding(loaded.model, question.tokens.token_ids) else 1
+
+
+def _load(location: str, device_name: str, dtype_name: str) -> LoadedChat:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     device = choose_device(device_name)
-    dtype = choose_dtype(dtype_name, device)
-    placement: dict[str, object] = {}
-    if device.type == "cuda":
-        placement["device_map"] = "auto" if device.index is None else {"": device}
+    placement = Placement(device, choose_dtype(dtype_name, device), beside_bytes=ANSWER_BYTES)
+    too_large = TooLarge(location, TOO_LARGE_REMEDY, LabelingError)
     require_sound_files(location, LabelingError)
     config = load_config(location, LabelingError)
     try:
@@ -130,16 +140,20 @@ def _load(location: str, device_name: str, dtype_name: str) -> _Loaded:
                 tokenizer = AutoTokenizer.from_pretrained(location, trust_remote_code=False)
                 require_bounded_tokenizer(location, tokenizer, LabelingError)
                 tokenizer("a")  # some damage shows only in use
-            model: Any = AutoModelForCausalLM.from_pretrained(
-                location, config=config, dtype=dtype, trust_remote_code=False, **placement
+            placed = placement_options(
+                partial(AutoModelForCausalLM.from_config, config, trust_remote_code=False), config, placement, too_large
             )
-            model = model if placement else model.to(device)
+            model: Any = AutoModelForCausalLM.from_pretrained(
+                location, config=config, dtype=placement.dtype, trust_remote_code=False, **placed
+            )
+            require_on_gpus(model, placement, too_large)
+            model = model if placed else model.to(device)
     except torch.OutOfMemoryError:
         raise LabelingError(
             f"{location}: does not fit into the memory of {device}; use a smaller labelling model or another device"
         ) from None
     context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    return _Loaded(
+    return LoadedChat(
         location,
         model.eval().requires_grad_(False),
         tokenizer,
@@ -179,47 +193,3 @@ def _keep_only_ends(location: str, model: Any, tokenizer: Any) -> list[int]:
             )
     model.generation_config = GenerationConfig(eos_token_id=None if own == [] else own, pad_token_id=pad_id)
     return end_ids
-
-
-def _generate(loaded: _Loaded, messages: Sequence[Message], max_tokens: int) -> Reply:
-    """Decode greedily within the context; a prompt that is too long is refused, not cut."""
-    import torch
-
-    model, tokenizer, context = loaded.model, loaded.tokenizer, loaded.context
-    prompt, options = _prompt(loaded, messages)
-    inputs = _encode(loaded, prompt, options)
-    prompt_tokens = inputs["input_ids"].shape[1]
-    max_new_tokens = max_tokens if context is None else min(max_tokens, context - prompt_tokens)
-    if max_new_tokens < 1:
-        raise NoReply("prompt longer than the model's context", SHORTER_PROMPT)
-    with torch.inference_mode():
-        output = model.generate(**inputs.to(model.device), do_sample=False, max_new_tokens=max_new_tokens)
-    answer_ids = output[0, prompt_tokens:].tolist()
-    cut_off = len(answer_ids) >= max_new_tokens and answer_ids[-1] not in loaded.end_ids
-    text = usable_text(opening_of(prompt) + _decode(tokenizer, answer_ids), cut_off)
-    return Reply(text, prompt_tokens, len(answer_ids), cut_off)
-
-
-def _decode(tokenizer: Any, answer_ids: list[int]) -> str:
-    """Return the text of an answer, with those special tokens alone that stand around reasoning."""
-    special = set(tokenizer.all_special_ids).intersection(answer_ids)
-    left_out = {token_id for token_id in special if not is_mark(tokenizer.decode([token_id]).strip())}
-    return tokenizer.decode([one for one in answer_ids if one not in left_out], skip_special_tokens=left_out == special)
-
-
-def _prompt(loaded: _Loaded, messages: Sequence[Message]) -> tuple[str, dict[str, bool]]:
-    """Return the prompt by the model's template, else the plain texts in order; and how it becomes tokens."""
-    if loaded.template is None:
-        return "\n\n".join(message["content"] for message in messages), {}
-    return loaded.template.prompt(messages), {"add_special_tokens": False}
-
-
-def _encode(loaded: _Loaded, prompt: str, options: Mapping[str, bool]) -> Any:
-    """Return the token ids of a prompt, `[1, seq]`."""
-    try:
-        return within(MAX_TEMPLATE_SECONDS, lambda: loaded.tokenizer(prompt, return_tensors="pt", **options))
-    except TimeoutError:
-        raise LabelingError(
-            f"{loaded.source}: its tokenizer did not end within {MAX_TEMPLATE_SECONDS:g} s; "
-            "choose another model with --labeling_model"
-        ) from None
