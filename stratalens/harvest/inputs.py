@@ -40,6 +40,8 @@ class LoadedModel:
     dtype: torch.dtype
     memory_limit: int
     """Bytes that the whole run may use, as measured before the model was loaded."""
+    load_in: str | None = None
+    """`8bit` or `4bit` if its blocks are quantised."""
 
 
 @dataclass(frozen=True)

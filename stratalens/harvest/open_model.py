@@ -91,7 +91,7 @@ def load_and_try(config: RunConfig, inputs: ModelInputs, progress: Progress) -> 
         model = load_blocks(inputs.source, blocks, Placement(device, dtype, config.load_in), progress.say)
         require_known_ids(inputs.source, inputs.cutter)
         require_true_sites(model, {place for sae in inputs.saes.values() for place in (sae.hookpoint, sae.target)})
-        loaded = LoadedModel(model, device, dtype, limit)
+        loaded = LoadedModel(model, device, dtype, limit, config.load_in)
         try_model(inputs, loaded, config.max_length)
     return loaded
 

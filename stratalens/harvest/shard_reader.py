@@ -6,9 +6,11 @@ from functools import partial
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from stratalens.errors import ModelError
 from stratalens.harvest.codes_file import CodesWriter
 from stratalens.harvest.keep_plan import Keep
 from stratalens.harvest.shards import Shard, ShardPiece
@@ -32,8 +34,17 @@ CHUNK_TOKENS = 16_384
 
 
 def encode_batch(probe: Probe, batch: TokenBatch, vectors: Float[Tensor, "batch seq d_model"]) -> EncodedBatch:
-    """Encode the kept positions of one batch with the SAE of the hookpoint that the vectors are from."""
+    """Encode the kept positions of one batch with the SAE of the hookpoint that the vectors are from.
+
+    Raises:
+        ModelError: a vector that would count is not finite; its position would be left out without a word.
+    """
     hidden, norms, keep = probe.read(batch, vectors)
+    if not bool(torch.isfinite(norms[batch.countable]).all()):
+        raise ModelError(
+            f"the activations at layer {probe.hookpoint} are not finite on some of the text; use --dtype float32 or "
+            "bfloat16, and no --load_in 8bit"
+        )
     return EncodedBatch(
         keep=keep,
         norm_sum=norms.masked_fill(~keep, 0).sum(1),

@@ -176,6 +176,10 @@ def _not_finite(name: str, place: Hookpoint, loaded: LoadedModel) -> ModelError:
     damaged = next((name for name, weight in loaded.model.named_parameters() if bool(weight.isnan().any())), None)
     if damaged is not None:
         remedy = f"its weights hold NaN (`{damaged}`), so they are damaged: copy or download them again"
+    elif loaded.load_in == "8bit":
+        remedy = (
+            "bitsandbytes makes 8-bit products in float16, which may overflow; give --load_in 4bit, or leave it out"
+        )
     elif dtype == "float32":
         remedy = "its weights are damaged, or of another kind of model"
     else:

@@ -169,8 +169,8 @@ def check_fit(
         norms = torch.cat([result[own_trials[0]].norms for result in measured])
         if own is None or not bool(torch.isfinite(norms).all()):
             raise ModelError(
-                f"the activations at {names[0]} are not finite on some of the text, or all the same; give another "
-                "--dtype (bfloat16 or float32)"
+                f"the activations at {names[0]} are not finite on some of the text, or all the same; use --dtype "
+                "float32 or bfloat16, and no --load_in 8bit"
             )
         neighbours = tuple(fit for fit in others if fit is not None)
         checks[own_trials[0].reads] = FitCheck(
@@ -208,7 +208,8 @@ def _measure(
     source, target = source.to(batch.countable.device), target.to(batch.countable.device)
     norms = torch.linalg.vector_norm(source, dim=-1, dtype=torch.float32)
     countable_norms = norms[batch.countable]
-    keep = batch.countable & (norms <= SINK_RATIO * countable_norms.median())
+    median = countable_norms[torch.isfinite(countable_norms)].median()  # one NaN would make it NaN, and drop them all
+    keep = batch.countable & (norms <= SINK_RATIO * median)
     x = source[keep]
     latents = sae.encode(x)
     sums = _Sums.of(target[keep].float(), sae.decode(latents, x), len(latents.value))

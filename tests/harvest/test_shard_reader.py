@@ -17,6 +17,7 @@ from tokenizers.processors import TemplateProcessing
 
 from stratalens.corpus.builtin import text_file
 from stratalens.corpus.survey import DocumentRow
+from stratalens.errors import ModelError
 from stratalens.files.hashing import hash64
 from stratalens.harvest import shard_reader as harvest_module
 from stratalens.harvest import shards as shards_module
@@ -236,6 +237,30 @@ def test_document_values_equal_naive_means_over_the_passages_of_each_sampled_doc
         np.testing.assert_allclose(dense[index], np.mean([one.mean for one in own], 0), rtol=1e-4, atol=1e-4)
         residual = np.mean([one.mean_hidden for one in own], 0)
         np.testing.assert_allclose(matrix.residual[index], residual, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_vector_that_is_not_finite_is_refused_and_not_left_out_as_a_sink(setting, value):
+    model = copy.deepcopy(setting.model)
+
+    def overflow(_module: torch.nn.Module, _args: object, output: torch.Tensor) -> torch.Tensor:
+        output[0, -1] = value
+        return output
+
+    model.get_submodule("layers.2").register_forward_hook(overflow)
+    with pytest.raises(ModelError, match=r"^the activations at layer 2 are not finite on some .*; use --dtype float32"):
+        replace(setting, model=model).harvest()
+
+
+def test_padding_that_is_not_finite_changes_nothing(setting, reference):
+    model = copy.deepcopy(setting.model)
+
+    def overflow(_module: torch.nn.Module, _args: object, output: torch.Tensor) -> torch.Tensor:
+        output[:, 0] = float("inf")
+        return output
+
+    model.get_submodule("layers.2").register_forward_hook(overflow)
+    assert_same(replace(setting, model=model).harvest(), reference)
 
 
 @pytest.mark.parametrize("batch_tokens", [1, 100])

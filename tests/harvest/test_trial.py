@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+import bitsandbytes
 import pytest
 import torch
 from refusal import output_of, refusal, with_options
@@ -188,6 +189,32 @@ def test_an_overflow_is_refused_with_the_layer_and_another_type(capsys, document
     line = refusal(words, capsys)
     assert line.endswith("model: activations at layer 2 are not finite in float16; give --dtype bfloat16 or float32")
     documented("Base models", "activations that overflow", line)
+
+
+def overflowing_inside(model: Any) -> None:
+    """Let the vector that enters the last product of a block exceed float16, and the block's output be as before."""
+    with torch.no_grad():
+        model.model.layers[2].mlp.gate_proj.weight.mul_(100)
+        model.model.layers[2].mlp.up_proj.weight.mul_(1e4)
+        model.model.layers[2].mlp.down_proj.weight.mul_(1e-6)
+
+
+@pytest.mark.usefixtures("text_is_not_read")
+def test_an_overflow_in_8_bit_products_is_refused_with_what_helps(capsys, documented, arguments, monkeypatch):
+    """On the CPU bitsandbytes keeps the type of the model; the input of a product is cast here as it is on cuda."""
+    product = bitsandbytes.nn.Linear8bitLt.forward
+    monkeypatch.setattr(bitsandbytes.nn.Linear8bitLt, "forward", lambda self, x: product(self, x.half().to(x.dtype)))
+    words = with_options(arguments("llama", overflowing_inside), {"dtype": "bfloat16", "load_in": "8bit"})
+    line = refusal(words, capsys)
+    assert "activations at layer 2 are not finite in bfloat16; bitsandbytes makes 8-bit products in float16" in line
+    assert line.endswith("give --load_in 4bit, or leave it out")
+    documented("Base models", "an overflow in 8-bit products", line)
+
+
+def test_the_same_model_runs_without_8_bit_products(arguments):
+    assert (
+        main(["analyze", "--quiet", *with_options(arguments("llama", overflowing_inside), {"dtype": "bfloat16"})]) == 0
+    )
 
 
 def test_the_same_model_runs_in_another_type(arguments):

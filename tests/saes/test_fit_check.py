@@ -10,7 +10,7 @@ from threads import one_thread
 from tiny import write_sae
 
 from stratalens.corpus.builtin import text_file
-from stratalens.errors import MismatchError
+from stratalens.errors import MismatchError, ModelError
 from stratalens.hookpoint import Hookpoint
 from stratalens.models.batches import TokenBatch, pack_batches
 from stratalens.models.embedded import SAE_DIRECTORY
@@ -150,6 +150,32 @@ def test_median_norm_is_that_of_the_countable_positions_of_the_block(checks, out
 def test_only_a_clearly_better_fit_at_a_neighbour_or_none_at_all_is_a_problem(own, other, refused):
     fits = [HookpointFit(f"layers.{n}", fvu, share, 32.0) for n, (fvu, share) in ((4, own), (5, other))]
     assert bool(_problem(fits[0], fits[1:])) == refused
+
+
+@pytest.mark.parametrize("lost", ["one token", "all of one passage", "all"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_activations_that_are_not_finite_are_refused_with_the_types_that_help(
+    tiny_model, tokenizer, tmp_path, lost, value
+):
+    model = load_model(tiny_model, blocks=None, placement=Placement(torch.device("cpu"), torch.float32))
+    cutter = PassageCutter(tokenizer, 64, 2)
+    texts = ["The bank raised its rate by half a percent.", "A heron waits at the weir."]
+    sequences = [cutter.sequence(cutter.first_spans(text, 1)[0]) for text in texts]
+    batches = list(pack_batches(sequences, max(map(len, sequences)), cutter.special_ids))
+    assert len(batches) == 2
+    where = {"one token": (0, -1), "all of one passage": (0, slice(None)), "all": slice(None)}[lost]
+
+    def overflow(_module: torch.nn.Module, _args: object, output: torch.Tensor) -> torch.Tensor:
+        if lost == "all" or output.shape[1] == batches[0].input_ids.shape[1]:
+            output[where] = value
+        return output
+
+    model.get_submodule("layers.1").register_forward_hook(overflow)
+    probe = Probe(Hookpoint(1), Hookpoint(1), load(write_sae(tmp_path)), float("inf"))
+    with pytest.raises(
+        ModelError, match=r"at layers\.1 are not finite.*; use --dtype float32 or bfloat16, and no --load_in 8bit"
+    ):
+        check_fit(model, [probe], batches, 512)
 
 
 def test_neighbours_are_the_same_site_in_the_adjacent_blocks(tiny_model, tokenizer, tmp_path):
