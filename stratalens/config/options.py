@@ -146,6 +146,11 @@ class RunConfig(TextConfig, LabelConfig):
             given, missing = ("sae_model", "base_model") if self.base_model is None else ("base_model", "sae_model")
             raise ValueError(f"{given} was given without {missing}; give both, or neither to use the embedded pair")
         require_device(self.device)
+        if self.workers == "ray" and ":" in self.device:
+            raise ValueError(
+                f"device: with --workers ray every worker would use {self.device}; give --device cuda, by which each "
+                "worker gets a GPU of its own"
+            )
         parse_layers(self.layers)
         for site in self.sites:
             if site not in SITE_NAMES:

@@ -89,5 +89,5 @@ def _open_workers(
     if config.workers == "ray":
         from stratalens.harvest.ray_workers import ray_workers
 
-        return ray_workers(config, inputs, opened.norm_limits, callbacks)
+        return ray_workers(config, inputs, opened, callbacks)
     return nullcontext(LocalWorker(opened, inputs.cutter, config.batch_tokens, callbacks))

@@ -32,7 +32,9 @@ from stratalens.harvest.workers import (
 from stratalens.hookpoint import Hookpoint
 from stratalens.models import find_model
 from stratalens.models.hooks import drop_blocks_above
-from stratalens.models.loading import Placement, choose_device, choose_dtype, load_blocks
+from stratalens.models.loading import choose_device, choose_dtype, load_blocks
+from stratalens.models.parking import parked_on_host
+from stratalens.models.placement import Placement
 from stratalens.saes import find_saes
 
 TASKS_PER_ACTOR = 2
@@ -131,14 +133,17 @@ class RayWorkers:
 
 @contextmanager
 def ray_workers(
-    config: RunConfig, inputs: RunInputs, norm_limits: Mapping[Hookpoint, float], callbacks: HarvestCallbacks
+    config: RunConfig, inputs: RunInputs, opened: OpenModel, callbacks: HarvestCallbacks
 ) -> Iterator[RayWorkers]:
     """Start as many actors as fit on the cluster that `ray.init(address="auto")` finds; stop them at the end.
+
+    They load their models at the same time. The driver's own waits on the host meanwhile, because an actor may work on
+    the same GPU.
 
     Args:
         config: options of the run.
         inputs: its model source and SAEs, which every actor must find too.
-        norm_limits: hookpoint -> norm above which a position is a sink.
+        opened: the driver's model, and the norms above which a position is a sink.
         callbacks: called as shards are finished.
 
     Raises:
@@ -147,22 +152,39 @@ def ray_workers(
     """
     ray = _connect()
     actors: list[Any] = []
-    try:
-        needs, count = _actor_resources(config, ray.cluster_resources())
-        reader = ray.remote(RayReader).options(**needs, max_restarts=-1, max_task_retries=MAX_SHARD_ATTEMPTS - 1)
-        digests = [inputs.source.digest, *(sae.digest for sae in inputs.saes.values())]
-        options = config.model_dump(mode="json") | {"threads": config.threads or torch.get_num_threads()}
-        actors += [reader.remote(options, dict(norm_limits), digests) for _ in range(count)]
-        kinds = {_get_result(actor.kind.remote()) for actor in actors}
-        if len(kinds) > 1:
-            raise ConfigError(
-                f"--workers ray: the workers differ, so their results would differ too; use equal machines: {kinds}"
-            )
-        yield RayWorkers(actors, kinds.pop(), callbacks)
-    finally:
-        for actor in actors:
-            ray.kill(actor)
-        ray.shutdown()
+    with parked_on_host(opened.model):
+        try:
+            actors += _start_actors(config, inputs, opened.norm_limits)
+            yield RayWorkers(actors, _common_kind(actors), callbacks)
+        finally:
+            for actor in actors:
+                ray.kill(actor)
+            ray.shutdown()
+
+
+def _start_actors(config: RunConfig, inputs: RunInputs, norm_limits: Mapping[Hookpoint, float]) -> list[Any]:
+    import ray
+
+    needs, count = _actor_resources(config, ray.cluster_resources())
+    reader = ray.remote(RayReader).options(**needs, max_restarts=-1, max_task_retries=MAX_SHARD_ATTEMPTS - 1)
+    digests = [inputs.source.digest, *(sae.digest for sae in inputs.saes.values())]
+    options = config.model_dump(mode="json") | {"threads": config.threads or torch.get_num_threads()}
+    return [reader.remote(options, dict(norm_limits), digests) for _ in range(count)]
+
+
+def _common_kind(actors: list[Any]) -> WorkerKind:
+    """Let all actors load their model, at the same time; return the kind that they have in common.
+
+    Raises:
+        ConfigError: they have none.
+    """
+    loading = [actor.kind.remote() for actor in actors]
+    kinds = set(map(_get_result, loading))
+    if len(kinds) > 1:
+        raise ConfigError(
+            f"--workers ray: the workers differ, so their results would differ too; use equal machines: {kinds}"
+        )
+    return kinds.pop()
 
 
 def _connect() -> Any:

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from stratalens.errors import CapacityError, counted
-from stratalens.models.memory import out_of_memory, release_free_memory
+from stratalens.models.memory import out_of_memory, release_device_memory, release_free_memory
 
 Outcome = TypeVar("Outcome")
 
@@ -118,8 +118,7 @@ class BatchRunner:
             raise passage_too_large(batch.tokens)
         self.batches_split += 1
         self.batch_tokens = min(self.batch_tokens, batch.input_ids.numel() // 2)
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        release_device_memory()
         release_free_memory()
 
 

@@ -120,6 +120,9 @@ PROBLEMS = {
     "cuda": lambda: torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
     "the allocator of the cpu": lambda: RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried ..."),
     "mps": lambda: RuntimeError("MPS backend out of memory (MPS allocated: 9.05 GB)"),
+    "mps, for a single buffer": lambda: RuntimeError("Invalid buffer size: 24.00 GiB"),
+    "cuBLAS": lambda: RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    "cuDNN": lambda: RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
     "Python": MemoryError,
 }
 

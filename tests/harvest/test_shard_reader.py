@@ -30,6 +30,7 @@ from stratalens.harvest.state.layer_state import (
     pack_state,
     unpack_state,
 )
+from stratalens.harvest.state.passage_values import _deterministic_sums
 from stratalens.harvest.state.statistics import HISTOGRAM_BINS as BINS
 from stratalens.harvest.state.statistics import FeatureStats
 from stratalens.harvest.state.top_examples import EXAMPLES_KEPT, TopExamples
@@ -237,6 +238,23 @@ def test_document_values_equal_naive_means_over_the_passages_of_each_sampled_doc
         np.testing.assert_allclose(dense[index], np.mean([one.mean for one in own], 0), rtol=1e-4, atol=1e-4)
         residual = np.mean([one.mean_hidden for one in own], 0)
         np.testing.assert_allclose(matrix.residual[index], residual, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("gpu", [False, True])
+@pytest.mark.parametrize("before", [(False, False), (True, False), (True, True)])
+def test_sums_on_a_gpu_are_deterministic_and_the_mode_of_the_caller_stays(monkeypatch, gpu, before):
+    def mode() -> tuple[bool, bool]:
+        return torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    enabled, warn_only = before
+    try:
+        torch.use_deterministic_algorithms(enabled, warn_only=warn_only)
+        with _deterministic_sums():
+            assert mode() == (gpu or enabled, warn_only)
+        assert mode() == before
+    finally:
+        torch.use_deterministic_algorithms(False)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

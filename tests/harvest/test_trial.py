@@ -5,9 +5,9 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-import bitsandbytes
 import pytest
 import torch
+from bitsandbytes.nn.modules import Linear8bitLt
 from refusal import output_of, refusal, with_options
 from safetensors.torch import load_file, save_file
 from tiny import MARKED_TOKEN, TINY_VOCABULARY, TINY_WIDTH, tiny_tokenizer, write_sae
@@ -202,8 +202,8 @@ def overflowing_inside(model: Any) -> None:
 @pytest.mark.usefixtures("text_is_not_read")
 def test_an_overflow_in_8_bit_products_is_refused_with_what_helps(capsys, documented, arguments, monkeypatch):
     """On the CPU bitsandbytes keeps the type of the model; the input of a product is cast here as it is on cuda."""
-    product = bitsandbytes.nn.Linear8bitLt.forward
-    monkeypatch.setattr(bitsandbytes.nn.Linear8bitLt, "forward", lambda self, x: product(self, x.half().to(x.dtype)))
+    product = Linear8bitLt.forward
+    monkeypatch.setattr(Linear8bitLt, "forward", lambda self, x: product(self, x.half().to(x.dtype)))
     words = with_options(arguments("llama", overflowing_inside), {"dtype": "bfloat16", "load_in": "8bit"})
     line = refusal(words, capsys)
     assert "activations at layer 2 are not finite in bfloat16; bitsandbytes makes 8-bit products in float16" in line

@@ -66,11 +66,12 @@ class EncodedBatch(NamedTuple):
 def _deterministic_sums() -> Iterator[None]:
     """Make sums on cuda add in a fixed order, so that the same batch gives the same bytes."""
     before = torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(torch.cuda.is_available() or before)
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(torch.cuda.is_available() or before, warn_only=warn_only)
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(before)
+        torch.use_deterministic_algorithms(before, warn_only=warn_only)
 
 
 def _unique(keys: Int[Tensor, "entry"]) -> tuple[Int[Tensor, "key"], Int[Tensor, "entry"]]:
