@@ -40,7 +40,7 @@ def dry_run(config: RunConfig, progress: Progress) -> list[str]:
     require_known_ids(inputs.source, inputs.cutter)
     device = choose_device(config.device)
     dtype = choose_dtype(config.dtype, device)
-    parameters, _ = count_parameters(inputs)
+    parameters, _ = count_parameters(inputs, max(inputs.saes).block + 1)
     tokens = count_tokens(inputs) * (2 if config.controls == "full" else 1)
     speed = SUSTAINED_SHARE * matrix_speed(device, dtype)
     seconds = 2 * parameters * tokens / speed

@@ -13,7 +13,7 @@ from stratalens.config.token_test_options import TokenTestConfig
 from stratalens.evidence import Evidence
 from stratalens.files.output_dir import working_in
 from stratalens.harvest.inputs import RunInputs
-from stratalens.harvest.memory_plan import estimate_memory, free_memory, plan_passes
+from stratalens.harvest.memory_plan import estimate_memory, memory_limits, plan_passes
 from stratalens.harvest.open_model import OpenModel, open_checked, open_model
 from stratalens.harvest.workers import kind_of
 from stratalens.models.loading import choose_device, choose_dtype
@@ -73,8 +73,8 @@ def _model(
 ) -> ModelToRead:
     device = choose_device(config.device)
     dtype = choose_dtype(config.dtype, device)
-    limit = free_memory(device) if config.memory_gb is None else int(config.memory_gb * 1e9)
-    groups = plan_passes(estimate_memory(config, inputs, device, dtype), limit)
+    estimate = estimate_memory(config, inputs, device, dtype)
+    groups = plan_passes(estimate, memory_limits(config, estimate, device))
     limits = recorded_norm_limits(result.record)
 
     def load() -> OpenModel:

@@ -13,6 +13,7 @@ from stratalens.corpus.survey import Survey
 from stratalens.hookpoint import Hookpoint
 from stratalens.models import PassageCutter, find_model
 from stratalens.models.limits import position_warning, require_positions, rows_of_embedding
+from stratalens.models.memory import MemoryBytes
 from stratalens.models.source import ModelSource, load_tokenizer
 from stratalens.progress import Progress
 from stratalens.saes import find_saes
@@ -38,8 +39,8 @@ class LoadedModel:
     model: nn.Module
     device: torch.device
     dtype: torch.dtype
-    memory_limit: int
-    """Bytes that the whole run may use, as measured before the model was loaded."""
+    memory_limit: MemoryBytes
+    """What the whole run may use, as measured before the model was loaded."""
     load_in: str | None = None
     """`8bit` or `4bit` if its blocks are quantised."""
 

@@ -1,28 +1,41 @@
-"""Estimate the memory of a run before anything is loaded, and plan which layers can be read together."""
+"""Estimate the memory of a run before anything is loaded, and plan which layers can be read together.
 
-from collections.abc import Mapping
+There are two budgets where the model runs on a GPU: the GPU's for model, batch and SAEs, the host's for the rest.
+"""
+
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
-import psutil
 import torch
 
 from stratalens.config.options import RunConfig
-from stratalens.harvest.inputs import RunInputs
+from stratalens.corpus import Populations
+from stratalens.harvest.inputs import ModelInputs, RunInputs
 from stratalens.harvest.shard_reader import CHUNK_TOKENS
 from stratalens.harvest.state.top_examples import EXAMPLES_KEPT
 from stratalens.hookpoint import Hookpoint
+from stratalens.models.memory import USABLE_SHARE, MemoryBytes, free_gpu_bytes, free_host_bytes, free_mps_bytes
+from stratalens.models.placement import gpus_for
 from stratalens.models.source import skeleton
 from stratalens.models.token_classes import TOKEN_CLASSES
-from stratalens.saes.sae import max_dense_elements
+from stratalens.saes.sae import SaeFile, max_dense_elements
 
 PROCESS_BYTES = 700_000_000
 """Memory of Python with its libraries, the tables and the figure."""
-USABLE_SHARE = 0.9
-"""Share of the free memory that a run plans to use."""
 QUANTISED_BYTES = {"8bit": 1.0, "4bit": 0.55}
 """Bytes per parameter of the blocks, scales included."""
 CELL_BYTES = 8 * (len(TOKEN_CLASSES) + 7) + 16 * 8 + 44 * EXAMPLES_KEPT
 """Memory for one latent in one population: its statistics, eight filled bins of its histogram, and its examples."""
+
+
+class LayerBytes(NamedTuple):
+    """Memory of one layer, in bytes."""
+
+    sae: int
+    """Encoder and decoder in float32: on the device of the model."""
+    statistics: int
+    """Statistics, examples and sampled documents: on the host."""
 
 
 @dataclass(frozen=True)
@@ -30,56 +43,77 @@ class MemoryEstimate:
     """Memory that a run needs, in bytes."""
 
     process: int
-    """Python itself, see `PROCESS_BYTES`."""
+    """Python itself, see `PROCESS_BYTES`: on the host."""
     model: int
     """Weights of the embedding and of the blocks that are loaded."""
     batch: int
     """Activations of one batch, and the pre-activations of one SAE."""
-    layers: Mapping[Hookpoint, int]
-    """Hookpoint -> its encoder and its statistics."""
+    layers: Mapping[Hookpoint, LayerBytes]
     on_device: bool
-    """Whether all but `process` is in the memory of a GPU."""
+    """Whether model, batch and SAEs are in memory of a GPU."""
+
+    def needs(self, hookpoints: Iterable[Hookpoint]) -> MemoryBytes:
+        """Memory needed to read some layers together."""
+        parts = self._parts(hookpoints)
+        host, device = (sum(own.values()) for own in parts)
+        return MemoryBytes(host, device)
 
     @property
-    def fixed(self) -> int:
-        """Memory needed however few layers are read together."""
-        return self.model + self.batch + (0 if self.on_device else self.process)
-
-    @property
-    def total(self) -> int:
+    def total(self) -> MemoryBytes:
         """Memory needed to read all layers together."""
-        return self.fixed + sum(self.layers.values())
+        return self.needs(self.layers)
+
+    def _parts(self, hookpoints: Iterable[Hookpoint]) -> tuple[dict[str, int], dict[str, int]]:
+        """Name of each part -> its bytes: on the host, and on the device."""
+        layers = [self.layers[hookpoint] for hookpoint in hookpoints]
+        beside = {"program": self.process, "statistics": sum(layer.statistics for layer in layers)}
+        working = {"model": self.model, "batch": self.batch, "SAEs": sum(layer.sae for layer in layers)}
+        return (beside, working) if self.on_device else (working | beside, {})
 
     def describe(self) -> str:
-        """One line for the user, in GB."""
-        parts = {"model": self.model, "batch": self.batch, "encoders and statistics": sum(self.layers.values())}
-        if not self.on_device:
-            parts["program"] = self.process
-        detail = ", ".join(f"{name} {size / 1e9:.2f}" for name, size in parts.items())
-        return f"Memory: about {self.total / 1e9:.1f} GB{' on the GPU' if self.on_device else ''} ({detail})"
+        """One line for the user, in GB: each budget as the sum of its parts."""
+        host, device = self._parts(self.layers)
+        lines = [f"about {_gigabytes(device, 'on the GPU')}"] if device else []
+        return "Memory: " + " and ".join([*lines, f"about {_gigabytes(host, 'of the host' if device else '')}"])
 
 
-def count_parameters(inputs: RunInputs) -> tuple[int, int]:
-    """Count the parameters of the blocks up to the deepest layer with an SAE, and those of the embedding.
+def _gigabytes(parts: Mapping[str, int], where: str) -> str:
+    detail = ", ".join(f"{name} {size / 1e9:.2f}" for name, size in parts.items())
+    return f"{sum(parts.values()) / 1e9:.1f} GB{' ' * bool(where)}{where} ({detail})"
+
+
+def loaded_blocks(inputs: ModelInputs) -> int:
+    """Number of blocks that are loaded: up to the deepest layer with an SAE, and one more for the fit check."""
+    return min(inputs.source.num_layers, max(inputs.saes).block + 2)
+
+
+def count_parameters(inputs: ModelInputs, blocks: int) -> tuple[int, int]:
+    """Count the parameters of the first blocks, and those of the embedding.
 
     Raises:
         ModelError: the configuration of the model cannot be read.
     """
     model = skeleton(inputs.source)
     embedding = sum(p.numel() for p in model.get_input_embeddings().parameters())
-    blocks = sum(p.numel() for p in model.parameters()) - embedding
-    return blocks * (max(inputs.saes).block + 1) // inputs.source.num_layers, embedding
+    all_blocks = sum(p.numel() for p in model.parameters()) - embedding
+    return all_blocks * blocks // inputs.source.num_layers, embedding
 
 
-def estimate_memory(config: RunConfig, inputs: RunInputs, device: torch.device, dtype: torch.dtype) -> MemoryEstimate:
+def estimate_memory(config: RunConfig, inputs: ModelInputs, device: torch.device, dtype: torch.dtype) -> MemoryEstimate:
     """Estimate the memory of a run that reads all layers together.
+
+    Args:
+        config: options of the run.
+        inputs: its model source and SAEs; with the text, if that was looked at.
+        device: where the model runs.
+        dtype: type of the model.
 
     Raises:
         ModelError: the configuration of the model cannot be read.
     """
-    blocks, embedding = count_parameters(inputs)
+    blocks, embedding = count_parameters(inputs, loaded_blocks(inputs))
     block_bytes = QUANTISED_BYTES[config.load_in] if config.load_in else dtype.itemsize
-    d_model, populations = inputs.source.d_model, len(inputs.survey.populations)
+    d_model = inputs.source.d_model
     widest = max(sae.num_latents for sae in inputs.saes.values())
     # Per token, a block needs about a dozen vectors of d_model at once (residual, queries, keys, values, twice the
     # intermediate size of the MLP), the encoder one in float32, and top-k a copy of the pre-activations.
@@ -90,21 +124,37 @@ def estimate_memory(config: RunConfig, inputs: RunInputs, device: torch.device, 
         process=PROCESS_BYTES,
         model=round(blocks * block_bytes + embedding * dtype.itemsize),
         batch=activations + dense,
-        layers={
-            hookpoint: sae.encoder_bytes + populations * sae.num_latents * CELL_BYTES
-            for hookpoint, sae in inputs.saes.items()
-        },
-        on_device=device.type == "cuda",
+        layers={hookpoint: _layer_bytes(sae, inputs) for hookpoint, sae in inputs.saes.items()},
+        on_device=device.type != "cpu",
     )
 
 
-def free_memory(device: torch.device) -> int:
-    """Bytes that a run may use: a share of what is free on the device now."""
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
-    return int(USABLE_SHARE * free)
+def _layer_bytes(sae: SaeFile, inputs: ModelInputs) -> LayerBytes:
+    text = inputs.survey if isinstance(inputs, RunInputs) else None
+    populations = len(Populations() if text is None else text.populations)
+    return LayerBytes(sae.encoder_bytes, populations * sae.num_latents * CELL_BYTES)
 
 
-def plan_passes(estimate: MemoryEstimate, limit: int) -> tuple[tuple[Hookpoint, ...], ...]:
+def memory_limits(config: RunConfig, estimate: MemoryEstimate, device: torch.device) -> MemoryBytes:
+    """Bytes that a run may use: `--memory_gb` of the memory that the model is in, a share of all else that is free.
+
+    With a model that does not fit on one GPU, all of them count.
+    """
+    given = None if config.memory_gb is None else int(config.memory_gb * 1e9)
+    host = int(USABLE_SHARE * free_host_bytes())
+    if not estimate.on_device:
+        return MemoryBytes(host if given is None else given, 0)
+    return MemoryBytes(host, _free_on(device, estimate.total.device) if given is None else given)
+
+
+def _free_on(device: torch.device, needed: int) -> int:
+    """Bytes of the device that a run which needs so many may use."""
+    if device.type == "cuda":
+        return sum(int(USABLE_SHARE * free_gpu_bytes(number)) for number in gpus_for(device, needed))
+    return int(USABLE_SHARE * free_mps_bytes())
+
+
+def plan_passes(estimate: MemoryEstimate, limit: MemoryBytes) -> tuple[tuple[Hookpoint, ...], ...]:
     """Group the layers that fit into memory together, the deepest first; a group has at least one layer.
 
     Args:
@@ -112,11 +162,8 @@ def plan_passes(estimate: MemoryEstimate, limit: int) -> tuple[tuple[Hookpoint, 
         limit: bytes that may be used.
     """
     passes: list[list[Hookpoint]] = []
-    free_bytes = 0
     for hookpoint in sorted(estimate.layers, reverse=True):
-        if not passes or estimate.layers[hookpoint] > free_bytes:
+        if not passes or not estimate.needs([*passes[-1], hookpoint]).fits(limit):
             passes.append([])
-            free_bytes = limit - estimate.fixed
         passes[-1].append(hookpoint)
-        free_bytes -= estimate.layers[hookpoint]
     return tuple(tuple(sorted(hookpoints)) for hookpoints in passes)

@@ -11,7 +11,7 @@ from stratalens.config.options import RunConfig
 from stratalens.harvest.calibration import calibration_text
 from stratalens.harvest.inputs import LoadedModel, ModelInputs, RunInputs
 from stratalens.harvest.keep_plan import CODE_BYTES
-from stratalens.harvest.memory_plan import estimate_memory, free_memory, plan_passes
+from stratalens.harvest.memory_plan import estimate_memory, loaded_blocks, memory_limits, plan_passes
 from stratalens.harvest.trial import try_model
 from stratalens.hookpoint import Hookpoint
 from stratalens.models.batches import pack_batches
@@ -83,12 +83,13 @@ def load_and_try(config: RunConfig, inputs: ModelInputs, progress: Progress) -> 
     """
     device = choose_device(config.device)
     dtype = choose_dtype(config.dtype, device)
-    blocks = min(inputs.source.num_layers, max(inputs.saes).block + 2)
     progress.say(describe_model(inputs.source, inputs.saes, device, dtype))
-    limit = free_memory(device) if config.memory_gb is None else int(config.memory_gb * 1e9)
+    estimate = estimate_memory(config, inputs, device, dtype)
+    limit = memory_limits(config, estimate, device)
+    placement = Placement(device, dtype, config.load_in, estimate.total.device - estimate.model)
     progress.stage("load")
     with progress.track("Loading and trying", None):
-        model = load_blocks(inputs.source, blocks, Placement(device, dtype, config.load_in), progress.say)
+        model = load_blocks(inputs.source, loaded_blocks(inputs), placement, progress.say)
         require_known_ids(inputs.source, inputs.cutter)
         require_true_sites(model, {place for sae in inputs.saes.values() for place in (sae.hookpoint, sae.target)})
         loaded = LoadedModel(model, device, dtype, limit, config.load_in)
@@ -158,12 +159,15 @@ def _plan_passes(
     config: RunConfig, inputs: RunInputs, loaded: LoadedModel, progress: Progress
 ) -> tuple[tuple[Hookpoint, ...], ...]:
     estimate, limit = estimate_memory(config, inputs, loaded.device, loaded.dtype), loaded.memory_limit
-    progress.say(f"{estimate.describe()}; {limit / 1e9:.1f} GB may be used")
+    usable = f"{(limit.device if estimate.on_device else limit.host) / 1e9:.1f} GB"
+    if estimate.on_device:
+        usable += f" and {limit.host / 1e9:.1f} GB"
+    progress.say(f"{estimate.describe()}; {usable} may be used")
     passes = plan_passes(estimate, limit)
     if len(passes) > 1:
         groups = "; ".join(" ".join(map(str, hookpoints)) for hookpoints in passes)
         progress.say(f"The layers do not fit into memory together; reading the text {len(passes)} times: {groups}")
-    if estimate.fixed + max(estimate.layers.values()) > limit:
+    if not all(estimate.needs([hookpoint]).fits(limit) for hookpoint in estimate.layers):
         progress.warn(
             "one layer alone may not fit into memory; if it does not, use shallower layers, --dtype bfloat16, "
             "--load_in 8bit or a lower --batch_tokens"

@@ -14,7 +14,7 @@ from stratalens.harvest.context import Facts, harvest_context
 from stratalens.harvest.corpus_reader import CorpusReader
 from stratalens.harvest.harvest import Harvest
 from stratalens.harvest.inputs import RunInputs
-from stratalens.harvest.memory_plan import estimate_memory, free_memory, plan_passes
+from stratalens.harvest.memory_plan import estimate_memory, memory_limits, plan_passes
 from stratalens.harvest.open_model import OpenModel, open_checked
 from stratalens.harvest.shards import cut_shards, shard_characters
 from stratalens.harvest.workers import FinishedShard, HarvestCallbacks, LocalWorker, ShardTask, WorkerKind, kind_of
@@ -60,8 +60,8 @@ def read_other_text(text: OtherText, work: WorkDirectories, progress: Progress) 
     config, inputs, survey = text.config, text.inputs, text.inputs.survey
     device = choose_device(config.device)
     dtype = choose_dtype(config.dtype, device)
-    limit = free_memory(device) if config.memory_gb is None else int(config.memory_gb * 1e9)
-    passes = plan_passes(estimate_memory(config, inputs, device, dtype), limit)
+    estimate = estimate_memory(config, inputs, device, dtype)
+    passes = plan_passes(estimate, memory_limits(config, estimate, device))
     started, tokens_read = time.perf_counter(), 0
     progress.stage("harvest")
     with progress.track("Reading text", survey.kept_rows * len(passes)) as advance:

@@ -4,12 +4,25 @@ import ctypes
 import resource
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 import torch
 
 USABLE_SHARE = 0.9
 """Share of the free memory that a run plans to use."""
+
+
+class MemoryBytes(NamedTuple):
+    """Bytes of the memory of the host and of the device: what is needed, or what may be used."""
+
+    host: int
+    device: int
+    """0 where the model runs on the CPU; of several GPUs, the sum."""
+
+    def fits(self, limit: "MemoryBytes") -> bool:
+        """Whether neither exceeds its limit."""
+        return self.host <= limit.host and self.device <= limit.device
 
 
 def peak_memory_bytes() -> int:

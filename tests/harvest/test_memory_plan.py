@@ -15,15 +15,29 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from pretend_gpus import pretend_gpus
 from refusal import refusal, with_options
 from threads import one_thread
+from transformers import AutoConfig, AutoModel
 
 from stratalens.cli.main import main
+from stratalens.config.validation import make_config
 from stratalens.errors import CapacityError
-from stratalens.harvest.memory_plan import MemoryEstimate, plan_passes
+from stratalens.harvest import memory_plan
+from stratalens.harvest.inputs import RunInputs, find_inputs
+from stratalens.harvest.memory_plan import (
+    LayerBytes,
+    MemoryEstimate,
+    count_parameters,
+    estimate_memory,
+    loaded_blocks,
+    memory_limits,
+    plan_passes,
+)
 from stratalens.hookpoint import Hookpoint
 from stratalens.models.batches import BatchRunner, TokenBatch, pack_batches
-from stratalens.models.memory import out_of_memory
+from stratalens.models.memory import MemoryBytes, out_of_memory, peak_device_bytes, peak_memory_bytes
+from stratalens.progress import NoProgress
 from stratalens.saes.formats import sparsify
 from stratalens.saes.formats.sparsify import load_encoder
 from stratalens.saes.sae import Encoder
@@ -154,19 +168,113 @@ def test_an_error_that_is_not_about_memory_is_raised():
 
 
 @given(
-    st.dictionaries(st.builds(Hookpoint, st.integers(0, 50)), st.integers(1, 100), min_size=1),
-    st.integers(0, 200),
-    st.integers(1, 500),
+    st.dictionaries(
+        st.builds(Hookpoint, st.integers(0, 50)), st.tuples(st.integers(1, 100), st.integers(0, 100)), min_size=1
+    ),
+    st.tuples(st.integers(0, 200), st.integers(0, 200)),
+    st.tuples(st.integers(1, 500), st.integers(1, 500)),
+    st.booleans(),
 )
-def test_passes_contain_every_layer_once_the_deepest_first_and_fit_into_memory(layers, fixed, limit):
-    estimate = MemoryEstimate(process=0, model=fixed, batch=0, layers=layers, on_device=True)
-    passes = plan_passes(estimate, limit)
+def test_passes_contain_every_layer_once_the_deepest_first_and_fit_into_both_memories(sizes, fixed, limits, on_device):
+    layers = {place: LayerBytes(*own) for place, own in sizes.items()}
+    estimate = MemoryEstimate(process=fixed[0], model=fixed[1], batch=0, layers=layers, on_device=on_device)
+    passes = plan_passes(estimate, MemoryBytes(*limits))
+
+    def fits(group: tuple[Hookpoint, ...]) -> bool:
+        host = fixed[0] + sum(layers[place].statistics for place in group)
+        device = fixed[1] + sum(layers[place].sae for place in group)
+        return (host <= limits[0] and device <= limits[1]) if on_device else host + device <= limits[0]
+
     assert sorted(layer for group in passes for layer in group) == sorted(layers)
     assert [max(group) for group in passes] == sorted((max(group) for group in passes), reverse=True)
     for group in passes:
-        assert len(group) == 1 or fixed + sum(layers[layer] for layer in group) <= limit
+        assert len(group) == 1 or fits(group)
     for first, second in pairwise(passes):
-        assert fixed + sum(layers[layer] for layer in first) + layers[max(second)] > limit, "no pass too many"
+        assert not fits((*first, max(second))), "no pass too many"
+
+
+@pytest.fixture
+def tiny_inputs(tiny_arguments) -> RunInputs:
+    return find_inputs(make_config(**tiny_options(tiny_arguments)), NoProgress())
+
+
+def tiny_options(arguments: list[str]) -> dict[str, object]:
+    """Options of the arguments of a tiny run."""
+    words = [word for word in arguments if word != "--allow_poor_fit"]
+    return {name.removeprefix("--"): value for name, value in zip(words[::2], words[1::2], strict=True)}
+
+
+def test_every_part_of_the_announced_memory_is_named_and_their_sum_is_the_total(tiny_arguments, tiny_inputs):
+    config = make_config(**tiny_options(tiny_arguments))
+    for device in (torch.device("cpu"), torch.device("cuda"), torch.device("mps")):
+        estimate = estimate_memory(config, tiny_inputs, device, torch.float32)
+        line = estimate.describe()
+        names = re.findall(r"([A-Za-z]+) \d+\.\d\d", line)
+        assert sorted(names) == sorted(["model", "batch", "SAEs", "program", "statistics"])
+        layers = estimate.layers.values()
+        working = estimate.model + estimate.batch + sum(layer.sae for layer in layers)
+        beside = estimate.process + sum(layer.statistics for layer in layers)
+        assert estimate.total == ((beside + working, 0) if device.type == "cpu" else (beside, working))
+        assert ("on the GPU" in line and "of the host" in line) == (device.type != "cpu")
+
+
+def test_the_block_that_only_the_fit_check_reads_counts(tiny_arguments, tiny_inputs):
+    config = make_config(**tiny_options(tiny_arguments))
+    with torch.device("meta"):
+        model = AutoModel.from_config(AutoConfig.from_pretrained(config.base_model))
+    assert loaded_blocks(tiny_inputs) == 4
+    estimate = estimate_memory(config, tiny_inputs, torch.device("cpu"), torch.float32)
+    assert estimate.model == pytest.approx(4 * sum(one.numel() for one in model.parameters()), rel=0.01)
+    assert count_parameters(tiny_inputs, 2)[0] == count_parameters(tiny_inputs, 4)[0] // 2
+
+
+def limits_on(device: str, estimate: MemoryEstimate, **options: object) -> MemoryBytes:
+    return memory_limits(make_config(**options), estimate, torch.device(device))
+
+
+def test_on_gpus_two_budgets_are_planned_and_a_model_that_must_be_spread_counts_all_of_them(monkeypatch):
+    pretend_gpus(monkeypatch, [1000, 3000])
+    layers = {Hookpoint(1): LayerBytes(100, 10**6)}
+    small = MemoryEstimate(process=0, model=500, batch=100, layers=layers, on_device=True)
+    large = MemoryEstimate(process=0, model=1500, batch=100, layers=layers, on_device=True)
+    monkeypatch.setattr(memory_plan, "free_host_bytes", lambda: 10_000)
+    assert limits_on("cuda", small) == (9000, 900)
+    assert limits_on("cuda", large) == (9000, 900 + 2700)
+    assert limits_on("cuda:1", large) == (9000, 2700)
+    assert limits_on("cuda", large, memory_gb=1e-6) == (9000, 1000)
+
+
+def test_on_mps_the_limit_of_metal_counts_and_what_is_free_of_the_host(monkeypatch):
+    estimate = MemoryEstimate(process=0, model=1, batch=1, layers={}, on_device=True)
+    monkeypatch.setattr(torch.mps, "recommended_max_memory", lambda: 3000)
+    monkeypatch.setattr(torch.mps, "driver_allocated_memory", lambda: 1000)
+    for free, expected in ((10_000, 1800), (1000, 900)):
+        monkeypatch.setattr(memory_plan, "free_host_bytes", lambda free=free: free)
+        monkeypatch.setattr("stratalens.models.memory.free_host_bytes", lambda free=free: free)
+        assert limits_on("mps", estimate) == (round(0.9 * free), expected)
+
+
+def test_the_limit_given_for_the_cpu_is_that_of_the_host():
+    estimate = MemoryEstimate(process=0, model=1, batch=1, layers={}, on_device=False)
+    assert limits_on("cpu", estimate, memory_gb=2) == (2_000_000_000, 0)
+    assert limits_on("cpu", estimate).device == 0
+
+
+def test_layers_whose_statistics_do_not_fit_on_the_host_are_read_in_several_passes_although_the_gpu_has_room():
+    layers = {Hookpoint(number): LayerBytes(sae=1, statistics=100) for number in range(4)}
+    estimate = MemoryEstimate(process=50, model=10, batch=10, layers=layers, on_device=True)
+    assert [len(group) for group in plan_passes(estimate, MemoryBytes(260, 10**9))] == [2, 2]
+    assert [len(group) for group in plan_passes(estimate, MemoryBytes(10**9, 10**9))] == [4]
+
+
+def test_the_peak_is_that_of_all_gpus_together(monkeypatch):
+    pretend_gpus(monkeypatch, [0, 0, 0])
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda number: 10**12 * (number + 1))
+    assert peak_device_bytes() == 6 * 10**12
+    assert peak_memory_bytes() == 6 * 10**12
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert peak_device_bytes() == 0
+    assert 10**8 < peak_memory_bytes() < 10**12
 
 
 def test_several_passes_give_the_bytes_of_one(tiny_arguments, tmp_path, capsys):
