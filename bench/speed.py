@@ -18,6 +18,7 @@ import torch
 import tyro
 
 from stratalens.config.validation import make_config
+from stratalens.harvest.batch_size import with_batch_tokens
 from stratalens.harvest.inputs import find_inputs
 from stratalens.harvest.shard_reader import ShardReader, chunks
 from stratalens.harvest.shards import cut_shards, shard_characters
@@ -46,7 +47,7 @@ class Options:
 
 
 def main(options: Options) -> None:
-    config = make_config()
+    config = with_batch_tokens(make_config())
     inputs = find_inputs(config, NoProgress())
     device = choose_device()
     deepest = max(inputs.saes).block
@@ -61,12 +62,12 @@ def main(options: Options) -> None:
     shards = list(
         cut_shards(rows, shard_characters(sum(len(row.text) for row in rows)), len(inputs.survey.populations))
     )
-    reader = ShardReader(model, probes, inputs.cutter, classes, config.batch_tokens)
+    reader = ShardReader(model, probes, inputs.cutter, classes, config.tokens_per_batch)
     batches = [
         batch.to(device)
         for shard in shards
-        for chunk in chunks(shard, inputs.cutter)
-        for batch in pack_batches(chunk.sequences, config.batch_tokens, inputs.cutter.special_ids)
+        for chunk in chunks(shard, inputs.cutter, device.type)
+        for batch in pack_batches(chunk.sequences, config.tokens_per_batch, inputs.cutter.special_ids)
     ]
     tokens = sum(batch.tokens for batch in batches)
 

@@ -48,6 +48,7 @@ PLACEHOLDERS = {
     **dict.fromkeys(("id_column", "kind_column", "source_column"), "COLUMN"),
     "pair": "NAME DOMAIN GENERAL",
     "encoding": "NAME",
+    "batch_tokens": "{auto,N}",
     "csv_delimiter": "CHARACTER",
     "layers": "N [N ...]",
     "sites": "SITE [SITE ...]",

@@ -20,6 +20,7 @@ from stratalens.files.output_dir import WorkDirectories, working_in
 from stratalens.files.record import read_record
 from stratalens.files.result_names import RANDOM_FOLDER, result_names
 from stratalens.harvest import read_corpus
+from stratalens.harvest.batch_size import with_batch_tokens
 from stratalens.harvest.harvest import Harvest
 from stratalens.harvest.inputs import RunInputs, find_inputs
 from stratalens.harvest.open_model import OpenModel, open_model
@@ -62,6 +63,7 @@ def analyze(config: RunConfig, progress: Progress | None = None, *, started: flo
         StratalensError: the input or the output directory is not usable; an earlier result is then unchanged.
     """
     timed = TimedProgress(progress or NoProgress(), started)
+    config = with_batch_tokens(config)
     directory = user_path(config.output_dir)
     writes = result_names(config.domain, config.top_n, config.top_features_n)
     working = working_in(directory, writes=writes, overwrite=config.overwrite)

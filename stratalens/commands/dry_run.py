@@ -10,6 +10,7 @@ from stratalens.config.options import RunConfig
 from stratalens.corpus.sense_pairs import load_sense_pairs
 from stratalens.errors import counted
 from stratalens.files.locations import user_path
+from stratalens.harvest.batch_size import with_batch_tokens
 from stratalens.harvest.disk_plan import estimate_disk
 from stratalens.harvest.inputs import RunInputs, find_inputs
 from stratalens.harvest.memory_plan import count_parameters, estimate_memory
@@ -34,6 +35,7 @@ def dry_run(config: RunConfig, progress: Progress) -> list[str]:
     Raises:
         StratalensError: the input is not usable.
     """
+    config = with_batch_tokens(config)
     listed = listed_features(config)
     load_sense_pairs(config.domain, config.senses)
     inputs = find_inputs(config, progress, listed)

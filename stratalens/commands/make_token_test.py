@@ -107,7 +107,7 @@ def make_token_test(run: TestedRun, work: WorkDirectories, progress: Progress) -
         progress.say(f"Token test: {note}")
     store = _store(run, work)
     progress.say(describe_work(test.pieces, store, run.tokens_per_second))
-    special_ids, batch_tokens = run.inputs.cutter.special_ids, run.config.batch_tokens
+    special_ids, batch_tokens = run.inputs.cutter.special_ids, run.config.tokens_per_batch
     reader = ModelReader(run.model.load, run.model.groups, special_ids, batch_tokens)
     values = read_pieces(test.pieces, reader, store, progress)
     scores = test.scores(values, sizes=(1,)) if run.config.no_examples else test.scores(values)

@@ -2,9 +2,9 @@
 
 import re
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, TypeAdapter, ValidationError, field_validator, model_validator
 
 from stratalens.config.domain_file import with_domain
 from stratalens.config.layer_numbers import parse_layers
@@ -14,6 +14,11 @@ from stratalens.hookpoint import SITE_NAMES
 
 RECORDED_WITH_SIDES = ("digest", "split", "files", "lengths", "kinds", "form_auroc")
 """What `run.json` says of the text beside the two sides, under their names."""
+
+HOST_BATCH_TOKENS = 4096
+"""Enough for the CPU, where larger batches are no faster, for mps and for small GPUs."""
+BATCH_TOKENS = TypeAdapter(Annotated[int, Field(ge=16, le=MAX_COUNT)])
+"""What a number of `batch_tokens` must be."""
 
 
 class RunConfig(TextConfig, LabelConfig):
@@ -64,8 +69,9 @@ class RunConfig(TextConfig, LabelConfig):
     overwrite: bool = False
     """Replace files in --output_dir that have the name of a file of the result, although no earlier run wrote them.
     Otherwise such files are refused before the work begins. No file turns this on."""
-    batch_tokens: int = Field(4096, ge=16, le=MAX_COUNT)
-    """Tokens per batch, padding included."""
+    batch_tokens: int | Literal["auto"] = "auto"
+    """Tokens per batch, padding included. `auto`: 16384 on a GPU of 24 GB or more, else 4096, and at least
+    --max_length. The last digits of results depend on this number; run.json records it."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Number format of the base model. `auto`: bfloat16 where the hardware multiplies it natively."""
     load_in: Literal["8bit", "4bit"] | None = None
@@ -126,6 +132,19 @@ class RunConfig(TextConfig, LabelConfig):
     def _path_as_text(cls, value: object) -> object:
         return str(value) if isinstance(value, Path) else value
 
+    @field_validator("batch_tokens", mode="plain")
+    @classmethod
+    def _number_or_auto(cls, value: object) -> object:
+        try:
+            return value if value == "auto" else BATCH_TOKENS.validate_python(value)
+        except ValidationError as error:
+            raise ValueError(error.errors()[0]["msg"]) from None
+
+    @property
+    def tokens_per_batch(self) -> int:
+        """`batch_tokens` as a number. A run replaces `auto` by that for its device first (`harvest.batch_size`)."""
+        return max(HOST_BATCH_TOKENS, self.max_length) if self.batch_tokens == "auto" else self.batch_tokens
+
     @model_validator(mode="after")
     def _check(self) -> "RunConfig":
         if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]{0,63}", self.domain) or self.domain.lower() == "general":
@@ -140,7 +159,7 @@ class RunConfig(TextConfig, LabelConfig):
         require_no_zero_byte([*names, self.revision])
         if self.min_length > self.max_length:
             raise ValueError(f"min_length {self.min_length} exceeds max_length {self.max_length}")
-        if self.batch_tokens < self.max_length:
+        if self.batch_tokens != "auto" and self.batch_tokens < self.max_length:
             raise ValueError(f"batch_tokens {self.batch_tokens} is less than max_length {self.max_length}")
         if (self.base_model is None) != (self.sae_model is None):
             given, missing = ("sae_model", "base_model") if self.base_model is None else ("base_model", "sae_model")

@@ -116,7 +116,7 @@ def _read_again(
     """Run the model over passages, token by token."""
     passages = read_passages(inputs.corpus, inputs.survey, inputs.cutter, wanted.locations, wanted.texts)
     with progress.track("Collecting evidence", len(passages) * len(opened.passes)) as advance:
-        reader = PassageReader(opened.model, passages, inputs.cutter.special_ids, config.batch_tokens, advance)
+        reader = PassageReader(opened.model, passages, inputs.cutter.special_ids, config.tokens_per_batch, advance)
         passes = (list(opened.probes(hookpoints).values()) for hookpoints in opened.passes)
         return reader.read(passes, features)
 

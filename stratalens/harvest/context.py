@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from stratalens.config.options import RunConfig
 from stratalens.harvest.inputs import RunInputs
-from stratalens.harvest.shard_reader import CHUNK_TOKENS
+from stratalens.harvest.shard_reader import chunk_tokens
 from stratalens.harvest.store import key_of
 from stratalens.harvest.workers import WorkerKind
 from stratalens.hookpoint import Hookpoint
@@ -46,8 +46,8 @@ def harvest_context(
             "--load_in": config.load_in,
             "--max_length": config.max_length,
             "--min_length": config.min_length,
-            "--batch_tokens": config.batch_tokens,
-            "chunk size": CHUNK_TOKENS,
+            "--batch_tokens": config.tokens_per_batch,
+            "chunk size": chunk_tokens(kind.device.partition(",")[0]),
             "device": kind.device,
             **({"kinds of text": list(strata)} if len(strata := inputs.survey.populations.strata) > 1 else {}),
             **{f"version of {name}": number for name, number in kind.libraries},

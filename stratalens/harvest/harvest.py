@@ -90,4 +90,4 @@ def _open_workers(
         from stratalens.harvest.ray_workers import ray_workers
 
         return ray_workers(config, inputs, opened, callbacks)
-    return nullcontext(LocalWorker(opened, inputs.cutter, config.batch_tokens, callbacks))
+    return nullcontext(LocalWorker(opened, inputs.cutter, config.tokens_per_batch, callbacks))

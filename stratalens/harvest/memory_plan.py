@@ -12,7 +12,7 @@ import torch
 from stratalens.config.options import RunConfig
 from stratalens.corpus import Populations
 from stratalens.harvest.inputs import ModelInputs, RunInputs
-from stratalens.harvest.shard_reader import CHUNK_TOKENS
+from stratalens.harvest.shard_reader import chunk_tokens
 from stratalens.harvest.state.top_examples import EXAMPLES_KEPT
 from stratalens.hookpoint import Hookpoint
 from stratalens.models.memory import USABLE_SHARE, MemoryBytes, free_gpu_bytes, free_host_bytes, free_mps_bytes
@@ -117,7 +117,7 @@ def estimate_memory(config: RunConfig, inputs: ModelInputs, device: torch.device
     widest = max(sae.num_latents for sae in inputs.saes.values())
     # Per token, a block needs about a dozen vectors of d_model at once (residual, queries, keys, values, twice the
     # intermediate size of the MLP), the encoder one in float32, and top-k a copy of the pre-activations.
-    batch_tokens = min(config.batch_tokens, CHUNK_TOKENS)
+    batch_tokens = min(config.tokens_per_batch, chunk_tokens(device.type))
     activations = batch_tokens * d_model * (12 * dtype.itemsize + 8)
     dense = 8 * min(max_dense_elements(device), batch_tokens * widest)
     return MemoryEstimate(

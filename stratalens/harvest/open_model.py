@@ -119,8 +119,8 @@ def open_model(config: RunConfig, inputs: RunInputs, progress: Progress) -> Open
         text = calibration_text(inputs.corpus, inputs.survey, inputs.cutter)
         for hookpoints in passes:
             probes = [load_probe(inputs.saes[hookpoint], device) for hookpoint in hookpoints]
-            batches = pack_batches(text.sequences, config.batch_tokens, inputs.cutter.special_ids)
-            checks |= check_fit(model, probes, (batch.to(device) for batch in batches), config.batch_tokens)
+            batches = pack_batches(text.sequences, config.tokens_per_batch, inputs.cutter.special_ids)
+            checks |= check_fit(model, probes, (batch.to(device) for batch in batches), config.tokens_per_batch)
             if len(passes) == 1 and config.workers != "ray":  # the text is read with the same ones
                 for probe in probes:
                     encoders.keep(inputs.saes[probe.hookpoint], probe.sae.encoder)

@@ -105,7 +105,7 @@ class _LateWorker:
 
     @cached_property
     def _worker(self) -> LocalWorker:
-        return LocalWorker(self.load(), self.text.inputs.cutter, self.text.config.batch_tokens, self.callbacks)
+        return LocalWorker(self.load(), self.text.inputs.cutter, self.text.config.tokens_per_batch, self.callbacks)
 
     def read(self, hookpoints: tuple[Hookpoint, ...], tasks: Iterable[ShardTask]) -> Iterator[FinishedShard]:
         """See `Workers`."""

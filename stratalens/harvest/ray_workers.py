@@ -77,7 +77,7 @@ class RayReader:
         drop_blocks_above(model, deepest)
         opened = OpenModel(model, saes, norm_limits, (tuple(saes),), {}, device, dtype)
         cutter = passage_cutter(config, source)
-        return LocalWorker(opened, cutter, config.batch_tokens, HarvestCallbacks(lambda _n: None, lambda _n: None))
+        return LocalWorker(opened, cutter, config.tokens_per_batch, HarvestCallbacks(lambda _n: None, lambda _n: None))
 
     def kind(self) -> WorkerKind:
         """Device, dtype and library versions of this actor."""

@@ -31,6 +31,13 @@ from stratalens.saes.probe import Probe
 
 CHUNK_TOKENS = 16_384
 """Passages are collected up to this many tokens, then read in batches of similar length and merged into the state."""
+GPU_CHUNK_TOKENS = 65_536
+"""The same on cuda, where batches are larger: a chunk of one batch would have passages of all lengths."""
+
+
+def chunk_tokens(device: str) -> int:
+    """Tokens of a chunk on a type of device; no batch has more."""
+    return GPU_CHUNK_TOKENS if device == "cuda" else CHUNK_TOKENS
 
 
 def encode_batch(probe: Probe, batch: TokenBatch, vectors: Float[Tensor, "batch seq d_model"]) -> EncodedBatch:
@@ -89,8 +96,8 @@ class Chunk(NamedTuple):
         return PassageValues(population=self.population, tokens=lengths, **joined)
 
 
-def chunks(shard: Shard, cutter: PassageCutter) -> Iterator[Chunk]:
-    """Cut the pieces of a shard into passages and group them into chunks of about `CHUNK_TOKENS` tokens.
+def chunks(shard: Shard, cutter: PassageCutter, device: str = "cpu") -> Iterator[Chunk]:
+    """Cut the pieces of a shard into passages and group them into chunks of about `chunk_tokens` of the device.
 
     Yields at least one chunk, which is empty where every text is too short for a passage.
     """
@@ -98,7 +105,7 @@ def chunks(shard: Shard, cutter: PassageCutter) -> Iterator[Chunk]:
     tokens = rows_ended = 0
     for piece in shard.pieces:
         for span in cutter.piece_spans(TextPiece(piece.start, piece.text)):
-            if tokens >= CHUNK_TOKENS:
+            if tokens >= chunk_tokens(device):
                 yield _make_chunk(passages, cutter, rows_ended)
                 passages, tokens, rows_ended = [], 0, 0
             passages.append((span, piece))
@@ -176,7 +183,7 @@ class ShardReader:
         """
         runner = BatchRunner(self.batch_tokens)
         states = {hookpoint: StateAccumulator() for hookpoint in hookpoints}
-        for chunk in chunks(shard, self.cutter):
+        for chunk in chunks(shard, self.cutter, self.token_classes.device.type):
             for hookpoint, (state, kept) in self._read_chunk(
                 chunk, shard.populations, hookpoints, runner, keep=bool(codes)
             ).items():
