@@ -24,13 +24,17 @@ MAX_SAMPLED_ROWS = 500
 """Rows that are tokenized to estimate the number of tokens of the whole text."""
 SUSTAINED_SHARE = 0.5
 """Share of the speed of one large matrix product that a forward pass sustains."""
+MATRIX_ROUNDS = 5
+MATRIX_SIDES = {"cuda": 8192, "mps": 4096, "cpu": 1024}
+"""Type of device -> side of the square matrices whose product is timed: a GPU takes longer to start a small product
+than to make it."""
 
 
 def dry_run(config: RunConfig, progress: Progress) -> list[str]:
     """Return lines that say what would run and how much memory, disk space and time it would take.
 
     The estimate of time is 2 x parameters x tokens operations, at half the speed of a large matrix product that is
-    measured on this machine.
+    measured on this machine: in the type of the model for its blocks, in float32 for the encoders of the SAEs.
 
     Raises:
         StratalensError: the input is not usable.
@@ -44,14 +48,17 @@ def dry_run(config: RunConfig, progress: Progress) -> list[str]:
     dtype = choose_dtype(config.dtype, device)
     parameters, _ = count_parameters(inputs, max(inputs.saes).block + 1)
     tokens = count_tokens(inputs) * (2 if config.controls == "full" else 1)
+    encoders = sum(sae.d_model * sae.num_latents for sae in inputs.saes.values())
     speed = SUSTAINED_SHARE * matrix_speed(device, dtype)
-    seconds = 2 * parameters * tokens / speed
+    encoder_speed = speed if dtype == torch.float32 else SUSTAINED_SHARE * matrix_speed(device, torch.float32)
+    seconds = 2 * tokens * (parameters / speed + encoders / encoder_speed)
     features = sum(map(len, listed.values())) if listed is not None else config.top_n * len(inputs.saes)
     test = f"; about {counted(expected_tokens(features), 'token')} more for the token test" if config.token_test else ""
     return [
         describe_model(inputs.source, inputs.saes, device, dtype),
         f"Results would go to {config.output_dir}",
-        f"About {counted(tokens, 'token')} through {parameters / 1e6:,.0f} million parameters{test}",
+        f"About {counted(tokens, 'token')} through {parameters / 1e6:,.0f} million parameters and "
+        f"{encoders / 1e6:,.1f} million of encoders{test}",
         estimate_memory(config, inputs, device, dtype).describe(),
         estimate_disk(inputs, tokens, config.keep_bytes).describe(user_path(config.output_dir)),
         f"About {_duration(seconds)} of reading at {speed / 1e12:.2f} TFLOP/s",
@@ -68,15 +75,26 @@ def count_tokens(inputs: RunInputs) -> int:
     return round(sum(lengths) / max(1, len(lengths)) * inputs.survey.kept_rows)
 
 
-def matrix_speed(device: torch.device, dtype: torch.dtype, size: int = 1024) -> float:
-    """Measure the operations per second of a product of two `size` x `size` matrices, the best of five."""
-    a = torch.ones(size, size, device=device, dtype=dtype)
+def matrix_speed(device: torch.device, dtype: torch.dtype) -> float:
+    """Measure the operations per second of a product of two large square matrices, the best of some rounds."""
+    side = MATRIX_SIDES[device.type]
+    a = torch.ones(side, side, device=device, dtype=dtype)
     best = 0.0
-    for _ in range(5):
+    for _ in range(MATRIX_ROUNDS):
+        _wait_for(device)
         started = time.perf_counter()
-        float((a @ a)[0, 0])
-        best = max(best, 2 * size**3 / (time.perf_counter() - started))
+        _ = a @ a
+        _wait_for(device)
+        best = max(best, 2 * side**3 / (time.perf_counter() - started))
     return best
+
+
+def _wait_for(device: torch.device) -> None:
+    """Wait until a GPU has done what it was given; the CPU has."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
 
 
 def _duration(seconds: float) -> str:
