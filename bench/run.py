@@ -20,6 +20,7 @@ from torch import nn
 
 from stratalens.config.options import RunConfig
 from stratalens.config.validation import make_config
+from stratalens.harvest.batch_size import with_batch_tokens
 from stratalens.harvest.inputs import RunInputs, find_inputs
 from stratalens.harvest.shard_reader import chunks
 from stratalens.harvest.shards import cut_shards, shard_characters
@@ -51,7 +52,7 @@ def bare_batches(config: RunConfig, inputs: RunInputs, device: torch.device) -> 
         batch.to(device)
         for shard in shards
         for chunk in chunks(shard, inputs.cutter)
-        for batch in pack_batches(chunk.sequences, config.batch_tokens, inputs.cutter.special_ids)
+        for batch in pack_batches(chunk.sequences, config.tokens_per_batch, inputs.cutter.special_ids)
     ]
 
 
@@ -77,7 +78,7 @@ def run_seconds(documents: int, output: Path) -> tuple[float, dict[str, float]]:
 def measure(documents: int, repetitions: int) -> None:
     """Time the bare pass and the runs of one size in turn, and print their ratio."""
     device = choose_device()
-    config = make_config(**({"max_documents": documents} if documents else {}))
+    config = with_batch_tokens(make_config(**({"max_documents": documents} if documents else {})))
     inputs = find_inputs(config, NoProgress())
     deepest = max(inputs.saes).block
     placement = Placement(device, choose_dtype("auto", device))
