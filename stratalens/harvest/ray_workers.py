@@ -178,7 +178,10 @@ def _common_kind(actors: list[Any]) -> WorkerKind:
     Raises:
         ConfigError: they have none.
     """
+    import ray
+
     loading = [actor.kind.remote() for actor in actors]
+    ray.wait(loading, num_returns=len(loading))  # one that is ended while it loads would be told on the terminal
     kinds = set(map(_get_result, loading))
     if len(kinds) > 1:
         raise ConfigError(

@@ -33,7 +33,7 @@ def refusal(arguments: list[str], capsys: pytest.CaptureFixture[str], *, leaves_
     output = capsys.readouterr()
     lines = output.err.splitlines()
     assert code == 2
-    assert output.out == ""
+    assert output.out == "", output.out
     assert len(lines) == 1, lines
     assert lines[0].startswith("stratalens: ")
     assert leaves_shards or not output_of(arguments).is_dir()
