@@ -15,14 +15,14 @@ from stratalens.evidence.collect import (
 )
 from stratalens.evidence.kept import KeptCodes, WantedPassages
 from stratalens.evidence.logit_lens import FeatureLens
-from stratalens.files.result_names import RECORD_FILE
+from stratalens.files.result_names import EVIDENCE_FOLDER, RECORD_FILE
 from stratalens.harvest.inputs import RunInputs, find_model_inputs
 from stratalens.harvest.open_model import OpenModel, open_model
 from stratalens.hookpoint import Hookpoint
 from stratalens.models.loading import choose_device, choose_dtype
 from stratalens.optional_parts import LENS, OptionalParts
 from stratalens.report.evidence_file import EVIDENCE_FILE, read_lenses
-from stratalens.report.saved import EVIDENCE_FOLDER, Findings, Result
+from stratalens.report.saved import Findings, Result
 
 NO_LENS = FeatureLens([], [])
 """Of a feature whose promoted tokens are not known."""

@@ -12,6 +12,8 @@ WORK_FOLDER = ".unfinished"
 SHARDS_FOLDER = "shards"
 STAGING_FOLDER = "staging"
 COMPLETE_FOLDER = "complete"
+EVIDENCE_FOLDER = "evidence"
+"""Folder of passages and activations from which features can be labelled again; absent after `--no_examples`."""
 RANDOM_FOLDER = "random_directions"
 """Folder of what a run has read with SAEs of random directions."""
 VALIDATION_NAME = "[a-z0-9][a-z0-9_-]{0,39}"
@@ -21,7 +23,7 @@ _ANY_DOMAIN = "[A-Za-z][A-Za-z0-9_-]{0,63}"
 _ANY_NUMBER = "[1-9][0-9]*"
 _LAYER = f"layer_{HOOKPOINT_NAME}"
 _VALIDATION = f"validation_{VALIDATION_NAME}"
-_FOLDER = f"(?:{_LAYER}|evidence|harvest|token_test|{RANDOM_FOLDER}|{_VALIDATION})"
+_FOLDER = f"(?:{_LAYER}|{EVIDENCE_FOLDER}|harvest|token_test|{RANDOM_FOLDER}|{_VALIDATION})"
 _BEING_WRITTEN = r"[^/]+\.tmp"
 
 
@@ -57,7 +59,7 @@ def result_names(
         rf"{of_domain}_feature_summary\.json",
         rf"{of_domain}_feature_analysis\.(?:png|svg)",
         rf"{_LAYER}/(?:{'|'.join(in_layer)})",
-        rf"evidence/(?:passages\.parquet|{_LAYER}\.npz|codes_{_LAYER}\.parquet)",
+        rf"{EVIDENCE_FOLDER}/(?:passages\.parquet|{_LAYER}\.npz|codes_{_LAYER}\.parquet)",
         rf"(?:harvest|token_test|{RANDOM_FOLDER}|{_VALIDATION})/{_LAYER}{re.escape(STATE_SUFFIX)}",
         rf"{_VALIDATION}\.csv",
         r"token_test\.csv",

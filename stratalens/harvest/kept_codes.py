@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, UInt64
 
 from stratalens.files.damaged import READ_ERRORS
+from stratalens.files.result_names import EVIDENCE_FOLDER
 from stratalens.harvest.codes_file import CodesFile, CodesWriter
 from stratalens.harvest.keep_plan import KeepPlan
 from stratalens.harvest.state.top_examples import TopExamples
@@ -22,7 +23,7 @@ ROW_ENTRIES = 64
 
 def codes_path(hookpoint: Hookpoint) -> Path:
     """Path of the codes of one layer, relative to the result directory."""
-    return Path("evidence") / f"codes_layer_{hookpoint}.parquet"
+    return Path(EVIDENCE_FOLDER) / f"codes_layer_{hookpoint}.parquet"
 
 
 def belongs_to(path: Path, key: str) -> bool:

@@ -33,7 +33,7 @@ class LayerBytes(NamedTuple):
     """Memory of one layer, in bytes."""
 
     sae: int
-    """Encoder and decoder in float32: on the device of the model."""
+    """Its encoder: on the device of the model."""
     statistics: int
     """Statistics, examples and sampled documents: on the host."""
 

@@ -11,6 +11,7 @@ import pandas as pd
 from stratalens.config.options import RunConfig
 from stratalens.corpus.sources import DocumentSources
 from stratalens.evidence import Evidence
+from stratalens.files.result_names import EVIDENCE_FOLDER
 from stratalens.harvest.store import HarvestFile, harvest_path
 from stratalens.hookpoint import Hookpoint
 from stratalens.labels import FeatureReport
@@ -23,7 +24,7 @@ from stratalens.report.figures.write import write_figures
 from stratalens.report.label_tables import LABEL_COLUMNS
 from stratalens.report.page.write import PAGE_FILE, write_page
 from stratalens.report.run_record import RunRecord, result_files
-from stratalens.report.saved import EVIDENCE_FOLDER, Findings, write_features
+from stratalens.report.saved import Findings, write_features
 from stratalens.report.table_files import write_tables
 from stratalens.report.tables import Tables, build_tables
 from stratalens.report.token_test_file import write_token_test

@@ -36,8 +36,6 @@ from stratalens.report.tables import (
 FEATURES_FILE = "features.parquet"
 """All reported features of all layers, every column in full precision; the other tables are made from it."""
 LATENTS_FILE = "all_features.parquet"
-EVIDENCE_FOLDER = "evidence"
-"""Folder of passages and activations from which features can be labelled again; absent after `--no_examples`."""
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from finished_result import (
 from tiny import TINY_LATENTS
 
 from stratalens.cli.main import main
-from stratalens.report.saved import EVIDENCE_FOLDER
+from stratalens.files.result_names import EVIDENCE_FOLDER
 
 pytestmark = pytest.mark.usefixtures("own_environment")
 
