@@ -9,7 +9,7 @@ import numpy as np
 
 from stratalens.corpus.populations import Population
 from stratalens.evidence.evidence import NO_ENTRIES, Evidence, FiredEntries, LayerEvidence, first_tokens
-from stratalens.evidence.passages import Passage, PassageLocation, sampled_span
+from stratalens.evidence.passages import Passage, PassageLocation, is_valid, sampled_span
 from stratalens.files.damaged import READ_ERRORS, damaged
 from stratalens.harvest.codes_file import CodesFile
 from stratalens.harvest.token_codes import ENTRIES
@@ -105,13 +105,15 @@ class KeptCodes:
             )
             for row in rows
         ]
+        if not all(map(is_valid, passages)):
+            raise damaged(path, "a passage does not fit its tokens")
         return sorted(passages, key=lambda passage: (passage.population, passage.location))
 
     def _activations(self, hookpoint: Hookpoint, features: Sequence[int], passages: Sequence[Passage]) -> LayerEvidence:
         """Activations of some features of a layer on the tokens of these passages."""
         starts = first_tokens(passages)
         number = {passage.location: at for at, passage in enumerate(passages)}
-        column = {int(feature): number for number, feature in enumerate(features)}
+        column = {int(feature): at for at, feature in enumerate(features)}
         wanted = np.array(sorted(column), np.int64)
         parts = [NO_ENTRIES]
         for group in _read(self.paths[hookpoint], [*PLACE, "entries", *ENTRIES]):

@@ -240,7 +240,7 @@ def load_passages(path: Path) -> list[Passage]:
             )
             for row in table.to_dict("records")
         ]
-        valid = all(_is_valid(passage) for passage in passages)
+        valid = all(is_valid(passage) for passage in passages)
     except READ_ERRORS as error:
         raise damaged(path, error) from None
     if not valid:
@@ -248,7 +248,8 @@ def load_passages(path: Path) -> list[Passage]:
     return passages
 
 
-def _is_valid(passage: Passage) -> bool:
+def is_valid(passage: Passage) -> bool:
+    """Whether a passage that was read from a file has numbers and text that fit each other."""
     ids, offsets, text = passage.token_ids, passage.offsets, passage.text
     numbers = (passage.population.stratum, passage.document, *passage.location)
     return bool(

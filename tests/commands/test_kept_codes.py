@@ -140,27 +140,26 @@ def test_the_plan_takes_documents_in_the_order_of_the_sample_while_they_fit():
     assert keep_plan.plan_kept(sample, 1600, {a: 1.0}, 0) == keep_plan.KEEP_NOTHING
 
 
-@pytest.mark.parametrize("damage", ["cut", "other", "long"])
+@pytest.mark.parametrize("damage", ["cut", "other", "position", "offsets"])
 def test_damaged_codes_are_refused_by_name(result, tmp_path, capsys, damage, documented):
-    path = result / "evidence" / "codes_layer_2.parquet"
+    layer = 0 if damage == "offsets" else 2  # passages come from the first layer
+    path = result / "evidence" / f"codes_layer_{layer}.parquet"
     if damage == "cut":
         path.write_bytes(path.read_bytes()[:-50])
     elif damage == "other":
         pd.DataFrame({"content": [1]}).to_parquet(path)
     else:
         table = next(codes_file.CodesFile(path).groups())
-        position = table.column("position").combine_chunks()
-        values = position.values.to_numpy().copy()
-        values[:] = 5000
-        changed = type(position).from_arrays(position.offsets, values, type=position.type)
+        numbers = table.column(damage).combine_chunks()
+        changed = type(numbers).from_arrays(numbers.offsets, numbers.values.to_numpy() + 5000, type=numbers.type)
         with path.open("wb") as sink:
             writer = codes_file.CodesWriter(sink, "x")
-            writer.add(table.set_column(table.column_names.index("position"), table.schema.field("position"), changed))
+            writer.add(table.set_column(table.column_names.index(damage), table.schema.field(damage), changed))
             writer.close()
     other = next(number for number in range(TINY_LATENTS) if number not in labels(result, 2))
     line = refused(capsys, "label", str(result), "--quiet", "--features", feature_file(tmp_path, (2, other)))
-    assert "codes_layer_2.parquet: damaged, missing or of another version" in line
-    documented("Finished results", "token-level codes that are damaged", line)
+    assert f"codes_layer_{layer}.parquet: damaged, missing or of another version" in line
+    documented("Finished results", "token-level codes that are damaged", line.replace("layer_0", "layer_2"))
 
 
 def test_a_result_whose_codes_are_gone_reads_its_text_again(result, tmp_path):
