@@ -176,13 +176,17 @@ def _common_kind(actors: list[Any]) -> WorkerKind:
     """Let all actors load their model, at the same time; return the kind that they have in common.
 
     Raises:
-        ConfigError: they have none.
+        StratalensError: they have none, or one cannot load its model.
     """
-    import ray
-
     loading = [actor.kind.remote() for actor in actors]
-    ray.wait(loading, num_returns=len(loading))  # one that is ended while it loads would be told on the terminal
-    kinds = set(map(_get_result, loading))
+    kinds, problems = set[WorkerKind](), list[StratalensError]()
+    for reference in loading:  # all of them: Ray tells on the terminal of an actor that is ended while it loads
+        try:
+            kinds.add(_get_result(reference))
+        except StratalensError as problem:
+            problems.append(problem)
+    if problems:
+        raise problems[0]
     if len(kinds) > 1:
         raise ConfigError(
             f"--workers ray: the workers differ, so their results would differ too; use equal machines: {kinds}"

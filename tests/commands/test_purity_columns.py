@@ -66,8 +66,9 @@ def test_they_survive_what_writes_the_result_again(result, finished, tmp_path):
         pd.testing.assert_frame_equal(purity(result), before)
 
 
-def test_a_feature_that_is_new_has_shares_once_there_is_evidence_on_it(result, finished):
-    before = purity(finished)
+def test_a_feature_that_is_new_has_shares_once_there_is_evidence_on_it(arguments, tmp_path):
+    result = analysed(arguments, tmp_path / "out", "--keep_gb", "0")
+    before = purity(result)
     assert main(["rank", str(result), "--top_n", "9", "--quiet"]) == 0
     ranked = purity(result)
     new = ranked.index.difference(before.index)
