@@ -15,8 +15,8 @@ from stratalens.config.validation import make_config
 from stratalens.harvest.batch_size import with_batch_tokens
 from stratalens.harvest.inputs import RunInputs, find_inputs
 from stratalens.harvest.open_model import OpenModel, open_model
-from stratalens.harvest.shards import Shard, cut_shards, shard_characters
-from stratalens.harvest.workers import FinishedShard, HarvestCallbacks, LocalWorker, ShardTask
+from stratalens.harvest.shards import Shard, ShardTask, cut_shards, shard_characters
+from stratalens.harvest.workers import FinishedShard, HarvestCallbacks, LocalWorker
 from stratalens.hookpoint import Hookpoint
 from stratalens.progress import NoProgress
 

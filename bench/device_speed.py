@@ -19,7 +19,7 @@ from device_checks import analysed, words_of
 from device_setting import Numbers, Opened, Setting, seconds_of, wait_for
 from torch import Tensor
 
-from stratalens.harvest.shard_reader import chunks
+from stratalens.harvest.chunks import chunks
 from stratalens.harvest.shards import Shard
 from stratalens.models.batches import pack_batches
 from stratalens.models.hooks import forward

@@ -21,8 +21,8 @@ from torch import nn
 from stratalens.config.options import RunConfig
 from stratalens.config.validation import make_config
 from stratalens.harvest.batch_size import with_batch_tokens
+from stratalens.harvest.chunks import chunks
 from stratalens.harvest.inputs import RunInputs, find_inputs
-from stratalens.harvest.shard_reader import chunks
 from stratalens.harvest.shards import cut_shards, shard_characters
 from stratalens.models import load_model
 from stratalens.models.batches import TokenBatch, pack_batches

@@ -19,19 +19,22 @@ import tyro
 
 from stratalens.config.validation import make_config
 from stratalens.harvest.batch_size import with_batch_tokens
+from stratalens.harvest.chunks import chunks
 from stratalens.harvest.inputs import find_inputs
-from stratalens.harvest.shard_reader import ShardReader, chunks
-from stratalens.harvest.shards import cut_shards, shard_characters
+from stratalens.harvest.shard_reader import ShardReader
+from stratalens.harvest.shards import ShardTask, cut_shards, shard_characters
 from stratalens.harvest.state.layer_state import pack_state
 from stratalens.harvest.store import ShardStore, key_of
 from stratalens.models import load_model
 from stratalens.models.batches import pack_batches
 from stratalens.models.hooks import drop_blocks_above, forward
 from stratalens.models.loading import Placement, choose_device, choose_dtype
+from stratalens.models.streams import Streams, division_of
 from stratalens.models.token_classes import vocabulary_classes
 from stratalens.progress import NoProgress
 from stratalens.saes.loaded import LoadedEncoders
 from stratalens.saes.probe import Probe
+from stratalens.saes.products import has_bfloat16_units
 
 MIN_RATIO = 0.82
 """Required speed of the harvest, as a share of that of the bare forward pass."""
@@ -62,7 +65,9 @@ def main(options: Options) -> None:
     shards = list(
         cut_shards(rows, shard_characters(sum(len(row.text) for row in rows)), len(inputs.survey.populations))
     )
-    reader = ShardReader(model, probes, inputs.cutter, classes, config.tokens_per_batch)
+    division = division_of(device, alone=has_bfloat16_units())
+    streams = Streams.of(model, division)
+    reader = ShardReader(streams, probes, inputs.cutter, classes, config.tokens_per_batch)
     batches = [
         batch.to(device)
         for shard in shards
@@ -78,9 +83,9 @@ def main(options: Options) -> None:
     def whole() -> None:
         with TemporaryDirectory() as directory:
             store = ShardStore(Path(directory))
-            for shard in shards:
-                for layer, state in reader.read(shard, tuple(probes)).items():
-                    store.write(layer, key_of(shard.digest()), pack_state(state))
+            for read in reader.read(ShardTask(shard, tuple(probes)) for shard in shards):
+                for layer, state in read.states.items():
+                    store.write(layer, key_of(read.task.shard.digest()), pack_state(state))
             for layer in probes:
                 store.fold(layer, [key_of(shard.digest()) for shard in shards])
 
@@ -96,7 +101,8 @@ def main(options: Options) -> None:
                 seconds[name].append(time.perf_counter() - started)
     ratios = sorted(b / w for b, w in zip(seconds["bare"], seconds["whole"], strict=True))
     print(
-        f"{tokens:,} tokens, {len(probes)} layers, {device}, {torch.get_num_threads()} threads, {options.rounds} rounds"
+        f"{tokens:,} tokens, {len(probes)} layers, {device}, {torch.get_num_threads()} threads "
+        f"({division.streams} x {division.threads} in the harvest), {options.rounds} rounds"
     )
     print(f"bare forward pass {tokens / median(seconds['bare']):,.0f} tokens/s")
     print(f"whole harvest     {tokens / median(seconds['whole']):,.0f} tokens/s")

@@ -15,7 +15,7 @@ import tyro
 
 from stratalens.corpus import Populations
 from stratalens.harvest import FeatureStats
-from stratalens.harvest.shard_reader import CHUNK_TOKENS
+from stratalens.harvest.chunks import CHUNK_TOKENS
 from stratalens.harvest.state.document_sample import DocumentSample, SampledPassages
 from stratalens.harvest.state.layer_state import (
     LayerState,

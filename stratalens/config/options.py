@@ -15,8 +15,8 @@ from stratalens.hookpoint import SITE_NAMES
 RECORDED_WITH_SIDES = ("digest", "split", "files", "lengths", "kinds", "form_auroc")
 """What `run.json` says of the text beside the two sides, under their names."""
 
-HOST_BATCH_TOKENS = 4096
-"""Enough for the CPU, where larger batches are no faster, for mps and for small GPUs."""
+HOST_BATCH_TOKENS = 2048
+"""On the CPU, where larger batches are slower."""
 BATCH_TOKENS = TypeAdapter(Annotated[int, Field(ge=16, le=MAX_COUNT)])
 """What a number of `batch_tokens` must be."""
 
@@ -70,8 +70,8 @@ class RunConfig(TextConfig, LabelConfig):
     """Replace files in --output_dir that have the name of a file of the result, although no earlier run wrote them.
     Otherwise such files are refused before the work begins. No file turns this on."""
     batch_tokens: int | Literal["auto"] = "auto"
-    """Tokens per batch, padding included. `auto`: 16384 on a GPU of 24 GB or more, else 4096, and at least
-    --max_length. The last digits of results depend on this number; run.json records it."""
+    """Tokens per batch, padding included. `auto`: 16384 on a GPU of 24 GB or more, 4096 on another, 2048 on the CPU,
+    and at least --max_length. The last digits of results depend on this number; run.json records it."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Number format of the base model. `auto`: bfloat16 where the hardware multiplies it natively."""
     load_in: Literal["8bit", "4bit"] | None = None

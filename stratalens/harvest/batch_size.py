@@ -6,8 +6,10 @@ from stratalens.config.options import HOST_BATCH_TOKENS, RunConfig
 from stratalens.models.loading import choose_device
 from stratalens.models.placement import current_gpu
 
-GPU_TOKENS = 16_384
+LARGE_GPU_TOKENS = 16_384
 """A small model keeps a large GPU busy only with large batches."""
+GPU_TOKENS = 4096
+"""On smaller GPUs, and on mps."""
 LARGE_GPU_BYTES = 24_000_000_000
 """A GPU of at least so much memory is a large one."""
 
@@ -26,6 +28,7 @@ def with_batch_tokens(config: RunConfig) -> RunConfig:
 
 def default_batch_tokens(device: torch.device) -> int:
     """Tokens per batch on a device."""
-    if device.type != "cuda":
+    if device.type == "cpu":
         return HOST_BATCH_TOKENS
-    return GPU_TOKENS if torch.cuda.mem_get_info(current_gpu(device))[1] >= LARGE_GPU_BYTES else HOST_BATCH_TOKENS
+    is_large = device.type == "cuda" and torch.cuda.mem_get_info(current_gpu(device))[1] >= LARGE_GPU_BYTES
+    return LARGE_GPU_TOKENS if is_large else GPU_TOKENS

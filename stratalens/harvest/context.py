@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from stratalens.config.options import RunConfig
+from stratalens.harvest.chunks import chunk_tokens
 from stratalens.harvest.inputs import RunInputs
-from stratalens.harvest.shard_reader import chunk_tokens
 from stratalens.harvest.store import key_of
 from stratalens.harvest.workers import WorkerKind
 from stratalens.hookpoint import Hookpoint

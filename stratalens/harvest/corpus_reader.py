@@ -14,9 +14,9 @@ from stratalens.files.record import read_record
 from stratalens.harvest.context import Facts, HarvestContext, changed_facts
 from stratalens.harvest.keep_plan import KEEP_NOTHING, KeepPlan
 from stratalens.harvest.kept_codes import KeptLayer, belongs_to, codes_path
-from stratalens.harvest.shards import Shard
+from stratalens.harvest.shards import Shard, ShardTask
 from stratalens.harvest.store import HarvestFile, ShardStore, harvest_path, key_of
-from stratalens.harvest.workers import ShardTask, Workers
+from stratalens.harvest.workers import Workers
 from stratalens.hookpoint import Hookpoint
 
 CONTEXT_FILE = "context.json"

@@ -11,8 +11,8 @@ import torch
 
 from stratalens.config.options import RunConfig
 from stratalens.corpus import Populations
+from stratalens.harvest.chunks import chunk_tokens
 from stratalens.harvest.inputs import ModelInputs, RunInputs
-from stratalens.harvest.shard_reader import chunk_tokens
 from stratalens.harvest.state.top_examples import EXAMPLES_KEPT
 from stratalens.hookpoint import Hookpoint
 from stratalens.models.memory import USABLE_SHARE, MemoryBytes, free_gpu_bytes, free_host_bytes, free_mps_bytes

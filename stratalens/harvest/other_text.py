@@ -16,8 +16,8 @@ from stratalens.harvest.harvest import Harvest
 from stratalens.harvest.inputs import RunInputs
 from stratalens.harvest.memory_plan import estimate_memory, memory_limits, plan_passes
 from stratalens.harvest.open_model import OpenModel, open_checked
-from stratalens.harvest.shards import cut_shards, shard_characters
-from stratalens.harvest.workers import FinishedShard, HarvestCallbacks, LocalWorker, ShardTask, WorkerKind, kind_of
+from stratalens.harvest.shards import ShardTask, cut_shards, shard_characters
+from stratalens.harvest.workers import FinishedShard, HarvestCallbacks, LocalWorker, WorkerKind, kind_of
 from stratalens.hookpoint import Hookpoint
 from stratalens.models.loading import choose_device, choose_dtype
 from stratalens.progress import Progress

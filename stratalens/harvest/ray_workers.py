@@ -20,14 +20,13 @@ from stratalens.errors import ConfigError, ModelError, StratalensError
 from stratalens.harvest.inputs import RunInputs, passage_cutter
 from stratalens.harvest.open_model import OpenModel
 from stratalens.harvest.shard_reader import ShardReader
-from stratalens.harvest.shards import Shard
+from stratalens.harvest.shards import Shard, ShardTask
 from stratalens.harvest.workers import (
     FinishedShard,
     HarvestCallbacks,
     LocalWorker,
-    ShardTask,
     WorkerKind,
-    read_shard,
+    packed,
 )
 from stratalens.hookpoint import Hookpoint
 from stratalens.models import find_model
@@ -95,7 +94,7 @@ class RayReader:
             if self._reader is None or tuple(self._reader.probes) != hookpoints:
                 self._reader = None  # free the SAEs of other layers before loading
                 self._reader = self._worker.reader(hookpoints)
-            return read_shard(self._reader, shard, wanted)
+            return packed(next(self._reader.read([ShardTask(shard, wanted)])))
 
 
 @dataclass(frozen=True)

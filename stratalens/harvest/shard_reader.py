@@ -1,8 +1,11 @@
-"""Read one shard for all layers: run the model, encode with the SAEs, and accumulate the statistics."""
+"""Read shards for all layers: run the model, encode with the SAEs, and accumulate the statistics."""
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+import io
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -11,33 +14,29 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from stratalens.errors import ModelError
+from stratalens.harvest.chunks import Chunk, chunks
 from stratalens.harvest.codes_file import CodesWriter
 from stratalens.harvest.keep_plan import Keep
-from stratalens.harvest.shards import Shard, ShardPiece
-from stratalens.harvest.state.document_sample import DocumentSample, SampledPassages
+from stratalens.harvest.shards import ShardTask
+from stratalens.harvest.state.document_sample import DocumentSample
 from stratalens.harvest.state.layer_state import LayerState, StateAccumulator
 from stratalens.harvest.state.passage_values import EncodedBatch, PassageValues, reduce_batch
 from stratalens.harvest.state.statistics import FeatureStats
-from stratalens.harvest.state.top_examples import PassagePointers, TopExamples
-from stratalens.harvest.token_codes import BatchCodes, CodedPassage, batch_codes, codes_table
+from stratalens.harvest.state.top_examples import TopExamples
+from stratalens.harvest.token_codes import BatchCodes, batch_codes, codes_table
 from stratalens.hookpoint import Hookpoint
 from stratalens.models import PassageCutter
 from stratalens.models.batches import BatchRunner, TokenBatch, pack_batches
 from stratalens.models.hooks import forward, hooked
 from stratalens.models.memory import release_free_memory
+from stratalens.models.streams import Start, Streams
 from stratalens.models.token_classes import TOKEN_CLASSES
-from stratalens.models.tokens import TextPiece, TokenSpan
 from stratalens.saes.probe import Probe
 
-CHUNK_TOKENS = 16_384
-"""Passages are collected up to this many tokens, then read in batches of similar length and merged into the state."""
-GPU_CHUNK_TOKENS = 65_536
-"""The same on cuda, where batches are larger: a chunk of one batch would have passages of all lengths."""
-
-
-def chunk_tokens(device: str) -> int:
-    """Tokens of a chunk on a type of device; no batch has more."""
-    return GPU_CHUNK_TOKENS if device == "cuda" else CHUNK_TOKENS
+BatchColumns = dict[Hookpoint, tuple[dict[str, np.ndarray], list[BatchCodes]]]
+"""Hookpoint -> columns of the values of a batch, and the codes of its wanted passages if any."""
+Wait = Callable[[], list[BatchColumns]]
+"""Waits for a batch; returns what was read of it, or of the parts into which it was halved."""
 
 
 def encode_batch(probe: Probe, batch: TokenBatch, vectors: Float[Tensor, "batch seq d_model"]) -> EncodedBatch:
@@ -60,92 +59,60 @@ def encode_batch(probe: Probe, batch: TokenBatch, vectors: Float[Tensor, "batch 
     )
 
 
-class Chunk(NamedTuple):
-    """Passages that are batched together."""
+class ReadShard(NamedTuple):
+    """What was read of a shard."""
 
-    sequences: list[np.ndarray]
-    """Token ids of each passage, `[seq]`."""
-    keep: np.ndarray
-    """What is kept of the text of each passage, see `Keep`; `[passage]`."""
-    coded: Callable[[int], CodedPassage]
-    """Makes the passage of a number, as it is kept."""
-    population: np.ndarray
-    """`[passage]`"""
-    passages: SampledPassages
-    pointers: PassagePointers
-    rows: int
-    """Corpus rows that end in this chunk."""
-
-    def chosen(self, examples: TopExamples) -> dict[int, CodedPassage]:
-        """Number -> passage of those that are kept, given the strongest passages of the chunk."""
-        strongest = set(zip(examples.content.tolist(), examples.start.tolist(), strict=True))
-        places = zip(self.pointers.content.tolist(), self.pointers.start.tolist(), strict=True)
-        return {
-            number: self.coded(number)
-            for number, (keep, place) in enumerate(zip(self.keep.tolist(), places, strict=True))
-            if keep == Keep.EVERYTHING or (keep == Keep.STRONGEST and place in strongest)
-        }
-
-    def values(self, parts: list[dict[str, np.ndarray]]) -> PassageValues:
-        """Join the columns of all batches, with passages in the order of the chunk."""
-        order = np.argsort(np.concatenate([part["batch_row"] for part in parts]))
-        joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0] if name != "batch_row"}
-        for name in ("countable_positions", "kept_positions", "norm_sum", "residual_mean"):
-            joined[name] = joined[name][order]
-        lengths = np.array([len(sequence) for sequence in self.sequences])
-        return PassageValues(population=self.population, tokens=lengths, **joined)
+    task: ShardTask
+    states: dict[Hookpoint, LayerState]
+    codes: dict[Hookpoint, bytes]
+    """Hookpoint -> the file of its codes; empty where nothing is kept of the shard."""
 
 
-def chunks(shard: Shard, cutter: PassageCutter, device: str = "cpu") -> Iterator[Chunk]:
-    """Cut the pieces of a shard into passages and group them into chunks of about `chunk_tokens` of the device.
+@dataclass
+class _Reading:
+    """A shard that is being read."""
 
-    Yields at least one chunk, which is empty where every text is too short for a passage.
-    """
-    passages: list[tuple[TokenSpan, ShardPiece]] = []
-    tokens = rows_ended = 0
-    for piece in shard.pieces:
-        for span in cutter.piece_spans(TextPiece(piece.start, piece.text)):
-            if tokens >= chunk_tokens(device):
-                yield _make_chunk(passages, cutter, rows_ended)
-                passages, tokens, rows_ended = [], 0, 0
-            passages.append((span, piece))
-            tokens += len(span.token_ids)
-        rows_ended += piece.ends_row
-    yield _make_chunk(passages, cutter, rows_ended)
+    task: ShardTask
+    runner: BatchRunner
+    states: dict[Hookpoint, StateAccumulator] = field(init=False)
+    sinks: dict[Hookpoint, io.BytesIO] = field(init=False)
+    writers: dict[Hookpoint, CodesWriter] = field(init=False)
+
+    def __post_init__(self):
+        self.states = {hookpoint: StateAccumulator() for hookpoint in self.task.layers}
+        self.sinks = {hookpoint: io.BytesIO() for hookpoint in self.task.layers} if self.task.shard.kept else {}
+        self.writers = {hookpoint: CodesWriter(sink) for hookpoint, sink in self.sinks.items()}
+
+    def wanted(self, chunk: Chunk) -> Bool[np.ndarray, "passage"]:
+        """Which passages of a chunk may be kept with their codes."""
+        return chunk.keep != Keep.NOTHING if self.writers else np.zeros(len(chunk.keep), bool)
+
+    def add(self, hookpoint: Hookpoint, chunk: Chunk, values: PassageValues, codes: list[BatchCodes]) -> None:
+        """Add what was read of a chunk."""
+        state = LayerState(
+            stats=FeatureStats.of(values, self.task.shard.populations),
+            examples=TopExamples.of(values, chunk.pointers),
+            documents=DocumentSample.of(values, chunk.passages),
+        )
+        self.states[hookpoint].add(state)
+        if codes:
+            self.writers[hookpoint].add(codes_table(chunk.chosen(state.examples), codes))
+
+    def finish(self) -> ReadShard:
+        """What was read of all of its chunks."""
+        for writer in self.writers.values():
+            writer.close()
+        split = self.runner.batches_split
+        states = {place: total.result()._replace(batches_split=split) for place, total in self.states.items()}
+        return ReadShard(self.task, states, {place: sink.getvalue() for place, sink in self.sinks.items()})
 
 
-def _make_chunk(passages: list[tuple[TokenSpan, ShardPiece]], cutter: PassageCutter, rows_ended: int) -> Chunk:
-    spans, pieces = [span for span, _ in passages], [piece for _, piece in passages]
-    return Chunk(
-        sequences=[cutter.sequence(span) for span in spans],
-        keep=np.array([piece.keep for piece in pieces], np.int64),
-        coded=lambda number: _coded_passage(passages[number][0], passages[number][1], cutter),
-        population=np.array([piece.population for piece in pieces], np.int64),
-        passages=SampledPassages(
-            document=np.array([piece.document for piece in pieces], np.uint64),
-            sampled=np.array([piece.sampled for piece in pieces], bool),
-        ),
-        pointers=PassagePointers(
-            content=np.array([piece.content for piece in pieces], np.uint64),
-            start=np.array([span.start for span in spans], np.int64),
-            end=np.array([span.end for span in spans], np.int64),
-        ),
-        rows=rows_ended,
-    )
+class _Started(NamedTuple):
+    """A chunk whose batches are being read; the end of a shard without one."""
 
-
-def _coded_passage(span: TokenSpan, piece: ShardPiece, cutter: PassageCutter) -> CodedPassage:
-    return CodedPassage(
-        content=piece.content,
-        start=span.start,
-        end=span.end,
-        document=piece.document,
-        population=piece.population,
-        text=piece.text[span.start - piece.start : span.end - piece.start],
-        token_ids=cutter.sequence(span),
-        offsets=cutter.token_offsets(span),
-        whole=piece.keep == Keep.EVERYTHING,
-    )
+    reading: _Reading
+    chunk: Chunk | None = None
+    batches: tuple[tuple[TokenBatch, Wait], ...] = ()
 
 
 @dataclass
@@ -155,86 +122,91 @@ class ShardReader:
     A batch that does not fit into memory is halved, and so are all later ones of the same shard.
     """
 
-    model: nn.Module
+    streams: Streams
+    """Run the model on batches."""
     probes: Mapping[Hookpoint, Probe]
     """Hookpoint -> its loaded SAE and norm limit."""
     cutter: PassageCutter
     token_classes: Int[Tensor, "vocabulary"]
     """Class of each token id, on the device where batches are read."""
     batch_tokens: int
-    """Maximum tokens per batch, padding included."""
+    """Maximum tokens, padding included, of all batches that are read at the same time."""
     on_batch: Callable[[int], None] = lambda _tokens: None
     """Called with the number of tokens of each finished batch."""
     on_rows: Callable[[int], None] = lambda _rows: None
     """Called with the number of corpus rows that each chunk completes."""
 
-    def read(
-        self, shard: Shard, hookpoints: tuple[Hookpoint, ...], codes: Mapping[Hookpoint, CodesWriter] | None = None
-    ) -> dict[Hookpoint, LayerState]:
-        """Read one shard with one forward pass per batch; return hookpoint -> its state.
+    def read(self, tasks: Iterable[ShardTask]) -> Iterator[ReadShard]:
+        """Read shards with one forward pass per batch, in the order of the tasks.
+
+        Where batches run beside each other, those of the next chunk are begun before a chunk is finished.
 
         Args:
-            shard: what to read.
-            hookpoints: those to encode, each with a probe.
-            codes: hookpoint -> what receives the codes of its passages that are kept; None keeps none.
+            tasks: what to read, and for which layers; each has a probe.
 
         Raises:
             CapacityError: a single passage does not fit into memory.
         """
-        runner = BatchRunner(self.batch_tokens)
-        states = {hookpoint: StateAccumulator() for hookpoint in hookpoints}
-        for chunk in chunks(shard, self.cutter, self.token_classes.device.type):
-            for hookpoint, (state, kept) in self._read_chunk(
-                chunk, shard.populations, hookpoints, runner, keep=bool(codes)
-            ).items():
-                states[hookpoint].add(state)
-                if codes and kept:
-                    codes[hookpoint].add(codes_table(chunk.chosen(state.examples), kept))
-            self.on_rows(chunk.rows)
-            release_free_memory()
-        split = runner.batches_split
-        return {hookpoint: total.result()._replace(batches_split=split) for hookpoint, total in states.items()}
+        started: deque[_Started] = deque()
+        with self.streams.open() as start:
+            for task in tasks:
+                reading = _Reading(task, BatchRunner(self.batch_tokens // self.streams.number))
+                for chunk in chunks(task.shard, self.cutter, self.token_classes.device.type):
+                    started.append(self._start(reading, chunk, start))
+                    yield from self._finish(started, leave=self.streams.number > 1)
+                started.append(_Started(reading))
+                yield from self._finish(started, leave=self.streams.number > 1)
+            yield from self._finish(started, leave=False)
 
-    def _read_chunk(
-        self, chunk: Chunk, populations: int, hookpoints: tuple[Hookpoint, ...], runner: BatchRunner, *, keep: bool
-    ) -> dict[Hookpoint, tuple[LayerState, list[BatchCodes]]]:
-        """Read one chunk; return hookpoint -> its state, and its codes so far as they may be kept."""
-        parts: dict[Hookpoint, list[dict[str, np.ndarray]]] = {hookpoint: [] for hookpoint in hookpoints}
-        codes: dict[Hookpoint, list[BatchCodes]] = {hookpoint: [] for hookpoint in hookpoints}
-        wanted = chunk.keep != Keep.NOTHING if keep else np.zeros(len(chunk.keep), bool)
-        for batch in pack_batches(chunk.sequences, runner.batch_tokens, self.cutter.special_ids):
-            for read in runner.run(batch, partial(self._read_batch, hookpoints, wanted)):
-                for hookpoint, (columns, of_batch) in read.items():
-                    parts[hookpoint].append(columns)
-                    codes[hookpoint] += of_batch
+    def _finish(self, started: deque[_Started], *, leave: bool) -> Iterator[ReadShard]:
+        """Finish chunks in their order, except the last one if it is to be left; yield the shards that end."""
+        while started:
+            if leave and not any(one.chunk for one in islice(started, 1, None)) and started[0].chunk:
+                return
+            reading, chunk, batches = started.popleft()
+            if chunk is None:
+                yield reading.finish()
+            else:
+                self._merge(reading, chunk, batches)
+
+    def _merge(self, reading: _Reading, chunk: Chunk, batches: Iterable[tuple[TokenBatch, Wait]]) -> None:
+        """Wait for the batches of a chunk, and add it to its shard."""
+        read: list[BatchColumns] = []
+        for batch, wait in batches:
+            read += wait()
             self.on_batch(batch.tokens)
-        states = {}
-        for hookpoint in hookpoints:
-            values = (
-                chunk.values(parts[hookpoint]) if parts[hookpoint] else _no_values(self.probes[hookpoint].sae.d_model)
-            )
-            state = LayerState(
-                stats=FeatureStats.of(values, populations),
-                examples=TopExamples.of(values, chunk.pointers),
-                documents=DocumentSample.of(values, chunk.passages),
-            )
-            states[hookpoint] = state, codes[hookpoint]
-        return states
+        for hookpoint in reading.task.layers:
+            columns = [of_batch[hookpoint][0] for of_batch in read]
+            codes = [own for of_batch in read for own in of_batch[hookpoint][1]]
+            d_model = self.probes[hookpoint].sae.d_model
+            reading.add(hookpoint, chunk, chunk.values(columns) if columns else _no_values(d_model), codes)
+        self.on_rows(chunk.rows)
+        release_free_memory()
+
+    def _start(self, reading: _Reading, chunk: Chunk, start: Start) -> _Started:
+        """Begin to read the batches of a chunk."""
+        wanted = reading.wanted(chunk)
+        batches = pack_batches(chunk.sequences, reading.runner.batch_tokens, self.cutter.special_ids)
+
+        def work(batch: TokenBatch, model: nn.Module) -> list[BatchColumns]:
+            return list(reading.runner.run(batch, partial(self._read_batch, model, reading.task.layers, wanted)))
+
+        return _Started(reading, chunk, tuple((batch, start(partial(work, batch))) for batch in batches))
 
     def _read_batch(
-        self, hookpoints: tuple[Hookpoint, ...], wanted: Bool[np.ndarray, "passage"], batch: TokenBatch
-    ) -> dict[Hookpoint, tuple[dict[str, np.ndarray], list[BatchCodes]]]:
-        """Read one batch; return hookpoint -> columns of its values, and the codes of the wanted passages if any."""
+        self, model: nn.Module, layers: tuple[Hookpoint, ...], wanted: Bool[np.ndarray, "passage"], batch: TokenBatch
+    ) -> BatchColumns:
+        """Read one batch for some layers."""
         batch = batch.to(self.token_classes.device)
         encoded: dict[Hookpoint, EncodedBatch] = {}
 
         def consumer(hookpoint: Hookpoint, vectors: Tensor) -> None:
             encoded[hookpoint] = encode_batch(self.probes[hookpoint], batch, vectors)
 
-        with hooked(self.model, {hookpoint: partial(consumer, hookpoint) for hookpoint in hookpoints}):
-            forward(self.model, batch.input_ids)
+        with hooked(model, {hookpoint: partial(consumer, hookpoint) for hookpoint in layers}):
+            forward(model, batch.input_ids)
         read = {}
-        for hookpoint in hookpoints:
+        for hookpoint in layers:
             own = encoded.pop(hookpoint)
             codes = [batch_codes(own, batch, wanted)] if wanted[batch.rows].any() else []
             num_latents = self.probes[hookpoint].sae.num_latents

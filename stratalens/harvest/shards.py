@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from stratalens.corpus.survey import DocumentRow
 from stratalens.harvest.keep_plan import KEEP_NOTHING, Keep, KeepPlan
+from stratalens.hookpoint import Hookpoint
 from stratalens.models.tokens import pieces
 
 MIN_SHARD_CHARACTERS = 2**16
@@ -61,6 +62,13 @@ class Shard(NamedTuple):
         """What is kept of each piece; empty if it is nothing of any."""
         kept = [int(piece.keep) for piece in self.pieces]
         return kept if any(kept) else []
+
+
+class ShardTask(NamedTuple):
+    """A shard to read, and the layers to read it for."""
+
+    shard: Shard
+    layers: tuple[Hookpoint, ...]
 
 
 def shard_characters(corpus_characters: int) -> int:

@@ -1,6 +1,5 @@
 """Workers that read shards: this process, or actors on a cluster. All workers of one kind give the same bytes."""
 
-import io
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -8,23 +7,17 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 
-from stratalens.harvest.codes_file import CodesWriter
 from stratalens.harvest.open_model import OpenModel
-from stratalens.harvest.shard_reader import ShardReader
-from stratalens.harvest.shards import Shard
+from stratalens.harvest.shard_reader import ReadShard, ShardReader
+from stratalens.harvest.shards import ShardTask
 from stratalens.harvest.state.layer_state import pack_state
 from stratalens.hookpoint import Hookpoint
 from stratalens.models import PassageCutter
+from stratalens.models.streams import Division, Streams, division_of
 from stratalens.models.token_classes import vocabulary_classes
+from stratalens.saes.products import has_bfloat16_units
 
 LIBRARIES = ("torch", "transformers", "tokenizers", "numpy")
-
-
-class ShardTask(NamedTuple):
-    """A shard to read, and the layers to read it for."""
-
-    shard: Shard
-    layers: tuple[Hookpoint, ...]
 
 
 class FinishedShard(NamedTuple):
@@ -100,10 +93,9 @@ class LocalWorker:
     def reader(self, hookpoints: tuple[Hookpoint, ...]) -> ShardReader:
         """Load the SAEs of some layers; return a reader for them."""
         classes = vocabulary_classes(self.cutter.tokenizer, self.cutter.known_ids)
-        probes = self.opened.probes(hookpoints)
         return ShardReader(
-            self.opened.model,
-            probes,
+            Streams.of(self.opened.model, _division(self.opened.device)),
+            self.opened.probes(hookpoints),
             self.cutter,
             torch.from_numpy(classes).to(self.opened.device),
             self.batch_tokens,
@@ -113,9 +105,7 @@ class LocalWorker:
 
     def read(self, hookpoints: tuple[Hookpoint, ...], tasks: Iterable[ShardTask]) -> Iterator[FinishedShard]:
         """See `Workers`."""
-        reader = self.reader(hookpoints)
-        for task in tasks:
-            yield read_shard(reader, task.shard, task.layers)
+        return map(packed, self.reader(hookpoints).read(tasks))
 
 
 def kind_of(device: torch.device, dtype: torch.dtype) -> WorkerKind:
@@ -123,26 +113,27 @@ def kind_of(device: torch.device, dtype: torch.dtype) -> WorkerKind:
     return WorkerKind(_device_kind(device), str(dtype), tuple((name, version(name)) for name in LIBRARIES))
 
 
+def _division(device: torch.device) -> Division:
+    """How threads are divided: not at all where encoding must be alone."""
+    return division_of(device, alone=has_bfloat16_units())
+
+
 def _device_kind(device: torch.device) -> str:
     """Name of a GPU; instruction set and number of threads of a CPU."""
     if device.type == "cuda":
         return f"cuda, {torch.cuda.get_device_name(device)}"
     if device.type == "cpu":
-        return f"cpu, {torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads"
+        streams, threads = _division(device)
+        return f"cpu, {torch.backends.cpu.get_cpu_capability()}, {streams} x {threads} threads"
     return device.type
 
 
-def read_shard(reader: ShardReader, shard: Shard, hookpoints: tuple[Hookpoint, ...]) -> FinishedShard:
-    """Read one shard for at least one layer, and pack what was read."""
-    sinks = {hookpoint: io.BytesIO() for hookpoint in hookpoints} if shard.kept else {}
-    writers = {hookpoint: CodesWriter(sink) for hookpoint, sink in sinks.items()}
-    states = reader.read(shard, hookpoints, writers)
-    for writer in writers.values():
-        writer.close()
+def packed(read: ReadShard) -> FinishedShard:
+    """Pack what was read of a shard for at least one layer."""
     return FinishedShard(
-        shard.number,
-        packed={hookpoint: pack_state(state) for hookpoint, state in states.items()},
-        codes={hookpoint: sink.getvalue() for hookpoint, sink in sinks.items()},
-        rows=shard.rows,
-        tokens=int(next(iter(states.values())).stats.tokens.sum()),
+        read.task.shard.number,
+        packed={hookpoint: pack_state(state) for hookpoint, state in read.states.items()},
+        codes=read.codes,
+        rows=read.task.shard.rows,
+        tokens=int(next(iter(read.states.values())).stats.tokens.sum()),
     )

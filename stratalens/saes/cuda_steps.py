@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from stratalens.saes.steps import Activation, Linear, SparseLatents, Step, TopK, positive
+from stratalens.saes.steps import Activation, Linear, SparseLatents, Step, TopK, largest, positive
 from stratalens.saes.weights import row_blocks
 
 GROUP = 128
@@ -83,7 +83,7 @@ class GroupedTopK:
     """`TopK` that looks at few of the pre-activations twice: the set of latents is the same.
 
     All of the k largest are in the k groups with the largest maxima. Where another latent ties with the smallest of
-    the k, the token is left to `topk` itself.
+    the k, the token is left to `largest`.
     """
 
     k: int
@@ -94,7 +94,7 @@ class GroupedTopK:
             return TopK(self.k)(pre)
         values, latents, ties = self._chosen(pre)
         rows = ties.nonzero()[:, 0]
-        values[rows], latents[rows] = pre[rows].topk(self.k, dim=-1, sorted=False)
+        values[rows], latents[rows] = largest(pre[rows], self.k)
         return positive(values, latents)
 
     def _chosen(self, pre: Tensor) -> tuple[Float[Tensor, "token k"], Int[Tensor, "token k"], Bool[Tensor, "token"]]:

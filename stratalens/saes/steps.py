@@ -1,16 +1,18 @@
 """The steps of an encoder, and the activation that picks the latents that fire."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torch.nn.functional import linear
 
+from stratalens.saes.products import float32_product
 from stratalens.saes.weights import is_bfloat16, row_blocks
+
+MAX_PARTITION_WIDTH = 2**14
+"""Rows up to this width are partitioned by NumPy."""
 
 
 class SparseLatents(NamedTuple):
@@ -47,21 +49,6 @@ class Activation(Protocol):
     def only(self, latents: Int[Tensor, "column"]) -> "Activation | None":
         """The activation for some latents; None where it must see all of them."""
         ...
-
-
-@contextmanager
-def _bfloat16_products() -> Iterator[None]:
-    """While open, allow float32 matrix products on the CPU to use bfloat16 units, with float32 sums.
-
-    Products of two bfloat16 numbers lose no precision.
-    """
-    cpu = torch.backends.mkldnn.matmul  # pyright: ignore[reportAttributeAccessIssue]
-    before = cpu.fp32_precision
-    cpu.fp32_precision = "bf16"
-    try:
-        yield
-    finally:
-        cpu.fp32_precision = before
 
 
 @dataclass(frozen=True)
@@ -129,18 +116,18 @@ class Linear:
 
     def __call__(self, x: Float[Tensor, "token d_model"]) -> Float[Tensor, "token latent"]:
         """Apply the step."""
-        with _bfloat16_products() if self.bfloat16_weights and x.dtype == torch.bfloat16 else nullcontext():
-            if self.weight.dtype == torch.bfloat16:
-                return self._by_blocks(x.float())
-            return linear(x.float(), self.weight, self.bias)
+        are_bfloat16 = self.bfloat16_weights and x.dtype == torch.bfloat16
+        if self.weight.dtype == torch.bfloat16:
+            return self._by_blocks(x.float(), are_bfloat16)
+        return float32_product(x.float(), self.weight, self.bias, are_bfloat16=are_bfloat16)
 
-    def _by_blocks(self, x: Float[Tensor, "token d_model"]) -> Float[Tensor, "token latent"]:
+    def _by_blocks(self, x: Float[Tensor, "token d_model"], are_bfloat16: bool) -> Float[Tensor, "token latent"]:
         """The same, with a few weights at a time in float32: there is no product of bfloat16 with a float32 result."""
         pre = torch.empty(len(x), len(self.bias), device=x.device)
         blocks = row_blocks(self.weight)
         places = zip(blocks, self.bias.split(len(blocks[0])), pre.split(len(blocks[0]), dim=1), strict=True)
         for rows, bias, place in places:
-            torch.addmm(bias, x, rows.float().T, out=place)
+            place.copy_(float32_product(x, rows.float(), bias, are_bfloat16=are_bfloat16))
         return pre
 
     def only(self, latents: Int[Tensor, "column"]) -> "Linear":
@@ -171,8 +158,7 @@ class TopK:
 
     def __call__(self, pre: Float[Tensor, "token latent"]) -> SparseLatents:
         """Pick the latents that fire."""
-        values, latents = pre.topk(self.k, dim=-1, sorted=False)  # ReLU keeps the order, so it may come afterwards
-        return positive(values, latents)
+        return positive(*largest(pre, self.k))  # ReLU keeps the order, so it may come afterwards
 
     def only(self, latents: Int[Tensor, "column"]) -> None:
         """See `Activation`: whether a latent is among the k largest depends on all."""
@@ -211,6 +197,18 @@ class Threshold:
     def only(self, latents: Int[Tensor, "column"]) -> "Threshold":
         """See `Activation`: each latent fires by itself."""
         return Threshold(self.threshold[latents], latents)
+
+
+def largest(pre: Float[Tensor, "token latent"], k: int) -> tuple[Float[Tensor, "token k"], Int[Tensor, "token k"]]:
+    """The k largest pre-activations of each token, in no order, and their latents.
+
+    On the CPU NumPy finds them in half the time of PyTorch, except in wide rows.
+    """
+    width = pre.shape[1]
+    if pre.device.type != "cpu" or width > MAX_PARTITION_WIDTH:
+        return pre.topk(k, dim=-1, sorted=False)
+    latents = torch.from_numpy(np.argpartition(pre.numpy(), width - k, axis=1)[:, width - k :])
+    return pre.gather(1, latents), latents
 
 
 def pick(values: Float[Tensor, "token latent"], fires: Bool[Tensor, "token latent"]) -> SparseLatents:

@@ -15,13 +15,13 @@ from stratalens.config.options import RunConfig
 from stratalens.config.validation import make_config
 from stratalens.errors import ConfigError
 from stratalens.harvest.batch_size import default_batch_tokens, with_batch_tokens
-from stratalens.harvest.shard_reader import chunk_tokens
+from stratalens.harvest.chunks import chunk_tokens
 
 GB = 10**9
 
 
 def test_the_number_is_that_of_the_device(monkeypatch):
-    assert default_batch_tokens(torch.device("cpu")) == 4096
+    assert default_batch_tokens(torch.device("cpu")) == 2048
     assert default_batch_tokens(torch.device("mps")) == 4096
     for total, expected in ((12 * GB, 4096), (23 * GB, 4096), (24 * GB, 16_384), (80 * GB, 16_384)):
         pretend_gpus(monkeypatch, [GB], total_bytes=total)
@@ -36,7 +36,7 @@ def test_a_number_that_was_given_stays_and_a_longest_passage_always_fits(monkeyp
     assert with_batch_tokens(make_config(device="cuda")).batch_tokens == 16_384
     assert with_batch_tokens(make_config(max_length=32_768, device="cuda")).batch_tokens == 32_768
     assert with_batch_tokens(make_config(max_length=8192, device="cpu")).batch_tokens == 8192
-    assert make_config().tokens_per_batch == 4096
+    assert make_config().tokens_per_batch == 2048
 
 
 def test_a_chunk_holds_the_largest_batches_of_its_device():
@@ -59,9 +59,9 @@ def test_the_record_holds_the_number_and_a_run_with_it_has_the_same_bytes(tiny_a
 
     with one_thread():
         assert main(["analyze", "--quiet", *tiny_arguments]) == 0
-        given = with_options(tiny_arguments, {"batch_tokens": "4096", "output_dir": str(tmp_path / "given")})
+        given = with_options(tiny_arguments, {"batch_tokens": "2048", "output_dir": str(tmp_path / "given")})
         assert main(["analyze", "--quiet", *given]) == 0
     record = json.loads((tmp_path / "out" / "run.json").read_text())
-    assert record["settings"]["batch_tokens"] == 4096
-    assert harvest(tmp_path / "out")["--batch_tokens"] == 4096
+    assert record["settings"]["batch_tokens"] == 2048
+    assert harvest(tmp_path / "out")["--batch_tokens"] == 2048
     assert harvest(tmp_path / "out") == harvest(tmp_path / "given")

@@ -39,15 +39,16 @@ class ReadCounter:
 
     def __init__(self, monkeypatch, shards: int | None = None):
         self.read: list[tuple[int, int]] = []
-        read_shard = ShardReader.read
+        read_all = ShardReader.read
 
-        def read(reader, shard, layers, codes):
-            if len(self.read) == shards:
-                raise ReadCounter.Stopped
-            self.read.append((shard.number, len(layers)))
-            return read_shard(reader, shard, layers, codes)
+        def counted(tasks):
+            for task in tasks:
+                if len(self.read) == shards:
+                    raise ReadCounter.Stopped
+                self.read.append((task.shard.number, len(task.layers)))
+                yield task
 
-        monkeypatch.setattr(ShardReader, "read", read)
+        monkeypatch.setattr(ShardReader, "read", lambda reader, tasks: read_all(reader, counted(tasks)))
 
 
 def analyze(arguments: list[str], *more: str) -> int:

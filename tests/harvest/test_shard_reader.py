@@ -19,10 +19,11 @@ from stratalens.corpus.builtin import text_file
 from stratalens.corpus.survey import DocumentRow
 from stratalens.errors import ModelError
 from stratalens.files.hashing import hash64
-from stratalens.harvest import shard_reader as harvest_module
+from stratalens.harvest import chunks as chunks_module
 from stratalens.harvest import shards as shards_module
-from stratalens.harvest.shard_reader import ShardReader, chunks
-from stratalens.harvest.shards import Shard, cut_shards
+from stratalens.harvest.chunks import chunks
+from stratalens.harvest.shard_reader import ShardReader
+from stratalens.harvest.shards import Shard, ShardTask, cut_shards
 from stratalens.harvest.state.document_sample import DocumentMatrix
 from stratalens.harvest.state.layer_state import (
     LayerState,
@@ -37,6 +38,7 @@ from stratalens.harvest.state.top_examples import EXAMPLES_KEPT, TopExamples
 from stratalens.hookpoint import Hookpoint
 from stratalens.models import tokens as tokens_module
 from stratalens.models.loading import Placement, load_model
+from stratalens.models.streams import Division, Streams
 from stratalens.models.token_classes import vocabulary_classes
 from stratalens.models.tokens import PassageCutter
 from stratalens.saes.formats.sparsify import load
@@ -86,19 +88,31 @@ class Setting:
     probes: list[Probe]
     hooked_saes: dict[Hookpoint, naive.HookedSae]
     passages: dict[Hookpoint, list[naive.EncodedPassage]]
+    streams: int = 1
 
     def reader(self, batch_tokens: int = 1024, **callbacks) -> ShardReader:
         probes = {probe.hookpoint: probe for probe in self.probes}
-        return ShardReader(self.model, probes, self.cutter, self.token_classes, batch_tokens, **callbacks)
+        return ShardReader(
+            Streams.of(self.model, Division(self.streams, 1)),
+            probes,
+            self.cutter,
+            self.token_classes,
+            batch_tokens,
+            **callbacks,
+        )
 
     def cut(self, rows: Iterable[DocumentRow] | None = None, characters: int = 10**9) -> list[Shard]:
         return list(cut_shards(self.rows if rows is None else rows, characters, POPULATIONS))
 
     def harvest(self, shards: list[Shard] | None = None, batch_tokens: int = 1024) -> "Harvest":
         """The states of all shards, merged as in a run."""
-        reader = self.reader(batch_tokens)
-        states = [reader.read(shard, LAYERS) for shard in (self.cut() if shards is None else shards)]
-        return {layer: fold(state[layer] for state in states) for layer in LAYERS}
+        read = self.read(self.cut() if shards is None else shards, self.reader(batch_tokens))
+        return {layer: fold(states[layer] for states in read) for layer in LAYERS}
+
+    def read(self, shards: Iterable[Shard], reader: ShardReader | None = None) -> list["Harvest"]:
+        """The states of each shard."""
+        reader = self.reader() if reader is None else reader
+        return [read.states for read in reader.read(ShardTask(shard, LAYERS) for shard in shards)]
 
 
 @pytest.fixture(scope="module")
@@ -242,15 +256,14 @@ def test_document_values_equal_naive_means_over_the_passages_of_each_sampled_doc
 
 @pytest.mark.parametrize("gpu", [False, True])
 @pytest.mark.parametrize("before", [(False, False), (True, False), (True, True)])
-def test_sums_on_a_gpu_are_deterministic_and_the_mode_of_the_caller_stays(monkeypatch, gpu, before):
+def test_sums_on_a_gpu_are_deterministic_and_the_mode_of_the_caller_stays(gpu, before):
     def mode() -> tuple[bool, bool]:
         return torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
 
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
     enabled, warn_only = before
     try:
         torch.use_deterministic_algorithms(enabled, warn_only=warn_only)
-        with _deterministic_sums():
+        with _deterministic_sums(torch.device("cuda" if gpu else "cpu")):
             assert mode() == (gpu or enabled, warn_only)
         assert mode() == before
     finally:
@@ -302,7 +315,7 @@ def test_small_shards_equal_one_shard(setting, reference, characters):
 @pytest.mark.parametrize("chunk_tokens", [1, 150])
 def test_small_chunks_equal_one_chunk(setting, reference, monkeypatch, chunk_tokens):
     assert len(list(chunks(setting.cut()[0], setting.cutter))) == 1
-    monkeypatch.setattr(harvest_module, "CHUNK_TOKENS", chunk_tokens)
+    monkeypatch.setattr(chunks_module, "CHUNK_TOKENS", chunk_tokens)
     assert len(list(chunks(setting.cut()[0], setting.cutter))) > 5
     assert_same(setting.harvest(), reference)
 
@@ -368,9 +381,10 @@ def test_large_corpora_have_large_shards_within_bounds(corpus, shard):
 
 @pytest.mark.parametrize("chunk_tokens", [1, 60, 100_000])
 def test_progress_reports_every_token_and_every_row_once(setting, monkeypatch, chunk_tokens):
-    monkeypatch.setattr(harvest_module, "CHUNK_TOKENS", chunk_tokens)
+    monkeypatch.setattr(chunks_module, "CHUNK_TOKENS", chunk_tokens)
     tokens, rows = [], []
-    state = setting.reader(200, on_batch=tokens.append, on_rows=rows.append).read(setting.cut()[0], LAYERS)[FIRST]
+    (states,) = setting.read(setting.cut(), setting.reader(200, on_batch=tokens.append, on_rows=rows.append))
+    state = states[FIRST]
     assert sum(tokens) == state.stats.tokens.sum() == sum(len(one.ids) for one in setting.passages[FIRST])
     assert state.stats.passages.sum() == len(setting.passages[FIRST])
     assert sum(rows) == len(setting.rows)
@@ -393,7 +407,7 @@ def test_nothing_fires_where_every_position_is_a_sink_and_passages_still_count(s
 def test_the_state_of_a_shard_without_passages_changes_nothing(setting, reference):
     first = setting.cut()[0]
     nothing = first._replace(number=1, pieces=(first.pieces[0]._replace(text=" "),))
-    states = [setting.reader().read(shard, LAYERS) for shard in (nothing, first, nothing)]
+    states = setting.read((nothing, first, nothing))
     for layer in LAYERS:
         assert states[0][layer].stats.passages.sum() == 0
         folded = fold(state[layer] for state in states)
@@ -426,10 +440,22 @@ def test_two_harvests_of_the_same_text_are_identical(setting, reference):
     }
 
 
+@pytest.mark.parametrize("chunk_tokens", [60, 100_000])
+@pytest.mark.parametrize("shard_characters", [200, 10**9])
+def test_batches_read_beside_each_other_give_the_same_states(setting, monkeypatch, chunk_tokens, shard_characters):
+    monkeypatch.setattr(chunks_module, "CHUNK_TOKENS", chunk_tokens)
+    shards = setting.cut(characters=shard_characters)
+    alone, beside = (replace(setting, streams=streams).reader(200 * streams) for streams in (1, 2))
+    expected = [{layer: pack_state(states[layer]) for layer in LAYERS} for states in setting.read(shards, alone)]
+    found = [{layer: pack_state(states[layer]) for layer in LAYERS} for states in setting.read(shards, beside)]
+    assert found == expected
+    assert len(found) == len(shards)
+
+
 def test_a_layer_read_alone_has_the_same_state_as_one_read_among_others(setting, reference):
     for layer in LAYERS:
-        alone = setting.reader().read(setting.cut()[0], (layer,))
-        assert pack_state(alone[layer]) == pack_state(reference[layer])
+        (alone,) = setting.reader().read([ShardTask(setting.cut()[0], (layer,))])
+        assert pack_state(alone.states[layer]) == pack_state(reference[layer])
 
 
 def test_a_packed_state_unpacks_unchanged(reference):

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,10 @@ from stratalens.models.embedded import SAE_DIRECTORY
 from stratalens.models.hooks import forward, hooked
 from stratalens.models.loading import Placement, load_model
 from stratalens.models.tokens import PassageCutter
+from stratalens.saes import products
 from stratalens.saes import sae as sae_module
 from stratalens.saes.formats.sparsify import load
+from stratalens.saes.products import has_bfloat16_units
 from stratalens.saes.sae import Sae
 from stratalens.saes.steps import Linear, SparseLatents
 
@@ -232,18 +235,35 @@ def test_no_tokens_encode_to_no_latents(tmp_path):
     assert load(tmp_path).encode(torch.zeros(0, WIDTH)).value.shape == (0,)
 
 
-@pytest.mark.parametrize("tokens_width", [WIDTH, WIDTH + 1])
-def test_global_precision_settings_are_as_before_after_encoding_and_after_a_failure(tmp_path, tokens_width):
+@pytest.mark.parametrize("fails", [False, True])
+def test_global_precision_settings_are_as_before_after_encoding_and_after_a_failure(tmp_path, monkeypatch, fails):
     random_coder(tmp_path, dtype=torch.bfloat16)
     sae = load(tmp_path)
     assert linear_of(sae).bfloat16_weights
     cpu = torch.backends.mkldnn.matmul  # pyright: ignore[reportAttributeAccessIssue]
     before = cpu.fp32_precision
     assert before != "bf16"
-    x = torch.ones(3, tokens_width, dtype=torch.bfloat16)
-    if tokens_width == WIDTH:
-        sae.encode(x)
-    else:
-        with pytest.raises(RuntimeError):
-            sae.encode(x)
+    seen = []
+
+    def product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+        seen.append(cpu.fp32_precision)
+        if fails:
+            raise RuntimeError("no memory")
+        return x @ weight.T + bias
+
+    monkeypatch.setattr(products, "has_bfloat16_units", lambda: True)
+    monkeypatch.setattr(products, "linear", product)
+    with pytest.raises(RuntimeError, match="no memory") if fails else nullcontext():
+        sae.encode(torch.ones(3, WIDTH, dtype=torch.bfloat16))
+    with pytest.raises(RuntimeError, match="no memory") if fails else nullcontext():
+        sae.encode(torch.ones(3, WIDTH))
+    assert seen == ["bf16", before]
     assert cpu.fp32_precision == before
+
+
+def test_this_cpu_and_one_with_units_for_bfloat16_encode_alike(tmp_path, monkeypatch):
+    random_coder(tmp_path, dtype=torch.bfloat16)
+    sae, x = load(tmp_path), torch.randn(40, WIDTH, generator=torch.Generator().manual_seed(0))
+    before = dense(sae.encode(x), 40, 64)
+    monkeypatch.setattr(products, "has_bfloat16_units", lambda: not has_bfloat16_units())
+    torch.testing.assert_close(dense(sae.encode(x), 40, 64), before, rtol=1e-5, atol=1e-5)

@@ -63,11 +63,17 @@ class EncodedBatch(NamedTuple):
 
 
 @contextmanager
-def _deterministic_sums() -> Iterator[None]:
-    """Make sums on cuda add in a fixed order, so that the same batch gives the same bytes."""
+def _deterministic_sums(device: torch.device) -> Iterator[None]:
+    """Make sums on cuda add in a fixed order, so that the same batch gives the same bytes.
+
+    The setting is that of the process: on other devices, where threads may read batches beside each other, it stays.
+    """
+    if device.type != "cuda":
+        yield
+        return
     before = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    torch.use_deterministic_algorithms(torch.cuda.is_available() or before, warn_only=warn_only)
+    torch.use_deterministic_algorithms(True, warn_only=warn_only)
     try:
         yield
     finally:
@@ -105,7 +111,7 @@ def reduce_batch(
     early = (position < EARLY_SHARE * lengths[row])[token]
     token_class = token_classes[batch.input_ids[row, position]][token]
     size, classes, device = len(keys), len(TOKEN_CLASSES), row.device
-    with _deterministic_sums():
+    with _deterministic_sums(device):
         total = torch.zeros(size, device=device).scatter_add_(0, entry, activation)
         mass = torch.zeros(size * classes, device=device).scatter_add_(0, entry * classes + token_class, activation)
         early_mass = torch.zeros(size, device=device).scatter_add_(0, entry[early], activation[early])

@@ -69,7 +69,9 @@ class TopExamples:
         # One sort key for cell and falling value: the bits of positive floats, read as integers, sort as the floats do.
         cell = self.cell
         key = (cell.astype(np.uint64) << np.uint64(32)) | (~self.value.view(np.uint32)).astype(np.uint64)
-        order = np.lexsort((self.start, self.content, key))
+        order = np.argsort(key)
+        if np.any(np.diff(key[order]) == 0):  # equal values of one latent are rare
+            order = np.lexsort((self.start, self.content, key))
         cell = cell[order]
         first_of_cell = np.flatnonzero(np.diff(cell, prepend=-1))
         rank = np.arange(len(cell)) - np.repeat(first_of_cell, np.diff(first_of_cell, append=len(cell)))
