@@ -20,7 +20,7 @@ from stratalens.harvest.state.passage_values import EncodedBatch, reduce_batch
 from stratalens.models.batches import pack_batches
 from stratalens.models.memory import ALLOCATION_FAILURES, release_device_memory
 from stratalens.models.token_classes import TOKEN_CLASSES
-from stratalens.saes.steps import SparseLatents
+from stratalens.saes.activations import SparseLatents
 
 MIN_SAME_TOP = 0.9
 """Share of the best features that must be the same on two devices: rounding moves those that nearly tie."""

@@ -23,7 +23,8 @@ from stratalens.harvest.chunks import chunks
 from stratalens.harvest.shards import Shard
 from stratalens.models.batches import pack_batches
 from stratalens.models.hooks import forward
-from stratalens.saes.steps import Linear, TopK
+from stratalens.saes.activations import TopK
+from stratalens.saes.steps import Linear
 
 CUDA_STEPS = "stratalens.saes.cuda_steps"
 """Module of the products and selections for a GPU, where the package has one."""

@@ -23,7 +23,10 @@ from stratalens.files.redaction import as_printed, redacted
 Parsed = TypeVar("Parsed", bound=BaseModel)
 
 GROUPS: Mapping[str, tuple[str, ...]] = {
-    "Model": ("base_model", "sae_model", "layers", "sites", "revision", "allow_poor_fit", "trust_remote_code"),
+    "Model": (
+        *("base_model", "sae_model", "sae_format", "sae_activation", "layers", "sites", "revision"),
+        *("allow_poor_fit", "trust_remote_code"),
+    ),
     "Text": (
         *("name", "domain", "domain_data", "general_data", "pair"),
         *("text_column", "domain_text_column", "general_text_column", "id_column", "kind_column", "source_column"),
@@ -52,6 +55,8 @@ PLACEHOLDERS = {
     "csv_delimiter": "CHARACTER",
     "layers": "N [N ...]",
     "sites": "SITE [SITE ...]",
+    "sae_format": "NAME",
+    "sae_activation": "KIND[:NUMBER]",
     "labeling_endpoint": "URL",
 }
 """Option -> placeholder of its value in the help, where one made from its type would not be clear."""

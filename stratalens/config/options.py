@@ -9,6 +9,7 @@ from pydantic import Field, TypeAdapter, ValidationError, field_validator, model
 from stratalens.config.domain_file import with_domain
 from stratalens.config.layer_numbers import parse_layers
 from stratalens.config.result_options import LabelConfig, RankBy, as_words, require_device, require_no_zero_byte
+from stratalens.config.sae_activation import parse_activation
 from stratalens.config.text_config import MAX_COUNT, TextConfig
 from stratalens.hookpoint import SITE_NAMES
 
@@ -33,7 +34,12 @@ class RunConfig(TextConfig, LabelConfig):
     revision: str | None = None
     """Revision (branch, tag or commit) of a base model on the Hub."""
     sae_model: str | None = None
-    """SAEs in sparsify's format: a local directory or a Hub id. Default: those shipped for the embedded model."""
+    """SAEs, in a format that docs/formats.md lists: a local directory or a Hub id. Default: those shipped for the
+    embedded model."""
+    sae_format: str | None = None
+    """Format of the SAEs, such as saelens; docs/formats.md lists them. Default: what their files look like."""
+    sae_activation: str | None = None
+    """Activation of SAEs whose files do not say it: relu, topk:32, groupmax:32, jumprelu or jumprelu:0.05."""
     layers: tuple[str, ...] = ()
     """Layers to analyse, such as `4 10-12 16`, or `all`. Default: 4 10 16 22 28 with the embedded model, else every
     layer that the SAE folder has."""
@@ -157,6 +163,7 @@ class RunConfig(TextConfig, LabelConfig):
         if "" in names:
             raise ValueError("a path is empty; name a file or a directory (`.` is this one)")
         require_no_zero_byte([*names, self.revision])
+        parse_activation(self.sae_activation)
         if self.min_length > self.max_length:
             raise ValueError(f"min_length {self.min_length} exceeds max_length {self.max_length}")
         if self.batch_tokens != "auto" and self.batch_tokens < self.max_length:

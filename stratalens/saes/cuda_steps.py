@@ -6,7 +6,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from stratalens.saes.steps import Activation, Linear, SparseLatents, Step, TopK, largest, positive
+from stratalens.saes.activations import SparseLatents, TopK, largest, positive
+from stratalens.saes.steps import Linear
 from stratalens.saes.weights import row_blocks
 
 GROUP = 128
@@ -117,7 +118,7 @@ class GroupedTopK:
         """See `Activation`: whether a latent is among the k largest depends on all."""
 
 
-def step_on(step: Step, device: torch.device) -> Step | None:
+def step_on(step: object, device: torch.device) -> SplitLinear | None:
     """The form of a step for a GPU that multiplies bfloat16 numbers; None where there is none."""
     if device.type != "cuda" or not isinstance(step, Linear) or torch.version.hip is not None:
         return None
@@ -125,6 +126,6 @@ def step_on(step: Step, device: torch.device) -> Step | None:
     return SplitLinear.of(step, device) if recent else None
 
 
-def activation_on(activation: Activation, device: torch.device) -> Activation | None:
+def activation_on(activation: object, device: torch.device) -> GroupedTopK | None:
     """The form of an activation for a GPU; None where there is none."""
     return GroupedTopK(activation.k) if device.type == "cuda" and isinstance(activation, TopK) else None

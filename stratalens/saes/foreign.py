@@ -1,16 +1,12 @@
 """Recognise folders that hold SAEs of a format that is not read, or no SAEs, by the names of their files."""
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from stratalens.files.json_files import json_object
+from stratalens.saes.tree import SaeTree
 
-MAX_DEPTH = 4
-MAX_ENTRIES = 5_000
-"""Files and folders that are looked at."""
-OWN_WEIGHTS = "sae.safetensors"
 MODEL_FILES = ("tokenizer.json", "tokenizer_config.json", "generation_config.json", "model.safetensors.index.json")
 """Files that folders of models have."""
 REMEDY = (
@@ -44,16 +40,9 @@ KINDS = (
 """In the order in which they are tried."""
 
 
-def foreign_reason(root: Path) -> str:
-    """Say what a directory holds in place of SAEs that are read, and what to do; empty if that is not known.
-
-    Raises:
-        OSError: it cannot be read.
-    """
-    files = list(_files(root))
-    names = {path.name for path in files}
-    if OWN_WEIGHTS in names:
-        return ""
+def foreign_reason(tree: SaeTree) -> str:
+    """Say what some files hold in place of SAEs that are read, and what to do; empty if that is not known."""
+    root, files = tree.root, tree.files
     if _is_model(root):
         return "a language model, not SAEs; give it with --base_model, and its SAEs with --sae_model"
     for kind in KINDS:
@@ -70,22 +59,3 @@ def _is_model(root: Path) -> bool:
     content = json_object(root / "config.json")
     is_named = any((root / name).exists() for name in MODEL_FILES) or bool(content.get("architectures"))
     return is_named and isinstance(content.get("model_type"), str)
-
-
-def _files(root: Path) -> Iterator[Path]:
-    """Yield the files of a directory and of those in it, the nearest first, as far as the limits allow."""
-    folders, entries = [root], 0
-    for _ in range(MAX_DEPTH):
-        deeper: list[Path] = []
-        for folder in folders:
-            for path in sorted(folder.iterdir()):
-                entries += 1
-                if entries > MAX_ENTRIES:
-                    return
-                if path.name.startswith("."):
-                    continue
-                if path.is_dir():
-                    deeper.append(path)
-                else:
-                    yield path
-        folders = deeper

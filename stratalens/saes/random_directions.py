@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from stratalens.saes.sae import Sae, SaeFile
-from stratalens.saes.steps import Linear, Step, Subtract
+from stratalens.saes.steps import GluLinear, Linear, Step, Subtract
 
 
 def random_directions(sae: SaeFile, seed: int) -> SaeFile:
@@ -36,13 +36,20 @@ def _redrawn(sae: Sae, digest: str, *, centred: bool) -> Sae:
     for step in sae.steps:
         if isinstance(step, Subtract):
             centre = centre - step.vector
-        if isinstance(step, Linear):
-            before = step.weight.float()
-            rows = _drawn(before, digest)
-            step = Linear.of(rows, step.bias + (before - rows) @ centre)
-        steps.append(step)
+        steps.append(_turned(step, centre, digest))
     decoder = replace(sae.decoder, weight=_drawn(sae.decoder.weight.float(), digest))
     return replace(sae, steps=tuple(steps), decoder=decoder)
+
+
+def _turned(step: Step, centre: Tensor, digest: str) -> Step:
+    """A step with random directions in place of the rows of its products, turned around a centre."""
+    if isinstance(step, GluLinear):
+        return GluLinear(_turned(step.linear, centre, digest), _turned(step.gate, centre, digest))
+    if not isinstance(step, Linear):
+        return step
+    before = step.weight.float()
+    rows = _drawn(before, digest)
+    return Linear.of(rows, step.bias + (before - rows) @ centre)
 
 
 def _drawn(rows: Tensor, digest: str) -> Tensor:

@@ -10,10 +10,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
+from stratalens.config.sae_activation import SaeActivation
 from stratalens.hookpoint import Hookpoint
+from stratalens.saes.activations import Activation, SparseLatents
 from stratalens.saes.cuda_steps import SplitLinear, activation_on, step_on
-from stratalens.saes.steps import Activation, Linear, Normalise, SparseLatents, Step
-from stratalens.saes.weights import WIDE_ELEMENTS, of_rows
+from stratalens.saes.steps import GluLinear, Linear, Normalise, Rescale, Step
+from stratalens.saes.weights import WIDE_ELEMENTS, row_norms
 
 MAX_DENSE_ELEMENTS = 64_000_000
 """At most this many dense pre-activations are in memory at once; larger inputs are encoded in pieces."""
@@ -33,6 +35,12 @@ class Checkpoint(NamedTuple):
     """Where the vectors are that it reconstructs: elsewhere for a transcoder."""
     module: str
     """Name of the module that the checkpoint belongs to, as its library writes it, such as `layers.16`."""
+    name: str = ""
+    """Path within the folder that the user named, by which one of several at the same hookpoint is chosen."""
+    l0: float | None = None
+    """Mean number of latents on a token that its name or configuration declares; None if neither does."""
+    told: SaeActivation | None = None
+    """What the user says of its activation."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +64,8 @@ class Encoder:
         return self._linear.bias.device
 
     @property
-    def _linear(self) -> Linear | SplitLinear:
-        return next(step for step in self.steps if isinstance(step, Linear | SplitLinear))
+    def _linear(self) -> Linear | SplitLinear | GluLinear:
+        return next(step for step in self.steps if isinstance(step, Linear | SplitLinear | GluLinear))
 
     def encode(self, x: Float[Tensor, "token d_model"]) -> SparseLatents:
         """Encode vectors into latent activations, in float32 whatever the type of the input."""
@@ -89,9 +97,8 @@ class Encoder:
 
     def on(self, device: torch.device) -> "Encoder":
         """Copy the encoder with its tensors on another device, in the form that is fast there."""
-        steps = tuple(step_on(step, device) or _moved(step, device) for step in self.steps)
-        activation = activation_on(self.activation, device) or _moved(self.activation, device)
-        return Encoder(self.d_model, steps, activation)
+        steps = tuple(_moved(step, device) for step in self.steps)
+        return Encoder(self.d_model, steps, _moved(self.activation, device))
 
 
 @dataclass(frozen=True)
@@ -105,19 +112,27 @@ class Decoder:
     """One row for each latent: its direction; of any floating-point type, and perhaps mapped from a file."""
     bias: Float[Tensor, "d_out"]
     skip: Float[Tensor, "d_out d_model"] | None = None
+    scale: Float[Tensor, "latent"] | None = None
+    """Factor of each row: undoes what scaled the latents; None where the rows are as they are."""
 
     def __call__(self, latents: SparseLatents, x: Float[Tensor, "token d_model"]) -> Float[Tensor, "token d_out"]:
         """Reconstruct, in float32."""
         used, row = latents.latent.unique(return_inverse=True)
-        rows = self.weight[used.to(self.weight.device)].to(x.device, torch.float32)
+        rows = self.rows(used.to(self.weight.device), x.device)
         starts = torch.searchsorted(latents.token, torch.arange(len(x), device=latents.token.device))
         total = embedding_bag(row, rows, starts, per_sample_weights=latents.value, mode="sum")
         total = total + self.bias.to(x.device)
         return total if self.skip is None else total + x.float() @ self.skip.to(x.device).T
 
+    def rows(self, latents: Int[Tensor, "row"], device: torch.device) -> Float[Tensor, "row d_out"]:
+        """What one unit of each of some latents adds to a reconstruction, in float32 on a device."""
+        rows = self.weight[latents].to(device, torch.float32)
+        return rows if self.scale is None else rows * self.scale[latents].to(device)[:, None]
+
     def norms(self) -> Float[Tensor, "latent"]:
-        """Euclidean norm of each row."""
-        return of_rows(self.weight, lambda rows: rows.float().norm(dim=1), torch.float32)
+        """Euclidean norm of what one unit of each latent adds to a reconstruction."""
+        norms = row_norms(self.weight)
+        return norms if self.scale is None else norms * self.scale.abs()
 
 
 @dataclass(frozen=True)
@@ -145,7 +160,7 @@ class Sae(Encoder):
         """
         reconstruction = self.decoder(latents, x)
         for step in self.steps:
-            if isinstance(step, Normalise):
+            if isinstance(step, Normalise | Rescale):
                 reconstruction = step.undo(reconstruction, x)
         return reconstruction
 
@@ -168,7 +183,7 @@ class SaeFile:
     d_model: int
     """Width of the vectors that it reads."""
     digest: str
-    """SHA-256 of the weight file."""
+    """SHA-256 of the weight file, and of what in its configuration changes the latents."""
     load: Callable[[], Sae]
     """Reads the weights.
 
@@ -181,11 +196,15 @@ class SaeFile:
     """Reads the decoder alone; None for a format that cannot."""
     bfloat16_encoder: bool = False
     """Whether the file has the weights of the encoder in bfloat16."""
+    products: int = 1
+    """Matrices of the encoder: two where one product gates another."""
+    l0: float | None = None
+    """Mean number of latents on a token that its name or configuration declares; None if neither does."""
 
     @property
     def encoder_bytes(self) -> int:
         """Memory of the weights of the encoder."""
-        elements = self.num_latents * self.d_model
+        elements = self.products * self.num_latents * self.d_model
         return elements * (2 if self.bfloat16_encoder and elements >= WIDE_ELEMENTS else 4)
 
     def encoder(self) -> Encoder:
@@ -211,10 +230,16 @@ def max_dense_elements(device: torch.device) -> int:
 
 
 def _moved(part: Part, device: torch.device) -> Part:
-    """Copy a part of an encoder with its tensors on another device."""
+    """Copy a part of an encoder, and the parts in it, with its tensors on another device, in the form for that."""
+    there: Any = step_on(part, device) or activation_on(part, device)
+    if there is not None:
+        return there
     assert is_dataclass(part)
     assert not isinstance(part, type)
-    tensors: dict[str, Any] = {
-        field.name: value.to(device) for field in fields(part) if isinstance(value := getattr(part, field.name), Tensor)
+    values = {field.name: getattr(part, field.name) for field in fields(part)}
+    moved: dict[str, Any] = {
+        name: value.to(device) if isinstance(value, Tensor) else _moved(value, device)
+        for name, value in values.items()
+        if isinstance(value, Tensor) or is_dataclass(value)
     }
-    return replace(part, **tensors)
+    return replace(part, **moved)

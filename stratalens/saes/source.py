@@ -1,10 +1,11 @@
 """Find the SAEs of the requested layers and sites: the shipped ones, a local directory, or a Hub repository."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from stratalens.config.layer_numbers import DEFAULT_LAYERS, parse_layers
 from stratalens.config.options import RunConfig
+from stratalens.config.sae_activation import SaeActivation, parse_activation
 from stratalens.errors import CheckpointError, ConfigError, ModelError
 from stratalens.files.regular import reason_of
 from stratalens.hookpoint import SITE_NAMES, Hookpoint
@@ -14,7 +15,11 @@ from stratalens.models.hub import hub_errors, local_or_hub
 from stratalens.models.source import ModelSource, skeleton
 from stratalens.saes.foreign import foreign_reason
 from stratalens.saes.formats import FORMATS, Format
-from stratalens.saes.sae import SaeFile
+from stratalens.saes.sae import Checkpoint, SaeFile
+from stratalens.saes.tree import SaeTree
+
+MAX_LISTED = 12
+"""Checkpoints that an error message lists."""
 
 
 def find_saes(
@@ -37,9 +42,12 @@ def find_saes(
         ModelError: the model does not have a requested layer.
     """
     root = SAE_DIRECTORY if config.sae_model is None else _sae_root(config, only)
-    kind = _format_of(root)
+    tree = _tree(root)
+    kind = _format_of(tree, config.sae_format)
     whole = skeleton(model)
-    checkpoints = kind.hookpoints(root, whole)
+    checkpoints: dict[Hookpoint, list[Checkpoint]] = {}
+    for checkpoint in kind.checkpoints(tree, whole, _told(config, kind)):
+        checkpoints.setdefault(checkpoint.hookpoint, []).append(checkpoint)
     wanted = _wanted(config, model, root, checkpoints, say) if only is None else only
     saes = {}
     for hookpoint in sorted(wanted):
@@ -49,13 +57,14 @@ def find_saes(
             )
         if hookpoint not in checkpoints:
             raise _no_sae(root, hookpoint, checkpoints)
-        for place in (checkpoints[hookpoint].hookpoint, checkpoints[hookpoint].target):
+        checkpoint = _only_one(root, checkpoints[hookpoint])
+        for place in (checkpoint.hookpoint, checkpoint.target):
             locate(whole, place)
-        sae = saes[hookpoint] = kind.describe(checkpoints[hookpoint])
+        sae = saes[hookpoint] = kind.describe(checkpoint)
         width = width_at(whole, hookpoint, model.d_model)
         if sae.d_model != width:
             raise CheckpointError(
-                f"{checkpoints[hookpoint].path}: the SAE reads vectors of width {sae.d_model}, "
+                f"{checkpoint.path}: the SAE reads vectors of width {sae.d_model}, "
                 f"but {model.name} has width {width}; it was made for another model"
             )
     return saes
@@ -101,19 +110,49 @@ def _no_sae(root: Path, hookpoint: Hookpoint, there: Collection[Hookpoint]) -> C
     return ConfigError(f"{root}: no SAE for layer {hookpoint.block}{at_site}; it has layers {' '.join(layers)}")
 
 
-def _format_of(root: Path) -> Format:
+def _only_one(root: Path, checkpoints: Sequence[Checkpoint]) -> Checkpoint:
+    """The checkpoint at a hookpoint, where there are not several."""
+    if len(checkpoints) == 1:
+        return checkpoints[0]
+    names = [checkpoint.name for checkpoint in checkpoints]
+    listed = ", ".join(names[:MAX_LISTED]) + (", ..." if len(names) > MAX_LISTED else "")
+    raise ConfigError(f"{root}: several SAEs at layer {checkpoints[0].hookpoint}: {listed}; name the folder of one")
+
+
+def _tree(root: Path) -> SaeTree:
     try:
-        reason = foreign_reason(root)
+        return SaeTree.of(root)
     except OSError as error:
         raise CheckpointError(f"{error.filename or root}: cannot be read: {reason_of(error)}") from None
-    if reason:
-        raise CheckpointError(f"{root}: {reason}")
+
+
+def _format_of(tree: SaeTree, told: str | None) -> Format:
+    """The format of which the files are: the one that the user names, else the first that recognises them."""
+    if told is not None:
+        if told not in FORMATS:
+            raise ConfigError(f"sae_format: `{told[:60]}` is unknown; expected {', '.join(FORMATS)}")
+        return FORMATS[told]
     for kind in FORMATS.values():
-        if kind.recognises(root):
+        if kind.recognises(tree):
             return kind
+    reason = foreign_reason(tree)
+    if reason:
+        raise CheckpointError(f"{tree.root}: {reason}")
     raise CheckpointError(
-        f"{root}: no SAE found; expected directories such as `layers.16` with cfg.json and sae.safetensors"
+        f"{tree.root}: no SAE found; expected directories such as `layers.16` with cfg.json and sae.safetensors"
     )
+
+
+def _told(config: RunConfig, kind: Format) -> SaeActivation | None:
+    """What the user says of the activation.
+
+    Raises:
+        ConfigError: the files say it themselves.
+    """
+    told = parse_activation(config.sae_activation)
+    if told is not None and not kind.TAKES_ACTIVATION:
+        raise ConfigError(f"sae_activation: these SAEs say themselves which they have; leave out {told}")
+    return told
 
 
 def _sae_root(config: RunConfig, only: Collection[Hookpoint] | None) -> Path:

@@ -1,28 +1,14 @@
-"""The steps of an encoder, and the activation that picks the latents that fire."""
+"""The steps of an encoder, from a vector to its pre-activations."""
 
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
-import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from stratalens.saes.products import float32_product
 from stratalens.saes.weights import is_bfloat16, row_blocks
-
-MAX_PARTITION_WIDTH = 2**14
-"""Rows up to this width are partitioned by NumPy."""
-
-
-class SparseLatents(NamedTuple):
-    """The latents that fire, one entry for each token and latent, in the order of tokens."""
-
-    token: Int[Tensor, "entry"]
-    """Index of the token among those encoded, never falling."""
-    latent: Int[Tensor, "entry"]
-    value: Float[Tensor, "entry"]
-    """Activation, above 0."""
 
 
 @runtime_checkable
@@ -35,19 +21,6 @@ class Step(Protocol):
 
     def only(self, latents: Int[Tensor, "column"]) -> "Step":
         """The step for some latents; the same one where it comes before there are any."""
-        ...
-
-
-@runtime_checkable
-class Activation(Protocol):
-    """The last step of an encoder: which latents fire on each token."""
-
-    def __call__(self, pre: Float[Tensor, "token latent"]) -> SparseLatents:
-        """Pick the latents that fire."""
-        ...
-
-    def only(self, latents: Int[Tensor, "column"]) -> "Activation | None":
-        """The activation for some latents; None where it must see all of them."""
         ...
 
 
@@ -81,7 +54,31 @@ class Normalise:
     def _mean_and_scale(self, x: Float[Tensor, "token d_model"]) -> tuple[Tensor, Tensor]:
         if self.centred:
             return x.mean(-1, keepdim=True), x.std(-1, keepdim=True) + 1e-5
-        return torch.zeros((len(x), 1), device=x.device), x.norm(dim=-1, keepdim=True) / x.shape[-1] ** 0.5
+        scale = x.norm(dim=-1, keepdim=True) / x.shape[-1] ** 0.5
+        return torch.zeros((len(x), 1), device=x.device), scale.clamp(min=torch.finfo(torch.float32).tiny)
+
+
+@dataclass(frozen=True)
+class Rescale:
+    """Multiply every vector by the same number, and what is reconstructed by another one."""
+
+    factor: float
+    back: float
+    """1 / factor where the SAE reconstructs what it reads."""
+
+    def __call__(self, x: Float[Tensor, "token d_model"]) -> Float[Tensor, "token d_model"]:
+        """Apply the step."""
+        return x.float() * self.factor
+
+    def only(self, latents: Int[Tensor, "column"]) -> "Rescale":
+        """See `Step`."""
+        return self
+
+    def undo(
+        self, reconstruction: Float[Tensor, "token d_out"], x: Float[Tensor, "token d_model"]
+    ) -> Float[Tensor, "token d_out"]:
+        """Bring reconstructions to the scale of the vectors that the SAE reconstructs."""
+        return reconstruction * self.back
 
 
 @dataclass(frozen=True)
@@ -136,8 +133,33 @@ class Linear:
 
 
 @dataclass(frozen=True)
+class GluLinear:
+    """A product times the sigmoid of another one (Llamascopium's `use_glu_encoder`)."""
+
+    linear: Step
+    """A `Linear`, or its form for a device."""
+    gate: Step
+
+    @property
+    def bias(self) -> Float[Tensor, "latent"]:
+        """Of the product that is not the gate."""
+        return getattr(self.linear, "bias")  # noqa: B009
+
+    def __call__(self, x: Float[Tensor, "token d_model"]) -> Float[Tensor, "token latent"]:
+        """Apply the step."""
+        return self.linear(x) * torch.sigmoid(self.gate(x))
+
+    def only(self, latents: Int[Tensor, "column"]) -> "GluLinear":
+        """See `Step`."""
+        return GluLinear(self.linear.only(latents), self.gate.only(latents))
+
+
+@dataclass(frozen=True)
 class Scale:
-    """Multiply every pre-activation by the factor of its latent."""
+    """Multiply every pre-activation by the factor of its latent.
+
+    The latents then have that scale; a decoder that is to undo it has the reciprocals as its `scale`.
+    """
 
     factor: Float[Tensor, "latent"]
 
@@ -148,76 +170,3 @@ class Scale:
     def only(self, latents: Int[Tensor, "column"]) -> "Scale":
         """See `Step`."""
         return Scale(self.factor[latents])
-
-
-@dataclass(frozen=True)
-class TopK:
-    """ReLU of the k largest pre-activations of each token; fewer fire where fewer are positive."""
-
-    k: int
-
-    def __call__(self, pre: Float[Tensor, "token latent"]) -> SparseLatents:
-        """Pick the latents that fire."""
-        return positive(*largest(pre, self.k))  # ReLU keeps the order, so it may come afterwards
-
-    def only(self, latents: Int[Tensor, "column"]) -> None:
-        """See `Activation`: whether a latent is among the k largest depends on all."""
-
-
-@dataclass(frozen=True)
-class GroupMax:
-    """ReLU of the largest pre-activation in each of k groups of neighbouring latents."""
-
-    k: int
-
-    def __call__(self, pre: Float[Tensor, "token latent"]) -> SparseLatents:
-        """Pick the latents that fire."""
-        width = pre.shape[1]
-        values, in_group = pre.unflatten(-1, (self.k, -1)).max(dim=-1)
-        return positive(values, in_group + torch.arange(0, width, width // self.k, device=pre.device))
-
-    def only(self, latents: Int[Tensor, "column"]) -> None:
-        """See `Activation`: whether a latent is the largest of its group depends on the others."""
-
-
-@dataclass(frozen=True)
-class Threshold:
-    """Pre-activations above a threshold: JumpReLU, and ReLU where it is 0 (Rajamanoharan et al. 2024)."""
-
-    threshold: Float[Tensor, "latent"]
-    """At least 0."""
-    numbers: Int[Tensor, "latent"] | None = None
-    """Number of the latent in each column, where there are columns for some only."""
-
-    def __call__(self, pre: Float[Tensor, "token latent"]) -> SparseLatents:
-        """Pick the latents that fire."""
-        found = pick(pre, pre > self.threshold)
-        return found if self.numbers is None else found._replace(latent=self.numbers[found.latent])
-
-    def only(self, latents: Int[Tensor, "column"]) -> "Threshold":
-        """See `Activation`: each latent fires by itself."""
-        return Threshold(self.threshold[latents], latents)
-
-
-def largest(pre: Float[Tensor, "token latent"], k: int) -> tuple[Float[Tensor, "token k"], Int[Tensor, "token k"]]:
-    """The k largest pre-activations of each token, in no order, and their latents.
-
-    On the CPU NumPy finds them in half the time of PyTorch, except in wide rows.
-    """
-    width = pre.shape[1]
-    if pre.device.type != "cpu" or width > MAX_PARTITION_WIDTH:
-        return pre.topk(k, dim=-1, sorted=False)
-    latents = torch.from_numpy(np.argpartition(pre.numpy(), width - k, axis=1)[:, width - k :])
-    return pre.gather(1, latents), latents
-
-
-def pick(values: Float[Tensor, "token latent"], fires: Bool[Tensor, "token latent"]) -> SparseLatents:
-    """The latents that fire, with their values."""
-    token, latent = fires.nonzero(as_tuple=True)
-    return SparseLatents(token, latent, values[fires])
-
-
-def positive(values: Float[Tensor, "token slot"], latents: Int[Tensor, "token slot"]) -> SparseLatents:
-    """Those of the chosen latents whose values are positive."""
-    fires = values > 0
-    return SparseLatents(fires.nonzero()[:, 0], latents[fires], values[fires])

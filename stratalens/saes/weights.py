@@ -1,20 +1,19 @@
-"""Read the arrays of a safetensors file by blocks of rows, so that of a wide SAE no second copy is in memory."""
+"""Read the arrays of a checkpoint by blocks of rows, so that of a wide SAE no second copy is in memory."""
 
-import errno
+import hashlib
 import math
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from stratalens.errors import CheckpointError
-from stratalens.files.regular import named_when_out_of_memory, reason_of
+from stratalens.files.regular import named_when_out_of_memory, open_regular
 from stratalens.models.model_files import require_own_file
+from stratalens.saes.containers import Container, container_of
+from stratalens.saes.containers.header import Header, unreadable
 
 BLOCK_ELEMENTS = 2**20
 """Numbers in a block of rows."""
@@ -24,96 +23,91 @@ WIDE_ELEMENTS = 2**24
 Products are then made by blocks of rows. That takes no longer where they are large (131,072 x 1,024, 512 tokens: 743 ms
 in float32, 744 in bfloat16), and 5 to 9% where they are small (2,304 x 576), which therefore stay in float32.
 """
-FLOATING_POINT_PREFIXES = ("F", "BF")
-"""Prefixes of the names of floating-point types in a safetensors header."""
+TURNED_ROWS = 32
+"""Stored rows that are read together where they become columns: writing columns one by one is slow."""
 KEPT_TYPES = (torch.float32, torch.float16, torch.bfloat16)
 """Types in which rows stay as they are stored until they are used."""
-
-
-class Header(NamedTuple):
-    """What a file holds; no number of it was read."""
-
-    path: Path
-    shapes: dict[str, tuple[int, ...]]
-    """Name of an array -> its shape."""
-    dtypes: dict[str, str]
-    """Name of an array -> its type, such as `BF16`."""
-
-    def require(self, expected: Mapping[str, tuple[int, ...]], source: str) -> None:
-        """Check that there are some arrays of floating-point numbers.
-
-        Args:
-            expected: name -> shape.
-            source: what says so, for the message.
-
-        Raises:
-            CheckpointError: one is missing, or of another shape or type.
-        """
-        for name, shape in expected.items():
-            if name not in self.shapes:
-                found = ", ".join(sorted(self.shapes)) or "none"
-                raise CheckpointError(f"{self.path}: no tensor `{name}` (found: {found})")
-            if not self.dtypes[name].startswith(FLOATING_POINT_PREFIXES):
-                raise CheckpointError(
-                    f"{self.path}: `{name}` holds {self.dtypes[name]}, but floating-point numbers are expected"
-                )
-            if self.shapes[name] != shape:
-                raise CheckpointError(
-                    f"{self.path}: `{name}` has shape {list(self.shapes[name])}, but {source} says {list(shape)}"
-                )
+MAX_LISTED_NUMBERS = 2**20
+"""Of an array that is read as a list."""
 
 
 def read_header(path: Path) -> Header:
     """Read names, shapes and types of the arrays of a file.
 
     Raises:
-        CheckpointError: the file is missing, a link out of its folder, truncated or corrupt.
+        CheckpointError: the file is missing, a link out of its folder, truncated, corrupt, or holds code.
     """
-    with named_when_out_of_memory(path), _opened(path) as tensors:
-        slices = {name: tensors.get_slice(name) for name in tensors.keys()}  # noqa: SIM118
-        shapes = {name: tuple(array.get_shape()) for name, array in slices.items()}
-        return Header(path, shapes, {name: str(array.get_dtype()) for name, array in slices.items()})
+    with named_when_out_of_memory(path):
+        return container_of(path).header(path)
 
 
-def read_array(path: Path, name: str, *, narrow: bool = False) -> Tensor:
+def read_array(path: Path, name: str, *, narrow: bool = False, turned: bool = False) -> Tensor:
     """Read an array of finite numbers as float32.
 
     Args:
         path: the file.
         name: of the array.
         narrow: whether a wide array may be bfloat16 where that represents all of its numbers.
+        turned: whether the two axes are exchanged: `[a, b]` in the file becomes `[b, a]`.
 
     Raises:
         CheckpointError: the file is truncated or corrupt, or a number is not finite.
         CapacityError: there is not enough memory for it.
     """
     with named_when_out_of_memory(path):
-        with _opened(path) as tensors:
-            shape = tensors.get_slice(name).get_shape()
+        shape = _shape(path, name)
         may_be_narrow = narrow and math.prod(shape) >= WIDE_ELEMENTS
         array = torch.empty(shape, dtype=torch.bfloat16 if may_be_narrow else torch.float32)
+        if turned:
+            array = array.reshape(shape[::-1]).T
         row = 0
-        for block in _blocks(path, name):
+        for block in _blocks(path, name, TURNED_ROWS if turned else 1):
+            block = block.float()
             if array.dtype == torch.bfloat16 and not is_bfloat16(block):
-                array = torch.empty(shape).copy_(array)
-            array[row : row + len(block)] = block
-            row += len(block)
-    return array
+                array = array.float()
+            _put(array, row, block)
+            row += len(block) if block.ndim else 1
+    return array.T if turned else array
 
 
-def mapped_rows(path: Path, name: str) -> Float[Tensor, "row column"]:
-    """The rows of an array of finite numbers, in the type of the file: only rows that are used take memory.
+def mapped_rows(path: Path, name: str, *, turned: bool = False) -> Float[Tensor, "row column"]:
+    """The rows of an array of finite numbers, in the type of the file.
+
+    Where the file can be mapped, only rows that are used take memory; where they are columns of the file, all do.
 
     Raises:
         CheckpointError: the file is truncated or corrupt, or a number is not finite.
         CapacityError: there is not enough memory for it.
     """
     with named_when_out_of_memory(path):
-        for _ in _blocks(path, name):
-            pass
-        with _opened(path) as tensors:
-            rows = tensors.get_tensor(name)
-        return rows if rows.dtype in KEPT_TYPES else rows.float()
+        if not turned:
+            for _ in _blocks(path, name, 1):
+                pass
+            rows = container_of(path).whole(path, name)
+            return rows if rows.dtype in KEPT_TYPES else rows.float()
+        columns: Tensor | None = None
+        row = 0
+        for block in _blocks(path, name, TURNED_ROWS):
+            if columns is None:
+                dtype = block.dtype if block.dtype in KEPT_TYPES else torch.float32
+                columns = torch.empty(_shape(path, name)[::-1], dtype=dtype).T
+            _put(columns, row, block)
+            row += len(block)
+        assert columns is not None
+        return columns.T
+
+
+def read_numbers(path: Path, name: str) -> list[float]:
+    """Read a small array of finite numbers, of any type and shape, as a list.
+
+    Raises:
+        CheckpointError: the file is truncated or corrupt, the array is not small, or a number is not finite.
+    """
+    with named_when_out_of_memory(path):
+        if math.prod(_shape(path, name)) > MAX_LISTED_NUMBERS:
+            raise CheckpointError(f"{path}: `{name}` has shape {list(_shape(path, name))}; a few numbers are expected")
+        blocks = _blocks(path, name, 1)
+        return [float(number) for block in blocks for number in block.double().flatten().tolist()]
 
 
 def is_bfloat16(numbers: Float[Tensor, "..."]) -> bool:
@@ -141,43 +135,50 @@ def of_rows(
     return numbers
 
 
-def _blocks(path: Path, name: str) -> Iterator[Tensor]:
-    """Yield an array in blocks of rows, as float32.
-
-    Each block is mapped by itself: pages that were read count as memory of the process for as long as they are mapped.
-    """
-    with _opened(path) as tensors:
-        shape = tensors.get_slice(name).get_shape()
-    rows = max(1, BLOCK_ELEMENTS // max(1, shape[1] if len(shape) > 1 else 1))
-    for row in range(0, shape[0], rows):
-        with _opened(path) as tensors:
-            block = tensors.get_slice(name)[row : row + rows].float()
-        if not bool(torch.isfinite(block).all()):
-            raise CheckpointError(f"{path}: `{name}` holds NaN or infinite values; the checkpoint is damaged")
-        yield block
+def row_norms(rows: Float[Tensor, "row column"]) -> Float[Tensor, "row"]:
+    """Euclidean norm of each row, in float32."""
+    return of_rows(rows, lambda block: block.float().norm(dim=1), torch.float32)
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[safe_open]:
-    """Open a file, and turn what the library says into one line.
+def folded(
+    weight: Float[Tensor, "latent d_model"], bias: Float[Tensor, "latent"], centre: Float[Tensor, "d_model"]
+) -> Float[Tensor, "latent"]:
+    """The bias of a product whose vectors have a centre subtracted first: bias - W centre, computed in float64."""
+    centre = centre.double()
+    return (bias.double() - of_rows(weight, lambda rows: rows.double() @ centre, torch.float64)).float()
+
+
+def digest_of(path: Path, settings: str = "") -> str:
+    """SHA-256 of a file; with settings that change what it means, of both.
 
     Raises:
-        CheckpointError: the file is missing, a link out of its folder, truncated or corrupt.
-        MemoryError: there is no room for it.
+        CheckpointError: it cannot be read.
     """
     try:
         require_own_file(path, CheckpointError)
-        with safe_open(path, framework="pt") as tensors:
-            yield tensors
-    except (SafetensorError, OSError, ValueError, KeyError) as error:
-        if getattr(error, "errno", None) == errno.ENOMEM or "annot allocate memory" in str(error):
-            raise MemoryError from None
+        with open_regular(path) as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
         raise unreadable(path, error) from None
+    return hashlib.sha256(f"{digest} {settings}".encode()).hexdigest() if settings else digest
 
 
-def unreadable(path: Path, error: Exception) -> CheckpointError:
-    """The error for a file that cannot be read."""
-    if isinstance(error, FileNotFoundError):
-        return CheckpointError(f"{path}: missing")
-    reason = (reason_of(error).splitlines() or ["unreadable"])[0]
-    return CheckpointError(f"{path}: truncated or corrupt ({reason}); copy or download it again")
+def _shape(path: Path, name: str) -> tuple[int, ...]:
+    return container_of(path).header(path).shape(name)
+
+
+def _put(array: Tensor, row: int, block: Tensor) -> None:
+    """Put a block of rows into its place."""
+    place = array[row : row + len(block)] if block.ndim else array
+    place.copy_(block)
+
+
+def _blocks(path: Path, name: str, min_rows: int) -> Iterator[Tensor]:
+    """Yield an array in blocks of rows, of finite numbers."""
+    container: Container = container_of(path)
+    shape = _shape(path, name)
+    rows = max(min_rows, BLOCK_ELEMENTS // max(1, math.prod(shape[1:])))
+    for block in container.blocks(path, name, rows):
+        if not bool(torch.isfinite(block.float()).all()):
+            raise CheckpointError(f"{path}: `{name}` holds NaN or infinite values; the checkpoint is damaged")
+        yield block

@@ -21,8 +21,8 @@ from stratalens.config.validation import make_config
 from stratalens.labels.concepts.lexicon import read_lexicon
 from stratalens.labels.prompts import SAMPLE_VALUES, TEMPLATE_NAMES, Prompts
 from stratalens.ranking.feature_list import read_feature_list
+from stratalens.saes.activations import GroupMax, TopK
 from stratalens.saes.formats.sparsify import load
-from stratalens.saes.steps import GroupMax, TopK
 
 fuzzed = settings(
     max_examples=60, deadline=2000, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]

@@ -18,9 +18,10 @@ from stratalens.files.hashing import hash64
 from stratalens.hookpoint import Hookpoint
 from stratalens.models.loading import Placement, load_model
 from stratalens.models.tokens import PassageCutter
+from stratalens.saes.activations import Threshold
 from stratalens.saes.formats.sparsify import load
 from stratalens.saes.probe import Probe
-from stratalens.saes.steps import Linear, Threshold
+from stratalens.saes.steps import Linear
 
 LAYERS = Hookpoint(0), Hookpoint(2)
 TEXTS = [

@@ -18,10 +18,10 @@ from stratalens.harvest.state.passage_values import reduce_batch
 from stratalens.hookpoint import Hookpoint
 from stratalens.models.batches import TokenBatch, pack_batches
 from stratalens.models.token_classes import TOKEN_CLASSES
+from stratalens.saes.activations import SparseLatents
 from stratalens.saes.formats.sparsify import load
 from stratalens.saes.probe import Probe
 from stratalens.saes.sae import Sae
-from stratalens.saes.steps import SparseLatents
 
 HERE = Hookpoint(2)
 VOCABULARY = 50

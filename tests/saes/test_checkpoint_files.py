@@ -12,7 +12,7 @@ from tiny import write_sae
 
 from stratalens.errors import CapacityError
 from stratalens.hookpoint import Hookpoint
-from stratalens.saes import weights
+from stratalens.saes.containers import safetensors_file
 from stratalens.saes.formats.sparsify import describe, load
 from stratalens.saes.sae import Checkpoint
 
@@ -79,6 +79,6 @@ def test_weights_for_which_there_is_no_memory_are_named(folder, monkeypatch):
     def no_memory(*_: object, **__: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(weights, "safe_open", no_memory)
+    monkeypatch.setattr(safetensors_file, "safe_open", no_memory)
     with pytest.raises(CapacityError, match=r"layers\.2/sae\.safetensors: out of memory while it was read"):
         load(folder)

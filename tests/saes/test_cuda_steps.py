@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from stratalens.saes import cuda_steps
+from stratalens.saes.activations import GroupMax, TopK, largest
 from stratalens.saes.cuda_steps import GROUP, GroupedTopK, SplitLinear, activation_on, step_on
 from stratalens.saes.sae import MAX_DENSE_ELEMENTS, MAX_DENSE_ON_CUDA, Encoder, max_dense_elements
-from stratalens.saes.steps import GroupMax, Linear, TopK, largest
+from stratalens.saes.steps import Linear
 
 CPU = torch.device("cpu")
 SHAPES = [(300, 64), (1000, 4096)]

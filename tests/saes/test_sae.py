@@ -22,10 +22,11 @@ from stratalens.models.loading import Placement, load_model
 from stratalens.models.tokens import PassageCutter
 from stratalens.saes import products
 from stratalens.saes import sae as sae_module
+from stratalens.saes.activations import SparseLatents
 from stratalens.saes.formats.sparsify import load
 from stratalens.saes.products import has_bfloat16_units
 from stratalens.saes.sae import Sae
-from stratalens.saes.steps import Linear, SparseLatents
+from stratalens.saes.steps import Linear
 
 SHIPPED_LAYERS = (4, 10, 16, 22, 28)
 WIDTH = 32

@@ -7,18 +7,9 @@ import torch
 from torch import Tensor
 
 from stratalens.saes import sae as sae_module
+from stratalens.saes.activations import Activation, GroupMax, SparseLatents, Threshold, TopK
 from stratalens.saes.sae import Encoder
-from stratalens.saes.steps import (
-    Activation,
-    GroupMax,
-    Linear,
-    Normalise,
-    Scale,
-    SparseLatents,
-    Subtract,
-    Threshold,
-    TopK,
-)
+from stratalens.saes.steps import Linear, Normalise, Scale, Subtract
 
 LATENTS, WIDTH, TOKENS = 700, 48, 40
 SOME = torch.tensor([3, 699, 0, 412, 57])

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from stratalens.models.batches import TokenBatch
 from stratalens.models.token_classes import TOKEN_CLASSES
-from stratalens.saes.steps import SparseLatents
+from stratalens.saes.activations import SparseLatents
 
 EARLY_SHARE = 0.1
 """The tokens of this first share of a passage count as early."""

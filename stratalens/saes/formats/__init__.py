@@ -1,30 +1,38 @@
 """Formats of SAE checkpoints. A format is a module of its own, which imports no other."""
 
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 from typing import Protocol, runtime_checkable
 
 from torch import nn
 
-from stratalens.hookpoint import Hookpoint
+from stratalens.config.sae_activation import SaeActivation
 from stratalens.saes.formats import sparsify
-from stratalens.saes.sae import Checkpoint, Sae, SaeFile
+from stratalens.saes.sae import Checkpoint, SaeFile
+from stratalens.saes.tree import SaeTree
 
 
 @runtime_checkable
 class Format(Protocol):
     """What a module must have to read a format of SAE checkpoints."""
 
-    def recognises(self, root: Path) -> bool:
-        """Whether a directory holds checkpoints of this format."""
+    TAKES_ACTIVATION: bool
+    """Whether its checkpoints may not say which activation they have, so that the user does."""
+
+    def recognises(self, tree: SaeTree) -> bool:
+        """Whether there are checkpoints of this format among some files."""
         ...
 
     def hub_patterns(self, blocks: Iterable[int] | None) -> list[str]:
         """Patterns of the files to download from a Hub repository, for some blocks or for all."""
         ...
 
-    def hookpoints(self, root: Path, model: nn.Module) -> dict[Hookpoint, Checkpoint]:
-        """Find where each SAE of a directory reads, without reading weights.
+    def checkpoints(self, tree: SaeTree, model: nn.Module, told: SaeActivation | None) -> Sequence[Checkpoint]:
+        """Find the checkpoints and where their SAEs read, without reading weights; several may read at one hookpoint.
+
+        Args:
+            tree: the files.
+            model: tells which modules stand at which hookpoint; its weights may be missing.
+            told: what the user says of their activation; None unless `TAKES_ACTIVATION`.
 
         Raises:
             CheckpointError: there is none for this model.
@@ -36,14 +44,6 @@ class Format(Protocol):
 
         Raises:
             CheckpointError: a file is missing, corrupt or of an unsupported kind.
-        """
-        ...
-
-    def load(self, folder: Path) -> Sae:
-        """Load one checkpoint.
-
-        Raises:
-            CheckpointError: a file is missing, corrupt, of an unsupported kind, or holds values that are not finite.
         """
         ...
 

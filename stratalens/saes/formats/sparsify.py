@@ -1,6 +1,5 @@
 """EleutherAI's sparsify format: `<run>/<hookpoint>/{cfg.json, sae.safetensors}`, or one such directory per seed."""
 
-import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable
@@ -8,18 +7,21 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from torch import Tensor, nn
+from torch import nn
 
+from stratalens.config.sae_activation import SaeActivation
 from stratalens.errors import CheckpointError
-from stratalens.files.regular import open_regular, read_regular, reason_of
+from stratalens.files.json_files import json_object
+from stratalens.files.regular import read_regular, reason_of
 from stratalens.hookpoint import Hookpoint
 from stratalens.models.families import blocks_name, describe_blocks, hookpoint_of
 from stratalens.models.model_files import require_own_file
+from stratalens.saes.activations import Activation, GroupMax, TopK
 from stratalens.saes.sae import Checkpoint, Decoder, Encoder, Sae, SaeFile
-from stratalens.saes.steps import Activation, GroupMax, Linear, TopK
-from stratalens.saes.weights import mapped_rows, of_rows, read_array, read_header, unreadable
+from stratalens.saes.steps import Linear
+from stratalens.saes.tree import SaeTree
+from stratalens.saes.weights import digest_of, folded, mapped_rows, read_array, read_header
 
 CONFIG_FILE = "cfg.json"
 WEIGHTS_FILE = "sae.safetensors"
@@ -30,6 +32,7 @@ MAX_NAMES_CHARACTERS = 300
 """Of names of directories in an error message."""
 MAX_DIGITS = 6
 """Of the number of a block in the name of a directory."""
+TAKES_ACTIVATION: bool = False
 ACTIVATIONS: dict[str, Callable[[int], Activation]] = {"topk": TopK, "groupmax": GroupMax}
 
 
@@ -59,31 +62,30 @@ class SparsifyConfig(BaseModel):
         return weights | decoder | ({"W_skip": (self.d_in, self.d_in)} if self.skip_connection else {})
 
 
-def recognises(root: Path) -> bool:
-    """Whether a directory holds checkpoints of this format."""
-    return bool(_checkpoints(root))
+def recognises(tree: SaeTree) -> bool:
+    """See `Format`."""
+    return any(path.name == WEIGHTS_FILE for path in tree.files) or (
+        any(path.name == CONFIG_FILE and "d_sae" not in json_object(path) for path in tree.files)
+        and bool(_checkpoints(tree.root))
+    )
 
 
 def hub_patterns(blocks: Iterable[int] | None) -> list[str]:
-    """Patterns of the files to download from a Hub repository, for some blocks or for all."""
+    """See `Format`."""
     if blocks is None:
         return [f"**/{name}" for name in (CONFIG_FILE, WEIGHTS_FILE)]
     return [f"*.{block}{rest}/*" for block in blocks for rest in ("", ".*")]
 
 
-def hookpoints(root: Path, model: nn.Module) -> dict[Hookpoint, Checkpoint]:
-    """Find where each SAE of a directory reads, without reading weights.
-
-    Args:
-        root: a run directory, or the directory of a single checkpoint.
-        model: tells which modules stand at which hookpoint; its weights may be missing.
+def checkpoints(tree: SaeTree, model: nn.Module, told: SaeActivation | None) -> list[Checkpoint]:
+    """See `Format`; the root is a run directory, or the directory of a single checkpoint.
 
     Raises:
         CheckpointError: none of the modules named in the directory is at a known hookpoint.
     """
-    found: dict[Hookpoint, Checkpoint] = {}
-    checkpoints = _checkpoints(root)
-    for module, folder in checkpoints.items():
+    root, found = tree.root, dict[Hookpoint, Checkpoint]()
+    folders = _checkpoints(root)
+    for module, folder in folders.items():
         target = hookpoint_of(model, module, "out")
         source = hookpoint_of(model, module, "in") if _transcodes(folder) else target
         if source is None or target is None:
@@ -92,14 +94,14 @@ def hookpoints(root: Path, model: nn.Module) -> dict[Hookpoint, Checkpoint]:
             raise CheckpointError(
                 f"{root}: {found[source].module} and {module} name the same module of the model; keep one of them"
             )
-        found[source] = Checkpoint(folder, source, target, module)
+        found[source] = Checkpoint(folder, source, target, module, tree.within(folder))
     if not found:
         raise CheckpointError(
             f"{root}: none of its SAEs belongs to a block of this model, or to a known module in one "
-            f"(found: {', '.join(checkpoints)[:MAX_NAMES_CHARACTERS]}); the model has {describe_blocks(model)}"
-            f"{_renaming(checkpoints, model)}"
+            f"(found: {', '.join(folders)[:MAX_NAMES_CHARACTERS]}); the model has {describe_blocks(model)}"
+            f"{_renaming(folders, model)}"
         )
-    return found
+    return list(found.values())
 
 
 def _checkpoints(root: Path) -> dict[str, Path]:
@@ -111,18 +113,18 @@ def _checkpoints(root: Path) -> dict[str, Path]:
         path = root.resolve()
         name = path.parent.name if path.name.startswith("seed") else path.name
         return {name: root}
-    checkpoints: dict[str, Path] = {}
+    found: dict[str, Path] = {}
     for folder in sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")):
         seeds = sorted(path for path in folder.glob("seed*") if path.is_dir())
         checkpoint = folder if not seeds or (folder / WEIGHTS_FILE).exists() else seeds[0]
         if (checkpoint / CONFIG_FILE).exists() or (checkpoint / WEIGHTS_FILE).exists():
-            checkpoints[folder.name] = checkpoint
-    return checkpoints
+            found[folder.name] = checkpoint
+    return found
 
 
-def _renaming(checkpoints: Iterable[str], model: nn.Module) -> str:
+def _renaming(folders: Iterable[str], model: nn.Module) -> str:
     """How to name a directory: after the module that its SAE belongs to."""
-    for name in checkpoints:
+    for name in folders:
         numbers = re.findall(r"[0-9]+", name)
         if len(numbers) == 1 and len(numbers[0]) < MAX_DIGITS:
             module = f"{blocks_name(model)}.{int(numbers[0])}"
@@ -147,11 +149,6 @@ def describe(checkpoint: Checkpoint) -> SaeFile:
     path = checkpoint.path / WEIGHTS_FILE
     header = read_header(path)
     header.require(config.shapes(), CONFIG_FILE)
-    try:
-        with open_regular(path) as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError as error:
-        raise unreadable(path, error) from None
     return SaeFile(
         hookpoint=checkpoint.hookpoint,
         target=checkpoint.target,
@@ -160,7 +157,7 @@ def describe(checkpoint: Checkpoint) -> SaeFile:
         k=config.k,
         num_latents=config.width,
         d_model=config.d_in,
-        digest=digest,
+        digest=digest_of(path),
         load=partial(load, checkpoint.path),
         load_encoder=partial(load_encoder, checkpoint.path),
         load_decoder=partial(load_decoder, checkpoint.path),
@@ -187,7 +184,7 @@ def load_encoder(folder: Path) -> Encoder:
     config, path = _checked(folder)
     weight, bias = read_array(path, "encoder.weight", narrow=True), read_array(path, "encoder.bias")
     if not config.transcode:
-        bias = _folded(weight, bias, read_array(path, "b_dec"))
+        bias = folded(weight, bias, read_array(path, "b_dec"))
     return Encoder(config.d_in, (Linear.of(weight, bias),), ACTIVATIONS[config.activation](config.k))
 
 
@@ -207,12 +204,6 @@ def _checked(folder: Path) -> tuple[SparsifyConfig, Path]:
     config, path = _read_config(folder / CONFIG_FILE), folder / WEIGHTS_FILE
     read_header(path).require(config.shapes(), CONFIG_FILE)
     return config, path
-
-
-def _folded(weight: Tensor, bias: Tensor, decoder_bias: Tensor) -> Tensor:
-    """The bias with b_dec in it, which is subtracted from the vectors, computed in float64."""
-    centre = decoder_bias.double()
-    return (bias.double() - of_rows(weight, lambda rows: rows.double() @ centre, torch.float64)).float()
 
 
 def _read_config(path: Path) -> SparsifyConfig:
