@@ -9,11 +9,7 @@ from stratalens.saes.tree import SaeTree
 
 MODEL_FILES = ("tokenizer.json", "tokenizer_config.json", "generation_config.json", "model.safetensors.index.json")
 """Files that folders of models have."""
-REMEDY = (
-    "which are not read. Read are SAEs saved as sparsify does: directories such as `layers.16`, each with cfg.json "
-    "(d_in, num_latents, k, activation topk or groupmax) and sae.safetensors "
-    "(encoder.weight, encoder.bias, W_dec, b_dec)"
-)
+REMEDY = "which are not read; docs/formats.md lists the formats that are"
 
 
 class _Kind(NamedTuple):
@@ -24,10 +20,12 @@ class _Kind(NamedTuple):
     """Expression for the name of a file of weights."""
     beside: str = ""
     """Name of a file that is in the same folder; empty for none."""
+    setting: str = ""
+    """A setting in that file; empty for none."""
 
 
 KINDS = (
-    _Kind("SAELens", r"sae_weights\.safetensors", "cfg.json"),
+    _Kind("OpenSAE", r".*\.safetensors", "config.json", "input_normalize"),
     _Kind("Llama Scope", r"sae_weights\.(safetensors|pt)", "config.json"),
     _Kind("Llama Scope", r"hyperparams\.json"),
     _Kind("Gemma Scope", r"params\.npz"),
@@ -47,10 +45,12 @@ def foreign_reason(tree: SaeTree) -> str:
         return "a language model, not SAEs; give it with --base_model, and its SAEs with --sae_model"
     for kind in KINDS:
         for path in files:
-            if re.fullmatch(kind.weights, path.name) and (not kind.beside or path.with_name(kind.beside) in files):
+            beside = path.with_name(kind.beside or path.name)
+            if not re.fullmatch(kind.weights, path.name) or beside not in files:
+                continue
+            if not kind.setting or kind.setting in json_object(beside):
                 return f"it holds SAEs of {kind.library} ({path.relative_to(root)}), {REMEDY}"
-    own = next((path for path in files if path.name == "cfg.json" and "d_sae" in json_object(path)), None)
-    return "" if own is None else f"it holds SAEs of SAELens ({own.relative_to(root)}), {REMEDY}"
+    return ""
 
 
 def _is_model(root: Path) -> bool:

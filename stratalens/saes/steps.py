@@ -10,6 +10,9 @@ from torch import Tensor
 from stratalens.saes.products import float32_product
 from stratalens.saes.weights import is_bfloat16, row_blocks
 
+EPSILON = 1e-5
+"""What SAELens adds to a standard deviation."""
+
 
 @runtime_checkable
 class Step(Protocol):
@@ -34,6 +37,8 @@ class Normalise:
     centred: bool
     """Whether the mean over components is subtracted and the vector divided by their standard deviation + 1e-5; else
     it is only divided, by the root of its mean square."""
+    undone: bool = True
+    """Whether what is reconstructed is brought back: not by a transcoder, whose target has a scale of its own."""
 
     def __call__(self, x: Float[Tensor, "token d_model"]) -> Float[Tensor, "token d_model"]:
         """Apply the step."""
@@ -47,13 +52,15 @@ class Normalise:
     def undo(
         self, reconstruction: Float[Tensor, "token d_model"], x: Float[Tensor, "token d_model"]
     ) -> Float[Tensor, "token d_model"]:
-        """Bring reconstructions to the scale of the vectors x that were encoded."""
+        """Bring reconstructions to the scale of the vectors x that were encoded, as SAELens does: without the 1e-5."""
+        if not self.undone:
+            return reconstruction
         mean, scale = self._mean_and_scale(x.float())
-        return reconstruction * scale + mean
+        return reconstruction * (scale - EPSILON if self.centred else scale) + mean
 
     def _mean_and_scale(self, x: Float[Tensor, "token d_model"]) -> tuple[Tensor, Tensor]:
         if self.centred:
-            return x.mean(-1, keepdim=True), x.std(-1, keepdim=True) + 1e-5
+            return x.mean(-1, keepdim=True), x.std(-1, keepdim=True) + EPSILON
         scale = x.norm(dim=-1, keepdim=True) / x.shape[-1] ** 0.5
         return torch.zeros((len(x), 1), device=x.device), scale.clamp(min=torch.finfo(torch.float32).tiny)
 

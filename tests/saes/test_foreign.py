@@ -16,11 +16,7 @@ from stratalens.cli.main import main
 
 WEIGHTS = {"W_enc": torch.ones(TINY_WIDTH, 8), "W_dec": torch.ones(8, TINY_WIDTH), "b_enc": torch.ones(8)}
 NAMED: dict[str, tuple[str, dict[str, dict[str, object] | None]]] = {
-    "SAELens": (
-        "blocks.2.hook_resid_post/sae_weights.safetensors",
-        {"cfg.json": {"architecture": "standard", "d_in": TINY_WIDTH, "d_sae": 8, "hook_name": "x"}},
-    ),
-    "SAELens, by its configuration alone": ("blocks.2.hook_resid_post/cfg.json", {"cfg.json": {"d_sae": 8}}),
+    "OpenSAE": ("model-00001-of-00002.safetensors", {"config.json": {"input_normalize": True, "k": 8}}),
     "Gemma Scope": ("layer_2/width_16k/average_l0_71/params.npz", {}),
     "Gemma Scope 2": ("resid_post/layer_2_width_16k_l0_small/params.safetensors", {"config.json": {"width": 8}}),
     "dictionary_learning": ("resid_post_layer_2/trainer_0/ae.pt", {"config.json": {"trainer": {}}}),
@@ -56,8 +52,8 @@ def test_saes_of_another_library_are_named_with_what_is_read(refused, documented
         (path.parent / other).write_text("a: 1" if content is None else json.dumps(content))
     line = refused()
     assert f"saes: it holds SAEs of {case.split(',')[0]}" in line
-    assert "which are not read. Read are SAEs saved as sparsify does: directories such as `layers.16`, each" in line
-    if case == "SAELens":
+    assert "which are not read; docs/formats.md lists the formats that are" in line
+    if case == "OpenSAE":
         documented("SAE checkpoints", "SAEs of another library", line)
 
 
@@ -118,3 +114,48 @@ def test_other_files_beside_saes_do_not_matter(tiny_arguments, tmp_path):
         write(tmp_path / "saes" / name)
     (tmp_path / "saes" / "config.json").write_text('{"architectures": ["X"], "model_type": "x"}')
     assert main(["analyze", "--quiet", *with_options(tiny_arguments, {"sae_model": str(tmp_path / "saes")})]) == 0
+
+
+def saelens_folder(folder: Path, hook: str) -> None:
+    """A folder as SAELens writes it, with few latents, for the tiny model."""
+    folder.mkdir(parents=True)
+    rows = torch.randn(16, TINY_WIDTH, generator=torch.Generator().manual_seed(0))
+    tensors = {"W_enc": rows.T.contiguous(), "W_dec": rows, "b_enc": torch.zeros(16), "b_dec": torch.zeros(TINY_WIDTH)}
+    save_file(tensors, folder / "sae_weights.safetensors")
+    config = {"architecture": "standard", "d_in": TINY_WIDTH, "d_sae": 16, "metadata": {"hook_name": hook}}
+    (folder / "cfg.json").write_text(json.dumps(config))
+
+
+def test_saes_of_another_format_are_analysed_as_those_of_sparsify_are(tiny_arguments, tmp_path):
+    saelens_folder(tmp_path / "saes" / "blocks.2.hook_resid_post", "blocks.2.hook_resid_post")
+    saelens_folder(tmp_path / "saes" / "deeper" / "x", "blocks.1.hook_mlp_out")
+    assert main(["analyze", "--quiet", *with_options(tiny_arguments, {"sae_model": str(tmp_path / "saes")})]) == 0
+    assert (tmp_path / "out" / "layer_2").is_dir()
+    assert not (tmp_path / "out" / "layer_1_mlp").exists()
+
+
+def test_saes_at_hooks_that_no_module_has_are_refused_with_their_names(refused, documented, tmp_path):
+    saelens_folder(tmp_path / "saes" / "x", "blocks.2.hook_resid_mid")
+    line = refused()
+    assert "none of its SAEs belongs to a block of this model, or to a known module in one (found: blocks.2" in line
+    documented("SAE checkpoints", "SAEs at a hook that is no hookpoint", line)
+
+
+def test_several_saes_at_one_hookpoint_are_listed(refused, tmp_path):
+    for name in ("a", "b"):
+        saelens_folder(tmp_path / "saes" / name, "blocks.2.hook_resid_post")
+    line = refused()
+    assert "several SAEs at layer 2: a, b" in line
+
+
+def test_a_format_or_activation_that_is_told_must_make_sense(tiny_arguments, documented, capsys, tmp_path):
+    saelens_folder(tmp_path / "saes", "blocks.2.hook_resid_post")
+    options = {"sae_model": str(tmp_path / "saes")}
+    line = refusal(with_options(tiny_arguments, options | {"sae_format": "sae_lens"}), capsys)
+    assert "sae_format: `sae_lens` is unknown; expected sparsify, saelens" in line
+    line = refusal(with_options(tiny_arguments, options | {"sae_activation": "topk:8"}), capsys)
+    assert "sae_activation: these SAEs say themselves which they have; leave out topk:8" in line
+    documented("SAE checkpoints", "an activation told of SAEs that say it", line)
+    line = refusal(with_options(tiny_arguments, options | {"sae_activation": "topk"}), capsys)
+    assert "sae_activation: `topk` is unknown; expected relu, topk:32, groupmax:32, jumprelu:0.05" in line
+    documented("Commands and options", "an activation of no known form", line)

@@ -6,7 +6,7 @@ from typing import Protocol, runtime_checkable
 from torch import nn
 
 from stratalens.config.sae_activation import SaeActivation
-from stratalens.saes.formats import sparsify
+from stratalens.saes.formats import saelens, sparsify
 from stratalens.saes.sae import Checkpoint, SaeFile
 from stratalens.saes.tree import SaeTree
 
@@ -48,5 +48,5 @@ class Format(Protocol):
         ...
 
 
-FORMATS: dict[str, Format] = {"sparsify": sparsify}
+FORMATS: dict[str, Format] = {"sparsify": sparsify, "saelens": saelens}
 """Name -> format; the first that recognises a directory reads it."""

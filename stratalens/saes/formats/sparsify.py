@@ -1,35 +1,28 @@
 """EleutherAI's sparsify format: `<run>/<hookpoint>/{cfg.json, sae.safetensors}`, or one such directory per seed."""
 
-import json
 import re
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
 from stratalens.config.sae_activation import SaeActivation
 from stratalens.errors import CheckpointError
 from stratalens.files.json_files import json_object
-from stratalens.files.regular import read_regular, reason_of
 from stratalens.hookpoint import Hookpoint
 from stratalens.models.families import blocks_name, describe_blocks, hookpoint_of
-from stratalens.models.model_files import require_own_file
 from stratalens.saes.activations import Activation, GroupMax, TopK
 from stratalens.saes.sae import Checkpoint, Decoder, Encoder, Sae, SaeFile
+from stratalens.saes.settings import MAX_NAMES_CHARACTERS, MAX_SIZE, read_settings, validated_settings
 from stratalens.saes.steps import Linear
 from stratalens.saes.tree import SaeTree
 from stratalens.saes.weights import digest_of, folded, mapped_rows, read_array, read_header
 
 CONFIG_FILE = "cfg.json"
 WEIGHTS_FILE = "sae.safetensors"
-MAX_CONFIG_BYTES = 2**20
-MAX_SIZE = 2**31 - 1
-"""Largest number in a configuration. Larger ones are nonsense, and of thousands of digits Python prints none."""
-MAX_NAMES_CHARACTERS = 300
-"""Of names of directories in an error message."""
 MAX_DIGITS = 6
 """Of the number of a block in the name of a directory."""
 TAKES_ACTIVATION: bool = False
@@ -207,16 +200,8 @@ def _checked(folder: Path) -> tuple[SparsifyConfig, Path]:
 
 
 def _read_config(path: Path) -> SparsifyConfig:
-    try:
-        require_own_file(path, CheckpointError)
-        config = SparsifyConfig.model_validate(json.loads(read_regular(path, MAX_CONFIG_BYTES).decode()))
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}: missing; a sparsify checkpoint needs it beside {WEIGHTS_FILE}") from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise CheckpointError(f"{path}: {': '.join([*map(str, first['loc']), first['msg']])}") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: cannot be read as JSON ({reason_of(error)})") from None
+    content = read_settings(path, f"a sparsify checkpoint needs it beside {WEIGHTS_FILE}")
+    config = validated_settings(path, SparsifyConfig, content)
     if config.signed:
         raise CheckpointError(f"{path}: `signed: true` (top-k of |h|, no ReLU) is not supported")
     if config.activation not in ACTIVATIONS:
