@@ -5,7 +5,7 @@ import re
 from torch import nn
 
 from stratalens.hookpoint import Hookpoint, Side, Site
-from stratalens.models.families import decoder_of, has_hookpoint, hookpoint_of, locate
+from stratalens.models.families import MODULE_NAME, decoder_of, has_hookpoint, hookpoint_of, locate
 
 HOOK_NAME = re.compile(r"blocks\.(\d{1,6})\.(.+)")
 HOOKS: dict[str, tuple[Site, Side]] = {
@@ -19,6 +19,10 @@ HOOKS: dict[str, tuple[Site, Side]] = {
 }
 """Name of a hook in a block -> site and side. After a norm of their output, `hook_mlp_out` and `hook_attn_out` are what
 comes out of that, so they are the contributions in every family."""
+
+
+NORMS: dict[Site, Site] = {"mlp_norm": "mlp_norm_no_gain", "attn_norm": "attn_norm_no_gain"}
+"""What a norm gives out -> what it is before the gain."""
 
 
 def hookpoint_of_hook(model: nn.Module, name: str) -> Hookpoint | None:
@@ -35,8 +39,8 @@ def hookpoint_of_hook(model: nn.Module, name: str) -> Hookpoint | None:
         return None
     site, side = HOOKS[match[2]]
     block = int(match[1])
-    if site in ("attn_norm", "mlp_norm"):
-        before = Hookpoint(block, "mlp_norm_no_gain" if site == "mlp_norm" else "attn_norm_no_gain")
+    if site in NORMS:
+        before = Hookpoint(block, NORMS[site])
         if has_hookpoint(model, before) and _is_rms(model, before):
             return before
     return Hookpoint(block, site, side)
@@ -45,6 +49,26 @@ def hookpoint_of_hook(model: nn.Module, name: str) -> Hookpoint | None:
 def hookpoint_named(model: nn.Module, name: str) -> Hookpoint | None:
     """The hookpoint of a name in either way: a hook of TransformerLens, or a module, of which it is the output."""
     return hookpoint_of_hook(model, name) or hookpoint_of(model, name, "out")
+
+
+def hookpoint_of_side(model: nn.Module, name: str) -> Hookpoint | None:
+    """The hookpoint of a module's name with its side, such as `model.layers.9.self_attn.o_proj.input`.
+
+    What a norm gives out is what the module after it reads.
+    """
+    module, _, side = name.rpartition(".")
+    if side not in ("input", "output"):
+        return None
+    found = hookpoint_of(model, module, "in" if side == "input" else "out")
+    match = MODULE_NAME.fullmatch(module)
+    if found is not None or match is None or side == "input":
+        return found
+    block = hookpoint_of(model, module.removesuffix(f".{match[3]}"), "out")
+    for site, before in (NORMS if block is not None else {}).items():
+        norm = Hookpoint(int(match[2]), before)
+        if has_hookpoint(model, norm) and locate(model, norm).module.endswith(f".{match[2]}.{match[3]}"):
+            return Hookpoint(norm.block, site)
+    return None
 
 
 def _is_rms(model: nn.Module, before_gain: Hookpoint) -> bool:

@@ -91,18 +91,22 @@ class SaeArrays:
         """
         return mapped_rows(self.path, self.decoder, turned=self.decoder in self.turned)
 
-    def decode(self, scale: Float[Tensor, "latent"] | None = None) -> Decoder:
+    def decode(self, scale: Float[Tensor, "latent"] | None = None, factor: float = 1.0) -> Decoder:
         """Read the decoder.
 
         Args:
             scale: factor of each row.
+            factor: of all that is reconstructed but what the skip weight adds.
 
         Raises:
             CheckpointError: the file is damaged.
         """
         rows = self.decoder_rows()
         skip = None if self.skip is None else read_array(self.path, self.skip, turned=self.skip in self.turned)
-        return Decoder(rows, self._vector(self.decoder_bias, rows.shape[1]), skip, scale)
+        bias = self._vector(self.decoder_bias, rows.shape[1])
+        if factor != 1:
+            scale = torch.full((len(rows),), factor) if scale is None else scale * factor
+        return Decoder(rows, bias * factor, skip, scale)
 
     def _shape(self, header: Header, name: str) -> tuple[int, ...]:
         shape = header.shape(name, axes=2)

@@ -28,12 +28,10 @@ KINDS = (
     _Kind("OpenSAE", r".*\.safetensors", "config.json", "input_normalize"),
     _Kind("Llama Scope", r"sae_weights\.(safetensors|pt)", "config.json"),
     _Kind("Llama Scope", r"hyperparams\.json"),
-    _Kind("Gemma Scope", r"params\.npz"),
-    _Kind("Gemma Scope 2", r"params\.safetensors", "config.json"),
     _Kind("dictionary_learning", r"ae\.pt"),
     _Kind("Qwen-Scope", r"layer\d+\.sae\.pt"),
     _Kind("circuit-tracer", r"(layer|W_enc|W_dec)_\d+\.safetensors"),
-    _Kind("Goodfire, or of another library that pickles them", r"(?i).*sae.*\.pth?"),
+    _Kind("a library that pickles them", r"(?i).*sae.*\.pth?"),
 )
 """In the order in which they are tried."""
 

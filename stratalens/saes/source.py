@@ -132,12 +132,15 @@ def _format_of(tree: SaeTree, told: str | None) -> Format:
         if told not in FORMATS:
             raise ConfigError(f"sae_format: `{told[:60]}` is unknown; expected {', '.join(FORMATS)}")
         return FORMATS[told]
-    for kind in FORMATS.values():
+    *formats, last = FORMATS.values()
+    for kind in formats:
         if kind.recognises(tree):
             return kind
     reason = foreign_reason(tree)
     if reason:
         raise CheckpointError(f"{tree.root}: {reason}")
+    if last.recognises(tree):
+        return last
     raise CheckpointError(
         f"{tree.root}: no SAE found; expected directories such as `layers.16` with cfg.json and sae.safetensors"
     )

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-MAX_DEPTH = 6
+MAX_DEPTH = 8
 MAX_ENTRIES = 50_000
 """Files and folders that are looked at."""
 

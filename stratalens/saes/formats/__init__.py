@@ -6,7 +6,7 @@ from typing import Protocol, runtime_checkable
 from torch import nn
 
 from stratalens.config.sae_activation import SaeActivation
-from stratalens.saes.formats import saelens, sparsify
+from stratalens.saes.formats import gemma_scope, gemma_scope_2, goodfire, saelens, sparsify, tensors
 from stratalens.saes.sae import Checkpoint, SaeFile
 from stratalens.saes.tree import SaeTree
 
@@ -48,5 +48,15 @@ class Format(Protocol):
         ...
 
 
-FORMATS: dict[str, Format] = {"sparsify": sparsify, "saelens": saelens}
-"""Name -> format; the first that recognises a directory reads it."""
+FORMATS: dict[str, Format] = {
+    "sparsify": sparsify,
+    "saelens": saelens,
+    "gemma_scope": gemma_scope,
+    "gemma_scope_2": gemma_scope_2,
+    "goodfire": goodfire,
+    "tensors": tensors,
+}
+"""Name -> format; the first that recognises a directory reads it.
+
+The last is `tensors`, which takes most: what is known not to be read is refused by name before it is tried.
+"""

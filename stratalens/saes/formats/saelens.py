@@ -92,11 +92,16 @@ class SaeLensConfig(BaseModel):
         """Whether the decoder bias is subtracted before encoding."""
         return not self.transcodes and self.apply_b_dec_to_input is not False
 
+    @property
+    def factor(self) -> float:
+        """By which vectors are multiplied first."""
+        scalar = self.normalize_activations == "constant_scalar_rescale"
+        return self.activation_normalization_factor or 1.0 if scalar else 1.0
+
     def before(self) -> tuple[Step, ...]:
         """What is done to vectors first."""
         if self.normalize_activations == "constant_scalar_rescale":
-            factor = self.activation_normalization_factor or 1.0
-            return (Rescale(factor, 1.0 if self.transcodes else 1 / factor),)
+            return (Rescale(self.factor, 1.0),)
         if self.normalize_activations in NOT_APPLIED:
             return ()
         return (Normalise(self.normalize_activations == "layer_norm", undone=not self.transcodes),)
@@ -259,9 +264,10 @@ def _activation(config: SaeLensConfig, path: Path) -> Activation:
 
 
 def _decoder(config: SaeLensConfig, arrays: SaeArrays) -> Decoder:
+    back = 1.0 if config.transcodes else 1 / config.factor
     if not (config.activation == TOPK and config.rescale_acts_by_decoder_norm):
-        return arrays.decode()
-    return arrays.decode(scale=_reciprocal(row_norms(arrays.decoder_rows())))
+        return arrays.decode(factor=back)
+    return arrays.decode(_reciprocal(row_norms(arrays.decoder_rows())), back)
 
 
 def _reciprocal(norms: Tensor) -> Tensor:
