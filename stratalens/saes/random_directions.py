@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from stratalens.saes.sae import Sae, SaeFile
-from stratalens.saes.steps import GluLinear, Linear, Step, Subtract
+from stratalens.saes.steps import GluLinear, Linear, Rescale, Step, Subtract
 
 
 def random_directions(sae: SaeFile, seed: int) -> SaeFile:
@@ -32,8 +32,13 @@ def random_directions(sae: SaeFile, seed: int) -> SaeFile:
 
 def _redrawn(sae: Sae, digest: str, *, centred: bool) -> Sae:
     centre = sae.decoder.bias if centred else torch.zeros(sae.d_model, device=sae.device)
+    for step in sae.steps:
+        if isinstance(step, Rescale):
+            centre = centre * step.back
     steps = list[Step]()
     for step in sae.steps:
+        if isinstance(step, Rescale):
+            centre = centre * step.factor
         if isinstance(step, Subtract):
             centre = centre - step.vector
         steps.append(_turned(step, centre, digest))

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from stratalens.saes import cuda_steps
-from stratalens.saes.activations import GroupMax, TopK, largest
+from stratalens.saes import sae as sae_module
+from stratalens.saes.activations import Divided, GroupMax, TopK, largest
 from stratalens.saes.cuda_steps import GROUP, GroupedTopK, SplitLinear, activation_on, step_on
 from stratalens.saes.sae import MAX_DENSE_ELEMENTS, MAX_DENSE_ON_CUDA, Encoder, max_dense_elements
-from stratalens.saes.steps import Linear
+from stratalens.saes.steps import GluLinear, Linear, Scale
 
 CPU = torch.device("cpu")
 SHAPES = [(300, 64), (1000, 4096)]
@@ -143,3 +144,26 @@ def test_an_encoder_of_split_steps_picks_what_the_plain_one_picks():
         for own in map(lambda encoder: encoder.encode(x), (plain, split))
     ]
     torch.testing.assert_close(*found, rtol=1e-5, atol=1e-5)
+
+
+def test_parts_within_parts_take_the_form_of_the_device(monkeypatch):
+    """As on cuda, where both products of a gate are split, and a top-k inside another activation goes by groups."""
+    linear, gate = (Linear.of(random(6000, 64, seed=n), random(6000, seed=n + 2)) for n in (0, 1))
+    factor = random(6000, seed=5).exp()
+    whole = Encoder(64, (GluLinear(linear, gate), Scale(factor)), Divided(TopK(8), factor))
+    x = random(20, 64, seed=6)
+    split = lambda part, device: SplitLinear.of(part, device) if isinstance(part, Linear) else None  # noqa: E731
+    monkeypatch.setattr(sae_module, "step_on", split)
+    grouped = lambda part, _device: GroupedTopK(part.k) if isinstance(part, TopK) else None  # noqa: E731
+    monkeypatch.setattr(sae_module, "activation_on", grouped)
+    moved = whole.on(CPU)
+    product, activation = moved.steps[0], moved.activation
+    assert isinstance(product, GluLinear)
+    assert isinstance(product.linear, SplitLinear)
+    assert isinstance(product.gate, SplitLinear)
+    assert isinstance(activation, Divided)
+    assert isinstance(activation.inner, GroupedTopK)
+    assert moved.num_latents == 6000
+    expected, found = whole.encode(x), moved.encode(x)
+    assert len(found.value) == len(expected.value)
+    torch.testing.assert_close(found.value.sort().values, expected.value.sort().values, rtol=1e-3, atol=1e-4)

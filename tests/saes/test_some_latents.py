@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from stratalens.saes import sae as sae_module
-from stratalens.saes.activations import Activation, GroupMax, SparseLatents, Threshold, TopK
-from stratalens.saes.sae import Encoder
-from stratalens.saes.steps import Linear, Normalise, Scale, Subtract
+from stratalens.saes.activations import Activation, Divided, Gated, GroupMax, SparseLatents, Threshold, TopK
+from stratalens.saes.sae import Decoder, Encoder
+from stratalens.saes.steps import GluLinear, Linear, Normalise, Rescale, Scale, Subtract
 
 LATENTS, WIDTH, TOKENS = 700, 48, 40
 SOME = torch.tensor([3, 699, 0, 412, 57])
@@ -31,6 +31,14 @@ def encoder(activation: Activation) -> Encoder:
     return Encoder(WIDTH, steps, activation)
 
 
+def random_gate() -> Gated:
+    return Gated(random(LATENTS, seed=6) - 3, random(LATENTS, seed=7).exp(), random(LATENTS, seed=8))
+
+
+def divided(inner: Activation) -> Divided:
+    return Divided(inner, random(LATENTS, seed=9).exp())
+
+
 THRESHOLDS = {"ReLU": torch.zeros(LATENTS), "JumpReLU": 3 + random(LATENTS, seed=4).abs()}
 
 
@@ -39,12 +47,20 @@ def of_latents(latents: SparseLatents, wanted: Tensor) -> dict[tuple[int, int], 
     return {(token, latent): value for token, latent, value in rows if latent in wanted.tolist()}
 
 
-@pytest.mark.parametrize("kind", THRESHOLDS)
+ALONE: dict[str, Activation] = {
+    **{name: Threshold(threshold) for name, threshold in THRESHOLDS.items()},
+    "gated": random_gate(),
+    "divided": divided(Threshold(THRESHOLDS["JumpReLU"])),
+}
+"""Activations by which each latent fires by itself."""
+
+
+@pytest.mark.parametrize("kind", ALONE)
 @pytest.mark.parametrize("pieces", [False, True])
 def test_latents_of_a_threshold_alone_fire_as_among_all(kind, pieces, monkeypatch):
     if pieces:
         monkeypatch.setattr(sae_module, "MAX_DENSE_ELEMENTS", 7 * len(SOME))
-    whole, x = encoder(Threshold(THRESHOLDS[kind])), random(TOKENS, WIDTH, seed=5)
+    whole, x = encoder(ALONE[kind]), random(TOKENS, WIDTH, seed=5)
     alone = whole.only(SOME)
     assert (alone.num_latents, whole.num_latents) == (len(SOME), LATENTS)
     found = alone.encode(x)
@@ -55,10 +71,66 @@ def test_latents_of_a_threshold_alone_fire_as_among_all(kind, pieces, monkeypatc
     assert len(found.value) == len(expected)
 
 
-@pytest.mark.parametrize("activation", [TopK(8), GroupMax(7)])
+@pytest.mark.parametrize("activation", [TopK(8), GroupMax(7), divided(TopK(8))])
 def test_where_latents_compete_all_are_computed(activation):
     whole = encoder(activation)
     assert whole.only(SOME) is whole
+
+
+def test_a_gate_opens_and_a_magnitude_counts():
+    """The formula of the paper, with two products in float64."""
+    gate, x = random_gate(), random(TOKENS, WIDTH, seed=5).double()
+    weight, bias = random(LATENTS, WIDTH, seed=1), torch.zeros(LATENTS)
+    opens = x @ weight.double().T + gate.gate_bias > 0
+    magnitudes = torch.relu(x @ (weight.double() * gate.scale[:, None]).T + gate.magnitude_bias)
+    found = Encoder(WIDTH, (Linear.of(weight, bias),), gate).encode(x.float())
+    expected = torch.where(opens, magnitudes, 0)
+    dense = torch.zeros(TOKENS, LATENTS).index_put((found.token, found.latent), found.value)
+    assert 0.02 < (expected > 0).double().mean() < 0.5
+    torch.testing.assert_close(dense, expected.float(), rtol=1e-4, atol=1e-4)
+
+
+def test_latents_compete_by_their_scaled_values_and_keep_their_own():
+    factor, pre = random(LATENTS, seed=9).exp(), random(TOKENS, LATENTS, seed=10)
+    found = Divided(TopK(8), factor)(Scale(factor)(pre))
+    for token in range(TOKENS):
+        latents = found.latent[found.token == token]
+        assert set(latents.tolist()) == set((pre[token] * factor).topk(8).indices.tolist())
+    torch.testing.assert_close(found.value, pre[found.token, found.latent])
+    assert not torch.equal(Divided(TopK(8), torch.ones(LATENTS))(pre).latent, found.latent), "the factor matters"
+
+
+def test_a_product_may_gate_another_one():
+    linear = Linear.of(random(LATENTS, WIDTH, seed=1), random(LATENTS, seed=2))
+    gate = Linear.of(random(LATENTS, WIDTH, seed=3), random(LATENTS, seed=4))
+    step, x = GluLinear(linear, gate), random(TOKENS, WIDTH, seed=5)
+    whole = Encoder(WIDTH, (step,), Threshold(THRESHOLDS["JumpReLU"]))
+    assert torch.equal(step(x), linear(x) * torch.sigmoid(gate(x)))
+    torch.testing.assert_close(step.only(SOME)(x), step(x)[:, SOME], rtol=ROUNDING, atol=ROUNDING)
+    assert (whole.num_latents, whole.only(SOME).num_latents) == (LATENTS, len(SOME))
+    assert torch.equal(whole.on(torch.device("cpu")).encode(x).value, whole.encode(x).value)
+
+
+def test_a_decoder_undoes_a_scale_and_has_its_norms():
+    rows, scale = random(LATENTS, WIDTH, seed=1), random(LATENTS, seed=2).exp()
+    latents = Threshold(THRESHOLDS["ReLU"])(random(TOKENS, LATENTS, seed=3))
+    x = random(TOKENS, WIDTH, seed=5)
+    plain = Decoder(rows * scale[:, None], random(WIDTH, seed=4))
+    scaled = Decoder(rows, plain.bias, scale=scale)
+    torch.testing.assert_close(scaled(latents, x), plain(latents, x), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(scaled.norms(), plain.norms())
+
+
+@pytest.mark.parametrize("step", [Normalise(centred=True), Normalise(centred=False), Rescale(0.5, 2.0)])
+def test_what_is_reconstructed_has_the_scale_of_what_was_encoded(step):
+    x = 3 + random(TOKENS, WIDTH, seed=5)
+    torch.testing.assert_close(step.undo(step(x), x), x, rtol=1e-4, atol=1e-4)
+    kept = Normalise(centred=True, undone=False)
+    assert torch.equal(kept.undo(x, x), x), "not of a transcoder, whose target is elsewhere"
+
+
+def test_a_vector_of_zeros_is_encoded_as_one():
+    assert bool(torch.isfinite(Normalise(centred=False)(torch.zeros(2, WIDTH))).all())
 
 
 def test_no_latents_fire_on_no_token():

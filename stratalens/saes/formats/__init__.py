@@ -6,7 +6,14 @@ from typing import Protocol, runtime_checkable
 from torch import nn
 
 from stratalens.config.sae_activation import SaeActivation
-from stratalens.saes.formats import gemma_scope, gemma_scope_2, goodfire, saelens, sparsify, tensors
+from stratalens.saes.formats import (
+    gemma_scope,
+    gemma_scope_2,
+    goodfire,
+    saelens,
+    sparsify,
+    tensors,
+)
 from stratalens.saes.sae import Checkpoint, SaeFile
 from stratalens.saes.tree import SaeTree
 
