@@ -1,5 +1,5 @@
-# make demo | test | test-real | test-families | check | errors | bench | bench-validity | lock | audit: each sets up what it
-# needs first, and skips what is done.
+# make demo | test | test-real | test-families | check | errors | oracles | bench | bench-validity | lock | audit: each sets
+# up what it needs first, and skips what is done.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -14,7 +14,7 @@ PYTEST := $(BIN)/python -m pytest
 # Tests that measure time or memory, kill a run or start Ray run alone, in a second call.
 TOGETHER := --numprocesses 2 --dist loadscope
 
-.PHONY: demo test test-real test-families check check-errors errors bench bench-validity lock audit clean
+.PHONY: demo test test-real test-families check check-errors errors oracles bench bench-validity lock audit clean
 
 demo: $(VENV)/.installed
 	@echo "==> Complete analysis of the embedded model into results/"
@@ -51,6 +51,23 @@ check: $(VENV)/.installed-for-tests
 	@$(BIN)/ruff check $(SOURCES)
 	@$(BIN)/basedpyright
 	@$(BIN)/lint-imports --no-cache >/dev/null || $(BIN)/lint-imports --no-cache
+
+# Libraries that do not install beside a current transformers write checkpoints and latents in environments of their own;
+# the tests read what they wrote, tests/saes/oracles/, which is committed.
+ORACLES := tests/saes/oracles
+ORACLE_INPUT := $(VENV)/oracles/activations.safetensors
+
+oracles: $(VENV)/.installed-for-tests
+	@echo "==> Checkpoints and latents by the libraries that judge stratalens, into $(ORACLES)"
+	@$(BIN)/python scripts/oracles/activations.py $(ORACLE_INPUT) $(ORACLES)/activations.safetensors
+	@for library in circuit_tracer dictionary_learning; do \
+		own=$(VENV)/oracles/$$library; \
+		test -x $$own/bin/python || $(PYTHON) -m venv $$own; \
+		PIP_CONSTRAINT= $$own/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
+			--requirement scripts/oracles/$$library.txt && \
+		WANDB_MODE=disabled $$own/bin/python scripts/oracles/$${library}_files.py $(ORACLE_INPUT) \
+			$(ORACLES)/activations.safetensors $(ORACLES)/$$library || exit 1; \
+	done
 
 bench: $(VENV)/.installed-for-tests
 	@echo "==> Benchmarks: ratios within one run"
