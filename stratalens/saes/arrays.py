@@ -43,7 +43,7 @@ class SaeArrays:
     turned: frozenset[str] = frozenset()
     """Those of the matrices that the file has with exchanged axes."""
 
-    def sizes(self, header: Header, source: str = "its other tensors") -> Sizes:
+    def sizes(self, header: Header, source: str = "the rest of the file") -> Sizes:
         """Sizes by the shapes, and check that all arrays fit each other.
 
         Args:

@@ -17,11 +17,11 @@ from stratalens.cli.main import main
 WEIGHTS = {"W_enc": torch.ones(TINY_WIDTH, 8), "W_dec": torch.ones(8, TINY_WIDTH), "b_enc": torch.ones(8)}
 NAMED: dict[str, tuple[str, dict[str, dict[str, object] | None]]] = {
     "OpenSAE": ("model-00001-of-00002.safetensors", {"config.json": {"input_normalize": True, "k": 8}}),
-    "dictionary_learning": ("resid_post_layer_2/trainer_0/ae.pt", {"config.json": {"trainer": {}}}),
-    "Qwen-Scope": ("layer2.sae.pt", {}),
-    "Llama Scope": ("checkpoints/final.safetensors", {"../hyperparams.json": {"d_model": TINY_WIDTH}}),
-    "Llama Scope, of another generation": ("sae_weights.safetensors", {"config.json": {"sae_type": "sae"}}),
-    "circuit-tracer": ("layer_2.safetensors", {"config.yaml": None}),
+    "Llamascopium without hook_point_in in their config.json": (
+        "sae_weights.safetensors",
+        {"config.json": {"sae_type": "sae"}},
+    ),
+    "circuit-tracer without their config.yaml": ("layer_2.safetensors", {}),
 }
 
 

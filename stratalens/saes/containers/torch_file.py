@@ -26,7 +26,9 @@ ZIP_MAGIC = b"PK\x03\x04"
 MAX_DEPTH = 8
 """Of dictionaries in dictionaries."""
 MAX_NAMES = 100_000
-FORBIDDEN = re.compile(r"GLOBAL (\S{1,100})|(?:Unsupported|Blocked) (?:global|class|operand|type)[^\n]{0,80}")
+FORBIDDEN = re.compile(
+    r"(?:Unsupported \w+: )?GLOBAL (\S{1,100})|(?:Unsupported|Blocked) (?:global|class|operand|type)[^\n]{0,80}"
+)
 TYPE_NAMES = {
     torch.float64: "F64",
     torch.float32: "F32",

@@ -7,9 +7,14 @@ from torch import nn
 
 from stratalens.config.sae_activation import SaeActivation
 from stratalens.saes.formats import (
+    circuit_tracer,
+    dictionary_learning,
     gemma_scope,
     gemma_scope_2,
     goodfire,
+    llama_scope,
+    llamascopium,
+    qwen_scope,
     saelens,
     sparsify,
     tensors,
@@ -60,6 +65,11 @@ FORMATS: dict[str, Format] = {
     "saelens": saelens,
     "gemma_scope": gemma_scope,
     "gemma_scope_2": gemma_scope_2,
+    "dictionary_learning": dictionary_learning,
+    "llama_scope": llama_scope,
+    "llamascopium": llamascopium,
+    "qwen_scope": qwen_scope,
+    "circuit_tracer": circuit_tracer,
     "goodfire": goodfire,
     "tensors": tensors,
 }
