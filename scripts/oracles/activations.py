@@ -61,7 +61,7 @@ def main(for_training: Path, for_tests: Path) -> None:
         activations = read()
     tokens = len(activations["resid"])
     tested = torch.arange(TEST_TOKENS) * (tokens // TEST_TOKENS)
-    about = {"model": "smollm2-135m-instruct", "block": str(BLOCK)}
+    about = {"read from": f"block {BLOCK} of smollm2-135m-instruct"}
     for path in (for_training, for_tests):
         path.parent.mkdir(parents=True, exist_ok=True)
     save_file(activations, for_training, about)

@@ -27,6 +27,6 @@ def save_expected(
     fired = (latents != 0).sum(dim=1)
     print(f"{folder.name}/{name}: {tuple(latents.shape)} latents, {fired.float().mean():.1f} fire on a token")
     assert bool((latents.max(dim=1).values > 0).any()), "nothing fires: the latents show nothing"
-    versions = {library: version(library), "torch": torch.__version__, "components": str(x.shape[1])}
+    made_by = f"{library} {version(library)}, torch {torch.__version__}"  # one entry: several would have any order
     content = {"latents": latents.contiguous(), "reconstructions": reconstructions.contiguous()}
-    save_file(content, folder / name, versions)
+    save_file(content, folder / name, {"made by": made_by})
