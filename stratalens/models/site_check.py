@@ -1,6 +1,7 @@
 """Check, on a loaded model, that the sites of its blocks are what their names say."""
 
 from collections.abc import Iterable
+from contextlib import suppress
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +28,17 @@ def require_true_sites(model: nn.Module, hookpoints: Iterable[Hookpoint]) -> Non
             _require_sum(model, hookpoint)
         elif hookpoint.site.endswith("_no_gain"):
             _require_norm_before(model, hookpoint)
+
+
+def true_sites(model: nn.Module, hookpoints: Iterable[Hookpoint]) -> set[Hookpoint]:
+    """Those hookpoints whose vectors can be read and are what their names say."""
+    true = set[Hookpoint]()
+    for hookpoint in hookpoints:
+        with suppress(ModelError):
+            require_true_sites(model, [hookpoint])
+            _read(model, [hookpoint])
+            true.add(hookpoint)
+    return true
 
 
 def _require_sum(model: nn.Module, hookpoint: Hookpoint) -> None:

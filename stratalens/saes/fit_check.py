@@ -1,47 +1,29 @@
-"""Fit check: compare how well each SAE reconstructs its own hookpoint and the two neighbouring ones.
+"""Fit check: compare how well an SAE reconstructs its own hookpoint and others where it may have been trained instead.
 
 FVU alone does not detect an SAE of a neighbouring layer, because the residual streams of adjacent blocks are similar.
 The share of the squared error that is due to the mean error does: it is near zero where the SAE was trained and grows
 as soon as the mean activation shifts.
 """
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial, reduce
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
 
 from stratalens.errors import MismatchError, ModelError
 from stratalens.hookpoint import Hookpoint
-from stratalens.models.batches import BatchRunner, TokenBatch
-from stratalens.models.families import has_hookpoint, locate
-from stratalens.models.hooks import forward, hooked
+from stratalens.models.batches import TokenBatch
+from stratalens.models.families import locate
+from stratalens.models.site_check import true_sites
+from stratalens.saes.fit_candidates import Trial, in_words, neighbours, places_of, siblings
+from stratalens.saes.fit_measure import SINK_RATIO, Measured, measure
+from stratalens.saes.fit_numbers import HookpointFit, LatentUse
+from stratalens.saes.fit_verdict import is_doubtful, problem_of
 from stratalens.saes.probe import Probe
 from stratalens.saes.sae import Sae
 
-SINK_RATIO = 10.0
-"""Positions whose norm exceeds this multiple of the layer's median norm are attention sinks."""
-MIN_MEAN_ERROR_SHARE = 0.001
-"""With a share of the error in the mean up to this, the SAE fits, whatever the neighbouring hookpoints give."""
-MIN_MEAN_ERROR_RATIO = 1.5
-"""A neighbour fits clearly better if its share is lower by more than this factor and its FVU is not higher."""
-
-
-@dataclass(frozen=True)
-class HookpointFit:
-    """How well an SAE reconstructs one hookpoint."""
-
-    hookpoint: str
-    fvu: float
-    """Fraction of variance unexplained."""
-    mean_error_share: float
-    """Squared error due to the mean error, as a fraction of variance: n |mean(x - x_hat)|^2 / sum |x - mean(x)|^2."""
-    l0: float
-    """Mean number of latents that fire on a position."""
+__all__ = ["SINK_RATIO", "FitCheck", "check_fit", "describe_check", "require_fit"]
 
 
 @dataclass(frozen=True)
@@ -53,187 +35,110 @@ class FitCheck:
     own: HookpointFit
     """At the SAE's own hookpoint."""
     neighbours: tuple[HookpointFit, ...]
+    """At the same site of the blocks below and above."""
     problem: str
     """Why the SAE does not seem to belong here; empty if it fits."""
-
-
-class _Sums(NamedTuple):
-    """Sums over positions, for one SAE at one hookpoint."""
-
-    positions: int
-    fired: int
-    """Latents that fired."""
-    squared_error: float
-    squared_target: float
-    error: Float[Tensor, "d_model"]
-    target: Float[Tensor, "d_model"]
-
-    @classmethod
-    def of(
-        cls, target: Float[Tensor, "token d_model"], reconstruction: Float[Tensor, "token d_model"], fired: int
-    ) -> "_Sums":
-        sum_dtype = torch.float32 if target.device.type == "mps" else torch.float64
-        error, target = (target - reconstruction).to(sum_dtype), target.to(sum_dtype)
-        squares = float(error.pow(2).sum()), float(target.pow(2).sum())
-        return cls(len(target), fired, *squares, error.sum(0), target.sum(0))
-
-    def fit(self, hookpoint: str) -> HookpointFit | None:
-        """The fit at a hookpoint; None where no vector is finite, or all are the same."""
-        variance = self.squared_target - float(self.target.pow(2).sum()) / max(1, self.positions)
-        if not 0 < variance < math.inf:
-            return None
-        return HookpointFit(
-            hookpoint=hookpoint,
-            fvu=self.squared_error / variance,
-            mean_error_share=float(self.error.pow(2).sum()) / self.positions / variance,
-            l0=self.fired / self.positions,
-        )
-
-
-def _total(batch_sums: Iterable[_Sums]) -> _Sums:
-    """Add the sums of several batches."""
-
-    def add(a: _Sums, b: _Sums) -> _Sums:
-        return _Sums(
-            a.positions + b.positions,
-            a.fired + b.fired,
-            a.squared_error + b.squared_error,
-            a.squared_target + b.squared_target,
-            a.error + b.error,
-            a.target + b.target,
-        )
-
-    return reduce(add, batch_sums)
-
-
-class _BatchMeasurement(NamedTuple):
-    """What one batch gives for one SAE at one hookpoint."""
-
-    sums: _Sums
-    norms: Float[Tensor, "position"]
-    """Of the vectors at the countable positions, sinks included."""
-
-
-@dataclass(frozen=True, eq=False)
-class _Trial:
-    """An SAE tried at a hookpoint, its own or another."""
-
-    probe: Probe[Sae]
-    block: int
+    siblings: tuple[HookpointFit, ...] = ()
+    """At other sites of the block, where they were tried and have the width of the SAE."""
+    declared_l0: float | None = None
+    """Latents that fire on a token, as the file of a threshold SAE says; None where it says nothing."""
+    use: LatentUse | None = None
+    """Which latents fire here."""
 
     @property
-    def reads(self) -> Hookpoint:
-        return replace(self.probe.hookpoint, block=self.block)
-
-    @property
-    def target(self) -> Hookpoint:
-        return replace(self.probe.target, block=self.block)
-
-
-def _trials(model: nn.Module, probe: Probe[Sae]) -> list[_Trial]:
-    """The SAE at its own hookpoint, then at those of the same site in the blocks below and above."""
-    own = probe.hookpoint.block
-    trials = [_Trial(probe, block) for block in (own, own - 1, own + 1) if block >= 0]
-    return [trial for trial in trials if has_hookpoint(model, trial.reads) and has_hookpoint(model, trial.target)]
+    def candidates(self) -> tuple[HookpointFit, ...]:
+        """Its own hookpoint and all others that were tried."""
+        return (self.own, *self.neighbours, *self.siblings)
 
 
 def check_fit(
-    model: nn.Module, probes: Iterable[Probe[Sae]], batches: Iterable[TokenBatch], batch_tokens: int
+    model: nn.Module,
+    probes: Iterable[Probe[Sae]],
+    batches: Iterable[TokenBatch],
+    batch_tokens: int,
+    declared_l0: Mapping[Hookpoint, float | None] | None = None,
+    *,
+    thorough: bool = False,
 ) -> dict[Hookpoint, FitCheck]:
     """Measure, in one pass over the calibration documents, the median norm at each hookpoint and the fit of its SAE.
+
+    Where that leaves a doubt about an SAE, a second pass tries it at the other sites of its block.
 
     Args:
         model: the decoder, with one block above the deepest hookpoint where the model has one.
         probes: the SAEs, encoders on the model's device; their norm limits do not matter.
         batches: the calibration passages, on the model's device.
         batch_tokens: most tokens of a batch; a batch that does not fit into memory is halved.
+        declared_l0: hookpoint -> L0 that the file of its SAE declares.
+        thorough: try the other sites of every block, in the first pass.
 
     Returns:
-        Hookpoint -> the fit of its SAE there and in the neighbouring blocks.
+        Hookpoint -> the fit of its SAE there, in the neighbouring blocks, and where it was tried besides.
 
     Raises:
         CapacityError: memory does not suffice for a single passage.
         ModelError: the vectors at a hookpoint are not finite.
     """
-    trials = [_trials(model, probe) for probe in probes]
-    runner = BatchRunner(batch_tokens)
-    measure = partial(_measure_batch, model, [trial for own in trials for trial in own])
-    measured = [result for batch in batches for result in runner.run(batch, measure)]
-    checks = {}
-    for own_trials in trials:
-        names = [locate(model, trial.target).module for trial in own_trials]
-        own, *others = (
-            _total(result[trial].sums for result in measured).fit(name)
-            for trial, name in zip(own_trials, names, strict=True)
+    batches, declared, probes = list(batches), declared_l0 or {}, list(probes)
+    tried = {probe.hookpoint: neighbours(model, probe) for probe in probes}
+    others = _true_siblings(model, probes) if thorough else {}
+    trials = [trial for own in (*tried.values(), *others.values()) for trial in own]
+    found = measure(model, trials, batches, batch_tokens)
+    checks = {place: _judged(model, own, others.get(place, []), found, declared) for place, own in tried.items()}
+    if thorough:
+        return checks
+    doubted = [
+        probe
+        for probe in probes
+        if is_doubtful(
+            checks[probe.hookpoint].own, checks[probe.hookpoint].problem, checks[probe.hookpoint].declared_l0
         )
-        norms = torch.cat([result[own_trials[0]].norms for result in measured])
-        if own is None or not bool(torch.isfinite(norms).all()):
-            raise ModelError(
-                f"the activations at {names[0]} are not finite on some of the text, or all the same; use --dtype "
-                "float32 or bfloat16, and no --load_in 8bit"
-            )
-        neighbours = tuple(fit for fit in others if fit is not None)
-        checks[own_trials[0].reads] = FitCheck(
-            median_norm=float(norms.median()),
-            own=own,
-            neighbours=neighbours,
-            problem=_problem(own, neighbours),
-        )
-    return checks
-
-
-def _measure_batch(model: nn.Module, trials: Sequence[_Trial], batch: TokenBatch) -> dict[_Trial, _BatchMeasurement]:
-    """Trial -> what a batch gives for it."""
-    measured: dict[_Trial, _BatchMeasurement] = {}
-    inputs: dict[Hookpoint, Tensor] = {}
-    """The vectors that transcoders read, until those that they reconstruct are there."""
-
-    def consumer(hookpoint: Hookpoint, vectors: Tensor) -> None:
-        for trial in trials:
-            if hookpoint == trial.target:
-                measured[trial] = _measure(trial.probe.sae, batch, inputs.get(trial.reads, vectors), vectors)
-            elif hookpoint == trial.reads:
-                inputs[hookpoint] = vectors
-
-    hookpoints = {hookpoint for trial in trials for hookpoint in (trial.reads, trial.target)}
-    with hooked(model, {hookpoint: partial(consumer, hookpoint) for hookpoint in hookpoints}):
-        forward(model, batch.input_ids)
-    return measured
-
-
-def _measure(
-    sae: Sae, batch: TokenBatch, source: Float[Tensor, "batch seq d_model"], target: Float[Tensor, "batch seq d_out"]
-) -> _BatchMeasurement:
-    """What a batch gives for an SAE that reads `source` and reconstructs `target`."""
-    source, target = source.to(batch.countable.device), target.to(batch.countable.device)
-    norms = torch.linalg.vector_norm(source, dim=-1, dtype=torch.float32)
-    countable_norms = norms[batch.countable]
-    median = countable_norms[torch.isfinite(countable_norms)].median()  # one NaN would make it NaN, and drop them all
-    keep = batch.countable & (norms <= SINK_RATIO * median)
-    x = source[keep]
-    latents = sae.encode(x)
-    sums = _Sums.of(target[keep].float(), sae.decode(latents, x), len(latents.value))
-    return _BatchMeasurement(sums, countable_norms)
-
-
-def _problem(own: HookpointFit, others: Iterable[HookpointFit]) -> str:
-    """Why an SAE does not seem to belong to its hookpoint; empty if it fits."""
-    better = [
-        other
-        for other in others
-        if own.mean_error_share > MIN_MEAN_ERROR_SHARE
-        and own.mean_error_share > MIN_MEAN_ERROR_RATIO * other.mean_error_share
-        and other.fvu <= own.fvu
     ]
-    if better:
-        best = min(better, key=lambda fit: fit.mean_error_share)
-        return (
-            f"it fits {best.hookpoint} clearly better (error in the mean {best.mean_error_share:.4f} against "
-            f"{own.mean_error_share:.4f}): was it trained there, or on the input of this block?"
+    others = _true_siblings(model, doubted)
+    found |= measure(model, [trial for own in others.values() for trial in own], batches, batch_tokens)
+    return checks | {place: _judged(model, tried[place], own, found, declared) for place, own in others.items()}
+
+
+def _true_siblings(model: nn.Module, probes: Sequence[Probe[Sae]]) -> dict[Hookpoint, list[Trial]]:
+    """Hookpoint -> trials of its SAE at other sites of its block; sites that are not what their name says left out."""
+    found = {probe.hookpoint: siblings(model, probe) for probe in probes}
+    own = {place for probe in probes for place in (probe.hookpoint, probe.target)}
+    true = own | true_sites(model, {place for trials in found.values() for place in places_of(trials)} - own)
+    return {place: [trial for trial in trials if places_of([trial]) <= true] for place, trials in found.items()}
+
+
+def _judged(
+    model: nn.Module,
+    tried: Sequence[Trial],
+    others: Sequence[Trial],
+    found: Mapping[Trial, Measured],
+    declared: Mapping[Hookpoint, float | None],
+) -> FitCheck:
+    """The check of one SAE, of what its trials gave; the first is at its own hookpoint."""
+
+    def fit(trial: Trial) -> HookpointFit | None:
+        name, words = locate(model, trial.target).module, in_words(model, trial)
+        return found[trial].sums.fit(name, trial.reads, trial.target, words) if trial in found else None
+
+    first, probe = found[tried[0]], tried[0].probe
+    own, norms = fit(tried[0]), torch.cat(first.norms)
+    if own is None or not bool(torch.isfinite(norms).all()):
+        raise ModelError(
+            f"the activations at {locate(model, probe.target).module} are not finite on some of the text, or all the "
+            "same; use --dtype float32 or bfloat16, and no --load_in 8bit"
         )
-    if not own.fvu <= 1:
-        return f"it explains nothing here (FVU {own.fvu:.2f}): was it trained on another model, layer or input scale?"
-    return ""
+    assert first.fired is not None
+    adjacent, elsewhere = (tuple(own for own in map(fit, trials) if own is not None) for trials in (tried[1:], others))
+    l0 = declared.get(probe.hookpoint)
+    return FitCheck(
+        median_norm=float(norms.median()),
+        own=own,
+        neighbours=adjacent,
+        problem=problem_of(own, (*adjacent, *elsewhere), l0),
+        siblings=elsewhere,
+        declared_l0=l0,
+        use=LatentUse.of(first.fired, own.tokens, probe.sae.decoder.norms()),
+    )
 
 
 def require_fit(checks: Mapping[Hookpoint, FitCheck]) -> None:
@@ -254,7 +159,8 @@ def describe_check(check: FitCheck) -> str:
     """One line: how well an SAE fits its hookpoint, with the share of error in the mean at the neighbours."""
     others = ", ".join(f"{fit.hookpoint} {fit.mean_error_share:.4f}" for fit in check.neighbours)
     verdict = "fits" if not check.problem else f"DOES NOT FIT: {check.problem}"
+    declared = "" if check.declared_l0 is None else f" ({check.declared_l0:g} declared)"
     return (
-        f"SAE of {check.own.hookpoint}: FVU {check.own.fvu:.3f}, L0 {check.own.l0:.1f}, "
+        f"SAE of {check.own.hookpoint}: FVU {check.own.fvu:.3f}, L0 {check.own.l0:.1f}{declared}, "
         f"error in the mean {check.own.mean_error_share:.4f} ({others or 'no neighbours'}): {verdict}"
     )

@@ -18,13 +18,10 @@ from stratalens.models.families import number_of_blocks
 from stratalens.models.hooks import forward, hooked
 from stratalens.models.loading import Placement, load_model
 from stratalens.models.tokens import PassageCutter
-from stratalens.saes.fit_check import (
-    FitCheck,
-    HookpointFit,
-    _problem,
-    check_fit,
-    require_fit,
-)
+from stratalens.saes import fit_measure
+from stratalens.saes.fit_check import FitCheck, check_fit, require_fit
+from stratalens.saes.fit_numbers import HookpointFit
+from stratalens.saes.fit_verdict import problem_of
 from stratalens.saes.formats.sparsify import load
 from stratalens.saes.probe import Probe
 from stratalens.saes.sae import Sae
@@ -149,7 +146,65 @@ def test_median_norm_is_that_of_the_countable_positions_of_the_block(checks, out
 )
 def test_only_a_clearly_better_fit_at_a_neighbour_or_none_at_all_is_a_problem(own, other, refused):
     fits = [HookpointFit(f"layers.{n}", fvu, share, 32.0) for n, (fvu, share) in ((4, own), (5, other))]
-    assert bool(_problem(fits[0], fits[1:])) == refused
+    assert bool(problem_of(fits[0], fits[1:])) == refused
+
+
+WORDS = {
+    "module, not contribution": (
+        ("9_mlp", "the MLP's output in block 9, after its norm"),
+        ("9_mlp_module", "the MLP's output in block 9, before its norm"),
+        "these latents fit the MLP's output in block 9 before its norm, not after",
+    ),
+    "gain": (
+        ("9_mlp_norm_no_gain", "the MLP's normalised input in block 9, before the gain"),
+        ("9_mlp_norm", "the MLP's normalised input in block 9, after the gain"),
+        "these latents fit the MLP's normalised input in block 9 after the gain, not before",
+    ),
+    "input": (
+        ("9", "the output of block 9"),
+        ("8", "the output of block 8"),
+        "these latents fit the input of block 9, which is the output of block 8, not its output",
+    ),
+    "above": (
+        ("9", "the output of block 9"),
+        ("10", "the output of block 10"),
+        "these latents fit the output of block 10, the block above, not the output of block 9",
+    ),
+    "output": (
+        ("9_resid_in", "the input of block 9"),
+        ("10_resid_in", "the input of block 10"),
+        "these latents fit the output of block 9, not its input",
+    ),
+    "sibling": (
+        ("9_attn", "attention's output in block 9"),
+        ("9_mlp", "the MLP's output in block 9"),
+        "these latents fit the MLP's output in block 9, not attention's output in block 9",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WORDS)
+def test_the_reason_says_what_the_latents_fit_and_what_they_do_not(case):
+    own, other, words = WORDS[case]
+    fits = [
+        HookpointFit("module", fvu, share, 32.0, name, name, place)
+        for fvu, share, (name, place) in ((0.9, 0.2, own), (0.3, 0.001, other))
+    ]
+    assert words in problem_of(fits[0], fits[1:])
+
+
+def test_an_l0_far_from_the_declared_one_is_a_problem_and_a_moderate_change_is_not():
+    fit = HookpointFit("module", 0.3, 0.0005, 664.0)
+    assert "664.0 of its latents fire on a token, where its file declares 12" in problem_of(fit, [], 12.0)
+    assert problem_of(replace(fit, l0=24.0), [], 12.0) == problem_of(replace(fit, l0=6.0), [], 12.0) == ""
+    assert problem_of(replace(fit, l0=0.0), [], 12.0)
+    assert problem_of(fit, []) == ""
+
+
+def test_where_nothing_fits_no_place_is_named():
+    own, other = HookpointFit("layers.1", 9.0, 2.0, 32.0), HookpointFit("layers.2", 0.95, 0.1, 32.0)
+    assert "nor at any hookpoint that was tried" in problem_of(own, [other])
+    assert "it fits layers.2 clearly better" in problem_of(own, [replace(other, fvu=0.5)])
 
 
 @pytest.mark.parametrize("lost", ["one token", "all of one passage", "all"])
@@ -192,6 +247,60 @@ def test_neighbours_are_the_same_site_in_the_adjacent_blocks(tiny_model, tokeniz
     ):
         found = check_fit(model, [Probe(place, place, sae, float("inf"))], batches, 512)[place]
         assert [fit.hookpoint for fit in (found.own, *found.neighbours)] == names
+
+
+def tiny_text(tokenizer) -> list[TokenBatch]:
+    cutter = PassageCutter(tokenizer, 64, 2)
+    texts = ("The bank raised its rate by half a percent.", "A heron waits at the weir in the morning.")
+    return list(pack_batches([cutter.sequence(cutter.first_spans(t, 1)[0]) for t in texts], 512, cutter.special_ids))
+
+
+def test_siblings_are_all_other_sites_of_the_block_in_one_pass(tiny_model, tokenizer, tmp_path, monkeypatch):
+    model = load_model(tiny_model, blocks=None, placement=Placement(torch.device("cpu"), torch.float32))
+    sae, place, batches = load(write_sae(tmp_path)), Hookpoint(1, "mlp"), tiny_text(tokenizer)
+    passes = []
+    monkeypatch.setattr(fit_measure, "forward", lambda *words: (passes.append(1), forward(*words)))
+    found = check_fit(model, [Probe(place, place, sae, float("inf"))], batches, 512, thorough=True)[place]
+    assert len(passes) == len(batches), "one pass for all candidates"
+    names = [fit.reconstructs for fit in found.siblings]
+    others = ["attn", "attn_heads", "attn_norm", "mlp_norm", "attn_norm_no_gain", "mlp_norm_no_gain"]
+    assert names == ["1", "1_resid_in", *(f"1_{site}" for site in others)]
+    for fit in found.siblings:
+        other = Hookpoint.parse(fit.reads)
+        own = check_fit(model, [Probe(other, other, sae, float("inf"))], batches, 512)[other].own
+        assert (own.fvu, own.mean_error_share, own.l0) == (fit.fvu, fit.mean_error_share, fit.l0)
+
+
+def test_siblings_of_another_width_are_left_out_and_a_transcoder_changes_one_end(tiny_model, tokenizer, tmp_path):
+    model = load_model(tiny_model, blocks=None, placement=Placement(torch.device("cpu"), torch.float32))
+    sae = load(write_sae(tmp_path, config={"transcode": True}))
+    source, target = Hookpoint(1, "mlp_norm"), Hookpoint(1, "mlp")
+    probe = Probe(source, target, sae, float("inf"))
+    found = check_fit(model, [probe], tiny_text(tokenizer), 512, thorough=True)[source]
+    ends = [(fit.reads, fit.reconstructs) for fit in found.siblings]
+    assert all((reads == "1_mlp_norm") != (reconstructs == "1_mlp") for reads, reconstructs in ends)
+    assert ("1_mlp_norm", "1_attn") in ends
+    assert ("1_mlp_norm_no_gain", "1_mlp") in ends
+    assert ("1_attn_norm", "1_mlp") in ends
+
+
+def test_latent_use_counts_dead_and_dense_latents(tiny_model, tokenizer, tmp_path):
+    model = load_model(tiny_model, blocks=None, placement=Placement(torch.device("cpu"), torch.float32))
+    sae, place, batches = load(write_sae(tmp_path)), Hookpoint(1), tiny_text(tokenizer)
+    fired = torch.zeros(sae.num_latents)
+
+    def count(x: torch.Tensor, batch: TokenBatch) -> None:
+        fired.index_add_(0, (latents := sae.encode(x[batch.countable])).latent, torch.ones(len(latents.latent)))
+
+    for batch in batches:
+        with hooked(model, {place: lambda x, batch=batch: count(x, batch)}):
+            forward(model, batch.input_ids)
+    use = check_fit(model, [Probe(place, place, sae, float("inf"))], batches, 512)[place].use
+    assert use is not None
+    tokens = sum(int(batch.countable.sum()) for batch in batches)
+    assert use.dead_share == pytest.approx(float((fired == 0).float().mean()))
+    assert use.dense_share == pytest.approx(float((fired > 0.1 * tokens).float().mean()))
+    assert (use.latents, use.median_decoder_norm) == (64, pytest.approx(1.0))
 
 
 def test_a_transcoder_is_measured_by_what_it_reconstructs(tiny_model, tokenizer, tmp_path):

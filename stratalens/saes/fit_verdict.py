@@ -1,0 +1,98 @@
+"""The verdict on an SAE: whether it belongs where it is used, and if not, where it belongs, in words."""
+
+import math
+from collections.abc import Iterable
+
+from stratalens.hookpoint import Hookpoint
+from stratalens.saes.fit_numbers import HookpointFit
+
+MIN_MEAN_ERROR_SHARE = 0.001
+"""With a share of the error in the mean up to this, the SAE fits, whatever other hookpoints give."""
+MIN_MEAN_ERROR_RATIO = 1.5
+"""Another hookpoint fits clearly better if its share is lower by more than this factor and its FVU is not higher."""
+MAX_FVU = 1.0
+"""Above this an SAE explains less than the mean of the vectors does."""
+HOME_FVU = 0.8
+"""An SAE that explains nothing where it is used is said to belong where its FVU is at most this."""
+DOUBTFUL_FVU = 0.6
+"""Above this, other sites of the block are tried even where the neighbouring blocks are no better."""
+DOUBTFUL_L0_FACTOR = 2.0
+"""So are they where L0 differs from the declared one by more than this factor."""
+MAX_L0_FACTOR = 5.0
+"""An SAE whose L0 differs from the declared one by more than this factor does not fit, whatever its FVU."""
+
+
+def problem_of(own: HookpointFit, others: Iterable[HookpointFit], declared_l0: float | None = None) -> str:
+    """Why an SAE does not seem to belong to its hookpoint; empty if it fits.
+
+    Args:
+        own: its fit there.
+        others: at the candidates.
+        declared_l0: latents that fire on a token, as the file of a threshold SAE says; None where it says nothing.
+    """
+    better = [other for other in others if _fits_clearly_better(own, other)]
+    if better:
+        best = min(better, key=lambda fit: (fit.mean_error_share, fit.fvu))
+        return f"it fits {best.hookpoint} clearly better ({_numbers(own, best, declared_l0)}): {_contrast(own, best)}."
+    if not own.fvu <= MAX_FVU:
+        return (
+            f"it explains nothing here (FVU {own.fvu:.2f}), nor at any hookpoint that was tried: was it trained on "
+            "another model, layer or input scale?"
+        )
+    if declared_l0 is not None and _l0_factor(own.l0, declared_l0) > MAX_L0_FACTOR:
+        return (
+            f"{own.l0:.1f} of its latents fire on a token, where its file declares {declared_l0:g}: was it trained on "
+            "another tensor or input scale?"
+        )
+    return ""
+
+
+def is_doubtful(own: HookpointFit, problem: str, declared_l0: float | None = None) -> bool:
+    """Whether more should be tried before an SAE is taken to fit."""
+    off = declared_l0 is not None and _l0_factor(own.l0, declared_l0) > DOUBTFUL_L0_FACTOR
+    return bool(problem) or off or own.mean_error_share > MIN_MEAN_ERROR_SHARE or own.fvu > DOUBTFUL_FVU
+
+
+def _fits_clearly_better(own: HookpointFit, other: HookpointFit) -> bool:
+    if not own.fvu <= MAX_FVU:
+        return other.fvu <= HOME_FVU
+    return (
+        own.mean_error_share > MIN_MEAN_ERROR_SHARE
+        and own.mean_error_share > MIN_MEAN_ERROR_RATIO * other.mean_error_share
+        and other.fvu <= own.fvu
+    )
+
+
+def _numbers(own: HookpointFit, best: HookpointFit, declared_l0: float | None) -> str:
+    text = f"FVU {best.fvu:.3f} against {own.fvu:.3f}, error in the mean {best.mean_error_share:.4f} against "
+    text += f"{own.mean_error_share:.4f}"
+    return text if declared_l0 is None else f"{text}, L0 {best.l0:.0f} against {own.l0:.0f}, {declared_l0:g} declared"
+
+
+def _l0_factor(measured: float, declared: float) -> float:
+    """By what factor two numbers of latents differ."""
+    if not (measured > 0 and declared > 0):
+        return math.inf
+    return max(measured / declared, declared / measured)
+
+
+def _contrast(own: HookpointFit, best: HookpointFit) -> str:
+    """What the latents fit, and what they do not."""
+    here, there = own.place or own.hookpoint, best.place or best.hookpoint
+    head, _, tail = there.rpartition(", ")
+    own_head, _, own_tail = here.rpartition(", ")
+    if head and head == own_head:
+        return f"these latents fit {head} {tail}, not {own_tail.split()[0]}"
+    if not (own.reads and best.reads):
+        return f"these latents fit {there}, not {here}"
+    block, other = Hookpoint.parse(own.reads).block, Hookpoint.parse(best.reads).block
+    if here == f"the output of block {block}" and there == f"the output of block {block - 1}":
+        return f"these latents fit the input of block {block}, which is {there}, not its output"
+    if here == f"the input of block {block}" and there in (
+        f"the input of block {block + 1}",
+        f"the output of block {block}",
+    ):
+        return f"these latents fit the output of block {block}, not its input"
+    if block != other:
+        return f"these latents fit {there}, the block {'above' if other > block else 'below'}, not {here}"
+    return f"these latents fit {there}, not {here}"
