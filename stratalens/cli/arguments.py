@@ -25,16 +25,16 @@ Parsed = TypeVar("Parsed", bound=BaseModel)
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "Model": (
         *("base_model", "sae_model", "sae_format", "sae_activation", "layers", "sites", "revision"),
-        *("allow_poor_fit", "trust_remote_code"),
+        *("reference_model", "allow_poor_fit", "trust_remote_code"),
     ),
     "Text": (
-        *("name", "domain", "domain_data", "general_data", "pair"),
+        *("data", "name", "domain", "domain_data", "general_data", "pair"),
         *("text_column", "domain_text_column", "general_text_column", "id_column", "kind_column", "source_column"),
         *("text_unit", "encoding", "csv_delimiter", "csv_quoting", "unescape_html", "skip_bad_rows"),
         *("keep_near_duplicates", "max_documents", "max_length", "min_length", "seed"),
     ),
     "Ranking": ("rank_by", "top_n", "compare_layers_by", "min_specialization", "top_features_n", "features"),
-    "Tests": ("controls", "token_test", "senses"),
+    "Tests": ("controls", "token_test", "senses", "no_loss"),
     "Labels": (
         *("labeling_model", "labeling_endpoint", "labeling_max_tokens", "labeling_timeout", "labeling_concurrency"),
         *("lexicon", "prompts", "no_examples"),
@@ -44,8 +44,8 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
 }
 """Title in the help -> options in the order in which they are listed. The configuration itself is flat."""
 PLACEHOLDERS = {
-    **dict.fromkeys(("base_model", "sae_model", "labeling_model"), "PATH_OR_ID"),
-    **dict.fromkeys(("domain_data", "general_data", "lexicon", "senses"), "PATH [PATH ...]"),
+    **dict.fromkeys(("base_model", "sae_model", "reference_model", "labeling_model"), "PATH_OR_ID"),
+    **dict.fromkeys(("data", "domain_data", "general_data", "lexicon", "senses"), "PATH [PATH ...]"),
     **dict.fromkeys(("prompts", "features", "output_dir", "config"), "PATH"),
     **dict.fromkeys(("text_column", "domain_text_column", "general_text_column"), "COLUMN [COLUMN ...]"),
     **dict.fromkeys(("id_column", "kind_column", "source_column"), "COLUMN"),
@@ -89,7 +89,7 @@ def parse(
     import tyro
 
     typed = _typed_options(words)
-    takes_file = "output_dir" in kind.model_fields
+    takes_file = issubclass(kind, RunConfig)
     path = _config_argument(words) if takes_file else None
     file = read_config_file(user_path(path)) if path else None
     loaded = make_config(**file.taken).model_dump() if file else {}

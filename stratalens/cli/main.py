@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from stratalens.cli.arguments import parse
+from stratalens.cli.error_line import error_line
 from stratalens.cli.interruption import repeat_interruption
 from stratalens.cli.usage import EXAMPLES, USAGE
 from stratalens.config.options import RunConfig
 from stratalens.config.result_options import LabelConfig, RankConfig, ReportConfig
 from stratalens.config.token_test_options import TokenTestConfig
 from stratalens.config.validate_options import ValidateConfig
-from stratalens.errors import ConfigError, StratalensError, printable
+from stratalens.errors import ConfigError, StratalensError
 from stratalens.files.locations import user_path
 from stratalens.hookpoint import NAME, Hookpoint
 
@@ -35,14 +36,13 @@ MACHINE_ERRORS = frozenset(
     [errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENAMETOOLONG]
 )
 """Errors that only the user can fix on the machine; any other `OSError` that gets here is a bug."""
-MAX_LINE_CHARACTERS = 1500
 STDOUT_DESCRIPTOR = 1
 """File descriptor of standard output; Python flushes it once more when it exits."""
 ResultOptions = TypeVar("ResultOptions", RankConfig, LabelConfig, ReportConfig, ValidateConfig, TokenTestConfig)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command and return the exit code: 0, 2 after a mistake in the input, 130 after Ctrl-C.
+    """Run a command and return the exit code: 0, 1 if SAEs do not fit, 2 after a mistake, 130 after Ctrl-C.
 
     Args:
         arguments: the command and its options; None for those of this process.
@@ -105,16 +105,8 @@ def _remedy(error_number: int | None) -> str:
 
 def _fail(message: str, words: list[str]) -> int:
     """Print an error without the secrets of the words of the command line, which it may repeat."""
-    from stratalens.files.redaction import as_printed
-
-    print(f"stratalens: {_on_one_line(as_printed(message, words))}", file=sys.stderr)
+    print(error_line(message, words), file=sys.stderr)
     return EXIT_BAD_INPUT
-
-
-def _on_one_line(message: str) -> str:
-    """Make a message one line of limited length without control characters, whatever files and servers put into it."""
-    text = printable(" ".join(message.split()))
-    return text if len(text) <= MAX_LINE_CHARACTERS else f"{text[: MAX_LINE_CHARACTERS - 300]} ... {text[-300:]}"
 
 
 def _command(words: list[str]) -> int:
@@ -135,6 +127,7 @@ def _command(words: list[str]) -> int:
         "validate": run_validation,
         "token_test": run_token_test,
         "report": run_report,
+        "check": run_check,
         "domains": run_domains,
     }
     if words[0] not in commands:
@@ -261,6 +254,13 @@ def run_show(words: list[str]) -> int:
 
     show(directory, Hookpoint.parse(place), int(feature))
     return 0
+
+
+def run_check(words: list[str]) -> int:
+    """Run `check` and return the exit code."""
+    from stratalens.cli.check import run_check
+
+    return run_check(words)
 
 
 def run_domains(words: list[str]) -> int:

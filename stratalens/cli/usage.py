@@ -12,6 +12,7 @@ commands, in the usual order of use:
   validate    score the reported features on other texts: stratalens validate RESULT_DIR --name NAME [OPTIONS]
   token_test  do the tokens of a feature alone switch it on? stratalens token_test RESULT_DIR
   report      write report.html and the figures of a finished result again: stratalens report RESULT_DIR
+  check       do SAEs belong to a model, and where? stratalens check --base_model MODEL --sae_model SAES
   domains     list the built-in domains, or check your own: stratalens domains [PATH ...]
 
 options:
@@ -29,5 +30,6 @@ EXAMPLES = {
     "validate": "stratalens validate results --name wire --pair news bank.csv other.csv",
     "token_test": "stratalens token_test results",
     "report": "stratalens report results",
+    "check": "stratalens check --base_model MODEL --sae_model SAES --layers 16",
     "domains": "stratalens domains climate/",
 }

@@ -120,7 +120,9 @@ def open_model(config: RunConfig, inputs: RunInputs, progress: Progress) -> Open
         for hookpoints in passes:
             probes = [load_probe(inputs.saes[hookpoint], device) for hookpoint in hookpoints]
             batches = pack_batches(text.sequences, config.tokens_per_batch, inputs.cutter.special_ids)
-            checks |= check_fit(model, probes, (batch.to(device) for batch in batches), config.tokens_per_batch)
+            on_device, tokens = (batch.to(device) for batch in batches), config.tokens_per_batch
+            declared = {hookpoint: inputs.saes[hookpoint].l0 for hookpoint in hookpoints}
+            checks |= check_fit(model, probes, on_device, tokens, declared)
             if len(passes) == 1 and config.workers != "ray":  # the text is read with the same ones
                 for probe in probes:
                     encoders.keep(inputs.saes[probe.hookpoint], probe.sae.encoder)

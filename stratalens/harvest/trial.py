@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from stratalens.errors import CheckpointError, ModelError, StratalensError
+from stratalens.errors import CheckpointError, MismatchError, ModelError, StratalensError
 from stratalens.harvest.inputs import LoadedModel, ModelInputs
 from stratalens.hookpoint import Hookpoint
 from stratalens.models.batches import passage_too_large
@@ -246,7 +246,7 @@ def _require_encodable(file: SaeFile, device: torch.device, read: Mapping[Hookpo
     latents = sae.encode(x)
     decoded = sae.decode(latents, x)
     if decoded.shape != target.shape:
-        raise CheckpointError(
+        raise MismatchError(
             f"the SAE of {file.module} gives vectors of width {decoded.shape[1]}, where the model has "
             f"{target.shape[1]}; it was made for another model"
         )

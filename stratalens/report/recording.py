@@ -22,6 +22,7 @@ from stratalens.hookpoint import Hookpoint
 from stratalens.ranking.layer_facts import HarvestSummary
 from stratalens.report.codes_record import codes_record
 from stratalens.report.controls_record import ControlsRecord
+from stratalens.report.fit_record import fit_record
 from stratalens.report.formats import json_value
 from stratalens.report.run_record import RunRecord
 from stratalens.report.tables import Tables
@@ -96,7 +97,9 @@ def build_record(
             for hookpoint, sae in inputs.saes.items()
         },
         "corpus": _corpus_record(config, inputs, summary),
-        "self_check": {hookpoint: {"layer": hookpoint.block, **asdict(check)} for hookpoint, check in checks.items()},
+        "self_check": {
+            hookpoint: {"layer": hookpoint.block, **fit_record(check)} for hookpoint, check in checks.items()
+        },
         "layers": {hookpoint: facts._asdict() for hookpoint, facts in summary.layers.items()},
         "warnings": [as_printed(warning) for warning in (*inputs.warnings, *inputs.text.warnings, *warnings)],
         "documents": sum(counts.documents for counts in inputs.survey.counts),

@@ -18,6 +18,7 @@ from stratalens.hookpoint import NAME_PATTERN, Hookpoint
 from stratalens.ranking.layer_facts import LayerFacts
 from stratalens.report.codes_record import CodesRecord
 from stratalens.report.controls_record import ControlsRecord
+from stratalens.report.fit_record import FitCheckRecord
 from stratalens.report.formats import write_json
 from stratalens.report.record_part import RecordPart
 from stratalens.report.token_test_record import TokenTestRecord
@@ -84,24 +85,6 @@ class CorpusRecord(RecordPart):
     form_auroc: float | None = None
     """How well the form of a text tells its side, see `corpus.likeness`."""
     __pydantic_extra__: dict[str, SideRecord] = Field(init=False)  # pyright: ignore[reportIncompatibleVariableOverride]
-
-
-class FitRecord(RecordPart):
-    """How well an SAE reconstructs the activations at one hookpoint."""
-
-    hookpoint: str
-    fvu: float | None
-    mean_error_share: float | None
-    l0: float | None
-
-
-class FitCheckRecord(RecordPart):
-    """The fit check of an SAE at its own hookpoint and at the neighbouring ones."""
-
-    own: FitRecord
-    neighbours: list[FitRecord]
-    problem: str
-    median_norm: Annotated[float, Field(ge=0)]
 
 
 class LayerFactsRecord(RecordPart):

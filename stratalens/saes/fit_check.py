@@ -17,7 +17,7 @@ from stratalens.models.batches import TokenBatch
 from stratalens.models.families import locate
 from stratalens.models.site_check import true_sites
 from stratalens.saes.fit_candidates import Trial, in_words, neighbours, places_of, siblings
-from stratalens.saes.fit_measure import SINK_RATIO, Measured, measure
+from stratalens.saes.fit_measure import SINK_RATIO, TrialMeasurement, measure
 from stratalens.saes.fit_numbers import HookpointFit, LatentUse
 from stratalens.saes.fit_verdict import is_doubtful, problem_of
 from stratalens.saes.probe import Probe
@@ -111,7 +111,7 @@ def _judged(
     model: nn.Module,
     tried: Sequence[Trial],
     others: Sequence[Trial],
-    found: Mapping[Trial, Measured],
+    found: Mapping[Trial, TrialMeasurement],
     declared: Mapping[Hookpoint, float | None],
 ) -> FitCheck:
     """The check of one SAE, of what its trials gave; the first is at its own hookpoint."""

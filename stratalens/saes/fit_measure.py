@@ -20,7 +20,7 @@ SINK_RATIO = 10.0
 
 
 @dataclass(frozen=True)
-class Measured:
+class TrialMeasurement:
     """What passages give for one trial."""
 
     sums: FitSums
@@ -29,15 +29,15 @@ class Measured:
     fired: Int[Tensor, "latent"] | None
     """On how many tokens each latent fired; of such a trial too."""
 
-    def plus(self, other: "Measured") -> "Measured":
+    def plus(self, other: "TrialMeasurement") -> "TrialMeasurement":
         """What both together give."""
         fired = None if self.fired is None or other.fired is None else self.fired + other.fired
-        return Measured(self.sums.plus(other.sums), self.norms + other.norms, fired)
+        return TrialMeasurement(self.sums.plus(other.sums), self.norms + other.norms, fired)
 
 
 def measure(
     model: nn.Module, trials: Sequence[Trial], batches: Iterable[TokenBatch], batch_tokens: int
-) -> dict[Trial, Measured]:
+) -> dict[Trial, TrialMeasurement]:
     """Try every SAE where its trials say, in one pass over some passages.
 
     Args:
@@ -52,7 +52,7 @@ def measure(
     Raises:
         CapacityError: memory does not suffice for a single passage.
     """
-    totals: dict[Trial, Measured] = {}
+    totals: dict[Trial, TrialMeasurement] = {}
     runner = BatchRunner(batch_tokens)
     for batch in batches if trials else ():
         for found in runner.run(batch, partial(_measure_batch, model, trials)):
@@ -60,7 +60,7 @@ def measure(
     return totals
 
 
-def _measure_batch(model: nn.Module, trials: Sequence[Trial], batch: TokenBatch) -> Mapping[Trial, Measured]:
+def _measure_batch(model: nn.Module, trials: Sequence[Trial], batch: TokenBatch) -> Mapping[Trial, TrialMeasurement]:
     trial_batch = _TrialBatch(trials, batch)
     places = places_of(trials)
     with hooked(model, {hookpoint: partial(trial_batch.receive, hookpoint) for hookpoint in places}):
@@ -84,7 +84,7 @@ class _TrialBatch:
 
     trials: Sequence[Trial]
     batch: TokenBatch
-    measured: dict[Trial, Measured] = field(default_factory=dict)
+    measured: dict[Trial, TrialMeasurement] = field(default_factory=dict)
     encoded: dict[tuple[int, Hookpoint], _Encoded] = field(default_factory=dict)
     """What waits for the vectors that it reconstructs."""
     targets: dict[Hookpoint, Tensor] = field(default_factory=dict)
@@ -123,9 +123,9 @@ class _TrialBatch:
         sums = FitSums.of(target[encoded.keep].float(), encoded.reconstruction, len(encoded.latent))
         if trial.is_own:
             fired = torch.bincount(encoded.latent, minlength=trial.probe.sae.num_latents)
-            self.measured[trial] = Measured(sums, (encoded.norms,), fired)
+            self.measured[trial] = TrialMeasurement(sums, (encoded.norms,), fired)
         else:
-            self.measured[trial] = Measured(sums, (), None)
+            self.measured[trial] = TrialMeasurement(sums, (), None)
 
     def _forget(self) -> None:
         """Free what no trial waits for any more."""

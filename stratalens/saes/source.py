@@ -6,7 +6,7 @@ from pathlib import Path
 from stratalens.config.layer_numbers import DEFAULT_LAYERS, parse_layers
 from stratalens.config.options import RunConfig
 from stratalens.config.sae_activation import SaeActivation, parse_activation
-from stratalens.errors import CheckpointError, ConfigError, ModelError
+from stratalens.errors import CheckpointError, ConfigError, MismatchError, ModelError
 from stratalens.files.regular import reason_of
 from stratalens.hookpoint import SITE_NAMES, Hookpoint
 from stratalens.models.embedded import SAE_DIRECTORY
@@ -63,7 +63,7 @@ def find_saes(
         sae = saes[hookpoint] = kind.describe(checkpoint)
         width = width_at(whole, hookpoint, model.d_model)
         if sae.d_model != width:
-            raise CheckpointError(
+            raise MismatchError(
                 f"{checkpoint.path}: the SAE reads vectors of width {sae.d_model}, "
                 f"but {model.name} has width {width}; it was made for another model"
             )

@@ -9,12 +9,13 @@ import pytest
 
 from stratalens.cli.arguments import GROUPS
 from stratalens.cli.main import EXAMPLES, main
+from stratalens.config.check_options import CheckConfig
 from stratalens.config.options import RunConfig
 from stratalens.config.result_options import LabelConfig, RankConfig, ReportConfig
 from stratalens.config.token_test_options import TokenTestConfig
 from stratalens.config.validate_options import ValidateConfig
 
-ORDER_OF_USE = ["analyze", "show", "rank", "label", "validate", "token_test", "report", "domains"]
+ORDER_OF_USE = ["analyze", "show", "rank", "label", "validate", "token_test", "report", "check", "domains"]
 COMMANDS = {
     "analyze": RunConfig,
     "rank": RankConfig,
@@ -22,6 +23,7 @@ COMMANDS = {
     "validate": ValidateConfig,
     "token_test": TokenTestConfig,
     "report": ReportConfig,
+    "check": CheckConfig,
 }
 
 

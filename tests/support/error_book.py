@@ -22,8 +22,8 @@ INTRODUCTION = """# What stratalens says when something is wrong
 
 After a mistake, a command prints one line on standard error, `stratalens: ` and what is wrong, and exits with code 2.
 The files of an earlier result stay as they were. The other exit codes: 0, the command succeeded (or the program that
-reads its output, such as `head`, closed it); 130, it was interrupted with Ctrl-C; 1, with a traceback: a bug, please
-report it.
+reads its output, such as `head`, closed it); 130, it was interrupted with Ctrl-C; 1, `stratalens check` found an SAE
+that does not fit, or with a traceback: a bug, please report it.
 
 The tests provoke every line below and check this page; `make errors` writes it. `DIR` stands for
 any directory, `MODEL` and `SAES` for those of a model and its SAEs, `…` for the message of another library.
