@@ -1,0 +1,1 @@
+"""Parts of `scripts/train_saes.py`: recipe, texts, activations, trainer, export, quality, model card."""
