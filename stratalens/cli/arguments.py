@@ -24,8 +24,8 @@ Parsed = TypeVar("Parsed", bound=BaseModel)
 
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "Model": (
-        *("base_model", "sae_model", "sae_format", "sae_activation", "layers", "sites", "revision"),
-        *("reference_model", "allow_poor_fit", "trust_remote_code"),
+        *("base_model", "sae_model", "sae_pick", "sae_format", "sae_activation", "layers", "sites"),
+        *("revision", "sae_revision", "reference_model", "allow_poor_fit", "trust_remote_code"),
     ),
     "Text": (
         *("data", "name", "domain", "domain_data", "general_data", "pair"),
@@ -55,6 +55,7 @@ PLACEHOLDERS = {
     "csv_delimiter": "CHARACTER",
     "layers": "N [N ...]",
     "sites": "SITE [SITE ...]",
+    "sae_pick": "GLOB|l0=N [...]",
     "sae_format": "NAME",
     "sae_activation": "KIND[:NUMBER]",
     "labeling_endpoint": "URL",

@@ -9,10 +9,11 @@ from stratalens.corpus.hub_datasets import is_dataset
 from stratalens.errors import CheckpointError, ConfigError, ModelError, counted
 from stratalens.files.redaction import redacted
 from stratalens.models.hub import is_on_this_machine
+from stratalens.saes.places import parse_place
 
-SOURCES = ("domain_data", "general_data", "pair", "base_model", "revision", "sae_model")
+SOURCES = ("domain_data", "general_data", "pair", "base_model", "revision", "sae_model", "sae_revision")
 """Options that name what a run reads, whether it is here or elsewhere."""
-MODEL_SOURCES = ("base_model", "revision", "sae_model")
+MODEL_SOURCES = ("base_model", "revision", "sae_model", "sae_revision")
 """Those that name model and SAEs."""
 MAX_SOURCES_SHOWN = 5
 MAX_SOURCE_CHARACTERS = 200
@@ -92,14 +93,21 @@ def _is_elsewhere(text: str) -> bool:
 
 
 def _fetched_models(config: RunConfig, named: Collection[str]) -> Iterator[str]:
-    """Name the models that would be downloaded from the Hub; the revision alone may decide what that is."""
+    """Name the models that would be downloaded from the Hub; a revision alone may decide what that is."""
     model, saes = config.base_model, config.sae_model
     decides_model = bool({"base_model", "revision"}.intersection(named))
     if decides_model and model is not None and not is_on_this_machine(model, config.revision, ModelError):
         revision = f" (revision {_shown(config.revision)})" if config.revision else ""
         yield f"base_model {_shown(model)}{revision} from the Hugging Face Hub"
-    if "sae_model" in named and saes is not None and not is_on_this_machine(saes, None, CheckpointError):
-        yield f"sae_model {_shown(saes)} from the Hugging Face Hub"
+    decides_saes = bool({"sae_model", "sae_revision"}.intersection(named))
+    if decides_saes and saes is not None and not _has_saes(saes, config.sae_revision):
+        revision = f" (revision {_shown(config.sae_revision)})" if config.sae_revision else ""
+        yield f"sae_model {_shown(saes)}{revision} from the Hugging Face Hub"
+
+
+def _has_saes(name: str, revision: str | None) -> bool:
+    place = parse_place(name)
+    return place.is_local or is_on_this_machine(place.location, revision, CheckpointError)
 
 
 def _shown(source: str) -> str:

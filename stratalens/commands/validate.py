@@ -39,7 +39,7 @@ from stratalens.validation.transfer import (
     transfer_scores,
 )
 
-MODELS = ("base_model", "revision", "sae_model")
+MODELS = ("base_model", "revision", "sae_model", "sae_revision")
 """Options that name model and SAEs."""
 
 

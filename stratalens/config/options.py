@@ -10,6 +10,7 @@ from stratalens.config.domain_file import with_domain
 from stratalens.config.layer_numbers import parse_layers
 from stratalens.config.result_options import LabelConfig, RankBy, as_words, require_device, require_no_zero_byte
 from stratalens.config.sae_activation import parse_activation
+from stratalens.config.sae_pick import wanted_l0
 from stratalens.config.text_config import MAX_COUNT, TextConfig
 from stratalens.hookpoint import SITE_NAMES
 
@@ -34,8 +35,14 @@ class RunConfig(TextConfig, LabelConfig):
     revision: str | None = None
     """Revision (branch, tag or commit) of a base model on the Hub."""
     sae_model: str | None = None
-    """SAEs, in a format that docs/formats.md lists: a local directory or a Hub id. Default: those shipped for the
-    embedded model."""
+    """SAEs, in a format that docs/formats.md lists: a local directory, a Hub id, a folder in either (`ID:FOLDER`), or a
+    pattern such as `google/gemma-scope-2b-pt-res:layer_{layer}/width_16k`. Default: those shipped for the embedded
+    model."""
+    sae_pick: tuple[str, ...] = ()
+    """Which SAEs, where several fit a layer: globs over their paths, such as `width_16k`, and `l0=70` for the nearest
+    L0; all must fit. Without it the message lists them."""
+    sae_revision: str | None = None
+    """Revision (branch, tag or commit) of SAEs on the Hub."""
     sae_format: str | None = None
     """Format of the SAEs, such as saelens; docs/formats.md lists them. Default: what their files look like."""
     sae_activation: str | None = None
@@ -128,9 +135,9 @@ class RunConfig(TextConfig, LabelConfig):
         """Split `16`, `[4, 10]`, `4 10-12` or `all`, as Python callers and YAML files write them, into words."""
         return tuple(part for word in as_words(value) for part in (word.split() if isinstance(word, str) else [word]))
 
-    @field_validator("senses", mode="before")
+    @field_validator("senses", "sae_pick", mode="before")
     @classmethod
-    def _senses_paths(cls, value: object) -> object:
+    def _words(cls, value: object) -> object:
         return tuple(as_words(value))
 
     @field_validator("base_model", "sae_model", "output_dir", mode="before")
@@ -162,8 +169,10 @@ class RunConfig(TextConfig, LabelConfig):
         names = [self.base_model, self.sae_model, self.output_dir, *self.senses]
         if "" in names:
             raise ValueError("a path is empty; name a file or a directory (`.` is this one)")
-        require_no_zero_byte([*names, self.revision])
+        require_no_zero_byte([*names, self.revision, self.sae_revision, *self.sae_pick])
         parse_activation(self.sae_activation)
+        for pick in self.sae_pick:
+            wanted_l0(pick)
         if self.min_length > self.max_length:
             raise ValueError(f"min_length {self.min_length} exceeds max_length {self.max_length}")
         if self.batch_tokens != "auto" and self.batch_tokens < self.max_length:

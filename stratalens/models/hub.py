@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from stratalens.errors import ModelError, StratalensError
+from stratalens.errors import CheckpointError, ModelError, StratalensError
 from stratalens.files.locations import user_path
 from stratalens.files.redaction import redacted
 from stratalens.models.memory import out_of_memory
@@ -18,6 +18,7 @@ HUB_LIBRARIES = ("httpx", "httpx2", "huggingface_hub", "safetensors", "safetenso
 """Libraries whose errors mean that a repository or one of its files cannot be downloaded or read."""
 FILE_ERRORS = (OSError, ValueError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile)
 """Errors by which other libraries report a file that is missing, damaged, or says what they do not know."""
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 OTHER_SHAPES = "ignore_mismatched_sizes"
 """An option named in transformers' RuntimeError about weights of other shapes than the configuration says."""
 CODE_OF_MODELS = ("transformers_modules", "torch.nn.modules.module")
@@ -28,13 +29,13 @@ MAX_REASON_CHARACTERS = 200
 """At most this much of a name or of another library's error message is quoted."""
 
 
-def local_or_hub(name: str, error_type: type[StratalensError], file_suffix: str | None = None) -> str:
+def local_or_hub(name: str, error_type: type[StratalensError], file_suffixes: tuple[str, ...] = ()) -> str:
     """Return the path of the local directory of that name, else the name itself if it has the form of a Hub id.
 
     Args:
         name: a path, in which `~` is expanded, or a Hub id.
         error_type: class of the error to raise.
-        file_suffix: a file whose name ends so is taken as well as a directory.
+        file_suffixes: a file whose name ends in one of these is taken as well as a directory.
 
     Raises:
         StratalensError: of class `error_type`, if the name is neither, or the path cannot be read.
@@ -46,11 +47,11 @@ def local_or_hub(name: str, error_type: type[StratalensError], file_suffix: str 
     except OSError as error:
         reason = error.strerror or error
         raise error_type(f"{redacted(name)[:MAX_REASON_CHARACTERS]}: cannot be read: {reason}") from None
-    if is_directory or (exists and path.suffix == file_suffix):
+    if is_directory or (exists and path.suffix in file_suffixes):
         return str(path)
     if exists:
         raise error_type(f"{redacted(name)}: a directory was expected, this is a file")
-    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", name):
+    if not HUB_ID.fullmatch(name):
         raise error_type(f"{redacted(name)}: no such directory, and not a Hub id such as organisation/name")
     return name
 
@@ -66,7 +67,7 @@ def is_on_this_machine(name: str, revision: str | None, error_type: type[Stratal
     Raises:
         StratalensError: of class `error_type`; see `local_or_hub`.
     """
-    location = local_or_hub(name, error_type, GGUF_SUFFIX if error_type is ModelError else None)
+    location = local_or_hub(name, error_type, (GGUF_SUFFIX,) if error_type is ModelError else ())
     if Path(location).exists():
         return True
     from huggingface_hub import snapshot_download
@@ -161,10 +162,10 @@ def _describe_errors(source: str, chain: list[BaseException], error_type: type[S
     if Path(source).exists():
         reason = " ".join(str(chain[0]).split())[:MAX_REASON_CHARACTERS] or type(chain[0]).__name__
         return f"{source}: no usable Hugging Face model here ({reason})"
-    return _describe_hub_errors(source, chain)
+    return _describe_hub_errors(source, chain, "sae_revision" if error_type is CheckpointError else "revision")
 
 
-def _describe_hub_errors(source: str, chain: list[BaseException]) -> str:
+def _describe_hub_errors(source: str, chain: list[BaseException], revision: str) -> str:
     from huggingface_hub import errors as hub
 
     def has(*error_types: type[BaseException]) -> bool:
@@ -173,7 +174,7 @@ def _describe_hub_errors(source: str, chain: list[BaseException]) -> str:
     if has(hub.GatedRepoError):
         return f"{source} is gated: accept its terms on its Hub page, then log in with `hf auth login` or set HF_TOKEN"
     if has(hub.RevisionNotFoundError):
-        return f"{source} has no such revision; see the branches and tags on its Hub page, or leave out --revision"
+        return f"{source} has no such revision; see the branches and tags on its Hub page, or leave out --{revision}"
     if has(hub.RepositoryNotFoundError):
         return (
             f"{source}: no such local directory, and no such public Hub repository; "

@@ -84,7 +84,7 @@ def find_model(config: RunConfig, say: Callable[[str], None] = lambda _message: 
 
 def _location(name: str, say: Callable[[str], None]) -> str:
     """Local directory, GGUF file or Hub id of a model that the user names."""
-    location = local_or_hub(name, ModelError, GGUF_SUFFIX)
+    location = local_or_hub(name, ModelError, (GGUF_SUFFIX,))
     try:
         require_base_model(location)
         file = gguf_in(Path(location))

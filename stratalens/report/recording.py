@@ -27,6 +27,7 @@ from stratalens.report.formats import json_value
 from stratalens.report.run_record import RunRecord
 from stratalens.report.tables import Tables
 from stratalens.saes.fit_check import FitCheck
+from stratalens.saes.sae import SaeFile
 from stratalens.validation import Controls
 
 PACKAGES = ("stratalens", "torch", "transformers", "tokenizers", "numpy", "scipy", "pandas", "safetensors")
@@ -92,10 +93,7 @@ def build_record(
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "settings": recorded_settings(config),
         "model": inputs.source._asdict(),
-        "saes": {
-            hookpoint: {"hookpoint": sae.module, "latents": sae.num_latents, "k": sae.k, "sha256": sae.digest}
-            for hookpoint, sae in inputs.saes.items()
-        },
+        "saes": {hookpoint: _sae_record(sae) for hookpoint, sae in inputs.saes.items()},
         "corpus": _corpus_record(config, inputs, summary),
         "self_check": {
             hookpoint: {"layer": hookpoint.block, **fit_record(check)} for hookpoint, check in checks.items()
@@ -118,6 +116,11 @@ def build_record(
         "machine": {"system": platform.platform(), "threads": torch.get_num_threads()},
     }
     return RunRecord.model_validate(json_value(redacted_settings(record)))
+
+
+def _sae_record(sae: SaeFile) -> dict[str, object]:
+    own = {"hookpoint": sae.module, "latents": sae.num_latents, "k": sae.k, "sha256": sae.digest}
+    return own | {"path": sae.name, "commit": sae.commit}
 
 
 def with_controls(record: RunRecord, controls: Controls | None, random_keys: Mapping[Hookpoint, str]) -> RunRecord:

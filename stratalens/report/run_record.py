@@ -50,6 +50,10 @@ class SaeRecord(RecordPart):
     latents: int
     k: int | None
     sha256: str
+    path: str = ""
+    """Within the folder or repository that was named; empty in results of earlier versions."""
+    commit: str = ""
+    """Of the Hub repository that it comes from."""
 
 
 class SideRecord(RecordPart):

@@ -200,6 +200,10 @@ class SaeFile:
     """Matrices of the encoder: two where one product gates another."""
     l0: float | None = None
     """Mean number of latents on a token that its name or configuration declares; None if neither does."""
+    name: str = ""
+    """Path within the folder or repository that the user named."""
+    commit: str = ""
+    """Of the Hub repository that it comes from."""
 
     @property
     def encoder_bytes(self) -> int:

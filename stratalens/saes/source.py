@@ -1,6 +1,7 @@
 """Find the SAEs of the requested layers and sites: the shipped ones, a local directory, or a Hub repository."""
 
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from stratalens.config.layer_numbers import DEFAULT_LAYERS, parse_layers
@@ -11,15 +12,14 @@ from stratalens.files.regular import reason_of
 from stratalens.hookpoint import SITE_NAMES, Hookpoint
 from stratalens.models.embedded import SAE_DIRECTORY
 from stratalens.models.families import locate, width_at
-from stratalens.models.hub import hub_errors, local_or_hub
 from stratalens.models.source import ModelSource, skeleton
 from stratalens.saes.foreign import foreign_reason
 from stratalens.saes.formats import FORMATS, Format
+from stratalens.saes.hub_saes import LocatedSaes, Wanted, fetch_saes, meant_tree
+from stratalens.saes.pick import l0_beside, only_one, pick
+from stratalens.saes.places import SaePlace, parse_place
 from stratalens.saes.sae import Checkpoint, SaeFile
 from stratalens.saes.tree import SaeTree
-
-MAX_LISTED = 12
-"""Checkpoints that an error message lists."""
 
 
 def find_saes(
@@ -41,8 +41,7 @@ def find_saes(
         CheckpointError: a checkpoint is missing or corrupt, or its width is not that of the model.
         ModelError: the model does not have a requested layer.
     """
-    root = SAE_DIRECTORY if config.sae_model is None else _sae_root(config, only)
-    tree = _tree(root)
+    tree, root, commit = _located(config, only, say)
     kind = _format_of(tree, config.sae_format)
     whole = skeleton(model)
     checkpoints: dict[Hookpoint, list[Checkpoint]] = {}
@@ -57,10 +56,10 @@ def find_saes(
             )
         if hookpoint not in checkpoints:
             raise _no_sae(root, hookpoint, checkpoints)
-        checkpoint = _only_one(root, checkpoints[hookpoint])
+        checkpoint = _picked(root, checkpoints[hookpoint], config.sae_pick)
         for place in (checkpoint.hookpoint, checkpoint.target):
             locate(whole, place)
-        sae = saes[hookpoint] = kind.describe(checkpoint)
+        sae = saes[hookpoint] = replace(kind.describe(checkpoint), name=checkpoint.name, commit=commit)
         width = width_at(whole, hookpoint, model.d_model)
         if sae.d_model != width:
             raise MismatchError(
@@ -73,7 +72,7 @@ def find_saes(
 def _wanted(
     config: RunConfig,
     model: ModelSource,
-    root: Path,
+    root: str,
     checkpoints: Collection[Hookpoint],
     say: Callable[[str], None],
 ) -> set[Hookpoint]:
@@ -94,14 +93,14 @@ def _wanted(
     return {hookpoint for hookpoint in checkpoints if hookpoint.site_name in sites}
 
 
-def _default_sites(root: Path, there: list[str]) -> list[str]:
+def _default_sites(root: str, there: list[str]) -> list[str]:
     """The block output if there is an SAE for it, else the only site of the folder."""
     if "resid" in there or len(there) == 1:
         return ["resid" if "resid" in there else there[0]]
     raise ConfigError(f"{root}: its SAEs are at several sites; choose with --sites {' '.join(there)}")
 
 
-def _no_sae(root: Path, hookpoint: Hookpoint, there: Collection[Hookpoint]) -> ConfigError:
+def _no_sae(root: str, hookpoint: Hookpoint, there: Collection[Hookpoint]) -> ConfigError:
     layers = [str(other.block) for other in sorted(there) if other.site_name == hookpoint.site_name]
     if not layers:
         sites = dict.fromkeys(other.site_name for other in sorted(there))
@@ -110,20 +109,41 @@ def _no_sae(root: Path, hookpoint: Hookpoint, there: Collection[Hookpoint]) -> C
     return ConfigError(f"{root}: no SAE for layer {hookpoint.block}{at_site}; it has layers {' '.join(layers)}")
 
 
-def _only_one(root: Path, checkpoints: Sequence[Checkpoint]) -> Checkpoint:
-    """The checkpoint at a hookpoint, where there are not several."""
-    if len(checkpoints) == 1:
-        return checkpoints[0]
-    names = [checkpoint.name for checkpoint in checkpoints]
-    listed = ", ".join(names[:MAX_LISTED]) + (", ..." if len(names) > MAX_LISTED else "")
-    raise ConfigError(f"{root}: several SAEs at layer {checkpoints[0].hookpoint}: {listed}; name the folder of one")
+def _picked(root: str, checkpoints: Sequence[Checkpoint], picks: Sequence[str]) -> Checkpoint:
+    """The checkpoint at a hookpoint that `--sae_pick` chooses, where there are several."""
+    by_name = {checkpoint.name: checkpoint for checkpoint in checkpoints}
+    assert len(by_name) == len(checkpoints)
+    where = f"{root}: layer {checkpoints[0].hookpoint}"
+
+    def l0_in_config(name: str) -> float | None:
+        declared = by_name[name].l0
+        return l0_beside(by_name[name].path) if declared is None else declared
+
+    return by_name[only_one(pick(list(by_name), picks, where, l0_in_config), where)]
 
 
-def _tree(root: Path) -> SaeTree:
+def _located(config: RunConfig, only: Collection[Hookpoint] | None, say: Callable[[str], None]) -> LocatedSaes:
+    """The files of the SAEs; of those of a Hub repository, only what is needed is fetched."""
+    place = SaePlace(str(SAE_DIRECTORY), True) if config.sae_model is None else parse_place(config.sae_model)
+    if not place.is_local:
+        return fetch_saes(place, config.sae_revision, _needed(config, only), say)
+    if config.sae_revision is not None:
+        raise ConfigError(f"sae_revision: {place.location} is on this machine and has no revisions; leave it out")
+    path = Path(place.location, place.folder)
+    if not path.exists():
+        raise CheckpointError(f"{place.location}: there is no `{place.folder}` in it")
     try:
-        return SaeTree.of(root)
+        return LocatedSaes(meant_tree(place, SaeTree.of(path)), str(path))
     except OSError as error:
-        raise CheckpointError(f"{error.filename or root}: cannot be read: {reason_of(error)}") from None
+        raise CheckpointError(f"{error.filename or path}: cannot be read: {reason_of(error)}") from None
+
+
+def _needed(config: RunConfig, only: Collection[Hookpoint] | None) -> Wanted:
+    """Which SAEs of a Hub repository are needed."""
+    if only is not None:
+        return Wanted({place.block for place in only}, {place.site_name for place in only}, config.sae_pick)
+    layers = parse_layers(config.layers)
+    return Wanted(layers if isinstance(layers, tuple) else None, config.sites, config.sae_pick)
 
 
 def _format_of(tree: SaeTree, told: str | None) -> Format:
@@ -156,20 +176,3 @@ def _told(config: RunConfig, kind: Format) -> SaeActivation | None:
     if told is not None and not kind.TAKES_ACTIVATION:
         raise ConfigError(f"sae_activation: these SAEs say themselves which they have; leave out {told}")
     return told
-
-
-def _sae_root(config: RunConfig, only: Collection[Hookpoint] | None) -> Path:
-    """Directory of the SAEs; of a Hub repository, only the files of the requested layers are downloaded."""
-    assert config.sae_model is not None
-    source = local_or_hub(config.sae_model, CheckpointError)
-    if Path(source).is_dir():
-        return Path(source)
-    from huggingface_hub import snapshot_download
-
-    layers = parse_layers(config.layers)
-    blocks = layers if isinstance(layers, tuple) else None
-    if only is not None:
-        blocks = sorted({hookpoint.block for hookpoint in only})
-    with hub_errors(source, CheckpointError):
-        patterns = [pattern for kind in FORMATS.values() for pattern in kind.hub_patterns(blocks)]
-        return Path(snapshot_download(source, allow_patterns=patterns))

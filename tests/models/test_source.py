@@ -29,6 +29,7 @@ from stratalens.models.source import ModelSource, find_model
 from stratalens.saes.formats.sparsify import _checkpoints
 from stratalens.saes.source import find_saes
 from stratalens.saes.steps import Linear
+from stratalens.saes.tree import SaeTree
 
 RUN_ALL = """
 import contextlib, io, json, sys
@@ -231,7 +232,10 @@ def test_seeds_lie_one_level_deeper_and_the_lowest_is_taken(tmp_path):
     for seed in (2, 1):
         write_sae(tmp_path / "layers.3" / f"seed{seed}", seed=seed)
     write_sae(tmp_path / "layers.0")
-    assert _checkpoints(tmp_path) == {"layers.0": tmp_path / "layers.0", "layers.3": tmp_path / "layers.3" / "seed1"}
+    assert _checkpoints(SaeTree.of(tmp_path)) == {
+        "layers.0": tmp_path / "layers.0",
+        "layers.3": tmp_path / "layers.3" / "seed1",
+    }
 
 
 def test_other_files_and_folders_of_a_run_and_spaces_in_names_do_not_matter(tmp_path):
@@ -241,13 +245,13 @@ def test_other_files_and_folders_of_a_run_and_spaces_in_names_do_not_matter(tmp_
     for name in ("config.json", "optimizer_0.pt", "rank_0_state.safetensors", "lr_scheduler_0.pt"):
         (root / name).write_text("other")
     (root / "logs").mkdir()
-    assert _checkpoints(root) == {"layers.0": root / "layers.0"}
+    assert _checkpoints(SaeTree.of(root)) == {"layers.0": root / "layers.0"}
 
 
 @pytest.mark.parametrize("deeper", ["", "seed0"])
 def test_one_checkpoint_may_be_named_itself(tmp_path, deeper):
     folder = write_sae(tmp_path / "layers.2" / deeper)
-    assert _checkpoints(folder) == {"layers.2": folder}
+    assert _checkpoints(SaeTree.of(folder)) == {"layers.2": folder}
 
 
 def test_one_checkpoint_may_be_named_from_inside_it(monkeypatch, tmp_path, tiny):
@@ -260,13 +264,13 @@ def test_the_hookpoints_of_a_run_are_listed_by_their_names(tmp_path):
     names = ["embed_tokens", "h.3.attn", "layers.10", "layers.2", "layers.5.mlp"]
     for name in names:
         write_sae(tmp_path / name)
-    assert sorted(_checkpoints(tmp_path)) == names
+    assert sorted(_checkpoints(SaeTree.of(tmp_path))) == names
 
 
 def test_half_a_checkpoint_is_listed_so_that_its_missing_half_is_reported(tmp_path):
     for name, missing in (("layers.0", "cfg.json"), ("layers.1", "sae.safetensors")):
         (write_sae(tmp_path / name) / missing).unlink()
-    assert sorted(_checkpoints(tmp_path)) == ["layers.0", "layers.1"]
+    assert sorted(_checkpoints(SaeTree.of(tmp_path))) == ["layers.0", "layers.1"]
 
 
 def test_a_folder_without_checkpoints_is_refused(tmp_path, tiny):

@@ -1,6 +1,6 @@
 """Formats of SAE checkpoints. A format is a module of its own, which imports no other."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 from torch import nn
@@ -32,10 +32,6 @@ class Format(Protocol):
 
     def recognises(self, tree: SaeTree) -> bool:
         """Whether there are checkpoints of this format among some files."""
-        ...
-
-    def hub_patterns(self, blocks: Iterable[int] | None) -> list[str]:
-        """Patterns of the files to download from a Hub repository, for some blocks or for all."""
         ...
 
     def checkpoints(self, tree: SaeTree, model: nn.Module, told: SaeActivation | None) -> Sequence[Checkpoint]:

@@ -59,15 +59,8 @@ def recognises(tree: SaeTree) -> bool:
     """See `Format`."""
     return any(path.name == WEIGHTS_FILE for path in tree.files) or (
         any(path.name == CONFIG_FILE and "d_sae" not in json_object(path) for path in tree.files)
-        and bool(_checkpoints(tree.root))
+        and bool(_checkpoints(tree))
     )
-
-
-def hub_patterns(blocks: Iterable[int] | None) -> list[str]:
-    """See `Format`."""
-    if blocks is None:
-        return [f"**/{name}" for name in (CONFIG_FILE, WEIGHTS_FILE)]
-    return [f"*.{block}{rest}/*" for block in blocks for rest in ("", ".*")]
 
 
 def checkpoints(tree: SaeTree, model: nn.Module, told: SaeActivation | None) -> list[Checkpoint]:
@@ -77,7 +70,7 @@ def checkpoints(tree: SaeTree, model: nn.Module, told: SaeActivation | None) -> 
         CheckpointError: none of the modules named in the directory is at a known hookpoint.
     """
     root, found = tree.root, dict[Hookpoint, Checkpoint]()
-    folders = _checkpoints(root)
+    folders = _checkpoints(tree)
     for module, folder in folders.items():
         target = hookpoint_of(model, module, "out")
         source = hookpoint_of(model, module, "in") if _transcodes(folder) else target
@@ -97,20 +90,22 @@ def checkpoints(tree: SaeTree, model: nn.Module, told: SaeActivation | None) -> 
     return list(found.values())
 
 
-def _checkpoints(root: Path) -> dict[str, Path]:
+def _checkpoints(tree: SaeTree) -> dict[str, Path]:
     """Module -> directory of its checkpoint.
 
     With several seeds per module, the first by name is taken. Other files of the run are ignored.
     """
-    if (root / CONFIG_FILE).is_file() and (root / WEIGHTS_FILE).is_file():
+    root, files = tree.root, set(tree.files)
+    if root / CONFIG_FILE in files and root / WEIGHTS_FILE in files:
         path = root.resolve()
         name = path.parent.name if path.name.startswith("seed") else path.name
         return {name: root}
+    own = {path.parent for path in files if path.name in (CONFIG_FILE, WEIGHTS_FILE)}
     found: dict[str, Path] = {}
-    for folder in sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")):
-        seeds = sorted(path for path in folder.glob("seed*") if path.is_dir())
-        checkpoint = folder if not seeds or (folder / WEIGHTS_FILE).exists() else seeds[0]
-        if (checkpoint / CONFIG_FILE).exists() or (checkpoint / WEIGHTS_FILE).exists():
+    for folder in sorted({path if path.parent == root else path.parent for path in own} - {root}):
+        seeds = sorted(path for path in own if path.parent == folder and path.name.startswith("seed"))
+        checkpoint = folder if not seeds or folder / WEIGHTS_FILE in files else seeds[0]
+        if checkpoint in own and folder.parent == root:
             found[folder.name] = checkpoint
     return found
 
