@@ -11,7 +11,7 @@ from stratalens.corpus import Corpus
 from stratalens.corpus.survey import Survey
 from stratalens.models import PassageCutter
 
-MAX_SHARE = 0.1
+MAX_SHARE = 0.05
 """Together they have at most this share of the characters of all texts; there is always one passage."""
 
 
