@@ -87,16 +87,14 @@ def check_fit(
     checks = {place: _judged(model, own, others.get(place, []), found, declared) for place, own in tried.items()}
     if thorough:
         return checks
-    doubted = [
-        probe
-        for probe in probes
-        if is_doubtful(
-            checks[probe.hookpoint].own, checks[probe.hookpoint].problem, checks[probe.hookpoint].declared_l0
-        )
-    ]
+    doubted = [probe for probe in probes if _is_doubtful(checks[probe.hookpoint])]
     others = _true_siblings(model, doubted)
     found |= measure(model, [trial for own in others.values() for trial in own], batches, batch_tokens)
     return checks | {place: _judged(model, tried[place], own, found, declared) for place, own in others.items()}
+
+
+def _is_doubtful(check: FitCheck) -> bool:
+    return is_doubtful(check.own, check.neighbours, check.problem, check.declared_l0)
 
 
 def _true_siblings(model: nn.Module, probes: Sequence[Probe[Sae]]) -> dict[Hookpoint, list[Trial]]:

@@ -47,10 +47,18 @@ def problem_of(own: HookpointFit, others: Iterable[HookpointFit], declared_l0: f
     return ""
 
 
-def is_doubtful(own: HookpointFit, problem: str, declared_l0: float | None = None) -> bool:
-    """Whether more should be tried before an SAE is taken to fit."""
+def is_doubtful(
+    own: HookpointFit, neighbours: Iterable[HookpointFit], problem: str, declared_l0: float | None = None
+) -> bool:
+    """Whether more should be tried before an SAE is taken to fit.
+
+    On few tokens the share of the error in the mean is above its bound by chance; it settles nothing only where that
+    of a neighbouring block is not clearly higher.
+    """
     off = declared_l0 is not None and _l0_factor(own.l0, declared_l0) > DOUBTFUL_L0_FACTOR
-    return bool(problem) or off or own.mean_error_share > MIN_MEAN_ERROR_SHARE or own.fvu > DOUBTFUL_FVU
+    nearest = min((other.mean_error_share for other in neighbours), default=0.0)
+    unsettled = max(MIN_MEAN_ERROR_SHARE, nearest / MIN_MEAN_ERROR_RATIO)
+    return bool(problem) or off or own.mean_error_share > unsettled or own.fvu > DOUBTFUL_FVU
 
 
 def _fits_clearly_better(own: HookpointFit, other: HookpointFit) -> bool:
