@@ -34,7 +34,6 @@ from stratalens.models.token_classes import vocabulary_classes
 from stratalens.progress import NoProgress
 from stratalens.saes.loaded import LoadedEncoders
 from stratalens.saes.probe import Probe
-from stratalens.saes.products import has_bfloat16_units
 
 MIN_RATIO = 0.82
 """Required speed of the harvest, as a share of that of the bare forward pass."""
@@ -65,7 +64,7 @@ def main(options: Options) -> None:
     shards = list(
         cut_shards(rows, shard_characters(sum(len(row.text) for row in rows)), len(inputs.survey.populations))
     )
-    division = division_of(device, alone=has_bfloat16_units())
+    division = division_of(device)
     streams = Streams.of(model, division)
     reader = ShardReader(streams, probes, inputs.cutter, classes, config.tokens_per_batch)
     batches = [

@@ -14,6 +14,7 @@ from stratalens.evidence.passages import Passage
 from stratalens.hookpoint import Hookpoint
 from stratalens.models.batches import BatchRunner, TokenBatch, pack_batches
 from stratalens.models.hooks import forward, hooked
+from stratalens.models.streams import Streams, division_of
 from stratalens.saes.probe import Probe
 
 
@@ -62,7 +63,7 @@ class PassageReader:
     special_ids: frozenset[int]
     """Tokens that never count."""
     batch_tokens: int
-    """Maximum tokens per batch, padding included."""
+    """Maximum tokens, padding included, of all batches that are read at the same time."""
     on_batch: Callable[[int, int], None] = lambda _passages, _tokens: None
     """Called with the numbers of passages and tokens of each finished batch."""
 
@@ -90,9 +91,10 @@ class PassageReader:
         starts = first_tokens(self.passages)
         device = probes[0].sae.device
         readers = [_LayerReader(probe, features[probe.hookpoint], device) for probe in probes]
-        runner = BatchRunner(self.batch_tokens)
+        streams = Streams.of(self.model, division_of(device))
+        runner = BatchRunner(self.batch_tokens // streams.number)
 
-        def read_batch(cpu_batch: TokenBatch) -> dict[Hookpoint, FiredEntries]:
+        def read_batch(model: nn.Module, cpu_batch: TokenBatch) -> dict[Hookpoint, FiredEntries]:
             batch = cpu_batch.to(device)
             first = torch.from_numpy(starts[batch.rows]).to(device)
             entries: dict[Hookpoint, FiredEntries] = {}
@@ -100,16 +102,21 @@ class PassageReader:
             def consumer(reader: _LayerReader, vectors: Tensor) -> None:
                 entries[reader.probe.hookpoint] = reader.pick(batch, first, vectors)
 
-            with hooked(self.model, {reader.probe.hookpoint: partial(consumer, reader) for reader in readers}):
-                forward(self.model, batch.input_ids)
+            with hooked(model, {reader.probe.hookpoint: partial(consumer, reader) for reader in readers}):
+                forward(model, batch.input_ids)
             return entries
 
+        def work(batch: TokenBatch, model: nn.Module) -> list[dict[Hookpoint, FiredEntries]]:
+            return list(runner.run(batch, partial(read_batch, model)))
+
         sequences = [passage.token_ids for passage in self.passages]
-        for batch in pack_batches(sequences, self.batch_tokens, self.special_ids):
-            for entries in runner.run(batch, read_batch):
-                for reader in readers:
-                    reader.parts.append(entries[reader.probe.hookpoint])
-            self.on_batch(len(batch.rows), batch.tokens)
+        with streams.open() as start:
+            batches = pack_batches(sequences, runner.batch_tokens, self.special_ids)
+            for batch, wait in [(batch, start(partial(work, batch))) for batch in batches]:
+                for entries in wait():
+                    for reader in readers:
+                        reader.parts.append(entries[reader.probe.hookpoint])
+                self.on_batch(len(batch.rows), batch.tokens)
         return {
             reader.probe.hookpoint: _join_parts(reader, features[reader.probe.hookpoint], tokens) for reader in readers
         }

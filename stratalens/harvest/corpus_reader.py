@@ -2,9 +2,13 @@
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
+
+import torch
 
 from stratalens.errors import counted
 from stratalens.files.atomic import read_checksummed, write_checksummed
@@ -85,10 +89,18 @@ class CorpusReader:
         store = ShardStore(self.work.shards)
         for hookpoints in passes:
             missing = tuple(hookpoint for hookpoint in hookpoints if hookpoint not in ready)
-            for hookpoint, keys in (self._read(store, missing, workers) if missing else {}).items():
-                ready[hookpoint] = self._fold(store, hookpoint, keys)
+            if missing:
+                ready |= self._fold_all(store, self._read(store, missing, workers))
         files = {hookpoint: ready[hookpoint] for hookpoint in self.context.layers}
         return ReadText(files, self._codes(files))
+
+    def _fold_all(self, store: ShardStore, keys: Mapping[Hookpoint, list[ShardKeys]]) -> dict[Hookpoint, HarvestFile]:
+        """Merge the shards of the layers that were read together, each core those of one layer.
+
+        They were in memory together while they were read.
+        """
+        with ThreadPoolExecutor(min(len(keys), torch.get_num_threads()), "fold") as pool:
+            return dict(zip(keys, pool.map(partial(self._fold, store), keys, keys.values()), strict=True))
 
     def _fold(self, store: ShardStore, hookpoint: Hookpoint, keys: list[ShardKeys]) -> HarvestFile:
         """Merge the shards of a layer, and the codes that are kept of it."""

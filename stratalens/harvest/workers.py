@@ -13,9 +13,8 @@ from stratalens.harvest.shards import ShardTask
 from stratalens.harvest.state.layer_state import pack_state
 from stratalens.hookpoint import Hookpoint
 from stratalens.models import PassageCutter
-from stratalens.models.streams import Division, Streams, division_of
+from stratalens.models.streams import Streams, division_of
 from stratalens.models.token_classes import vocabulary_classes
-from stratalens.saes.products import has_bfloat16_units
 
 LIBRARIES = ("torch", "transformers", "tokenizers", "numpy")
 
@@ -94,7 +93,7 @@ class LocalWorker:
         """Load the SAEs of some layers; return a reader for them."""
         classes = vocabulary_classes(self.cutter.tokenizer, self.cutter.known_ids)
         return ShardReader(
-            Streams.of(self.opened.model, _division(self.opened.device)),
+            Streams.of(self.opened.model, division_of(self.opened.device)),
             self.opened.probes(hookpoints),
             self.cutter,
             torch.from_numpy(classes).to(self.opened.device),
@@ -113,17 +112,12 @@ def kind_of(device: torch.device, dtype: torch.dtype) -> WorkerKind:
     return WorkerKind(_device_kind(device), str(dtype), tuple((name, version(name)) for name in LIBRARIES))
 
 
-def _division(device: torch.device) -> Division:
-    """How threads are divided: not at all where encoding must be alone."""
-    return division_of(device, alone=has_bfloat16_units())
-
-
 def _device_kind(device: torch.device) -> str:
     """Name of a GPU; instruction set and number of threads of a CPU."""
     if device.type == "cuda":
         return f"cuda, {torch.cuda.get_device_name(device)}"
     if device.type == "cpu":
-        streams, threads = _division(device)
+        streams, threads = division_of(device)
         return f"cpu, {torch.backends.cpu.get_cpu_capability()}, {streams} x {threads} threads"
     return device.type
 

@@ -1,25 +1,14 @@
 """The matrix product of an encoder in float32, in the way that is fastest on the CPU and loses nothing."""
 
-import platform
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from functools import cache
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import linear
 
-
-@cache
-def has_bfloat16_units() -> bool:
-    """Whether float32 products on this CPU may use units for bfloat16, which are faster by a multiple.
-
-    PyTorch allows it for the whole process or not at all, so that no other thread may compute at the same time.
-    """
-    if not torch.backends.mkldnn.is_available():
-        return False
-    return platform.machine() == "aarch64" or bool(torch.cpu.get_capabilities().get("amx_bf16"))
+from stratalens.models.streams import has_bfloat16_units
 
 
 def float32_product(

@@ -19,12 +19,12 @@ from stratalens.models.batches import pack_batches
 from stratalens.models.embedded import SAE_DIRECTORY
 from stratalens.models.hooks import forward, hooked
 from stratalens.models.loading import Placement, load_model
+from stratalens.models.streams import has_bfloat16_units
 from stratalens.models.tokens import PassageCutter
 from stratalens.saes import products
 from stratalens.saes import sae as sae_module
 from stratalens.saes.activations import SparseLatents
 from stratalens.saes.formats.sparsify import load
-from stratalens.saes.products import has_bfloat16_units
 from stratalens.saes.sae import Sae
 from stratalens.saes.steps import Linear
 

@@ -140,9 +140,10 @@ def save(figure: "Figure", stem: Path, title: str) -> None:
     Both are drawn before either is written, so that a figure that cannot be drawn leaves no file.
     """
     drawn: dict[str, bytes] = {}
-    for suffix, more in (("png", {}), ("svg", {"Date": None})):
+    for suffix, more, options in (("png", {}, {"compress_level": 3}), ("svg", {"Date": None}, {})):
         buffer = io.BytesIO()
-        figure.savefig(buffer, format=suffix, dpi=RESOLUTION, metadata={"Title": title, **more})
+        metadata = {"Title": title, **more}
+        figure.savefig(buffer, format=suffix, dpi=RESOLUTION, metadata=metadata, pil_kwargs=options)
         drawn[suffix] = buffer.getvalue()
     for suffix, content in drawn.items():
         stem.with_name(f"{stem.name}.{suffix}").write_bytes(content)
