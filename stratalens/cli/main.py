@@ -1,6 +1,7 @@
 """The command line: parse the arguments, run the command, turn errors into one line and an exit code."""
 
 import errno
+import gc
 import io
 import os
 import re
@@ -36,6 +37,8 @@ MACHINE_ERRORS = frozenset(
     [errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENAMETOOLONG]
 )
 """Errors that only the user can fix on the machine; any other `OSError` that gets here is a bug."""
+GARBAGE_THRESHOLDS = (50_000, 20, 20)
+"""How many new objects start a search for garbage: libraries make many as they are imported, and no garbage."""
 STDOUT_DESCRIPTOR = 1
 """File descriptor of standard output; Python flushes it once more when it exits."""
 ResultOptions = TypeVar("ResultOptions", RankConfig, LabelConfig, ReportConfig, ValidateConfig, TokenTestConfig)
@@ -79,6 +82,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def entry_point() -> None:
     """Run the command line and end the process with its exit code."""
+    gc.set_threshold(*GARBAGE_THRESHOLDS)
     sys.unraisablehook = repeat_interruption
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal that knows only ASCII shows other characters escaped
@@ -93,6 +97,7 @@ def entry_point() -> None:
         os._exit(code)
     # What Python tidies up now takes a while, and ends by the signal, without a word, if it is interrupted.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    gc.freeze()  # a last search for garbage among the objects of all libraries would take more than a second
     sys.exit(code)
 
 
