@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
+from traps import Trap
 
 from stratalens.errors import CheckpointError
 from stratalens.saes import weights
@@ -102,16 +103,6 @@ def test_nested_state_dicts_have_dotted_names_and_plain_values_beside(tmp_path):
     assert set(header.shapes) == {f"ae.{name}" for name in arrays()}
     assert header.values == {"step": 7, "config.k": 32, "config.kind": "TopK", "config.sizes": [1, 2]}
     assert torch.equal(read_array(path, "ae.matrix"), arrays()["matrix"])
-
-
-class Trap:
-    """Makes a file when it is unpickled."""
-
-    def __init__(self, mark: Path):
-        self.mark = mark
-
-    def __reduce__(self):
-        return Path.touch, (self.mark,)
 
 
 def hostile(path: Path, mark: Path) -> None:

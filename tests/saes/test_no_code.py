@@ -2,22 +2,12 @@
 
 import pickle
 import shutil
-from pathlib import Path
 
 import pytest
 from refusal import with_options
+from traps import Trap
 
 from stratalens.cli.main import main
-
-
-class Trap:
-    """Writes a file when it is unpickled."""
-
-    def __init__(self, mark: Path):
-        self.mark = mark
-
-    def __reduce__(self):
-        return Path.touch, (self.mark,)
 
 
 @pytest.mark.parametrize("allowed", [[], ["--trust_remote_code"]])

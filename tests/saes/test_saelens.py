@@ -207,6 +207,16 @@ def test_a_scalar_rescale_multiplies_what_is_encoded_and_divides_what_is_decoded
     assert_same_vectors(ours.decode(ours.encode(x), x), (latents @ w["W_dec"] + w["b_dec"]) / 0.05)
 
 
+def test_heads_side_by_side_are_encoded_as_the_library_encodes_them_apart(tmp_path, activations):
+    hook = "blocks.16.attn.hook_z"
+    theirs = written(tmp_path, "standard", hook=hook, reshape_activations="hook_z", dtype="float32")
+    x = activations[Hookpoint(BLOCK)].float()
+    expected = theirs.encode(x.unflatten(1, (9, 64)))
+    ours = loaded(tmp_path)
+    assert_same_latents(ours, x, expected)
+    assert_same_vectors(ours.decode(sparse(expected), x), theirs(x.unflatten(1, (9, 64))).flatten(1))
+
+
 def test_thresholds_of_a_training_are_logarithms(tmp_path):
     written(tmp_path, "jumprelu")
     tensors = load_file(tmp_path / "sae_weights.safetensors")
@@ -228,7 +238,8 @@ REFUSED: dict[str, tuple[dict[str, object], str]] = {
     "tanh": ({"metadata": {}, "activation_fn_str": "tanh-relu"}, "activation `tanh-relu` is unknown"),
     "another norm": ({"normalize_activations": "batch"}, "normalize_activations `batch` is unknown; expected none"),
     "no factor": ({"normalize_activations": "constant_scalar_rescale"}, "no activation_normalization_factor"),
-    "no k": ({"architecture": "topk"}, "a topk without k"),
+    "no k": ({"architecture": "topk"}, "a topk without a whole number k"),
+    "a fraction of k": ({"architecture": "topk", "k": 8.5}, "a topk without a whole number k"),
     "k of 2000": ({"architecture": "topk", "k": 2000}, "k = 2000 exceeds the 700 latents"),
     "one head": ({"metadata": {"hook_head_index": 3}}, "an SAE of the single head 3, which is not supported"),
     "a transcoder": ({"architecture": "transcoder", "apply_b_dec_to_input": True}, "apply_b_dec_to_input of a"),

@@ -61,7 +61,8 @@ class SaeLensConfig(BaseModel):
     d_in: int = Field(gt=0, le=MAX_SIZE)
     d_sae: int = Field(gt=0, le=MAX_SIZE)
     d_out: int | None = Field(None, gt=0, le=MAX_SIZE)
-    k: int | None = Field(None, gt=0, le=MAX_SIZE)
+    k: float | None = Field(None, gt=0, le=MAX_SIZE)
+    """Of a topk a whole number; of what was a batchtopk perhaps a fraction, which counts no more."""
     rescale_acts_by_decoder_norm: bool = False
     apply_b_dec_to_input: bool | None = None
     normalize_activations: str = "none"
@@ -86,6 +87,11 @@ class SaeLensConfig(BaseModel):
     def activation(self) -> str:
         """Name of the activation."""
         return ARCHITECTURES[self.architecture]
+
+    @property
+    def places(self) -> int | None:
+        """Most latents that fire on a token; None without such a limit."""
+        return None if self.activation != TOPK or self.k is None else int(self.k)
 
     @property
     def centred(self) -> bool:
@@ -143,8 +149,7 @@ def checkpoints(tree: SaeTree, model: nn.Module, told: SaeActivation | None) -> 
 def describe(checkpoint: Checkpoint) -> SaeFile:
     """See `Format`."""
     config, arrays, header = _opened(checkpoint.path)
-    k = config.k if config.activation == TOPK else None
-    kind = Kind(config.activation, k, config.model_dump_json(exclude={"hook_name", "hook_name_out"}))
+    kind = Kind(config.activation, config.places, config.model_dump_json(exclude={"hook_name", "hook_name_out"}))
     read = (partial(_encoder, config, arrays), partial(_decoder, config, arrays))
     return sae_file(checkpoint, header, arrays, kind, *read)
 
@@ -226,10 +231,10 @@ def _require_supported(path: Path, config: SaeLensConfig) -> None:
         raise CheckpointError(f"{path}: normalize_activations `{what}` is unknown; expected {', '.join(known)}")
     if config.normalize_activations == NORMALISATIONS[2] and config.activation_normalization_factor is None:
         raise CheckpointError(f"{path}: no activation_normalization_factor, which constant_scalar_rescale needs")
-    if config.activation == TOPK and config.k is None:
-        raise CheckpointError(f"{path}: a topk without k")
-    if config.k is not None and config.activation == TOPK and config.k > config.d_sae:
-        raise CheckpointError(f"{path}: k = {config.k} exceeds the {config.d_sae} latents")
+    if config.activation == TOPK and (config.places is None or config.places != config.k):
+        raise CheckpointError(f"{path}: a topk without a whole number k")
+    if config.places is not None and config.places > config.d_sae:
+        raise CheckpointError(f"{path}: k = {config.places} exceeds the {config.d_sae} latents")
     if config.transcodes and config.apply_b_dec_to_input:
         raise CheckpointError(f"{path}: apply_b_dec_to_input of a transcoder, whose b_dec is of its output")
     if config.hook_head_index is not None:
@@ -251,8 +256,8 @@ def _encoder(config: SaeLensConfig, arrays: SaeArrays) -> Encoder:
 
 def _activation(config: SaeLensConfig, path: Path) -> Activation:
     if config.activation == TOPK:
-        assert config.k is not None
-        return TopK(config.k)
+        assert config.places is not None
+        return TopK(config.places)
     if config.activation == GATED:
         gate, magnitude, rescale = (read_array(path, name) for name in ("b_gate", "b_mag", "r_mag"))
         return Gated(gate, rescale.exp(), magnitude)
