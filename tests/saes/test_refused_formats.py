@@ -29,6 +29,10 @@ LINEAR = {
 REPOSITORY = "gemma-scope-2b-pt-res/layer_2/width_16k/average_l0_71"
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+
+
 def torch_file(path: Path, **more) -> None:
     torch.save({**LINEAR, **more}, path)
 
@@ -53,11 +57,11 @@ CASES: dict[str, tuple[str, Callable[[Path], None], str]] = {
     "a torch file with code": (
         "A-SAE-l2.pth",
         lambda path: torch_file(path, more=Trap(path.parent / "ran")),
-        "which could run code when it is opened; it is refused: get the SAE as a file of arrays alone",
+        "holds `getattr` beside arrays, which could run code when it is opened; it is refused: get the SAE as a file of",
     ),
     "a torch file that ends early": (
         "A-SAE-l2.pt",
-        lambda path: path.write_bytes(b"PK\x03\x04 and no more") and None,
+        lambda path: write_bytes(path, b"PK\x03\x04 and no more"),
         "A-SAE-l2.pt: truncated or corrupt (",
     ),
     "a torch file without an encoder": (
