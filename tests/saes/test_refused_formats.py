@@ -57,7 +57,7 @@ CASES: dict[str, tuple[str, Callable[[Path], None], str]] = {
     "a torch file with code": (
         "A-SAE-l2.pth",
         lambda path: torch_file(path, more=Trap(path.parent / "ran")),
-        "holds `getattr` beside arrays, which could run code when it is opened; it is refused: get the SAE as a file of",
+        "holds `getattr` beside arrays, which could run code when it is opened; it is refused: get the SAE as a file",
     ),
     "a torch file that ends early": (
         "A-SAE-l2.pt",
