@@ -72,7 +72,7 @@ def validated_settings(path: Path, kind: type[Settings], content: object) -> Set
         return kind.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
-        raise CheckpointError(f"{path}: {', '.join([*map(str, first['loc']), first['msg']])}") from None
+        raise CheckpointError(f"{path}: {': '.join([*map(str, first['loc']), first['msg']])}") from None
 
 
 def no_known_place(root: Path, names: Iterable[str], model: object) -> CheckpointError:

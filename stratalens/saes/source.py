@@ -42,7 +42,7 @@ def find_saes(
         ModelError: the model does not have a requested layer.
     """
     tree, root, commit = _located(config, only, say)
-    kind = _format_of(tree, config.sae_format)
+    kind = _format_of(tree, config)
     whole = skeleton(model)
     checkpoints: dict[Hookpoint, list[Checkpoint]] = {}
     for checkpoint in kind.checkpoints(tree, whole, _told(config, kind)):
@@ -146,8 +146,9 @@ def _needed(config: RunConfig, only: Collection[Hookpoint] | None) -> Wanted:
     return Wanted(layers if isinstance(layers, tuple) else None, config.sites, config.sae_pick)
 
 
-def _format_of(tree: SaeTree, told: str | None) -> Format:
+def _format_of(tree: SaeTree, config: RunConfig) -> Format:
     """The format of which the files are: the one that the user names, else the first that recognises them."""
+    told = config.sae_format
     if told is not None:
         if told not in FORMATS:
             raise ConfigError(f"sae_format: `{told[:60]}` is unknown; expected {', '.join(FORMATS)}")
@@ -156,7 +157,7 @@ def _format_of(tree: SaeTree, told: str | None) -> Format:
     for kind in formats:
         if kind.recognises(tree):
             return kind
-    reason = foreign_reason(tree)
+    reason = foreign_reason(tree) if config.sae_activation is None else ""
     if reason:
         raise CheckpointError(f"{tree.root}: {reason}")
     if last.recognises(tree):
