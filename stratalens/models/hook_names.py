@@ -41,7 +41,7 @@ def hookpoint_of_hook(model: nn.Module, name: str) -> Hookpoint | None:
     block = int(match[1])
     if site in NORMS:
         before = Hookpoint(block, NORMS[site])
-        if has_hookpoint(model, before) and _is_rms(model, before):
+        if has_hookpoint(model, before) and is_rms(model, block):
             return before
     return Hookpoint(block, site, side)
 
@@ -71,6 +71,10 @@ def hookpoint_of_side(model: nn.Module, name: str) -> Hookpoint | None:
     return None
 
 
-def _is_rms(model: nn.Module, before_gain: Hookpoint) -> bool:
-    norm = decoder_of(model).get_submodule(locate(model, before_gain).module)
-    return not isinstance(norm, nn.LayerNorm) and "RMS" in type(norm).__name__
+def is_rms(model: nn.Module, block: int) -> bool:
+    """Whether the norms of a block are RMSNorms; False where they are LayerNorms."""
+    for site in NORMS.values():
+        if has_hookpoint(model, before := Hookpoint(block, site)):
+            norm = decoder_of(model).get_submodule(locate(model, before).module)
+            return not isinstance(norm, nn.LayerNorm) and "RMS" in type(norm).__name__
+    return True

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from stratalens.saes.sae import Sae, SaeFile
-from stratalens.saes.steps import GluLinear, Linear, Rescale, Step, Subtract
+from stratalens.saes.steps import Centre, GluLinear, Linear, Rescale, Step, Subtract
 
 
 def random_directions(sae: SaeFile, seed: int) -> SaeFile:
@@ -39,6 +39,8 @@ def _redrawn(sae: Sae, digest: str, *, centred: bool) -> Sae:
     for step in sae.steps:
         if isinstance(step, Rescale):
             centre = centre * step.factor
+        if isinstance(step, Centre):
+            centre = centre - centre.mean()
         if isinstance(step, Subtract):
             centre = centre - step.vector
         steps.append(_turned(step, centre, digest))

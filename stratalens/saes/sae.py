@@ -14,7 +14,7 @@ from stratalens.config.sae_activation import SaeActivation
 from stratalens.hookpoint import Hookpoint
 from stratalens.saes.activations import Activation, SparseLatents
 from stratalens.saes.cuda_steps import SplitLinear, activation_on, step_on
-from stratalens.saes.steps import GluLinear, Linear, Normalise, Rescale, Step
+from stratalens.saes.steps import Centre, GluLinear, Linear, Normalise, Rescale, Step
 from stratalens.saes.weights import WIDE_ELEMENTS, row_norms
 
 MAX_DENSE_ELEMENTS = 64_000_000
@@ -41,6 +41,8 @@ class Checkpoint(NamedTuple):
     """Mean number of latents on a token that its name or configuration declares; None if neither does."""
     told: SaeActivation | None = None
     """What the user says of its activation."""
+    without_mean: bool = False
+    """Whether it was made for vectors whose components have the mean 0, unlike those of the model."""
 
 
 @dataclass(frozen=True)
@@ -158,10 +160,14 @@ class Sae(Encoder):
             latents: the latents of each token.
             x: the vectors that were encoded.
         """
-        reconstruction = self.decoder(latents, x)
+        reconstruction, read = self.decoder(latents, x), x
+        undone = list[tuple[Normalise | Rescale | Centre, Tensor]]()
         for step in self.steps:
-            if isinstance(step, Normalise | Rescale):
-                reconstruction = step.undo(reconstruction, x)
+            if isinstance(step, Normalise | Rescale | Centre):
+                undone.append((step, read))
+                read = step(read)
+        for step, vectors in reversed(undone):
+            reconstruction = step.undo(reconstruction, vectors)
         return reconstruction
 
 

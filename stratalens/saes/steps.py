@@ -66,6 +66,29 @@ class Normalise:
 
 
 @dataclass(frozen=True)
+class Centre:
+    """Subtract from every vector the mean of its components, and add it to what is reconstructed.
+
+    A model with LayerNorms gives the same with or without this mean. TransformerLens' `center_writing_weights` takes
+    it out of the residual stream, and SAEs that were trained on that never saw it.
+    """
+
+    def __call__(self, x: Float[Tensor, "token d_model"]) -> Float[Tensor, "token d_model"]:
+        """Apply the step."""
+        return x.float() - x.float().mean(-1, keepdim=True)
+
+    def only(self, latents: Int[Tensor, "column"]) -> "Centre":
+        """See `Step`."""
+        return self
+
+    def undo(
+        self, reconstruction: Float[Tensor, "token d_model"], x: Float[Tensor, "token d_model"]
+    ) -> Float[Tensor, "token d_model"]:
+        """Give reconstructions the mean of the vectors x that were encoded."""
+        return reconstruction + x.float().mean(-1, keepdim=True)
+
+
+@dataclass(frozen=True)
 class Rescale:
     """Multiply every vector by the same number, and what is reconstructed by another one."""
 

@@ -11,6 +11,7 @@ from oracles import assert_same_latents, assert_same_vectors, real_activations, 
 from safetensors.torch import load_file, save_file
 from threads import one_thread
 from torch import Tensor
+from transformers import AutoConfig, AutoModel
 
 from stratalens.errors import CheckpointError
 from stratalens.hookpoint import Hookpoint
@@ -18,6 +19,7 @@ from stratalens.models.embedded import SAE_DIRECTORY
 from stratalens.saes.activations import Threshold
 from stratalens.saes.formats import saelens
 from stratalens.saes.sae import Checkpoint, Sae
+from stratalens.saes.tree import SaeTree
 
 sae_lens = pytest.importorskip("sae_lens")
 
@@ -205,6 +207,39 @@ def test_a_scalar_rescale_multiplies_what_is_encoded_and_divides_what_is_decoded
     ours = loaded(tmp_path)
     assert_same_latents(ours, x, latents)
     assert_same_vectors(ours.decode(ours.encode(x), x), (latents @ w["W_dec"] + w["b_dec"]) / 0.05)
+
+
+@pytest.mark.parametrize("normalize_activations", ["none", "layer_norm", "constant_norm_rescale"])
+def test_an_sae_of_a_centred_model_reads_vectors_without_their_mean(tmp_path, x, normalize_activations):
+    """As TransformerLens gives them with `center_writing_weights`; what it then reconstructs gets the mean back."""
+    theirs, x = written(tmp_path, "standard", normalize_activations=normalize_activations), x.float() + 3
+    place = Hookpoint(BLOCK)
+    ours = saelens.describe(Checkpoint(tmp_path, place, place, "x", without_mean=True)).load()
+    mean = x.mean(-1, keepdim=True)
+    expected = theirs.encode(x - mean)
+    assert_same_latents(ours, x, expected)
+    assert_same_vectors(ours.decode(sparse(expected), x), theirs(x - mean) + mean)
+
+
+@pytest.mark.parametrize(
+    ("family", "hook", "centred"),
+    [
+        ("gpt2", "blocks.1.hook_resid_pre", True),
+        ("gpt2", "blocks.1.hook_mlp_out", True),
+        ("gpt2", "blocks.1.attn.hook_z", False),
+        ("llama", "blocks.1.hook_resid_pre", False),
+    ],
+)
+def test_only_models_with_layer_norms_are_centred_and_only_where_they_are_told_to_be(tmp_path, family, hook, centred):
+    with torch.device("meta"):
+        model = AutoModel.from_config(AutoConfig.for_model(family, num_hidden_layers=2, hidden_size=384))
+    written(tmp_path, "standard", hook=hook)
+    for told in (False, True):
+        config = json.loads((tmp_path / "cfg.json").read_text())
+        config["metadata"]["model_from_pretrained_kwargs"] = {"center_writing_weights": told}
+        (tmp_path / "cfg.json").write_text(json.dumps(config))
+        (found,) = saelens.checkpoints(SaeTree.of(tmp_path), model, None)
+        assert found.without_mean == (told and centred)
 
 
 def test_heads_side_by_side_are_encoded_as_the_library_encodes_them_apart(tmp_path, activations):

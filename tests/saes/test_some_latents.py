@@ -9,7 +9,7 @@ from torch import Tensor
 from stratalens.saes import sae as sae_module
 from stratalens.saes.activations import Activation, Divided, Gated, GroupMax, SparseLatents, Threshold, TopK
 from stratalens.saes.sae import Decoder, Encoder
-from stratalens.saes.steps import GluLinear, Linear, Normalise, Rescale, Scale, Subtract
+from stratalens.saes.steps import Centre, GluLinear, Linear, Normalise, Rescale, Scale, Subtract
 
 LATENTS, WIDTH, TOKENS = 700, 48, 40
 SOME = torch.tensor([3, 699, 0, 412, 57])
@@ -121,7 +121,7 @@ def test_a_decoder_undoes_a_scale_and_has_its_norms():
     torch.testing.assert_close(scaled.norms(), plain.norms())
 
 
-@pytest.mark.parametrize("step", [Normalise(centred=True), Normalise(centred=False), Rescale(0.5, 2.0)])
+@pytest.mark.parametrize("step", [Normalise(centred=True), Normalise(centred=False), Rescale(0.5, 2.0), Centre()])
 def test_what_is_reconstructed_has_the_scale_of_what_was_encoded(step):
     x = 3 + random(TOKENS, WIDTH, seed=5)
     torch.testing.assert_close(step.undo(step(x), x), x, rtol=1e-4, atol=1e-4)

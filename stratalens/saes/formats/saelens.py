@@ -17,13 +17,13 @@ from stratalens.config.sae_activation import SaeActivation
 from stratalens.errors import CheckpointError
 from stratalens.files.json_files import json_object
 from stratalens.hookpoint import Hookpoint
-from stratalens.models.hook_names import hookpoint_named
+from stratalens.models.hook_names import hookpoint_named, is_rms
 from stratalens.saes.activations import Activation, Gated, Threshold, TopK
 from stratalens.saes.arrays import Kind, SaeArrays, sae_file
 from stratalens.saes.containers.header import Header
 from stratalens.saes.sae import Checkpoint, Decoder, Encoder, SaeFile
 from stratalens.saes.settings import MAX_SIZE, no_known_place, read_table, validated_settings
-from stratalens.saes.steps import Normalise, Rescale, Scale, Step
+from stratalens.saes.steps import Centre, Normalise, Rescale, Scale, Step
 from stratalens.saes.tree import SaeTree
 from stratalens.saes.weights import read_array, read_header, read_numbers, row_norms
 
@@ -140,7 +140,8 @@ def checkpoints(tree: SaeTree, model: nn.Module, told: SaeActivation | None) -> 
             out, target = _place(model, content, "hook_name_out", "hf_hook_name_out") or ("", None)
             names.append(out or "a transcoder without hook_name_out")
         if source is not None and target is not None:
-            found.append(Checkpoint(folder, source, target, name, tree.within(folder)))
+            centred = source == target and _is_centred(model, content, source)
+            found.append(Checkpoint(folder, source, target, name, tree.within(folder), without_mean=centred))
     if not found:
         raise no_known_place(tree.root, names, model)
     return found
@@ -149,8 +150,10 @@ def checkpoints(tree: SaeTree, model: nn.Module, told: SaeActivation | None) -> 
 def describe(checkpoint: Checkpoint) -> SaeFile:
     """See `Format`."""
     config, arrays, header = _opened(checkpoint.path)
-    kind = Kind(config.activation, config.places, config.model_dump_json(exclude={"hook_name", "hook_name_out"}))
-    read = (partial(_encoder, config, arrays), partial(_decoder, config, arrays))
+    first: tuple[Step, ...] = (Centre(),) if checkpoint.without_mean else ()
+    settings = f"{config.model_dump_json(exclude={'hook_name', 'hook_name_out'})} {first}"
+    kind = Kind(config.activation, config.places, settings)
+    read = (partial(_encoder, config, arrays, first), partial(_decoder, config, arrays))
     return sae_file(checkpoint, header, arrays, kind, *read)
 
 
@@ -165,6 +168,13 @@ def _place(model: nn.Module, content: dict[str, Any], *keys: str) -> tuple[str, 
     names = [str(content[key]) for key in keys if content.get(key)]
     found = (hookpoint_named(model, name) for name in names)
     return (names[0], next((place for place in found if place is not None), None)) if names else None
+
+
+def _is_centred(model: nn.Module, content: dict[str, Any], place: Hookpoint) -> bool:
+    """Whether the library took the mean out of what the blocks write, as it does with LayerNorms where it is told."""
+    arguments = content.get("model_from_pretrained_kwargs")
+    is_told = isinstance(arguments, dict) and bool(arguments.get("center_writing_weights"))
+    return is_told and place.site in ("resid", "mlp", "attn") and not is_rms(model, place.block)
 
 
 def _flat(content: dict[str, Any]) -> dict[str, Any]:
@@ -246,9 +256,9 @@ def _threshold(header: Header) -> str:
     return "log_threshold" if "threshold" not in header.shapes and "log_threshold" in header.shapes else "threshold"
 
 
-def _encoder(config: SaeLensConfig, arrays: SaeArrays) -> Encoder:
+def _encoder(config: SaeLensConfig, arrays: SaeArrays, first: tuple[Step, ...]) -> Encoder:
     linear = arrays.linear(centred=config.centred)
-    steps: tuple[Step, ...] = (*config.before(), linear)
+    steps: tuple[Step, ...] = (*first, *config.before(), linear)
     if config.activation == TOPK and config.rescale_acts_by_decoder_norm:
         steps = (*steps, Scale(row_norms(arrays.decoder_rows())))
     return Encoder(config.d_in, steps, _activation(config, arrays.path))
