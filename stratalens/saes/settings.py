@@ -5,10 +5,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TypeVar
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
-from stratalens.errors import CheckpointError
+from stratalens.errors import CheckpointError, ConfigError
+from stratalens.files.plain_yaml import read_yaml
 from stratalens.files.regular import read_regular, reason_of
 from stratalens.models.families import describe_blocks
 from stratalens.models.model_files import require_own_file
@@ -32,17 +32,17 @@ def read_settings(path: Path, needed_by: str) -> object:
     Raises:
         CheckpointError: it is missing, a link out of its folder, too large or unreadable.
     """
-    kind = "YAML" if path.suffix in (".yaml", ".yml") else "JSON"
     try:
         require_own_file(path, CheckpointError)
-        text = read_regular(path, MAX_CONFIG_BYTES).decode()
-        return yaml.safe_load(text) if kind == "YAML" else json.loads(text)
+        if path.suffix in (".yaml", ".yml"):
+            return read_yaml(path, MAX_CONFIG_BYTES)
+        return json.loads(read_regular(path, MAX_CONFIG_BYTES).decode())
     except FileNotFoundError:
         raise CheckpointError(f"{path}: missing; {needed_by}") from None
-    except yaml.YAMLError:
-        raise CheckpointError(f"{path}: cannot be read as YAML; copy or download it again") from None
+    except ConfigError as error:
+        raise CheckpointError(str(error)) from None
     except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: cannot be read as {kind} ({reason_of(error)})") from None
+        raise CheckpointError(f"{path}: cannot be read as JSON ({reason_of(error)})") from None
 
 
 def read_table(path: Path, needed_by: str) -> dict[str, object]:

@@ -2,6 +2,7 @@
 
 import json
 import random
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from transformers import AutoConfig, AutoModel
 
 from stratalens.errors import CapacityError, CheckpointError
 from stratalens.saes.formats import FORMATS
+from stratalens.saes.settings import read_table
 from stratalens.saes.tree import SaeTree
 
 LATENTS = 16
@@ -131,3 +133,25 @@ def test_damaged_bytes_are_read_or_refused(tmp_path, model, kind):
         path.write_bytes(damaged)
         refused += not read(format_, tmp_path, model)
     assert refused > 30
+
+
+YAML = [
+    "a: [",
+    "- 1",
+    "a: !!python/object/apply:os.system [ls]",
+    "a: &x 1\nb: *x",
+    "[" * 5_000,
+    "a: 1\na: 2",
+    "\x00",
+    "",
+]
+
+
+@pytest.mark.parametrize("content", YAML)
+def test_any_text_in_place_of_yaml_is_read_or_refused(tmp_path, content):
+    path = tmp_path / "config.yaml"
+    path.write_text(content)
+    with suppress(CheckpointError):
+        assert isinstance(read_table(path, "a test"), dict)
+    path.write_text("model_kind: transcoder_set\nk: 8\n")
+    assert read_table(path, "a test") == {"model_kind": "transcoder_set", "k": 8}
