@@ -50,6 +50,7 @@ class SaeRecord(RecordPart):
     latents: int
     k: int | None
     sha256: str
+    """Of the weight file, and of settings beside it that change the latents."""
     path: str = ""
     """Within the folder or repository that was named; empty in results of earlier versions."""
     commit: str = ""
