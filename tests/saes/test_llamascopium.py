@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 
+import llamascopium as library
 import pytest
 import torch
 from library_files import activations, described, found, refusal_of
@@ -17,8 +18,6 @@ from torch import Tensor
 from stratalens.hookpoint import Hookpoint
 from stratalens.models.embedded import SAE_DIRECTORY
 from stratalens.saes.formats import llamascopium
-
-library = pytest.importorskip("llamascopium")
 
 D_MODEL, EXPANSION, K = 576, 1.5, 20
 RESID, NORMALISED, MLP_OUT = "blocks.16.hook_resid_post", "blocks.16.ln2.hook_normalized", "blocks.16.hook_mlp_out"

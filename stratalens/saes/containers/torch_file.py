@@ -110,7 +110,7 @@ def _require_plain(path: Path, name: str, array: Tensor, size: int) -> None:
         CheckpointError: it is sparse, quantised or without numbers, or larger than the file.
     """
     plain = type(array) in (Tensor, Parameter) and array.layout == torch.strided
-    if not plain or array.is_meta or array.is_quantized:
+    if not plain or array.is_meta or array.is_quantized or array.is_complex():
         raise CheckpointError(f"{path}: `{name[:60]}` is not a plain array of numbers")
     if array.numel() * array.element_size() > size:
         raise CheckpointError(f"{path}: `{name[:60]}` has shape {list(array.shape)}, which is more than the file holds")

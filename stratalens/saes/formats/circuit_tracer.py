@@ -88,7 +88,7 @@ def describe(checkpoint: Checkpoint) -> SaeFile:
     activation = _activation_of(path, header, checkpoint.told)
     if activation.k is not None and activation.k > num_latents:
         raise CheckpointError(f"{path}: k = {activation.k} exceeds the {num_latents} latents")
-    if activation.kind == "jumprelu":
+    if activation.kind == "jumprelu" and header.shapes[THRESHOLD] != ():  # one for all, or one of each
         header.require({THRESHOLD: (num_latents,)}, "the rest of the file")
     kind = Kind(activation.kind, activation.k, str(activation))
     return sae_file(checkpoint, header, arrays, kind, partial(_encoder, arrays, activation), arrays.decode)
@@ -165,5 +165,5 @@ def _encoder(arrays: SaeArrays, told: SaeActivation) -> Encoder:
         assert told.k is not None
         activation = TopK(told.k)
     elif told.kind == "jumprelu":
-        activation = Threshold.of(read_array(arrays.path, THRESHOLD))
+        activation = Threshold.of(read_array(arrays.path, THRESHOLD).expand(len(linear.bias)).clone())
     return encoder_of((), linear, activation)

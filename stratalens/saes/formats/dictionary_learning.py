@@ -28,6 +28,7 @@ from stratalens.saes.weights import read_array, read_header, read_numbers, row_n
 WEIGHTS_FILE = "ae.pt"
 CONFIG_FILE = "config.json"
 TAKES_ACTIVATION: bool = True
+MAX_SCALE = 1e30
 BACKUP = "ae."
 """What the names of arrays begin with in a backup of a training, beside its optimizer."""
 PLAIN, NEW, GATED, JUMPRELU = "AutoEncoder", "AutoEncoderNew", "GatedAutoEncoder", "JumpReluAutoEncoder"
@@ -118,6 +119,8 @@ def describe(checkpoint: Checkpoint) -> SaeFile:
         )
     if made.kind == JUMPRELU:
         header.require({made.name("threshold"): (sizes.num_latents,)}, "the rest of the file")
+    if made.kind in BY_THRESHOLD:
+        header.require({made.name("threshold"): ()}, made.kind)
     if made.k is not None and made.k > sizes.num_latents:
         raise CheckpointError(f"{path}: k = {made.k} exceeds the {sizes.num_latents} latents")
     kind = Kind(ACTIVATIONS.get(made.kind, "batchtopk"), made.k, f"{made.kind} {made.k}")
@@ -189,19 +192,23 @@ def _k_of(path: Path, header: Header, prefix: str, trainer: dict[str, object], t
 def _scale_of(path: Path, header: Header) -> float:
     """The `norm_factor` of a backup: vectors were divided by it in the training, so that biases grow with it."""
     if "norm_factor" in header.shapes:
-        value: object = read_numbers(path, "norm_factor")[0]
+        header.require({"norm_factor": ()}, "a backup")
+        (value,) = read_numbers(path, "norm_factor")
     elif "norm_factor" in header.values:
-        value = header.values["norm_factor"]
+        given = header.values["norm_factor"]
+        if given is None:  # vectors were not scaled
+            return 1.0
+        value = 0.0
+        if isinstance(given, int | float) and not isinstance(given, bool) and given < MAX_SCALE:
+            value = float(given)
     else:
         raise CheckpointError(
             f"{path}: a backup of a training without its norm_factor, so that the scale of its biases is unknown; "
             "use the ae.pt that the training left at its end"
         )
-    if value is None:
-        return 1.0
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e30:
+    if not 0 < value < MAX_SCALE:
         raise CheckpointError(f"{path}: norm_factor of a backup must be a number above 0")
-    return float(value)
+    return value
 
 
 def _encoder(made: _Dictionary) -> Encoder:
