@@ -27,7 +27,6 @@ class _Kind(NamedTuple):
 KINDS = (
     _Kind("OpenSAE", r".*\.safetensors", "config.json", "input_normalize"),
     _Kind("Llamascopium without hook_point_in in their config.json", r"sae_weights\.(safetensors|pt)", "config.json"),
-    _Kind("circuit-tracer without their config.yaml", r"layer_\d+\.safetensors"),
     _Kind("a library that pickles them", r"(?i).*sae.*\.pth?"),
 )
 """In the order in which they are tried."""

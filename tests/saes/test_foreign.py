@@ -21,7 +21,6 @@ NAMED: dict[str, tuple[str, dict[str, dict[str, object] | None]]] = {
         "sae_weights.safetensors",
         {"config.json": {"sae_type": "sae"}},
     ),
-    "circuit-tracer without their config.yaml": ("layer_2.safetensors", {}),
 }
 
 
