@@ -78,6 +78,7 @@ def test_a_trainers_folder_is_the_output_of_its_block(folder):
         "mlp_out_layer3": Hookpoint(3, "mlp"),
         "attn_out_layer_3": Hookpoint(3, "attn"),
         "attention_out_layer_3": Hookpoint(3, "attn"),
+        "mlp_layer_3": Hookpoint(3, "mlp"),
         "blocks.3.hook_mlp_out": Hookpoint(3, "mlp"),
         "layers.3": Hookpoint(3),
     }.items(),
@@ -91,9 +92,43 @@ def test_a_place_is_named_by_the_folder_or_by_the_trainer(tmp_path, name, place,
     assert described(dictionary_learning, tmp_path).hookpoint == place
 
 
+@pytest.mark.parametrize(
+    ("name", "place"),
+    {
+        "layers.3": Hookpoint(3, "resid", "in"),
+        "layers.3.mlp": Hookpoint(3, "mlp_norm"),
+        "mlp_layer_3": Hookpoint(3, "mlp_norm"),
+        "attn_layer_3": Hookpoint(3, "attn_norm"),
+        "resid_layer_3": Hookpoint(3, "resid", "in"),
+        "resid_post_layer_3": Hookpoint(3),
+        "blocks.3.hook_mlp_out": Hookpoint(3, "mlp"),
+    }.items(),
+)
+def test_a_buffer_of_a_modules_inputs_is_where_the_module_reads(tmp_path, name, place):
+    shutil.copytree(TOPK, tmp_path / "run")
+    content = {"trainer": {"dict_class": "AutoEncoderTopK", "submodule_name": name}, "buffer": {"io": "in"}}
+    (tmp_path / "run" / "config.json").write_text(json.dumps(content))
+    assert described(dictionary_learning, tmp_path).hookpoint == place
+
+
 def test_a_trainer_that_names_a_layer_alone_reads_the_output_of_its_block(tmp_path):
     change(tmp_path / "saes", TOPK, layer=7, submodule_name=None)
     assert described(dictionary_learning, tmp_path).hookpoint == Hookpoint(7)
+
+
+def test_a_backup_of_a_training_whose_vectors_were_not_scaled_is_read_as_it_is(tmp_path):
+    shutil.copytree(BACKUP, tmp_path / "saes")
+    content = torch.load(BACKUP / "ae.pt", weights_only=True)
+    torch.save(content | {"norm_factor": None}, tmp_path / "saes" / "ae.pt")
+    assert_as_its_library(read(tmp_path / "saes"), "random/BatchTopKSAE/plain")
+
+
+def test_in_the_cache_of_the_hub_files_are_links_and_their_folders_say_the_place(tmp_path):
+    blobs, folder = tmp_path / "blobs", tmp_path / "snapshots" / "0a1b" / "resid_post_layer_16" / "trainer_0"
+    shutil.copytree(TOPK, blobs)
+    folder.mkdir(parents=True)
+    (folder / "ae.pt").symlink_to(Path("../../../../blobs/ae.pt"))
+    assert described(dictionary_learning, tmp_path / "snapshots", SaeActivation("topk", 6)).hookpoint == Hookpoint(16)
 
 
 def test_several_trainers_of_a_layer_are_all_found(tmp_path):
