@@ -128,7 +128,9 @@ def choose(listing: HubListing, place: SaePlace, wanted: Wanted) -> list[str]:
         raise CheckpointError(f"{shown}: it holds cross-layer transcoders, which are not read")
     meant = meant_saes(saes, place, shown)
     _require_one_site(meant, wanted, shown)
-    meant = at_sites(meant, wanted.sites)
+    meant, there = at_sites(meant, wanted.sites), sorted({sae.site for sae in meant})
+    if not meant:
+        raise ConfigError(f"{shown}: no SAE at site {' '.join(sorted(wanted.sites))}; it has {' '.join(there)}")
     groups: dict[tuple[int | None, str], dict[str, ListedSae]] = {}
     for sae in at_layers(meant, wanted.layers):
         groups.setdefault((sae.layer, sae.site), {})[sae.path] = sae

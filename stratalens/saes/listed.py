@@ -40,8 +40,12 @@ SITES: tuple[tuple[str, str], ...] = (
 UNKNOWN = ""
 """The site of an SAE whose path does not say it."""
 NOT_IN_A_BLOCK = ("embedding", "cross-layer")
-READ_BY_TRANSCODERS = ("resid_in", "attn_norm", "mlp_norm", "attn_norm_no_gain", "mlp_norm_no_gain")
-"""Sites of `--sites` at which a transcoder may be; which one, only the format knows."""
+MAY_BE_AT: dict[str, set[str]] = {
+    "transcoder": {"resid_in", "attn_norm", "mlp_norm", "attn_norm_no_gain", "mlp_norm_no_gain"},
+    "attn": {"attn", "attn_module", "attn_heads"},
+    "embedding": {"resid_in"},
+}
+"""Site that a path names -> those of `--sites` at which the SAE may be; which one, only the format knows."""
 
 
 class ListedSae(NamedTuple):
@@ -78,7 +82,8 @@ def listed_saes(names: Iterable[str], repository: str = "", folder: str = "") ->
             beside = [name for name in configs if _is_above(name, parent)]
             whole = f"{folder}/{path}"
             site = site_of(f"{repository}/{whole}")
-            saes.append(ListedSae(path, (*files, *beside), layer_of(whole), site, l0_of(path)))
+            layer = 0 if (layer := layer_of(whole)) is None and site == "embedding" else layer
+            saes.append(ListedSae(path, (*files, *beside), layer, site, l0_of(path)))
     return sorted(saes, key=lambda sae: sae.path)
 
 
@@ -131,13 +136,12 @@ def at_sites(saes: Sequence[ListedSae], sites: Iterable[str]) -> list[ListedSae]
         saes: where to look.
         sites: as in `--sites`; without any, the block output where some are there, else all.
     """
-    in_blocks = [sae for sae in saes if sae.site not in NOT_IN_A_BLOCK] or list(saes)
     wanted = set(sites)
     if not wanted:
-        outputs = [sae for sae in in_blocks if sae.site == "resid"]
-        return outputs or in_blocks
-    at = {"transcoder": set(READ_BY_TRANSCODERS), UNKNOWN: wanted}
-    return [sae for sae in in_blocks if wanted & at.get(sae.site, {sae.site, f"{sae.site}_module"})]
+        in_blocks = [sae for sae in saes if sae.site not in NOT_IN_A_BLOCK] or list(saes)
+        return [sae for sae in in_blocks if sae.site == "resid"] or in_blocks
+    at = MAY_BE_AT | {UNKNOWN: wanted}
+    return [sae for sae in saes if wanted & at.get(sae.site, {sae.site, f"{sae.site}_module"})]
 
 
 def _is_weights(name: str) -> bool:

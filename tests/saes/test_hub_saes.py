@@ -193,6 +193,11 @@ def test_size_and_destination_are_told_before_and_nothing_is_told_of_what_is_the
             "someone/parts: its SAEs are at several sites; choose with --sites attn mlp",
         ),
         (
+            "a site that no SAE on the Hub has",
+            Given("someone/parts", (1,), ("attn_norm",)),
+            "someone/parts: no SAE at site attn_norm; it has attn mlp",
+        ),
+        (
             "a revision of SAEs that there is not",
             Given(SCOPE, revision="v9"),
             f"{SCOPE} has no such revision; see the branches and tags on its Hub page, or leave out --sae_revision",

@@ -32,7 +32,7 @@ SUITES: dict[str, tuple[str, list[str], ListedSae]] = {
     "Gemma Scope, embedding": (
         "google/gemma-scope-2b-pt-res",
         ["embedding/width_4k/average_l0_111/params.npz"],
-        ListedSae("embedding/width_4k/average_l0_111", (), None, "embedding", 111),
+        ListedSae("embedding/width_4k/average_l0_111", (), 0, "embedding", 111),
     ),
     "Gemma Scope, transcoders": (
         "google/gemma-scope-2b-pt-transcoders",
@@ -185,7 +185,7 @@ def paths(found: list[ListedSae]) -> list[str]:
 
 
 def test_layers_are_chosen_by_their_names_and_all_are_taken_where_none_says_a_layer():
-    found = saes("layer_1", "layer_11", "embedding")
+    found = saes("layer_1", "layer_11", "extra")
     assert paths(at_layers(found, [1])) == ["layer_1"]
     assert paths(at_layers(found, None)) == ["layer_1", "layer_11"]
     assert paths(at_layers(saes("one", "two"), [1])) == ["one", "two"]
@@ -195,7 +195,10 @@ def test_sites_are_chosen_by_their_names_and_what_says_none_stays():
     found = saes("attn_out/layer_1", "layer_1", "mlp_out/layer_1", "resid_post/layer_1", "embedding/a")
     assert paths(at_sites(found, [])) == ["resid_post/layer_1"]
     assert paths(at_sites(found, ["mlp"])) == ["layer_1", "mlp_out/layer_1"]
-    assert paths(at_sites(found, ["attn_module"])) == ["attn_out/layer_1", "layer_1"]
+    for site in ("attn_module", "attn_heads"):  # libraries call both the output of attention
+        assert paths(at_sites(found, [site])) == ["attn_out/layer_1", "layer_1"]
+    assert paths(at_sites(found, ["resid_in"])) == ["embedding/a", "layer_1"]
+    assert paths(at_sites(saes("transcoder/layer_1", "mlp_out/layer_1"), ["mlp_norm"])) == ["transcoder/layer_1"]
     assert paths(at_sites(saes("mlp_out/layer_1", "embedding/a"), [])) == ["mlp_out/layer_1"]
 
 
