@@ -141,8 +141,7 @@ def test_several_saes_at_one_hookpoint_are_listed(refused, tmp_path):
     for name in ("a", "b"):
         saelens_folder(tmp_path / "saes" / name, "blocks.2.hook_resid_post")
     line = refused()
-    assert "several SAEs" in line
-    assert "a, b" in line
+    assert "layer 2: several SAEs fit: a, b" in line
 
 
 def test_a_format_or_activation_that_is_told_must_make_sense(tiny_arguments, documented, capsys, tmp_path):

@@ -4,7 +4,6 @@
 """
 
 import re
-from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
@@ -50,12 +49,6 @@ def recognises(tree: SaeTree) -> bool:
     """See `Format`."""
     configs = {path.parent for path in tree.named(re.escape(CONFIG_FILE))}
     return any(path.parent in configs for path in tree.named(FILE.pattern)) or bool(tree.named(CROSS_LAYER_FILE))
-
-
-def hub_patterns(blocks: Iterable[int] | None) -> list[str]:
-    """See `Format`."""
-    files = ["*layer_*.safetensors"] if blocks is None else [f"*layer_{block}.safetensors" for block in blocks]
-    return [f"*{CONFIG_FILE}", *files]
 
 
 def checkpoints(tree: SaeTree, model: nn.Module, told: SaeActivation | None) -> list[Checkpoint]:

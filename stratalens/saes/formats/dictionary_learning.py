@@ -3,7 +3,6 @@
 The tensors tell the class of a dictionary, except TopK from BatchTopK, which have the same ones.
 """
 
-from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -81,14 +80,6 @@ class _Dictionary(NamedTuple):
 def recognises(tree: SaeTree) -> bool:
     """See `Format`."""
     return bool(tree.named(r"ae\.pt"))
-
-
-def hub_patterns(blocks: Iterable[int] | None) -> list[str]:
-    """See `Format`."""
-    files = (WEIGHTS_FILE, CONFIG_FILE)
-    if blocks is None:
-        return [f"*{name}" for name in files]
-    return [f"*layer{mark}{block}/*{name}" for block in blocks for mark in ("_", "") for name in files]
 
 
 def checkpoints(tree: SaeTree, model: nn.Module, told: SaeActivation | None) -> list[Checkpoint]:

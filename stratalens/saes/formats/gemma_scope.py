@@ -1,7 +1,6 @@
 """Gemma Scope (of Gemma 2): `layer_N/width_W/average_l0_K/params.npz`, in a repository that is named after its site."""
 
 import re
-from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -48,11 +47,6 @@ PLACES: dict[str, _Place] = {
 def recognises(tree: SaeTree) -> bool:
     """See `Format`."""
     return bool(tree.named(re.escape(WEIGHTS_FILE)))
-
-
-def hub_patterns(blocks: Iterable[int] | None) -> list[str]:
-    """See `Format`."""
-    return [f"*{WEIGHTS_FILE}"] if blocks is None else [f"*layer_{block}/*{WEIGHTS_FILE}" for block in blocks]
 
 
 def checkpoints(tree: SaeTree, model: nn.Module, told: SaeActivation | None) -> list[Checkpoint]:

@@ -1,7 +1,6 @@
 """Gemma Scope 2 (of Gemma 3): `SITE[_all]/layer_N_width_W_l0_SIZE[_affine]/params.safetensors`, config.json or not."""
 
 import re
-from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -63,14 +62,6 @@ class GemmaScope2Config(BaseModel):
 def recognises(tree: SaeTree) -> bool:
     """See `Format`."""
     return bool(tree.named(re.escape(WEIGHTS_FILE))) or any(_is_cross_layer(tree, path) for path in tree.files)
-
-
-def hub_patterns(blocks: Iterable[int] | None) -> list[str]:
-    """See `Format`."""
-    files = (CONFIG_FILE, WEIGHTS_FILE)
-    if blocks is None:
-        return [f"*/{name}" for name in files]
-    return [f"*layer_{block}_width_*/{name}" for block in blocks for name in files]
 
 
 def checkpoints(tree: SaeTree, model: nn.Module, told: SaeActivation | None) -> list[Checkpoint]:

@@ -27,12 +27,6 @@ def recognises(tree: SaeTree) -> bool:
     return any(FILE.fullmatch(path.name) for path in tree.files)
 
 
-def hub_patterns(blocks: Iterable[int] | None) -> list[str]:
-    """See `Format`."""
-    numbers = ["*"] if blocks is None else [str(block) for block in blocks]
-    return [f"*-l{number}{end}" for number in numbers for end in (".pth", ".pt")]
-
-
 def checkpoints(tree: SaeTree, model: nn.Module, told: SaeActivation | None) -> list[Checkpoint]:
     """See `Format`."""
     found = list[Checkpoint]()

@@ -7,7 +7,6 @@ after that.
 """
 
 import re
-from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -74,14 +73,6 @@ class LlamaScopeConfig(BaseModel):
 def recognises(tree: SaeTree) -> bool:
     """See `Format`."""
     return bool(tree.named(re.escape(CONFIG_FILE)))
-
-
-def hub_patterns(blocks: Iterable[int] | None) -> list[str]:
-    """See `Format`."""
-    files = (CONFIG_FILE, "final.safetensors")
-    if blocks is None:
-        return [f"*{name}" for name in files]
-    return [f"*-L{block}{site}-*{name}" for block in blocks for site in ("R", "A", "M", "TC") for name in files]
 
 
 def checkpoints(tree: SaeTree, model: nn.Module, told: SaeActivation | None) -> list[Checkpoint]:

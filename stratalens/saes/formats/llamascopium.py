@@ -5,7 +5,6 @@ h |W_D| where the decoder's norms count, and they have the value h. With the ave
 sqrt(d) / n; token by token it is sqrt(d) / |x|.
 """
 
-from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -90,15 +89,6 @@ class _Coder(NamedTuple):
 def recognises(tree: SaeTree) -> bool:
     """See `Format`."""
     return bool(_configs(tree))
-
-
-def hub_patterns(blocks: Iterable[int] | None) -> list[str]:
-    """See `Format`."""
-    files = (CONFIG_FILE, *(name.rpartition("/")[2] for name in WEIGHTS_FILES))
-    if blocks is None:
-        return [f"*{name}" for name in files]
-    places = [f"{place}{block}{end}" for block in blocks for place in ("layer", "layer_", "L") for end in "/R-TMA_"]
-    return [f"*{place}*{name}" for place in places for name in files]
 
 
 def checkpoints(tree: SaeTree, model: nn.Module, told: SaeActivation | None) -> list[Checkpoint]:

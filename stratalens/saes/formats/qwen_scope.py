@@ -4,7 +4,6 @@ The activation is TopK. Its k stands in the name of the repository alone (`SAE-R
 """
 
 import re
-from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
@@ -28,11 +27,6 @@ K = re.compile(r"(?:^|[-_])L0_([1-9]\d{0,8})(?![0-9])")
 def recognises(tree: SaeTree) -> bool:
     """See `Format`."""
     return bool(tree.named(FILE.pattern))
-
-
-def hub_patterns(blocks: Iterable[int] | None) -> list[str]:
-    """See `Format`."""
-    return ["*layer*.sae.pt"] if blocks is None else [f"*layer{block}.sae.pt" for block in blocks]
 
 
 def checkpoints(tree: SaeTree, model: nn.Module, told: SaeActivation | None) -> list[Checkpoint]:

@@ -4,7 +4,6 @@ Before version 6 the configuration is flat and has other names, and a TopK has t
 """
 
 import re
-from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -116,15 +115,6 @@ class SaeLensConfig(BaseModel):
 def recognises(tree: SaeTree) -> bool:
     """See `Format`."""
     return bool(_folders(tree))
-
-
-def hub_patterns(blocks: Iterable[int] | None) -> list[str]:
-    """See `Format`."""
-    files = (CONFIG_FILE, WEIGHTS_FILE)
-    if blocks is None:
-        return [f"*{name}" for name in files]
-    places = [f"{place}{block}{end}" for block in blocks for place in ("blocks.", "layer_", "layers.") for end in "./"]
-    return [f"*{place}*{name}" for place in places for name in files]
 
 
 def checkpoints(tree: SaeTree, model: nn.Module, told: SaeActivation | None) -> list[Checkpoint]:

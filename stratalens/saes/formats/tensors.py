@@ -48,12 +48,6 @@ def recognises(tree: SaeTree) -> bool:
     return False
 
 
-def hub_patterns(blocks: Iterable[int] | None) -> list[str]:
-    """See `Format`."""
-    numbers = [""] if blocks is None else [str(block) for block in blocks]
-    return [f"*{number}*{end}" for number in numbers for end in CONTAINERS if end != ".bin"]
-
-
 def checkpoints(tree: SaeTree, model: nn.Module, told: SaeActivation | None) -> list[Checkpoint]:
     """See `Format`."""
     found = list[Checkpoint]()
