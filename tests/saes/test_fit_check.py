@@ -140,6 +140,11 @@ def test_median_norm_is_that_of_the_countable_positions_of_the_block(checks, out
         pytest.param((0.3, 0.006), (0.29, 0.005), False, id="fits_a_little_better_at_a_neighbour"),
         pytest.param((0.3, 0.0008), (0.2, 0.0001), False, id="hardly_any_error_in_the_mean"),
         pytest.param((0.3, 0.03), (0.4, 0.005), False, id="explains_less_at_a_neighbour"),
+        pytest.param((0.34, 0.02), (0.30, 0.017), True, id="both_numbers_are_lower_on_the_way_back"),
+        pytest.param((0.34, 0.02), (0.335, 0.017), False, id="hardly_lower"),
+        pytest.param((0.34, 0.02), (0.30, 0.021), False, id="explains_more_with_more_error_in_the_mean"),
+        pytest.param((0.5, 0.25), (0.52, 0.26), True, id="errors_do_not_average_out"),
+        pytest.param((0.524, 0.034), (0.758, 0.236), False, id="a_model_of_moved_weights"),
         pytest.param((1.2, 0.0001), (1.3, 0.0001), True, id="explains_nothing"),
         pytest.param((float("nan"), 0.0001), (1.3, 0.0001), True, id="not_a_number"),
     ],
@@ -174,6 +179,11 @@ WORDS = {
         ("9_resid_in", "the input of block 9"),
         ("10_resid_in", "the input of block 10"),
         "these latents fit the output of block 9, not its input",
+    ),
+    "scale": (
+        ("9", "the output of block 9"),
+        ("9_mlp_norm_no_gain", "the MLP's normalised input in block 9, before the gain"),
+        "not the output of block 9, or its input is to be scaled, which its file does not say",
     ),
     "sibling": (
         ("9_attn", "attention's output in block 9"),
