@@ -12,12 +12,25 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
 import tyro
-from fit_grid import WEIGHT_FAULTS, WRITERS, Case, Verdict, Weights, cut, judged, moved, read, refused_when_read
+from fit_grid import (
+    NO_FAULTS,
+    WEIGHT_FAULTS,
+    WRITERS,
+    Case,
+    Verdict,
+    Weights,
+    cut,
+    judged,
+    moved,
+    read,
+    refused_when_read,
+)
 from small_saes import activations, passage_batches, write_small_saes
 from torch import nn
 
@@ -71,16 +84,17 @@ def changed(model: nn.Module, share: float, seed: int = 0) -> None:
 
 def file_cases(source: ModelSource, weights: dict[int, Weights], root: Path, kind: str) -> Iterator[Verdict | Case]:
     """Yield right SAEs in the files of a format, and those with each fault of a file."""
-    write = WRITERS[kind]
+    write, folders = WRITERS[kind], (root / f"{kind} {number}" for number in count())
     for block, own in weights.items():
-        (file,) = read(write(own, block, root / f"{kind} {block}"), source).values()
+        (file,) = read(write(own, block, next(folders)), source).values()
         yield Case("right", kind, file, "")
         for name, fault in WEIGHT_FAULTS.items():
-            written = write(fault.make(own), block, root / f"{kind} {block} {name}")
-            yield refused_when_read(name, kind, written, source, fault.reason)
-        written = write(own, block, root / f"{kind} {block} truncated")
+            if (kind, name) not in NO_FAULTS:
+                written = write(fault.make(own), block, next(folders))
+                yield refused_when_read(name, kind, written, source, fault.reason)
+        written = write(own, block, next(folders))
         cut(written)
-        yield refused_when_read("truncated", kind, written, source, r"truncated|corrupt|damaged|cannot be read|not a")
+        yield refused_when_read("truncated", kind, written, source, r"truncated|corrupt|damaged|cannot be read")
 
 
 def layer_cases(right: list[Case], blocks: int) -> Iterator[Case]:
@@ -196,9 +210,9 @@ def small_saes(options: Options, model: nn.Module, cutter: PassageCutter, root: 
 
 
 def progress(verdicts: Iterator[Verdict], number: int) -> Iterator[Verdict]:
-    for count, verdict in enumerate(verdicts, 1):
-        if count % 20 == 0:
-            print(f"{count} of {number}", file=sys.stderr, flush=True)
+    for judged_so_far, verdict in enumerate(verdicts, 1):
+        if judged_so_far % 20 == 0:
+            print(f"{judged_so_far} of {number}", file=sys.stderr, flush=True)
         yield verdict
 
 

@@ -125,7 +125,7 @@ def _gemma_scope(w: Weights, block: int, root: Path) -> Written:
 
 def _arrays(w: Weights, block: int, root: Path) -> Written:
     arrays = {"W_enc": w.encoder.T, "W_dec": w.decoder, "b_enc": w.folded_bias, "b_dec": w.b_dec}
-    _saved(root / f"layer_{block}.safetensors", arrays)
+    _saved(root / f"layer_{block}" / "arrays.safetensors", arrays)
     return Written(root, {"sae_activation": f"topk:{w.k}"})
 
 
@@ -180,6 +180,10 @@ WEIGHT_FAULTS: dict[str, WeightFault] = {
     ),
 }
 """Fault -> how weights get it, in the file of any format, and the right reason."""
+
+
+NO_FAULTS = frozenset([("named arrays", "transposed")])
+"""(Format, fault) that is none, since the format takes the arrays either way."""
 
 
 @dataclass(frozen=True)
