@@ -94,7 +94,7 @@ def check_fit(
 
 
 def _is_doubtful(check: FitCheck) -> bool:
-    return is_doubtful(check.own, check.neighbours, check.problem, check.declared_l0)
+    return is_doubtful(check.own, check.problem, check.declared_l0)
 
 
 def _true_siblings(model: nn.Module, probes: Sequence[Probe[Sae]]) -> dict[Hookpoint, list[Trial]]:

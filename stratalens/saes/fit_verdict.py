@@ -21,10 +21,12 @@ MAX_FVU = 1.0
 """Above this an SAE explains less than the mean of the vectors does."""
 HOME_FVU = 0.8
 """An SAE that explains nothing where it is used is said to belong where its FVU is at most this."""
+DOUBTFUL_SHARE = 0.02
+"""Above this share, other sites of the block are tried even where the neighbouring blocks are no better."""
 DOUBTFUL_FVU = 0.6
-"""Above this, other sites of the block are tried even where the neighbouring blocks are no better."""
+"""So are they above this FVU."""
 DOUBTFUL_L0_FACTOR = 2.0
-"""So are they where L0 differs from the declared one by more than this factor."""
+"""And where L0 differs from the declared one by more than this factor."""
 MAX_L0_FACTOR = 5.0
 """An SAE whose L0 differs from the declared one by more than this factor does not fit, whatever its FVU."""
 
@@ -61,18 +63,10 @@ def problem_of(own: HookpointFit, others: Iterable[HookpointFit], declared_l0: f
     return ""
 
 
-def is_doubtful(
-    own: HookpointFit, neighbours: Iterable[HookpointFit], problem: str, declared_l0: float | None = None
-) -> bool:
-    """Whether more should be tried before an SAE is taken to fit.
-
-    On few tokens the share of the error in the mean is above its bound by chance; it settles nothing only where that
-    of a neighbouring block is not clearly higher.
-    """
+def is_doubtful(own: HookpointFit, problem: str, declared_l0: float | None = None) -> bool:
+    """Whether more should be tried before an SAE is taken to fit."""
     off = declared_l0 is not None and _l0_factor(own.l0, declared_l0) > DOUBTFUL_L0_FACTOR
-    nearest = min((other.mean_error_share for other in neighbours), default=0.0)
-    unsettled = max(MIN_MEAN_ERROR_SHARE, nearest / MIN_MEAN_ERROR_RATIO)
-    return bool(problem) or off or own.mean_error_share > unsettled or own.fvu > DOUBTFUL_FVU
+    return bool(problem) or off or own.mean_error_share > DOUBTFUL_SHARE or own.fvu > DOUBTFUL_FVU
 
 
 def _fits_clearly_better(own: HookpointFit, other: HookpointFit) -> bool:
