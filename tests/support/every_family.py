@@ -56,11 +56,16 @@ def write_tiny(family: str, directory: Path) -> None:
     raise NotBuilt(reasons[0])
 
 
+def tiny_config(family: str, **sizes: object) -> Any:
+    """The configuration of a tiny model of a family, with the sizes that it knows; None leaves it its own."""
+    kind = CONFIG_MAPPING[family]
+    known = {*kind().to_dict(), *getattr(kind, "attribute_map", {})}
+    return kind(**{name: size for name, size in {**SIZES, **sizes}.items() if name in known and size is not None})
+
+
 def _write(sizes: dict[str, Any], family: str, directory: Path) -> None:
     try:
-        kind = CONFIG_MAPPING[family]
-        known = {*kind().to_dict(), *getattr(kind, "attribute_map", {})}
-        config = kind(**{name: size for name, size in sizes.items() if name in known and size is not None})
+        config = tiny_config(family, **sizes)
         with torch.device("meta"):
             parameters = sum(parameter.numel() for parameter in AutoModel.from_config(config).parameters())
         if parameters > MAX_PARAMETERS:
