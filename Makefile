@@ -1,5 +1,5 @@
-# make demo | test | test-real | test-families | check | errors | oracles | bench | bench-validity | lock | audit: each sets
-# up what it needs first, and skips what is done.
+# make demo | test | test-real | test-families | test-gemma3 | check | errors | oracles | bench | bench-validity | lock | audit:
+# each sets up what it needs first, and skips what is done.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -14,7 +14,7 @@ PYTEST := $(BIN)/python -m pytest
 # Tests that measure time or memory, kill a run or start Ray run alone, in a second call.
 TOGETHER := --numprocesses 2 --dist loadscope
 
-.PHONY: demo test test-real test-families check check-errors errors oracles bench bench-validity lock audit clean
+.PHONY: demo test test-real test-families test-gemma3 check check-errors errors oracles bench bench-validity lock audit clean
 
 demo: $(VENV)/.installed
 	@echo "==> Complete analysis of the embedded model into results/"
@@ -23,7 +23,7 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed-for-tests
 	@echo "==> Tests on tiny models"
 	@rm -rf .pytest_cache/d/error_rows
-	@$(PYTEST) $(TOGETHER) -m "not real and not serial and not families"
+	@$(PYTEST) $(TOGETHER) -m "not real and not serial and not families and not gemma3"
 	@$(PYTEST) -m "serial and not real"
 
 test-real: $(VENV)/.installed-for-tests
@@ -35,13 +35,17 @@ test-families: $(VENV)/.installed-for-tests
 	@echo "==> The first blocks of every causal language model that can be built tiny"
 	@$(PYTEST) $(TOGETHER) -m families -rs
 
+test-gemma3: $(VENV)/.installed-for-tests
+	@echo "==> Gemma 3 270M, a second real family: a dense copy and small SAEs of it in the cache (minutes, once), then tests"
+	@$(PYTEST) -m gemma3 -rs
+
 check-errors: $(VENV)/.installed-for-tests
 	@echo "==> docs/errors.md: has each of its lines been provoked by the last make test and make test-real?"
 	@$(BIN)/python tests/support/error_book.py
 
 errors: $(VENV)/.installed-for-tests
 	@rm -rf .pytest_cache/d/error_rows
-	@$(PYTEST) $(TOGETHER) -m "not serial and not families" --write-errors
+	@$(PYTEST) $(TOGETHER) -m "not serial and not families and not gemma3" --write-errors
 	@$(PYTEST) -m "serial" --write-errors
 	@$(BIN)/python tests/support/error_book.py --write
 
