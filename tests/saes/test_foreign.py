@@ -137,11 +137,12 @@ def test_saes_at_hooks_that_no_module_has_are_refused_with_their_names(refused, 
     documented("SAE checkpoints", "SAEs at a hook that is no hookpoint", line)
 
 
-def test_several_saes_at_one_hookpoint_are_listed(refused, tmp_path):
+def test_several_saes_at_one_hookpoint_are_listed(refused, documented, tmp_path):
     for name in ("a", "b"):
         saelens_folder(tmp_path / "saes" / name, "blocks.2.hook_resid_post")
     line = refused()
-    assert "layer 2: several SAEs fit: a, b" in line
+    assert line.endswith("saes: layer 2: several SAEs fit: a, b; choose one, such as by --sae_pick 'a'")
+    documented("SAE checkpoints", "several SAEs of a layer", line)
 
 
 def test_a_format_or_activation_that_is_told_must_make_sense(tiny_arguments, documented, capsys, tmp_path):

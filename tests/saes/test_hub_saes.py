@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import pytest
-from hub_server import HubServer, commit_of, hub_server
+from hub_server import HubServer, as_the_hub, commit_of
 from tiny import write_sae
 
 from stratalens.config.validation import make_config
@@ -56,8 +56,6 @@ def saes_on_disk(tmp_path_factory) -> dict[str, bytes]:
 
 @pytest.fixture
 def hub(monkeypatch, tmp_path, saes_on_disk) -> Iterator[HubServer]:
-    import huggingface_hub.constants as constants
-
     other = {name: content for name, content in saes_on_disk.items() if name.startswith("layers.1/")}
     repositories = {
         SCOPE: {"main": scope_files()},
@@ -67,14 +65,7 @@ def hub(monkeypatch, tmp_path, saes_on_disk) -> Iterator[HubServer]:
         "mntss/clt": {"main": {f"W_{part}_{n}.safetensors": b"x" for part in ("enc", "dec") for n in (0, 1)}},
         "someone/parts": {"main": {f"{site}/layer_1/ae.pt": b"x" for site in ("mlp_out", "attn_out")}},
     }
-    with hub_server(repositories) as server:
-        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-        monkeypatch.setattr(constants, "ENDPOINT", server.address)
-        template = server.address + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_PROGRESS_BARS", True)
+    with as_the_hub(repositories, tmp_path / "hub", monkeypatch) as server:
         yield server
 
 

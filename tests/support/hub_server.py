@@ -7,8 +7,11 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote
+
+import pytest
 
 Repositories = Mapping[str, Mapping[str, Mapping[str, bytes]]]
 """Name of a repository -> branch, tag or commit -> path of a file -> content."""
@@ -105,3 +108,19 @@ def hub_server(repositories: Repositories) -> Iterator[HubServer]:
     finally:
         server.shutdown()
         server.server_close()
+
+
+@contextmanager
+def as_the_hub(repositories: Repositories, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
+    """Serve repositories, and let the Hub's client of this process take the server for the Hub."""
+    import huggingface_hub.constants as constants
+
+    with hub_server(repositories) as server:
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        monkeypatch.setattr(constants, "ENDPOINT", server.address)
+        template = server.address + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_PROGRESS_BARS", True)
+        yield server
