@@ -8,25 +8,23 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
 
 from stratalens.cli.arguments import parse
 from stratalens.cli.error_line import error_line
 from stratalens.cli.interruption import repeat_interruption
+from stratalens.cli.on_result import (
+    result_directory,
+    run_labelling,
+    run_ranking,
+    run_report,
+    run_token_test,
+    run_validation,
+)
+from stratalens.cli.open_terminal import open_terminal
 from stratalens.cli.usage import EXAMPLES, USAGE
 from stratalens.config.options import RunConfig
-from stratalens.config.result_options import LabelConfig, RankConfig, ReportConfig
-from stratalens.config.token_test_options import TokenTestConfig
-from stratalens.config.validate_options import ValidateConfig
 from stratalens.errors import ConfigError, StratalensError
-from stratalens.files.locations import user_path
 from stratalens.hookpoint import NAME, Hookpoint
-
-if TYPE_CHECKING:
-    from stratalens.cli.terminal import Terminal
-    from stratalens.report.saved import Result
 
 STARTED = time.perf_counter()
 """When this module was imported: the beginning of the stage `start`."""
@@ -41,7 +39,6 @@ GARBAGE_THRESHOLDS = (50_000, 20, 20)
 """How many new objects start a search for garbage: libraries make many as they are imported, and no garbage."""
 STDOUT_DESCRIPTOR = 1
 """File descriptor of standard output; Python flushes it once more when it exits."""
-ResultOptions = TypeVar("ResultOptions", RankConfig, LabelConfig, ReportConfig, ValidateConfig, TokenTestConfig)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -144,7 +141,7 @@ def run_analysis(words: list[str], program: str = "stratalens analyze") -> int:
     """Run `analyze`, or a dry run of it, with its options and return the exit code."""
     notes: list[str] = []
     config = parse(words, program, RunConfig, EXAMPLES["analyze"], notes.append)
-    terminal = _terminal(config.quiet)
+    terminal = open_terminal(config.quiet)
     for note in notes:
         terminal.warn(note)
     if config.dry_run:
@@ -161,93 +158,13 @@ def run_analysis(words: list[str], program: str = "stratalens analyze") -> int:
     return 0
 
 
-def run_ranking(words: list[str]) -> int:
-    """Run `rank` with its options and return the exit code."""
-
-    def run(directory: Path, options: RankConfig, terminal: "Terminal") -> "Result":
-        from stratalens.commands.rank import rank
-
-        return rank(directory, options, terminal)
-
-    return _run_on_result(words, "rank", RankConfig, run)
-
-
-def run_labelling(words: list[str]) -> int:
-    """Run `label` with its options and return the exit code."""
-
-    def run(directory: Path, options: LabelConfig, terminal: "Terminal") -> "Result":
-        from stratalens.commands.label import label
-
-        return label(directory, options, terminal)
-
-    return _run_on_result(words, "label", LabelConfig, run)
-
-
-def run_validation(words: list[str]) -> int:
-    """Run `validate` with its options and return the exit code."""
-
-    def run(directory: Path, options: ValidateConfig, terminal: "Terminal") -> "Result":
-        from stratalens.commands.validate import validate
-
-        return validate(directory, options, terminal)
-
-    return _run_on_result(words, "validate", ValidateConfig, run)
-
-
-def run_token_test(words: list[str]) -> int:
-    """Run `token_test` with its options and return the exit code."""
-
-    def run(directory: Path, options: TokenTestConfig, terminal: "Terminal") -> "Result":
-        from stratalens.commands.token_test import token_test
-
-        return token_test(directory, options, terminal)
-
-    return _run_on_result(words, "token_test", TokenTestConfig, run)
-
-
-def run_report(words: list[str]) -> int:
-    """Run `report` with its options and return the exit code."""
-
-    def run(directory: Path, options: ReportConfig, terminal: "Terminal") -> "Result":
-        from stratalens.commands.report import report
-
-        return report(directory)
-
-    return _run_on_result(words, "report", ReportConfig, run)
-
-
-def _run_on_result(
-    words: list[str],
-    command: str,
-    kind: type[ResultOptions],
-    run: Callable[[Path, ResultOptions, "Terminal"], "Result"],
-) -> int:
-    """Run a command on a finished result (its directory is the first word, options follow) and print the result."""
-    program = f"stratalens {command} RESULT_DIR"
-    directory, rest = _result_directory(words, program)
-    options = parse(rest, program, kind, EXAMPLES[command])
-    terminal = _terminal(options.quiet)
-    terminal.show_result(run(directory, options, terminal))
-    return 0
-
-
-def _terminal(quiet: bool) -> "Terminal":
-    """Make the terminal of a run, through which other libraries print as well."""
-    from stratalens.cli.library_logs import show_library_logs
-    from stratalens.cli.terminal import Terminal
-
-    terminal = Terminal(quiet)
-    show_library_logs(terminal)
-    return terminal
-
-
 def run_show(words: list[str]) -> int:
     """Run `show` and return the exit code."""
     program = "stratalens show RESULT_DIR LAYER FEATURE"
     if "-h" in words or "--help" in words:
         print(f"usage: {program}\n\nPrints everything that is known about one feature.\n\nExample: {EXAMPLES['show']}")
         return 0
-    directory, rest = _result_directory(words, program)
+    directory, rest = result_directory(words, program)
     words = rest[0].split("/", 1) if len(rest) == 1 else rest
     place, feature = words if len(words) == 2 else ("", "")
     if not NAME.fullmatch(place) or not re.fullmatch(r"\d{1,8}", feature):
@@ -282,7 +199,7 @@ def run_domains(words: list[str]) -> int:
     from stratalens.commands.domains import examine_domain
     from stratalens.corpus.builtin import BUILT_IN_DOMAINS
 
-    terminal, names = _terminal(quiet=False), words or BUILT_IN_DOMAINS
+    terminal, names = open_terminal(quiet=False), words or BUILT_IN_DOMAINS
     found = []
     with terminal.track("Looking at domains", len(names)) as advance:
         for name in names:
@@ -290,12 +207,3 @@ def run_domains(words: list[str]) -> int:
             advance(1, 0)
     terminal.show_domains(found)
     return 0
-
-
-def _result_directory(words: list[str], program: str) -> tuple[Path, list[str]]:
-    """Split the words into the directory, which comes first, and the others."""
-    if words and words[0] in ("-h", "--help"):
-        return Path(), words
-    if not words or words[0].startswith("-"):
-        raise ConfigError(f"the result directory comes first: {program}")
-    return user_path(words[0]), words[1:]
