@@ -23,6 +23,11 @@ class CheckConfig(BaseModel):
     """Revision (branch, tag or commit) of a base model on the Hub."""
     sae_model: str | None = None
     """The SAEs, as analyze reads them. Default: those shipped for the embedded model."""
+    sae_pick: tuple[str, ...] = ()
+    """Which SAEs, where several fit a layer, as in analyze: globs such as `width_16k`, and `l0=70` for the nearest
+    L0."""
+    sae_revision: str | None = None
+    """Revision (branch, tag or commit) of SAEs on the Hub."""
     sae_format: str | None = None
     """Format of the SAEs, such as saelens; docs/formats.md lists them. Default: what their files look like."""
     sae_activation: str | None = None
@@ -61,9 +66,10 @@ class CheckConfig(BaseModel):
     memory_gb: float | None = Field(None, gt=0)
     """Gigabytes of memory that model and SAEs may take. Default: 90% of what is free."""
     batch_tokens: int | Literal["auto"] = "auto"
-    """Tokens per batch, padding included. `auto`: 16384 on a GPU of 24 GB or more, else 4096."""
+    """Tokens per batch, padding included. `auto`: 16384 on a GPU of 24 GB or more, 4096 on another, 2048 on the
+    CPU."""
 
-    @field_validator("data", "text_column", "layers", "sites", mode="before")
+    @field_validator("data", "text_column", "layers", "sites", "sae_pick", mode="before")
     @classmethod
     def _words(cls, value: object) -> object:
         return tuple(as_words(value))
