@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -22,6 +22,8 @@ WIDTH = 7.0
 """Inches: two columns of most journals, so that no figure is shrunk and its smallest text stays at `TEXT_SIZE`."""
 RESOLUTION = 300
 """Dots per inch."""
+COMPRESSION = 3
+"""Of PNG files: higher levels take longer and make larger ones."""
 TEXT_SIZE = 7
 """Points."""
 TITLE_SIZE = 8.5
@@ -140,10 +142,13 @@ def save(figure: "Figure", stem: Path, title: str) -> None:
     Both are drawn before either is written, so that a figure that cannot be drawn leaves no file.
     """
     drawn: dict[str, bytes] = {}
-    for suffix, more, options in (("png", {}, {"compress_level": 3}), ("svg", {"Date": None}, {})):
+    of_format: dict[str, dict[str, Any]] = {
+        "png": {"metadata": {"Title": title}, "pil_kwargs": {"compress_level": COMPRESSION}},
+        "svg": {"metadata": {"Title": title, "Date": None}},
+    }
+    for suffix, options in of_format.items():
         buffer = io.BytesIO()
-        metadata = {"Title": title, **more}
-        figure.savefig(buffer, format=suffix, dpi=RESOLUTION, metadata=metadata, pil_kwargs=options)
+        figure.savefig(buffer, format=suffix, dpi=RESOLUTION, **options)
         drawn[suffix] = buffer.getvalue()
     for suffix, content in drawn.items():
         stem.with_name(f"{stem.name}.{suffix}").write_bytes(content)
