@@ -15,6 +15,7 @@ from stratalens.models.loading import Placement, load_model
 from stratalens.models.tokens import PassageCutter
 from stratalens.saes.activations import SparseLatents
 from stratalens.saes.sae import Encoder
+from stratalens.saes.steps import Linear
 
 ROUNDING = 32 * torch.finfo(torch.float32).eps
 
@@ -71,7 +72,7 @@ def assert_same_latents(
         ours: the encoder to judge.
         x: real activations, `[token, d_model]`.
         theirs: dense latents of the oracle, `[token, latent]`.
-        precision: relative to the largest latent of a token.
+        precision: relative to the largest latent of a token, or to the lengths of vector and row that are multiplied.
         most_ties: share of the firing latents that may differ.
     """
     latents = ours.encode(x)
@@ -85,9 +86,21 @@ def assert_same_latents(
     differs = (found > 0) != fires
     assert differs.sum() <= most_ties * fires.sum(), f"{int(differs.sum())} of {int(fires.sum())} latents"
     both = (found > 0) & fires
-    scale = theirs.amax(dim=1, keepdim=True).clamp(min=1e-30)
+    scale = torch.maximum(theirs.amax(dim=1), lengths(ours, x))[:, None].clamp(min=1e-30)
     error = ((found - theirs).abs() / scale)[both]
     assert float(error.max()) <= precision, f"largest error {float(error.max()):.2g}"
+
+
+def lengths(ours: Encoder, x: Tensor) -> Tensor:
+    """Length of each vector times that of the longest row: float32 sums of their products round in proportion.
+
+    0 where the product is of another kind.
+    """
+    for step in ours.steps:
+        if isinstance(step, Linear):
+            return x.float().norm(dim=1) * step.weight.float().norm(dim=1).max()
+        x = step(x)
+    return torch.zeros(len(x))
 
 
 def assert_same_vectors(ours: Tensor, theirs: Tensor, precision: float = 1e-5) -> None:
