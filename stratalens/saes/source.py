@@ -14,7 +14,7 @@ from stratalens.models.embedded import SAE_DIRECTORY
 from stratalens.models.families import locate, width_at
 from stratalens.models.source import ModelSource, skeleton
 from stratalens.saes.foreign import foreign_reason
-from stratalens.saes.formats import FORMATS, Format
+from stratalens.saes.formats import FORMATS, Format, tensors
 from stratalens.saes.hub_saes import LocatedSaes, Wanted, fetch_saes, meant_tree
 from stratalens.saes.pick import l0_beside, only_one, pick
 from stratalens.saes.places import SaePlace, parse_place
@@ -162,6 +162,9 @@ def _format_of(tree: SaeTree, config: RunConfig) -> Format:
         raise CheckpointError(f"{tree.root}: {reason}")
     if last.recognises(tree):
         return last
+    damage = tensors.damage_in(tree)
+    if damage:
+        raise CheckpointError(f"{tree.root}: no SAE found that can be read: {damage}")
     raise CheckpointError(
         f"{tree.root}: no SAE found; expected directories such as `layers.16` with cfg.json and sae.safetensors"
     )

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from refusal import refusal, with_options
@@ -129,6 +130,25 @@ def test_a_folder_without_saes_is_refused_with_what_one_looks_like(refused, docu
     line = refused(sae_model=str(tmp_path / "saes"))
     documented("SAE checkpoints", "a folder without SAEs", line)
     assert "saes: no SAE found; expected directories such as `layers.16` with cfg.json and sae.safetensors" in line
+
+
+@pytest.mark.parametrize("name", ["arrays.safetensors", "arrays.npz", "arrays.pt"])
+def test_a_folder_of_a_truncated_file_of_arrays_is_refused_for_that(refused, documented, tmp_path, name):
+    path = tmp_path / "saes" / "layer_2" / name
+    path.parent.mkdir(parents=True)
+    arrays = {"W_enc": torch.ones(TINY_WIDTH, TINY_LATENTS), "W_dec": torch.ones(TINY_LATENTS, TINY_WIDTH)}
+    if path.suffix == ".npz":
+        np.savez(path, W_enc=arrays["W_enc"].numpy(), W_dec=arrays["W_dec"].numpy())
+    elif path.suffix == ".pt":
+        torch.save(arrays, path)
+    else:
+        save_file(arrays, path)
+    assert "no SAE found" not in refused(sae_model=str(tmp_path / "saes"))
+    path.write_bytes(path.read_bytes()[:-200])
+    line = refused(sae_model=str(tmp_path / "saes"), sae_activation="topk:4")
+    assert f"saes: no SAE found that can be read: {path}: truncated or corrupt (" in line
+    if path.suffix == ".safetensors":
+        documented("SAE checkpoints", "truncated arrays", line)
 
 
 def test_saes_outside_numbered_layers_are_refused_with_their_names(refused, documented, tmp_path):

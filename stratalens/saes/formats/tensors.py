@@ -48,6 +48,17 @@ def recognises(tree: SaeTree) -> bool:
     return False
 
 
+def damage_in(tree: SaeTree) -> str:
+    """Say why the first of some files that cannot be read, such as a truncated one, is not; empty if all can."""
+    for path in _files(tree)[:MAX_LOOKED_INTO]:
+        with suppress(MemoryError):
+            try:
+                read_header(path)
+            except CheckpointError as error:
+                return str(error)
+    return ""
+
+
 def checkpoints(tree: SaeTree, model: nn.Module, told: SaeActivation | None) -> list[Checkpoint]:
     """See `Format`."""
     found = list[Checkpoint]()
