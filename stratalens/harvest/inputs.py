@@ -115,10 +115,11 @@ def find_model_inputs(config: RunConfig, progress: Progress, only: Collection[Ho
     saes = find_saes(config, source, only, progress.say)
     require_positions(source, config.max_length)
     cutter = passage_cutter(config, source)
-    warning = position_warning(source, config.max_length)
-    if warning:
+    warnings = [position_warning(source, config.max_length), *(sae.warning for sae in saes.values())]
+    told = tuple(filter(None, warnings))
+    for warning in told:
         progress.warn(warning)
-    return ModelInputs(source, saes, cutter, (warning,) if warning else ())
+    return ModelInputs(source, saes, cutter, told)
 
 
 def passage_cutter(config: RunConfig, source: ModelSource) -> PassageCutter:

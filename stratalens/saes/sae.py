@@ -210,6 +210,8 @@ class SaeFile:
     """Path within the folder or repository that the user named."""
     commit: str = ""
     """Of the Hub repository that it comes from."""
+    warning: str = ""
+    """What limits the meaning of its latents, in one line; empty for nothing."""
 
     @property
     def encoder_bytes(self) -> int:

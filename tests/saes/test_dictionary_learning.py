@@ -8,9 +8,13 @@ import pytest
 import torch
 from library_files import ORACLES, activations, at_block_16, described, expected, found, refusal_of
 from oracles import assert_same_latents, assert_same_vectors, dense
+from tiny import TINY_LATENTS, TINY_WIDTH
 
 from stratalens.config.sae_activation import SaeActivation
+from stratalens.config.validation import make_config
+from stratalens.harvest.inputs import find_model_inputs
 from stratalens.hookpoint import Hookpoint
+from stratalens.progress import NoProgress
 from stratalens.saes.formats import dictionary_learning
 from stratalens.saes.sae import SaeFile
 
@@ -153,6 +157,31 @@ def test_a_batchtopk_whose_threshold_was_never_set_lets_every_positive_latent_pa
     fires = dense(read(tmp_path, SaeActivation("jumprelu")).load().encode(x), len(x), 40) > 0
     product = (x - content["b_dec"]) @ content["encoder.weight"].T + content["encoder.bias"]
     assert torch.equal(fires, product > 0)
+
+
+@pytest.mark.parametrize("threshold", [-1.0, 0.0, 0.5])
+def test_a_threshold_that_was_never_set_is_a_warning_of_a_run(tiny_model, tmp_path, threshold):
+    folder = tmp_path / "resid_post_layer_1"
+    folder.mkdir()
+    arrays = {"encoder.weight": torch.ones(TINY_LATENTS, TINY_WIDTH), "encoder.bias": torch.ones(TINY_LATENTS)}
+    arrays |= {"decoder.weight": torch.ones(TINY_WIDTH, TINY_LATENTS), "b_dec": torch.zeros(TINY_WIDTH)}
+    torch.save(arrays | {"k": torch.tensor(4), "threshold": torch.tensor(threshold)}, folder / "ae.pt")
+    told = WarningsOnly()
+    config = make_config(base_model=str(tiny_model), sae_model=str(tmp_path), sae_activation="jumprelu", max_length=32)
+    warnings = find_model_inputs(config, told).warnings
+    words = "the threshold of this BatchTopKSAE was never set, so that every positive latent fires"
+    assert told.warned == list(warnings)
+    assert [words in warning and str(folder / "ae.pt") in warning for warning in warnings] == [True] * (threshold < 0)
+
+
+class WarningsOnly(NoProgress):
+    """Keeps the warnings."""
+
+    def __init__(self):
+        self.warned: list[str] = []
+
+    def warn(self, message: str) -> None:
+        self.warned.append(message)
 
 
 @pytest.mark.parametrize(("folder", "told"), [(TOPK, SaeActivation("topk", 6)), (BATCHTOPK, SaeActivation("jumprelu"))])

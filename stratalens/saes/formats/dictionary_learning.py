@@ -115,7 +115,18 @@ def describe(checkpoint: Checkpoint) -> SaeFile:
     if made.k is not None and made.k > sizes.num_latents:
         raise CheckpointError(f"{path}: k = {made.k} exceeds the {sizes.num_latents} latents")
     kind = Kind(ACTIVATIONS.get(made.kind, "batchtopk"), made.k, f"{made.kind} {made.k}")
-    return sae_file(checkpoint, header, arrays, kind, partial(_encoder, made), partial(_decoder, made))
+    file = sae_file(checkpoint, header, arrays, kind, partial(_encoder, made), partial(_decoder, made))
+    return replace(file, warning=_warning(made))
+
+
+def _warning(made: _Dictionary) -> str:
+    """Say that a threshold was never set: its buffer is then -1, which lets every positive latent pass."""
+    if made.kind not in BY_THRESHOLD or read_numbers(made.path, made.name("threshold"))[0] >= 0:
+        return ""
+    return (
+        f"{made.path}: the threshold of this {made.kind} was never set, so that every positive latent fires, far more "
+        "than in its training; use a checkpoint from a later step"
+    )
 
 
 def _named(trainer: dict[str, object]) -> str:
