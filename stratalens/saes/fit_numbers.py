@@ -14,6 +14,9 @@ DENSE_SHARE = 0.1
 """A latent that fires on more than this share of the tokens of a check is dense. (That of a reported feature, among
 its flags, is told by a larger share: it limits what the feature can mean, this one how sparse the SAE is.)"""
 
+MIN_VARIANCE_SHARE = 1e-9
+"""Reconstructions whose variance is at most this share of that of the vectors are all the same, but for rounding."""
+
 
 @dataclass(frozen=True)
 class HookpointFit:
@@ -35,6 +38,9 @@ class HookpointFit:
     """The two in words."""
     tokens: int = 0
     """That were measured."""
+    best_scale: float = 1.0
+    """What reconstructions, without their mean, would have to be multiplied by to come nearest to the vectors, by least
+    squares: cov(x, x_hat) / var(x_hat), near 1 where a training ended; 0 where all reconstructions are the same."""
 
     @property
     def explained_variance(self) -> float:
@@ -78,6 +84,7 @@ class FitSums(NamedTuple):
     squared_target: float
     error: Float[Tensor, "width"]
     target: Float[Tensor, "width"]
+    error_times_target: float
 
     @classmethod
     def of(cls, target: Float[Tensor, "token width"], reconstruction: Float[Tensor, "token width"], fired: int):
@@ -85,7 +92,7 @@ class FitSums(NamedTuple):
         sum_dtype = torch.float32 if target.device.type == "mps" else torch.float64
         error, target = (target - reconstruction).to(sum_dtype), target.to(sum_dtype)
         squares = float(error.pow(2).sum()), float(target.pow(2).sum())
-        return cls(len(target), fired, *squares, error.sum(0), target.sum(0))
+        return cls(len(target), fired, *squares, error.sum(0), target.sum(0), float((error * target).sum()))
 
     def plus(self, other: "FitSums") -> "FitSums":
         """The sums over the tokens of both."""
@@ -96,6 +103,7 @@ class FitSums(NamedTuple):
             self.squared_target + other.squared_target,
             self.error + other.error,
             self.target + other.target,
+            self.error_times_target + other.error_times_target,
         )
 
     def fit(self, module: str, reads: Hookpoint, reconstructs: Hookpoint, place: str) -> HookpointFit | None:
@@ -112,4 +120,12 @@ class FitSums(NamedTuple):
             reconstructs=str(reconstructs),
             place=place,
             tokens=self.tokens,
+            best_scale=self._best_scale(variance),
         )
+
+    def _best_scale(self, variance: float) -> float:
+        """Of x_hat = x - e: (var(x) - cov(x, e)) / (var(x) - 2 cov(x, e) + var(e))."""
+        error_variance = self.squared_error - float(self.error.pow(2).sum()) / self.tokens
+        covariance = self.error_times_target - float((self.error * self.target).sum()) / self.tokens
+        reconstructed = variance - 2 * covariance + error_variance
+        return (variance - covariance) / reconstructed if reconstructed > MIN_VARIANCE_SHARE * variance else 0.0

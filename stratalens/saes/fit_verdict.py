@@ -19,6 +19,10 @@ MAX_MEAN_ERROR_SHARE = 0.1
 project have at most 0.012 where they belong, and 0.034 after 10% of noise on all weights of the model."""
 MAX_FVU = 1.0
 """Above this an SAE explains less than the mean of the vectors does."""
+MAX_SCALE_FACTOR = 1.4
+"""An SAE whose reconstructions, to come nearest, would have to be longer or shorter by more than this factor does not
+fit: its training would have scaled them. SAEs of this project are at 0.94 to 1.0 of their length where they belong, and
+at 0.86 after 10% of noise on all weights of the model; with other norms of decoder rows at 0.65 and below."""
 HOME_FVU = 0.8
 """An SAE that explains nothing where it is used is said to belong where its FVU is at most this."""
 DOUBTFUL_SHARE = 0.02
@@ -44,7 +48,8 @@ def problem_of(own: HookpointFit, others: Iterable[HookpointFit], declared_l0: f
         best = min(better, key=lambda fit: (fit.mean_error_share, fit.fvu))
         scaled = ", or its input is to be scaled, which its file does not say" if _is_scaled(own, best) else ""
         numbers = _numbers(own, best, declared_l0)
-        return f"it fits {best.hookpoint} clearly better ({numbers}): {_contrast(own, best)}{scaled}."
+        there = f" There too {_wrong_scale(best)}" if _is_of_wrong_scale(best) else ""
+        return f"it fits {best.hookpoint} clearly better ({numbers}): {_contrast(own, best)}{scaled}.{there}"
     if not own.fvu <= MAX_FVU:
         return (
             f"it explains nothing here (FVU {own.fvu:.2f}), nor at any hookpoint that was tried: was it trained on "
@@ -55,6 +60,8 @@ def problem_of(own: HookpointFit, others: Iterable[HookpointFit], declared_l0: f
             f"its errors do not average out (error in the mean {own.mean_error_share:.2f} of the variance): is b_dec "
             "missing or not subtracted, or was it trained on another model or input scale?"
         )
+    if _is_of_wrong_scale(own):
+        return _wrong_scale(own)
     if declared_l0 is not None and _l0_factor(own.l0, declared_l0) > MAX_L0_FACTOR:
         return (
             f"{own.l0:.1f} of its latents fire on a token, where its file declares {declared_l0:g}: was it trained on "
@@ -78,6 +85,17 @@ def _fits_clearly_better(own: HookpointFit, other: HookpointFit) -> bool:
         own.mean_error_share > MIN_MEAN_ERROR_SHARE
         and own.mean_error_share > MIN_MEAN_ERROR_RATIO * other.mean_error_share
         and other.fvu <= own.fvu
+    )
+
+
+def _is_of_wrong_scale(fit: HookpointFit) -> bool:
+    return not 1 / MAX_SCALE_FACTOR <= fit.best_scale <= MAX_SCALE_FACTOR
+
+
+def _wrong_scale(fit: HookpointFit) -> str:
+    return (
+        f"its reconstructions would come nearest if they were scaled by {fit.best_scale:.2f}: are the norms of its "
+        "decoder rows missing, or a scale of its input?"
     )
 
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import reduce
 
 import pytest
 import torch
@@ -20,7 +21,7 @@ from stratalens.models.loading import Placement, load_model
 from stratalens.models.tokens import PassageCutter
 from stratalens.saes import fit_measure
 from stratalens.saes.fit_check import FitCheck, check_fit, require_fit
-from stratalens.saes.fit_numbers import HookpointFit
+from stratalens.saes.fit_numbers import FitSums, HookpointFit
 from stratalens.saes.fit_verdict import problem_of
 from stratalens.saes.formats.sparsify import load
 from stratalens.saes.probe import Probe
@@ -209,6 +210,39 @@ def test_an_l0_far_from_the_declared_one_is_a_problem_and_a_moderate_change_is_n
     assert problem_of(replace(fit, l0=24.0), [], 12.0) == problem_of(replace(fit, l0=6.0), [], 12.0) == ""
     assert problem_of(replace(fit, l0=0.0), [], 12.0)
     assert problem_of(fit, []) == ""
+
+
+@pytest.mark.parametrize(("scale", "refused"), [(0.65, True), (0.86, False), (1.0, False), (1.25, False), (1.5, True)])
+def test_reconstructions_that_are_far_too_long_or_short_are_a_problem(scale, refused):
+    fit = HookpointFit("layers.4", 0.5, 0.0005, 32.0, best_scale=scale)
+    words = f"its reconstructions would come nearest if they were scaled by {scale:.2f}: are the norms of its decoder"
+    assert (words in problem_of(fit, [])) == bool(problem_of(fit, [])) == refused
+    elsewhere = problem_of(replace(fit, fvu=0.9, mean_error_share=0.2), [fit])
+    assert "it fits layers.4 clearly better" in elsewhere
+    assert (
+        f"There too its reconstructions would come nearest if they were scaled by {scale:.2f}" in elsewhere
+    ) == refused
+
+
+@pytest.mark.parametrize("offset", [0.0, 100.0])
+@pytest.mark.parametrize("pieces", [1, 3])
+def test_the_best_scale_is_that_of_least_squares(pieces, offset):
+    generator = torch.Generator().manual_seed(0)
+    target = torch.randn(60, 8, generator=generator) + offset
+    made = 1.6 * target + 0.3 * torch.randn(60, 8, generator=generator) - 7
+    parts = zip(target.chunk(pieces), made.chunk(pieces), strict=True)
+    sums = reduce(FitSums.plus, (FitSums.of(*part, fired=0) for part in parts))
+    fit = sums.fit("layers.4", Hookpoint(4), Hookpoint(4), "")
+    centred, rows = (x.double() - x.double().mean(0) for x in (target, made))
+    solution = torch.linalg.lstsq(rows.reshape(-1, 1), centred.reshape(-1, 1)).solution
+    assert fit is not None
+    assert fit.best_scale == pytest.approx(float(solution), rel=1e-6)
+
+
+def test_reconstructions_that_are_all_the_same_have_no_best_scale():
+    fit = FitSums.of(torch.randn(20, 8), torch.ones(20, 8), 0).fit("layers.4", Hookpoint(4), Hookpoint(4), "")
+    assert fit is not None
+    assert fit.best_scale == 0
 
 
 def test_where_nothing_fits_no_place_is_named():
