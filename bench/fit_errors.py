@@ -10,7 +10,7 @@ L0 move in models whose weights were perturbed.
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -21,16 +21,16 @@ import tyro
 from fit_grid import (
     NO_FAULTS,
     WEIGHT_FAULTS,
-    WRITERS,
     Case,
     Verdict,
-    Weights,
+    WeightFault,
     cut,
     judged,
     moved,
     read,
     refused_when_read,
 )
+from fit_writers import WRITERS, Weights
 from small_saes import activations, passage_batches, write_small_saes
 from torch import nn
 
@@ -82,13 +82,19 @@ def changed(model: nn.Module, share: float, seed: int = 0) -> None:
                 weight.copy_(new.to(weight.dtype))
 
 
-def file_cases(source: ModelSource, weights: dict[int, Weights], root: Path, kind: str) -> Iterator[Verdict | Case]:
-    """Yield right SAEs in the files of a format, and those with each fault of a file."""
+def file_cases(
+    source: ModelSource,
+    weights: Mapping[int, Weights],
+    root: Path,
+    kind: str,
+    faults: Mapping[str, WeightFault] = WEIGHT_FAULTS,
+) -> Iterator[Verdict | Case]:
+    """Yield right SAEs in the files of a format, those with each of some faults of weights, and truncated ones."""
     write, folders = WRITERS[kind], (root / f"{kind} {number}" for number in count())
     for block, own in weights.items():
         (file,) = read(write(own, block, next(folders)), source).values()
         yield Case("right", kind, file, "")
-        for name, fault in WEIGHT_FAULTS.items():
+        for name, fault in faults.items():
             if (kind, name) not in NO_FAULTS:
                 written = write(fault.make(own), block, next(folders))
                 yield refused_when_read(name, kind, written, source, fault.reason)
@@ -141,11 +147,21 @@ def replace_fault(case: Case, fault: str) -> Case:
     return Case(fault, case.format, case.file, case.reason)
 
 
-def table(verdicts: list[Verdict]) -> list[str]:
-    """Lines of a table in Markdown: each fault, how many were refused, and how many with the right reason."""
+def table(verdicts: list[Verdict], *, by_format: bool = False) -> list[str]:
+    """Lines of a table in Markdown: each fault, how many were refused, and how many with the right reason.
+
+    Args:
+        verdicts: of the grid.
+        by_format: have a line for each format instead, of right SAEs and of all faults together.
+    """
+
+    def group(verdict: Verdict) -> str:
+        kind = "right" if verdict.fault.startswith("right") else "wrong"
+        return f"{kind}, {verdict.format}" if by_format else verdict.fault
+
     lines = ["| fault | SAEs | refused | with the right reason |", "|---|---|---|---|"]
-    for fault in dict.fromkeys(verdict.fault for verdict in verdicts):
-        own = [verdict for verdict in verdicts if verdict.fault == fault]
+    for fault in dict.fromkeys(map(group, verdicts)):
+        own = [verdict for verdict in verdicts if group(verdict) == fault]
         refused = [verdict for verdict in own if verdict.problem]
         right = sum(verdict.is_right_reason for verdict in refused)
         lines.append(f"| {fault} | {len(own)} | {len(refused)} | {'-' if fault.startswith('right') else right} |")
@@ -161,7 +177,8 @@ def run(
     root: Path,
 ) -> list[Verdict]:
     """Judge the whole grid."""
-    vectors = activations(model, batches[:1], list(map(Hookpoint, LAYERS)))
+    other_texts = passage_batches(cutter, held_out=False, passages=options.passages)
+    vectors = activations(model, other_texts, list(map(Hookpoint, LAYERS)))
     weights = {block: Weights.read(SAE_DIRECTORY / f"layers.{block}", vectors[Hookpoint(block)]) for block in LAYERS}
     found = [case for kind in options.formats for case in file_cases(source, weights, root, kind)]
     cases = [case for case in found if isinstance(case, Case)]
@@ -237,6 +254,7 @@ def main(options: Options) -> None:
         is_missed = not verdict.problem and not verdict.fault.startswith("right")
         if is_missed or (verdict.problem and not verdict.is_right_reason):
             print(f"{verdict.fault}, {verdict.format} {verdict.place}: {verdict.problem or 'taken'}")
+    print("\n".join(table(verdicts, by_format=True)))
     if options.output is not None:
         rows = [(own.fault, own.format, own.place, own.problem, own.is_right_reason) for own in verdicts]
         options.output.write_text(json.dumps(rows, indent=1))
