@@ -11,7 +11,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -159,7 +159,8 @@ def table(verdicts: list[Verdict], *, by_format: bool = False) -> list[str]:
         kind = "right" if verdict.fault.startswith("right") else "wrong"
         return f"{kind}, {verdict.format}" if by_format else verdict.fault
 
-    lines = ["| fault | SAEs | refused | with the right reason |", "|---|---|---|---|"]
+    lines = [f"| {'SAEs in the files of' if by_format else 'fault'} | SAEs | refused | with the right reason |"]
+    lines.append("|---|---|---|---|")
     for fault in dict.fromkeys(map(group, verdicts)):
         own = [verdict for verdict in verdicts if group(verdict) == fault]
         refused = [verdict for verdict in own if verdict.problem]
@@ -256,7 +257,7 @@ def main(options: Options) -> None:
             print(f"{verdict.fault}, {verdict.format} {verdict.place}: {verdict.problem or 'taken'}")
     print("\n".join(table(verdicts, by_format=True)))
     if options.output is not None:
-        rows = [(own.fault, own.format, own.place, own.problem, own.is_right_reason) for own in verdicts]
+        rows = [{**asdict(own), "fit": None if own.fit is None else asdict(own.fit.own)} for own in verdicts]
         options.output.write_text(json.dumps(rows, indent=1))
 
 
