@@ -24,7 +24,7 @@ PARTS = {
     "memory": ("1 layers", "2 layers", "two passes"),
     "quantised": ("8bit", "4bit", "float16"),
     "speed": ("batches of 512", "batches of 1024", "batches of 2048"),
-    "wide": ("batches of 4096",),
+    "wide": ("batches of 2048",),
 }
 """Name of a part -> some of the numbers that it gives."""
 
