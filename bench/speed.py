@@ -35,7 +35,7 @@ from stratalens.progress import NoProgress
 from stratalens.saes.loaded import LoadedEncoders
 from stratalens.saes.probe import Probe
 
-MIN_RATIO = 0.82
+MIN_RATIO = 0.92
 """Required speed of the harvest, as a share of that of the bare forward pass."""
 
 
