@@ -31,7 +31,7 @@ class Excess(NamedTuple):
 
 
 class LayerEffect(NamedTuple):
-    """The effect of removing a hookpoint's confirmed features together. Losses in nats a token, means over documents."""
+    """The effect of removing the confirmed features of a hookpoint. Losses in nats a token, means over documents."""
 
     features: int
     """Confirmed features that are removed."""
