@@ -12,7 +12,7 @@ from jaxtyping import Int
 
 from stratalens.corpus import Corpus, Half, Side
 from stratalens.corpus.populations import Population, Populations
-from stratalens.corpus.survey import Survey
+from stratalens.corpus.survey import DocumentRow, Survey
 from stratalens.files.damaged import READ_ERRORS, damaged, read_table
 from stratalens.files.hashing import first_by_hash, hash64
 from stratalens.harvest.state.top_examples import EXAMPLES_KEPT, TopExamples
@@ -165,19 +165,21 @@ def read_passages(
             span = candidates[sampled_span(row.content, len(candidates))]
             of_sample = span.start, span.end
             spans[of_sample] = span
-        passages += [
-            Passage(
-                location=PassageLocation(row.content, span.start, span.end),
-                document=row.document,
-                population=Population.numbered(row.population),
-                text=row.text[span.start : span.end],
-                token_ids=cutter.sequence(span),
-                offsets=cutter.token_offsets(span),
-                sampled=place == of_sample,
-            )
-            for place, span in spans.items()
-        ]
+        passages += [cut_passage(row, span, cutter, sampled=place == of_sample) for place, span in spans.items()]
     return sorted(passages, key=lambda passage: (passage.population, passage.location))
+
+
+def cut_passage(row: DocumentRow, span: TokenSpan, cutter: PassageCutter, *, sampled: bool = False) -> Passage:
+    """The passage that a span of a row is."""
+    return Passage(
+        location=PassageLocation(row.content, span.start, span.end),
+        document=row.document,
+        population=Population.numbered(row.population),
+        text=row.text[span.start : span.end],
+        token_ids=cutter.sequence(span),
+        offsets=cutter.token_offsets(span),
+        sampled=sampled,
+    )
 
 
 def sampled_span(content: int, spans: int) -> int:

@@ -15,23 +15,19 @@ from stratalens.saes.steps import Centre, Normalise, Rescale
 def unit_scale(sae: Sae, x: Float[Tensor, "token d_model"]) -> Float[Tensor, "token"]:
     """What a decoder row is multiplied by at each token, so that it is in the units of the reconstructed vectors.
 
-    It undoes the scalings of the input, in the order in which `Sae.decode` undoes them: all are linear in the
-    reconstruction, so each latent's contribution is scaled like the whole.
+    It undoes the scalings of the input as `Sae.decode` does: all are linear in the reconstruction, so each latent's
+    contribution is scaled like the whole.
 
     Args:
         sae: the SAE.
         x: the vectors that are encoded.
     """
-    factor = torch.ones(len(x), 1, device=x.device)
-    undone, read = list[tuple[Normalise | Rescale | Centre, Tensor]](), x
+    factor, read = torch.ones(len(x), device=x.device), x
     for step in sae.steps:
         if isinstance(step, Normalise | Rescale | Centre):
-            undone.append((step, read))
+            factor = factor * step.undo_scale(read)[:, 0]
             read = step(read)
-    zero = torch.zeros_like(factor)
-    for step, vectors in reversed(undone):
-        factor = step.undo(factor, vectors) - step.undo(zero, vectors)
-    return factor[:, 0]
+    return factor
 
 
 def only_latents(latents: SparseLatents, chosen: Int[Tensor, "column"]) -> SparseLatents:

@@ -55,8 +55,12 @@ class Normalise:
         """Bring reconstructions to the scale of the vectors x that were encoded, as SAELens does: without the 1e-5."""
         if not self.undone:
             return reconstruction
-        mean, scale = self._mean_and_scale(x.float())
-        return reconstruction * (scale - EPSILON if self.centred else scale) + mean
+        return reconstruction * self.undo_scale(x) + self._mean_and_scale(x.float())[0]
+
+    def undo_scale(self, x: Float[Tensor, "token d_model"]) -> Float[Tensor, "token 1"]:
+        """What `undo` multiplies a reconstruction by."""
+        scale = self._mean_and_scale(x.float())[1]
+        return torch.ones_like(scale) if not self.undone else scale - EPSILON if self.centred else scale
 
     def _mean_and_scale(self, x: Float[Tensor, "token d_model"]) -> tuple[Tensor, Tensor]:
         if self.centred:
@@ -87,6 +91,10 @@ class Centre:
         """Give reconstructions the mean of the vectors x that were encoded."""
         return reconstruction + x.float().mean(-1, keepdim=True)
 
+    def undo_scale(self, x: Float[Tensor, "token d_model"]) -> Float[Tensor, "token 1"]:
+        """What `undo` multiplies a reconstruction by: 1."""
+        return torch.ones(len(x), 1, device=x.device)
+
 
 @dataclass(frozen=True)
 class Rescale:
@@ -109,6 +117,10 @@ class Rescale:
     ) -> Float[Tensor, "token d_out"]:
         """Bring reconstructions to the scale of the vectors that the SAE reconstructs."""
         return reconstruction * self.back
+
+    def undo_scale(self, x: Float[Tensor, "token d_model"]) -> Float[Tensor, "token 1"]:
+        """What `undo` multiplies a reconstruction by."""
+        return torch.full((len(x), 1), self.back, device=x.device)
 
 
 @dataclass(frozen=True)
