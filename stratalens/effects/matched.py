@@ -18,7 +18,7 @@ from stratalens.files.hashing import hash64
 from stratalens.saes.sae import Sae
 
 CANDIDATES = 64
-"""So many random latents are compared for each place in a set."""
+"""So many random latents are compared for each place in a set, and at most an eighth of those that are left."""
 ENOUGH = 0.02
 """A set is complete when its sums differ by at most this share from what is wanted."""
 MAX_GROWTH = 20
@@ -106,7 +106,7 @@ class NormMatcher:
         most = max(MIN_ALLOWED, MAX_GROWTH * len(self.own.latents))
         left, sums, chosen = able, np.zeros(2), list[int]()
         while len(left) and len(chosen) < most:
-            drawn = rng.choice(len(left), size=min(CANDIDATES, len(left)), replace=False)
+            drawn = rng.choice(len(left), size=min(CANDIDATES, -(-len(left) // 8)), replace=False)
             after = sums[:, None] + self.norms[:, left[drawn]]
             miss = np.abs(after / aim[:, None] - 1).max(0)
             best = int(miss.argmin())
