@@ -1,6 +1,24 @@
 """What the model loses without a layer's confirmed features, with its controls: the numbers and the verdict."""
 
+import math
+from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from stratalens.effects.beside_controls import all_sides, beyond_controls, control_sides
+from stratalens.effects.changes import TOKEN_CLASSES, Change, EffectDocuments, LayerChanges
+from stratalens.effects.document_bootstrap import bootstrap_differences
+from stratalens.effects.document_means import Estimate, difference, mean
+from stratalens.hookpoint import Hookpoint
+
+MAX_P = 0.05
+"""An excess over controls is shown if its p-value, corrected over the layers, is below this."""
+MIN_MATCHED_RATIO, MAX_MATCHED_RATIO = 0.8, 1.25
+"""Controls match if they remove this much of the norm that the own features remove, on each side."""
+MIN_RANKED_CONTROLS = 199
+"""With so many controls, their ranks alone give p-values down to 0.005."""
 
 LayerVerdict = Literal["the domain loses more", "no difference shown", "controls do not match"]
 
@@ -14,7 +32,7 @@ class Excess(NamedTuple):
     value: float
     """Own (domain - general) less the mean of the controls' (domain - general)."""
     low: float
-    """95% interval, a bootstrap over documents within each side."""
+    """95% interval, a bootstrap over documents within each side (`bootstrap_differences`)."""
     high: float
     p_value: float
     """One-sided, of the same bootstrap."""
@@ -24,6 +42,8 @@ class Excess(NamedTuple):
     """1 + how many controls have a difference at least as large as the own one."""
     controls: int
     """How many there are."""
+    rank_p_value: float | None
+    """rank / (controls + 1), one-sided (Davison & Hinkley 1997, section 4.2); None of fewer than 199 controls."""
     control_low: float
     """Smallest difference of a control."""
     control_high: float
@@ -49,12 +69,12 @@ class LayerEffect(NamedTuple):
     difference_low: float
     difference_high: float
     domain_term_effect: float | None
-    """On tokens of the lexicon's terms, over all documents that have any; None without a lexicon."""
+    """On tokens of the lexicon's terms, over all documents that have any; None where none has, as without a lexicon."""
     domain_after_term_effect: float | None
-    domain_rest_effect: float
+    domain_rest_effect: float | None
     general_term_effect: float | None
     general_after_term_effect: float | None
-    general_rest_effect: float
+    general_rest_effect: float | None
     domain_kl: float
     general_kl: float
     domain_norm: float
@@ -68,6 +88,172 @@ class LayerEffect(NamedTuple):
     matched: Excess | None
     """Beyond other live latents of about the same norm."""
     matched_domain_ratio: float | None
-    """Norm that the matched sets remove on domain documents, mean of all sets, over the own one."""
+    """Norm that the matched sets remove on domain documents, mean of all sets, over the own one; None without sets.
+
+    Infinite where they alone remove anything.
+    """
     matched_general_ratio: float | None
     verdict: LayerVerdict
+
+
+def layer_effects(
+    documents: EffectDocuments, layers: Mapping[Hookpoint, LayerChanges], seed: int
+) -> dict[Hookpoint, LayerEffect]:
+    """The effect of removing each layer's features, with its controls and its verdict.
+
+    Effects are means over documents of the change of the loss per token. Their intervals, and that of their difference,
+    are those of `document_means.difference`. What goes beyond controls is measured on the documents that these have,
+    and corrected over the layers for each kind of control by Holm's method (1979).
+
+    `the domain loses more` if the interval of the difference lies above 0, and the difference goes beyond that of
+    random directions and beyond that of the matched sets, if there are any, each above 0 with a corrected p below 0.05.
+    `controls do not match` where the matched sets remove less than 0.8 or more than 1.25 times the norm on a side.
+
+    Args:
+        documents: what the changes are of; at least one of each side, also among those of the controls.
+        layers: hookpoint -> its changes.
+        seed: of the bootstrap.
+    """
+    random = _excesses(documents, {key: (layer.own, layer.random) for key, layer in layers.items()}, seed)
+    matched = _excesses(documents, {key: (layer.own, layer.matched) for key, layer in layers.items()}, seed)
+    return {key: _effect(documents, layer, random.get(key), matched.get(key)) for key, layer in layers.items()}
+
+
+def best_layer(effects: Mapping[Hookpoint, LayerEffect]) -> Hookpoint | None:
+    """The layer with the largest difference, of those where the domain loses more; None if it does in none."""
+    shown = [key for key, effect in effects.items() if effect.verdict == "the domain loses more"]
+    return max(sorted(shown), key=lambda key: effects[key].difference, default=None)
+
+
+def holm(p_values: Float[np.ndarray, "layer"]) -> Float[np.ndarray, "layer"]:
+    """Holm's adjusted p-values (1979): the probability of any false discovery is at most the level."""
+    order = np.argsort(p_values, kind="stable")
+    stepped = p_values[order] * np.arange(len(order), 0, -1)
+    adjusted = np.empty_like(p_values)
+    adjusted[order] = np.minimum(1, np.maximum.accumulate(stepped))
+    return adjusted
+
+
+def _excesses(
+    documents: EffectDocuments, changes: Mapping[Hookpoint, tuple[Change, Sequence[Change]]], seed: int
+) -> dict[Hookpoint, Excess]:
+    """What goes beyond one kind of control; only of layers that have some."""
+    changes = {key: (own, controls) for key, (own, controls) in changes.items() if controls}
+    if not changes:
+        return {}
+    domain, general = control_sides(documents)
+    columns = [beyond_controls(documents, own, controls) for own, controls in changes.values()]
+    beyond = np.stack(columns, axis=1)
+    estimates = bootstrap_differences(beyond[domain], beyond[general], seed)
+    corrected = holm(np.array([estimate.p_value for estimate in estimates])).tolist()
+    return {
+        key: _excess(documents, own, controls, estimate, holm_p)
+        for (key, (own, controls)), estimate, holm_p in zip(changes.items(), estimates, corrected, strict=True)
+    }
+
+
+def _excess(
+    documents: EffectDocuments, own: Change, controls: Sequence[Change], estimate: Estimate, holm_p: float
+) -> Excess:
+    sides = control_sides(documents)
+    own_difference = sides.difference(own.loss_per_token(documents))
+    others = [sides.difference(control.loss_per_token(documents)) for control in controls]
+    rank, number = 1 + sum(other >= own_difference for other in others), len(others)
+    rank_p = rank / (number + 1) if number >= MIN_RANKED_CONTROLS else None
+    return Excess(*estimate, holm_p, rank, number, rank_p, min(others), max(others))
+
+
+class _Side(NamedTuple):
+    """What an ablation does to the documents of one side."""
+
+    effect: Estimate
+    classes: list[float | None]
+    """Effect on the tokens of each class."""
+    kl: float
+    norm: float
+
+    @property
+    def per_norm(self) -> float | None:
+        return self.effect.value / self.norm if self.norm > 0 else None
+
+
+def _side(documents: EffectDocuments, own: Change, rows: Int[np.ndarray, "row"]) -> _Side:
+    tokens, total = documents.tokens[rows], documents.total[rows]
+    having = tokens > 0
+    by_class = own.loss[rows] / np.where(having, tokens, 1)
+    classes = [
+        float(by_class[having[:, number], number].mean()) if having[:, number].any() else None
+        for number in range(len(TOKEN_CLASSES))
+    ]
+    kl, norm = float((own.kl[rows].sum(1) / total).mean()), float((own.norm[rows] / total).mean())
+    return _Side(mean(own.loss_per_token(documents)[rows]), classes, kl, norm)
+
+
+def _effect(
+    documents: EffectDocuments, layer: LayerChanges, random: Excess | None, matched: Excess | None
+) -> LayerEffect:
+    rows = all_sides(documents)
+    domain, general = (_side(documents, layer.own, own) for own in rows)
+    losses = layer.own.loss_per_token(documents)
+    more = difference(losses[rows.domain], losses[rows.general])
+    ratios = _matched_ratios(documents, layer)
+    return LayerEffect(
+        features=len(layer.features),
+        domain_documents=len(rows.domain),
+        general_documents=len(rows.general),
+        domain_effect=domain.effect.value,
+        domain_effect_low=domain.effect.low,
+        domain_effect_high=domain.effect.high,
+        general_effect=general.effect.value,
+        general_effect_low=general.effect.low,
+        general_effect_high=general.effect.high,
+        difference=more.value,
+        difference_low=more.low,
+        difference_high=more.high,
+        domain_term_effect=domain.classes[0],
+        domain_after_term_effect=domain.classes[1],
+        domain_rest_effect=domain.classes[2],
+        general_term_effect=general.classes[0],
+        general_after_term_effect=general.classes[1],
+        general_rest_effect=general.classes[2],
+        domain_kl=domain.kl,
+        general_kl=general.kl,
+        domain_norm=domain.norm,
+        general_norm=general.norm,
+        domain_effect_per_norm=domain.per_norm,
+        general_effect_per_norm=general.per_norm,
+        random=random,
+        matched=matched,
+        matched_domain_ratio=ratios[0],
+        matched_general_ratio=ratios[1],
+        verdict=_verdict(more, random, matched, ratios),
+    )
+
+
+def _matched_ratios(documents: EffectDocuments, layer: LayerChanges) -> tuple[float | None, float | None]:
+    """Norm per position that the matched sets remove over what the own features do, on each side."""
+    if not layer.matched:
+        return None, None
+    own = layer.own.norm / documents.total
+    others = np.mean([control.norm for control in layer.matched], axis=0) / documents.total
+    domain, general = (_ratio(float(others[rows].mean()), float(own[rows].mean())) for rows in control_sides(documents))
+    return domain, general
+
+
+def _ratio(other: float, own: float) -> float:
+    if own > 0:
+        return other / own
+    return math.inf if other > 0 else 1.0
+
+
+def _verdict(
+    more: Estimate, random: Excess | None, matched: Excess | None, ratios: Sequence[float | None]
+) -> LayerVerdict:
+    if any(ratio is not None and not MIN_MATCHED_RATIO <= ratio <= MAX_MATCHED_RATIO for ratio in ratios):
+        return "controls do not match"
+    beyond = random is not None and _shown(random) and (matched is None or _shown(matched))
+    return "the domain loses more" if more.above_zero and beyond else "no difference shown"
+
+
+def _shown(excess: Excess) -> bool:
+    return excess.value > 0 and excess.holm_p < MAX_P

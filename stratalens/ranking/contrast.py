@@ -45,7 +45,7 @@ def difference_interval(
     influences = (_influence(x, x_passages), _influence(y, y_passages))
     largest = np.maximum(*(np.abs(own).max(0) for own in influences))
     unit = np.where(largest > 0, largest, 1)  # powers of values in this unit neither overflow nor vanish
-    domain, general = (_mean_moments(own / unit) for own in influences)
+    domain, general = (mean_moments(own / unit) for own in influences)
     variance = np.where(largest > 0, domain.variance + general.variance, 1)
     with np.errstate(divide="ignore"):  # of a latent that is constant on both sides
         freedom = variance**2 / (domain.variance**2 / max(1, len(x) - 1) + general.variance**2 / max(1, len(y) - 1))
@@ -56,7 +56,7 @@ def difference_interval(
     return Interval(estimate - largest * below, estimate + largest * above)
 
 
-class _MeanMoments(NamedTuple):
+class MeanMoments(NamedTuple):
     """Unbiased estimates of the second and third central moments of a mean over documents."""
 
     variance: Vector
@@ -64,12 +64,12 @@ class _MeanMoments(NamedTuple):
     """0 of fewer than three documents."""
 
 
-def _mean_moments(deviations: Documents) -> _MeanMoments:
-    """Of values whose mean is 0."""
+def mean_moments(deviations: Documents) -> MeanMoments:
+    """Moments of the mean of independent values, from their deviations from it: their own mean is 0."""
     n = len(deviations)
     square = deviations**2
     third = (square * deviations).sum(0) / max(1, n * (n - 1) * (n - 2))
-    return _MeanMoments(square.sum(0) / (n * max(1, n - 1)), third)
+    return MeanMoments(square.sum(0) / (n * max(1, n - 1)), third)
 
 
 def _influence(values: Documents, passages: np.ndarray) -> Documents:
