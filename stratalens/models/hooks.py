@@ -116,4 +116,9 @@ def forward(model: nn.Module, input_ids: Int[Tensor, "batch seq"]) -> Any:
     Returns:
         what the model returns: with a language-model head, `logits` among it.
     """
+    return differentiable_forward(model, input_ids)
+
+
+def differentiable_forward(model: nn.Module, input_ids: Int[Tensor, "batch seq"]) -> Any:
+    """Run the same forward pass in the caller's mode: where gradients are enabled, they flow to what hooks put in."""
     return model(input_ids=input_ids.to(next(model.parameters()).device), use_cache=False)
