@@ -39,6 +39,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         *("labeling_model", "labeling_endpoint", "labeling_max_tokens", "labeling_timeout", "labeling_concurrency"),
         *("lexicon", "prompts", "no_examples"),
     ),
+    "Steering": ("strength", "prompt", "max_new_tokens", "temperature", "export"),
     "Output": ("output_dir", "overwrite", "csv_bom", "config", "allow_fetch", "harvest", "keep_gb", "dry_run", "quiet"),
     "Machine": ("device", "dtype", "load_in", "memory_gb", "batch_tokens", "threads", "workers"),
 }
@@ -50,6 +51,8 @@ PLACEHOLDERS = {
     **dict.fromkeys(("text_column", "domain_text_column", "general_text_column"), "COLUMN [COLUMN ...]"),
     **dict.fromkeys(("id_column", "kind_column", "source_column"), "COLUMN"),
     "pair": "NAME DOMAIN GENERAL",
+    "prompt": "TEXT [TEXT ...]",
+    "export": "FILE",
     "encoding": "NAME",
     "batch_tokens": "{auto,N}",
     "csv_delimiter": "CHARACTER",

@@ -128,6 +128,7 @@ def _command(words: list[str]) -> int:
         "label": run_labelling,
         "validate": run_validation,
         "token_test": run_token_test,
+        "steer": run_steer,
         "report": run_report,
         "check": run_check,
         "domains": run_domains,
@@ -176,6 +177,13 @@ def run_show(words: list[str]) -> int:
 
     show(directory, Hookpoint.parse(place), int(feature))
     return 0
+
+
+def run_steer(words: list[str]) -> int:
+    """Run `steer` and return the exit code."""
+    from stratalens.cli.steer import run_steer
+
+    return run_steer(words)
 
 
 def run_check(words: list[str]) -> int:

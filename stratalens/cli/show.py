@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from stratalens.cli.terminal import FILE_WIDTH, escaped
-from stratalens.errors import ConfigError, counted, printable
+from stratalens.errors import counted, printable
 from stratalens.files.damaged import damaged
 from stratalens.hookpoint import Hookpoint
 from stratalens.optional_parts import FIGURES, PAGE, without_parts
@@ -18,7 +18,7 @@ from stratalens.ranking.by_part import TextParts
 from stratalens.report import load_result
 from stratalens.report.evidence_file import EVIDENCE_FILE, StoredEvidence, StoredExample, read_evidence_file
 from stratalens.report.page.wording import FLAG_MEANINGS, KINDS
-from stratalens.report.saved import Result
+from stratalens.report.saved import Result, require_feature
 from stratalens.report.token_test_sentences import NOT_TESTED, token_test_lines
 from stratalens.validation.claims import CLAIMS
 from stratalens.validation.token_verdicts import token_test_of
@@ -52,11 +52,8 @@ def show(directory: Path, hookpoint: Hookpoint, feature: int) -> None:
     console = Console(highlight=False, soft_wrap=True)
     if not console.is_terminal:
         console.width = FILE_WIDTH
+    require_feature(saved, hookpoint, feature)
     latents = saved.findings.latents
-    if hookpoint not in latents:
-        raise ConfigError(f"{directory} has layers {' '.join(map(str, latents))}; layer {hookpoint} was asked for")
-    if feature >= len(latents[hookpoint]):
-        raise ConfigError(f"layer {hookpoint} has features 0 to {len(latents[hookpoint]) - 1}; {feature} was asked for")
     top = saved.findings.top[hookpoint]
     reported = top[top["feature_number"] == feature]
     domain = saved.config.domain

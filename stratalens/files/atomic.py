@@ -4,6 +4,8 @@ import hashlib
 import io
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -43,6 +45,29 @@ def write_checksummed(path: Path, name: str, body: bytes, *, private: bool = Fal
             stream.write(_line_of(digest))
             stream.write(body)
             stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(unfinished, path)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise
+    _sync_directory(path.parent)
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Give the path of a file to write, which takes the place of another one when that is done, or is removed.
+
+    Args:
+        path: of the complete file; missing directories are created.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{secrets.token_hex(8)}.tmp")
+    try:
+        yield unfinished
+        with unfinished.open("rb") as stream:
             os.fsync(stream.fileno())
         os.replace(unfinished, path)
     except BaseException:

@@ -48,6 +48,17 @@ def position_warning(source: ModelSource, max_length: int) -> str:
     )
 
 
+def context_length(source: ModelSource) -> int | None:
+    """Most tokens that a text may have by the model's table of positions and its configuration; None if neither says.
+
+    What a configuration says is not always a limit of the model, but beyond it a text means little.
+    """
+    own = skeleton(source)
+    declared = getattr(own.config.get_text_config(), "max_position_embeddings", None)
+    lengths = [*_table_lengths(own), *([declared] if isinstance(declared, int) and declared > 0 else [])]
+    return min(lengths, default=None)
+
+
 def rows_of_embedding(source: ModelSource) -> int:
     """Number of token ids that a model has a vector for."""
     weights = [weight for weight in skeleton(source).get_input_embeddings().parameters() if weight.ndim == 2]

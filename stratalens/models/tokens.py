@@ -190,6 +190,15 @@ class PassageCutter:
         """Token ids `[seq]` for the model, int64: the span between the special tokens that the tokenizer adds."""
         return np.asarray([*self.prefix, *span.token_ids, *self.suffix], dtype=np.int64)
 
+    def prompt(self, text: str) -> np.ndarray:
+        """Token ids `[seq]` of a text that the model is to continue, int64: nothing is cut, and nothing ends it.
+
+        Raises:
+            ModelError: the tokenizer fails.
+        """
+        ids = self._encoded(text, add_special_tokens=False, verbose=False)["input_ids"]
+        return np.asarray([*self.prefix, *ids], dtype=np.int64) if ids else np.zeros(0, np.int64)
+
     def token_offsets(self, span: TokenSpan) -> Int[np.ndarray, "seq 2"]:
         """First character of each token of `sequence`, and one past its last, counted from the start of the span.
 

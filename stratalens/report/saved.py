@@ -142,6 +142,21 @@ def require_result(directory: Path) -> None:
         raise ConfigError(f"{directory}: no finished result here (no {RECORD_FILE}); name the --output_dir of a run")
 
 
+def require_feature(result: Result, hookpoint: Hookpoint, feature: int) -> None:
+    """Check that a result has a feature.
+
+    Raises:
+        ConfigError: it has no such layer or feature.
+    """
+    latents = result.findings.latents
+    if hookpoint not in latents:
+        raise ConfigError(
+            f"{result.output_dir} has layers {' '.join(map(str, latents))}; layer {hookpoint} was asked for"
+        )
+    if feature >= len(latents[hookpoint]):
+        raise ConfigError(f"layer {hookpoint} has features 0 to {len(latents[hookpoint]) - 1}; {feature} was asked for")
+
+
 def load_result(directory: str | Path) -> Result:
     """Read a finished result.
 

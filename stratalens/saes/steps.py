@@ -50,8 +50,8 @@ class Normalise:
         return self
 
     def undo(
-        self, reconstruction: Float[Tensor, "token width"], x: Float[Tensor, "token d_model"]
-    ) -> Float[Tensor, "token width"]:
+        self, reconstruction: Float[Tensor, "token d_out"], x: Float[Tensor, "token d_model"]
+    ) -> Float[Tensor, "token d_out"]:
         """Bring reconstructions to the scale of the vectors x that were encoded, as SAELens does: without the 1e-5."""
         if not self.undone:
             return reconstruction
@@ -86,8 +86,8 @@ class Centre:
         return self
 
     def undo(
-        self, reconstruction: Float[Tensor, "token width"], x: Float[Tensor, "token d_model"]
-    ) -> Float[Tensor, "token width"]:
+        self, reconstruction: Float[Tensor, "token d_out"], x: Float[Tensor, "token d_model"]
+    ) -> Float[Tensor, "token d_out"]:
         """Give reconstructions the mean of the vectors x that were encoded."""
         return reconstruction + x.float().mean(-1, keepdim=True)
 
