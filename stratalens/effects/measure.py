@@ -59,12 +59,20 @@ class AblationReader:
     probe: Probe[Sae]
     runner: BatchRunner
     special_ids: frozenset[int]
+    batch_tokens: int
+    """Most tokens of a batch, as long as memory suffices; passages are packed by it, whatever happens."""
     _tails: list[Tail] = field(default_factory=list)
 
     def batches(self, text: EffectText) -> list[TokenBatch]:
         """The passages of a text in batches that leave room for their ablations."""
+        return self._packed(text, self.batch_tokens // (1 + CELLS_PER_PASSAGE))
+
+    def whole_batches(self, text: EffectText) -> list[TokenBatch]:
+        """The passages of a text in batches that leave no room."""
+        return self._packed(text, self.batch_tokens)
+
+    def _packed(self, text: EffectText, tokens: int) -> list[TokenBatch]:
         sequences = [passage.token_ids for passage in text.passages]
-        tokens = self.runner.batch_tokens // (1 + CELLS_PER_PASSAGE)
         return [batch.to(self._device) for batch in pack_batches(sequences, tokens, self.special_ids)]
 
     def encode(self, batch: TokenBatch) -> PlainBatch:

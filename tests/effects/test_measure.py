@@ -36,7 +36,7 @@ def probe_at(name: str, kind: str = "topk", target: str = "", limit: float = flo
 
 
 def measured(model: nn.Module, probe: Probe[Sae], text: EffectText, ablations, batch_tokens: int = 512) -> list[Change]:
-    reader = AblationReader(model, probe, BatchRunner(batch_tokens), frozenset({0, 1}))
+    reader = AblationReader(model, probe, BatchRunner(batch_tokens), frozenset({0, 1}), batch_tokens)
     values = np.full((len(ablations), len(text.passages), 7), np.nan)
     with torch.inference_mode():
         for batch in reader.batches(text):
