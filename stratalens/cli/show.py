@@ -16,6 +16,7 @@ from stratalens.hookpoint import Hookpoint
 from stratalens.optional_parts import FIGURES, PAGE, without_parts
 from stratalens.ranking.by_part import TextParts
 from stratalens.report import load_result
+from stratalens.report.effect_sentences import PROVES, effect_lines
 from stratalens.report.evidence_file import EVIDENCE_FILE, StoredEvidence, StoredExample, read_evidence_file
 from stratalens.report.page.wording import FLAG_MEANINGS, KINDS
 from stratalens.report.saved import Result, require_feature
@@ -72,6 +73,7 @@ def show(directory: Path, hookpoint: Hookpoint, feature: int) -> None:
         _print_claims(console, saved, hookpoint, feature)
         _print_untested(console, saved, row)
         _print_token_test(console, saved, row)
+        _print_effects(console, saved, hookpoint, feature)
         _print_evidence(console, saved, _stored_evidence(saved, hookpoint, feature))
     else:
         from stratalens.commands.latent import latent_report  # it needs libraries that a reported feature does not
@@ -114,6 +116,15 @@ def _print_token_test(console: Console, saved: Result, row: dict[str, Any]) -> N
         console.print(NOT_TESTED)
     for line in [] if score is None else token_test_lines(score):
         console.print(escaped(line))
+
+
+def _print_effects(console: Console, saved: Result, hookpoint: Hookpoint, feature: int) -> None:
+    """Print what the model loses without the feature, if the result has effects, and what that does not prove."""
+    entries = saved.tables.effects[hookpoint].get(feature, [])
+    for line in effect_lines(entries, saved.record.effects, saved.config.domain):
+        console.print(escaped(line))
+    if saved.record.effects:
+        console.print(PROVES)
 
 
 def _number(value: Any, digits: int = 4) -> str:

@@ -18,6 +18,7 @@ from stratalens.errors import printable
 from stratalens.files.redaction import as_printed
 from stratalens.progress import Advance
 from stratalens.report.control_sentences import controls_line
+from stratalens.report.effect_sentences import effects_line
 from stratalens.report.page.wording import TRANSFER_NOTE
 from stratalens.report.saved import Result
 from stratalens.report.tables import places
@@ -47,6 +48,7 @@ SHOWN_TESTS = (
     ShownTest("Confirmed", "confirmed", "confirmed_features"),
     ShownTest("Transfers", "transfers", "transferring_features"),
     ShownTest("Context", "token_test", "features_in_context"),
+    ShownTest("Causal", "causal", "causal_features"),
 )
 
 
@@ -122,6 +124,8 @@ class Terminal:
             self.say(f"Validation {validation.describe()}")
         if result.record.token_test is not None:
             self.say(f"Token test: {result.record.token_test.describe()}")
+        for effect in result.record.effects:
+            self.say(f"Effects: {effects_line(effect, places(result.layers), result.tables.domain)}")
         if result.record.controls is not None:
             self.say(controls_line(result.record.controls, places(result.layers)))
         self.say(f"Results: {result.output_dir.resolve()}")

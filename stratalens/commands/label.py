@@ -16,6 +16,7 @@ from stratalens.commands.stored_evidence import (
 )
 from stratalens.config.options import RunConfig
 from stratalens.config.result_options import LabelConfig
+from stratalens.effects.effect_scores import keep_effects
 from stratalens.evidence.collect import CollectedEvidence
 from stratalens.files.output_dir import WorkDirectories, working_in
 from stratalens.hookpoint import Hookpoint
@@ -101,6 +102,7 @@ def _add_listed(result: Result, listed: Mapping[Hookpoint, Sequence[int]], rank_
     top = reported_features(latents, reported, rank_by=rank_by, split=result.record.split)
     top = with_parts(top, ranking_inputs(result), split=result.record.split)
     top = keep_token_tests(keep_validations(top, before), before)
+    top = keep_effects(top, before)
     return replace(result.findings, top=top)
 
 

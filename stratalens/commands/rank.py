@@ -11,6 +11,7 @@ from stratalens.commands.ranked import ranked
 from stratalens.commands.stored_evidence import NO_LENS, collect_again, covers_exactly, evidence_of, load_evidence
 from stratalens.config.options import RunConfig
 from stratalens.config.result_options import RankConfig
+from stratalens.effects.effect_scores import keep_effects
 from stratalens.errors import counted
 from stratalens.evidence import Evidence
 from stratalens.evidence.collect import CollectedEvidence
@@ -87,6 +88,7 @@ def _rank_again(before: Result, config: RunConfig) -> Findings:
     ranking = ranked(config, source, listed, split=split, digests=digests)
     top = with_parts(ranking.top, source, split=split)
     top = keep_token_tests(keep_validations(top, before.findings.top), before.findings.top)
+    top = keep_effects(top, before.findings.top)
     return Findings(top, ranking.latents, before.findings.facts)
 
 

@@ -23,6 +23,8 @@ _ANY_DOMAIN = "[A-Za-z][A-Za-z0-9_-]{0,63}"
 _ANY_NUMBER = "[1-9][0-9]*"
 _LAYER = f"layer_{HOOKPOINT_NAME}"
 _VALIDATION = f"validation_{VALIDATION_NAME}"
+_OTHER_TEXT = f"(?:_{VALIDATION_NAME})?"
+"""Of effects on other text than the run's own."""
 _FOLDER = f"(?:{_LAYER}|{EVIDENCE_FOLDER}|harvest|token_test|{RANDOM_FOLDER}|{_VALIDATION})"
 _BEING_WRITTEN = r"[^/]+\.tmp"
 
@@ -47,6 +49,7 @@ def result_names(
         rf"{of_domain}_features\.(?:png|svg)",
         r"evidence\.json",
         r"all_features\.parquet",
+        rf"latent_attributions{_OTHER_TEXT}\.parquet",
     ]
     names = [
         re.escape(RECORD_FILE),
@@ -63,6 +66,8 @@ def result_names(
         rf"(?:harvest|token_test|{RANDOM_FOLDER}|{_VALIDATION})/{_LAYER}{re.escape(STATE_SUFFIX)}",
         rf"{_VALIDATION}\.csv",
         r"token_test\.csv",
+        rf"(?:layer|feature|task)_effects{_OTHER_TEXT}\.csv",
+        rf"layer_effects{_OTHER_TEXT}\.(?:png|svg)",
     ]
     return re.compile("|".join(f"(?:{name})" for name in names))
 

@@ -7,6 +7,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from stratalens.effects.effect_scores import effect_entries
+from stratalens.effects.feature_effects import EFFECT_VERDICTS
 from stratalens.files.damaged import damaged
 from stratalens.labels.feature_report import LexiconShares
 from stratalens.ranking.by_part import parts_of
@@ -70,6 +72,15 @@ def _is_token_test(text: str) -> bool:
     return True
 
 
+def _are_effects(text: str) -> bool:
+    """Whether a cell holds the effects of removing a feature, one for each text."""
+    try:
+        effect_entries(text)
+    except ValueError:
+        return False
+    return True
+
+
 def _is_parts(text: str) -> bool:
     """Whether a cell holds the AUROCs of some parts of the text, finite ones and within their intervals."""
     try:
@@ -96,6 +107,10 @@ PARTS = ColumnKind("lists of AUROCs", lambda column: _is_text(column) and all(ma
 SCORES = ColumnKind("scores of validations", lambda column: _is_text(column) and all(map(_are_scores, column)))
 TOKEN_VERDICT = ColumnKind("verdicts", lambda column: _is_text(column) and bool(column.dropna().isin(VERDICTS).all()))
 TOKEN_TESTS = ColumnKind("scores of a token test", lambda column: _is_text(column) and all(map(_is_token_test, column)))
+EFFECT_VERDICT = ColumnKind(
+    "verdicts", lambda column: _is_text(column) and bool(column.dropna().isin(EFFECT_VERDICTS).all())
+)
+EFFECTS = ColumnKind("effects", lambda column: _is_text(column) and all(map(_are_effects, column)))
 TEXT = ColumnKind("texts", lambda column: _is_text(column) and not column.isna().any())
 NOTE = ColumnKind("texts", _is_text)
 
@@ -124,6 +139,9 @@ OPTIONAL_COLUMNS: Mapping[str, ColumnKind] = {
     "opposed_confirmed": VERDICT,
     "token_test": TOKEN_VERDICT,
     "token_test_scores": TOKEN_TESTS,
+    "effect": EFFECT_VERDICT,
+    "effect_scores": EFFECTS,
+    "attribution": MEASURED,
     "seed_match": MEASURED,
 }
 """Columns that results of earlier versions lack -> what they hold."""

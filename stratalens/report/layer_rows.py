@@ -48,4 +48,5 @@ def layer_row(
         "dropped_positions_share": facts.dropped_share,
         "transferring_features": passed_count(verdicts["transfers"]),
         "features_in_context": passed_count(verdicts["token_test"]),
+        "causal_features": passed_count(verdicts["causal"]),
     }

@@ -19,6 +19,7 @@ from stratalens.labels.feature_report import LexiconShares, Reports
 from stratalens.optional_parts import PAGE, OptionalParts
 from stratalens.ranking.layer_details import layer_details
 from stratalens.report.documents_file import DOCUMENTS_FILE, write_documents
+from stratalens.report.effects_file import write_effect_tables
 from stratalens.report.evidence_file import EVIDENCE_FILE, StoredEvidence, write_evidence_file
 from stratalens.report.figures.write import write_figures
 from stratalens.report.label_tables import LABEL_COLUMNS
@@ -70,6 +71,7 @@ def publish(content: ResultContent, directory: Path, parts: OptionalParts) -> Ru
     write_features(findings.top, directory)
     if record.token_test is not None:
         write_token_test(tables, directory)
+    write_effect_tables(tables, record.effects, directory)
     write_documents(sources, record.populations, config.domain, directory / DOCUMENTS_FILE)
     if config.no_examples:
         record = record.model_copy(update={"codes": {}})
@@ -99,7 +101,7 @@ def write_views(
     Returns:
         The record, with the parts that are missing.
     """
-    write_figures(tables, directory, parts)
+    write_figures(tables, directory, parts, record.effects)
     with parts.part(PAGE):
         missing_so_far = record.model_copy(update={"missing_parts": dict(parts.missing)})
         _write_result_page(tables, missing_so_far, harvest, evidence, directory)
@@ -143,6 +145,7 @@ def write_record(
         The record as written.
     """
     kept = [name for validation in record.validations for name in validation.file_names]
+    kept += [name for effect in record.effects for name in effect.file_names]
     if record.controls is not None:
         kept += [str(file.path) for file in record.controls.random_files(Path()).values()]
     kept += [] if record.token_test is None else record.token_test.file_names

@@ -8,6 +8,7 @@ from pydantic import FailFast, Field, model_validator
 from stratalens.corpus import Populations, Side
 from stratalens.corpus.populations import side_name
 from stratalens.corpus.strata import MAX_STRATA
+from stratalens.effects.effect_scores import MAX_EFFECT_TEXTS
 from stratalens.errors import counted
 from stratalens.files.record import MAX_RECORDED_FILES
 from stratalens.files.result_names import RECORD_FILE, VALIDATION_NAME
@@ -18,6 +19,7 @@ from stratalens.hookpoint import NAME_PATTERN, Hookpoint
 from stratalens.ranking.layer_facts import LayerFacts
 from stratalens.report.codes_record import CodesRecord
 from stratalens.report.controls_record import ControlsRecord
+from stratalens.report.effect_record import EffectRecord
 from stratalens.report.fit_record import FitCheckRecord
 from stratalens.report.formats import write_json
 from stratalens.report.record_part import RecordPart
@@ -177,6 +179,8 @@ class RunRecord(RecordPart):
     """None where no documents were held out, and in results of earlier versions."""
     token_test: TokenTestRecord | None = None
     """None where no token test was made."""
+    effects: Annotated[list[EffectRecord], Field(max_length=MAX_EFFECT_TEXTS)] = Field(default_factory=list)
+    """What removing features does, on each text on which it was measured, in the order in which they were first."""
     passages: int
     tokens: int
     harvest: HarvestRecord
@@ -206,6 +210,10 @@ class RunRecord(RecordPart):
             raise ValueError("`corpus` lacks the files of a side")
         if len({own.name for own in self.validations}) < len(self.validations):
             raise ValueError("`validations` has two of the same name")
+        if len({own.name for own in self.effects}) < len(self.effects):
+            raise ValueError("`effects` has two of the same name")
+        if not all({*own.layers, *own.attributed, *own.tasks, *own.dense} <= set(self.layers) for own in self.effects):
+            raise ValueError("`effects` names other layers")
         return self
 
     @property

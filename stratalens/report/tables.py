@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from stratalens.config.options import RunConfig
+from stratalens.effects.effect_scores import FeatureTextEffect, effects_of
 from stratalens.hookpoint import Hookpoint
 from stratalens.labels.feature_report import LexiconShares
 from stratalens.ranking.by_part import TextParts, text_parts
@@ -26,6 +27,8 @@ MEASURES = (
     "confirmed",
     "transfers",
     "token_test",
+    "effect",
+    "attribution",
     "causal",
     "claims",
     "auroc",
@@ -92,6 +95,8 @@ class Tables:
     """Hookpoint -> which tests its reported features passed, see `claim_verdicts`; rows as in `features`."""
     token_tests: dict[Hookpoint, dict[int, TokenTestScore]]
     """Hookpoint -> reported feature that was tested -> its score in the token test."""
+    effects: dict[Hookpoint, dict[int, list[FeatureTextEffect]]]
+    """Hookpoint -> reported feature -> what removing it does, on each text on which it was removed."""
 
     @property
     def claims(self) -> list[ClaimCount]:
@@ -142,6 +147,7 @@ def build_tables(
         validations=validations,
         verdicts=verdicts,
         token_tests={hookpoint: token_tests_of(table) for hookpoint, table in top.items()},
+        effects={hookpoint: effects_of(table) for hookpoint, table in top.items()},
     )
 
 

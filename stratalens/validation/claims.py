@@ -47,7 +47,7 @@ CLAIMS = (
         "causal",
         "causal",
         "without it the model loses more on the domain than on general text",
-        "this version cannot",
+        "stratalens effect does it",
     ),
 )
 """In the order of the columns."""

@@ -35,7 +35,7 @@ RUN_ALL = """
 import contextlib, io, json, sys
 from stratalens.cli.main import main
 import stratalens.report.publish
-sys.modules["stratalens.report.publish"].write_figures = lambda tables, directory, parts: None
+sys.modules["stratalens.report.publish"].write_figures = lambda tables, directory, parts, effects: None
 answers = []
 for words in json.loads(sys.argv[1]):
     said = io.StringIO()

@@ -7,4 +7,4 @@ import pytest
 
 def draw_no_figures(patch: pytest.MonkeyPatch) -> None:
     drawn_by = import_module("stratalens.report.publish")
-    patch.setattr(drawn_by, "write_figures", lambda _tables, _directory, _parts: None)
+    patch.setattr(drawn_by, "write_figures", lambda _tables, _directory, _parts, _effects: None)

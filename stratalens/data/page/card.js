@@ -47,7 +47,8 @@ function cardParts(row) {
     el("div", { className: "columns" }, statistics(row), histogram(row)),
     partsOfText(card),
     validations(card),
-    tokenTest(card),
+    listed("card-token-test", "Its tokens alone", card.tokenTest),
+    listed("card-effects", "The model without it", card.effectLines),
     card.examples ? words(row) : el("p", { className: "note" }, "There is no evidence on this feature yet: run stratalens label RESULT_DIR."),
     neighboursOf(row),
     ...(card.examples ? examples(row) : []),
@@ -90,6 +91,8 @@ function statistics(row) {
     ...(isNumber(row.top_n_probability) ? [line("Selected again, % of redraws", percent(row.top_n_probability), 100 * row.top_n_probability)] : []),
     ...(isNumber(row.lexicon_share_input) ? [line("Activation on lexicon terms, %", percent(row.lexicon_share_input), 100 * row.lexicon_share_input)] : []),
     ...(isNumber(row.lexicon_share_output) ? [line("Activation just before them, %", percent(row.lexicon_share_output), 100 * row.lexicon_share_output)] : []),
+    ...(row.card.effect ? [line("Loss without it, domain less general, nats a token", significant(row.card.effect[1]), row.card.effect[1], row.card.effect[2], row.card.effect[3], significant)] : []),
+    ...(isNumber(row.attribution) ? [line("The same by attribution", significant(row.attribution), row.attribution)] : []),
     ...(isNumber(row.seed_match) ? [line("Best cosine in an SAE of another seed", fixed(row.seed_match), row.seed_match)] : []),
   ];
   return el("table", { id: "card-statistics" }, el("caption", {}, "Statistics"), el("thead", {}, head), el("tbody", {}, ...lines));
@@ -124,10 +127,10 @@ function validations(card) {
   return wide("On other texts", el("table", { id: "card-validations" }, title, el("thead", {}, el("tr", {}, ...head.map((name, at) => el("th", { scope: "col", className: at ? "number" : "" }, name)))), el("tbody", {}, ...lines)));
 }
 
-/** Whether the feature's tokens alone switch it on. */
-function tokenTest(card) {
-  if (!card.tokenTest) return null;
-  return el("ul", { id: "card-token-test", className: "note" }, ...card.tokenTest.map((line) => el("li", { dir: "auto" }, oneLine(line, 2000))));
+/** Lines on the token test, or on what removing the feature does. */
+function listed(id, title, lines) {
+  if (!lines?.length) return null;
+  return el("section", {}, el("h3", {}, title), el("ul", { id, className: "note listed" }, ...lines.map((line) => el("li", { dir: "auto" }, oneLine(line, 2000)))));
 }
 
 /** A table that scrolls by itself where the card is narrower. */

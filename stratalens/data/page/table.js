@@ -18,6 +18,9 @@ const COLUMNS = [
   { name: "score", title: "Domain score", hint: `AUROC times the ${data.domain} share of its activation`, number: true, less: true, key: (row) => row.domain_score, full: (row) => row.domain_score, show: (row) => fixed(row.domain_score) },
   { name: "q", title: "q-value", hint: "Benjamini-Hochberg over all reported features", number: true, less: true, key: (row) => row.q_value, full: (row) => row.q_value, show: (row) => probability(row.q_value) },
   { name: "detection", title: "Label AUROC", hint: "How well the label predicts which passages fire the feature, on text that was not used to make it", number: true, less: true, key: (row) => row.detection_auroc, full: (row) => row.detection_auroc, show: (row) => fixed(row.detection_auroc, 2) },
+  ...(data.effects
+    ? [{ name: "effect", title: "Loss without it, nats", hint: `Next-token loss when it is removed: change on ${data.domain} text less that on general text, nats a token`, number: true, less: true, key: (row) => row.card.effect?.[1], full: (row) => (row.card.effect ? `${row.card.effect[1]}, 95% interval ${between(row.card.effect[2], row.card.effect[3], String)}` : "not removed by itself"), show: (row) => significant(row.card.effect?.[1], 2) }]
+    : []),
   { name: "flags", title: "Flags", less: true, key: (row) => row.flags, show: (row) => row.flagList.map((flag) => flag.replaceAll("_", " ")).join(", ") },
 ];
 /** A badge for each test that a feature was put to. */
@@ -25,7 +28,7 @@ function badges(row) {
   const own = data.claims.map((claim, at) => {
     const passed = row.card.passed[at];
     if (passed === null) return null;
-    const told = { transfers: `transfers ${row.transfers}`, token_test: passed ? claim.title : row.token_test }[claim.column] ?? claim.title;
+    const told = { transfers: `transfers ${row.transfers}`, token_test: passed ? claim.title : row.token_test, causal: passed ? claim.title : row.effect }[claim.column] ?? claim.title;
     return el("span", { className: `badge ${passed ? "passed" : "failed"}`, title: `${passed ? "passed" : "failed"}: ${claim.says}` }, told);
   });
   return el("span", { className: "badges" }, ...own.filter(Boolean));

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from stratalens.effects.effect_scores import OWN_TEXT, FeatureTextEffect
 from stratalens.evidence.logit_lens import TokenLogit
 from stratalens.harvest.state.statistics import HISTOGRAM_BINS_PER_DECADE, HISTOGRAM_LOW
 from stratalens.hookpoint import Hookpoint
@@ -17,6 +18,7 @@ from stratalens.ranking.layer_details import (
     SimilarFeature,
     similar_features,
 )
+from stratalens.report.effect_sentences import effect_lines
 from stratalens.report.evidence_file import StoredEvidence, StoredExample
 from stratalens.report.formats import json_value
 from stratalens.report.page.wording import FLAG_MEANINGS, KINDS
@@ -69,12 +71,14 @@ def page_data(
         card = _card(evidence[hookpoint].get(number), histogram, similar, passages)
         card |= _scores(tables.validations[hookpoint].get(number, ()), record)
         card |= _token_test(tables.token_tests[hookpoint].get(number), record)
+        card |= _effects(tables.effects[hookpoint].get(number, ()), record)
         card |= _parts(tables.parts[hookpoint].get(number))
         cards.append(card | {"passed": json_value(tables.verdicts[hookpoint].iloc[at].tolist())})
     return {
         "domain": tables.domain,
         "split": record.split,
         "claims": [{**own.claim._asdict(), "tested": own.tested} for own in tables.claims],
+        "effects": any(effect.is_own_text for effect in record.effects),
         "kindsOfText": len(record.populations.strata),
         "hookpoints": [str(hookpoint) for hookpoint in sorted(tables.features)],
         "flags": FLAG_MEANINGS,
@@ -163,6 +167,21 @@ def _token_test(score: TokenTestScore | None, record: RunRecord) -> dict[str, ob
     if record.token_test is None:
         return {}
     return {"tokenTest": [NOT_TESTED] if score is None else token_test_lines(score)}
+
+
+def _effects(entries: Sequence[FeatureTextEffect], record: RunRecord) -> dict[str, object]:
+    """Lines on what removing the feature does, and the numbers on the run's own text; nothing where none was removed.
+
+    The numbers: verdict, what the domain loses more than general text, its interval, q-value.
+    """
+    if not record.effects:
+        return {}
+    own = next((entry.effect for entry in entries if entry.name == OWN_TEXT), None)
+    lines = {"effectLines": effect_lines(entries, record.effects, record.domain)}
+    if own is None:
+        return lines
+    numbers = (own.difference, own.difference_low, own.difference_high, own.q_value)
+    return lines | {"effect": [own.verdict, *map(_short, numbers)]}
 
 
 def _tokens(tokens: Sequence[TokenLogit] | None) -> list[list[object]]:

@@ -14,9 +14,11 @@ from stratalens.hookpoint import Hookpoint
 from stratalens.optional_parts import FIGURES, without_parts
 from stratalens.ranking.layer_details import LayerDetails
 from stratalens.report.control_sentences import best_layer_sentence, control_sentences
+from stratalens.report.effect_sentences import PROVES
 from stratalens.report.evidence_file import StoredEvidence
 from stratalens.report.formats import records
 from stratalens.report.page.data import page_data, script_json
+from stratalens.report.page.effects import effect_sections
 from stratalens.report.page.wording import TRANSFER_NOTE
 from stratalens.report.run_record import RunRecord
 from stratalens.report.table_files import opposed_file
@@ -65,6 +67,8 @@ def write_page(
         opposed=_opposed_sentences(tables, record),
         control_sentences=[] if record.controls is None else control_sentences(record.controls),
         best_layer_note=best_layer_sentence(record.controls, places(tables.layers)),
+        effects=effect_sections(tables, record),
+        effects_prove=PROVES,
         figures_missing=without_parts(record.missing_parts, FIGURES) != record.missing_parts,
         style=_asset("page.css"),
         scripts=[_asset(name) for name in _SCRIPTS],
