@@ -14,6 +14,7 @@ from stratalens.cli.error_line import error_line
 from stratalens.cli.interruption import repeat_interruption
 from stratalens.cli.on_result import (
     result_directory,
+    run_effect,
     run_labelling,
     run_ranking,
     run_report,
@@ -128,6 +129,7 @@ def _command(words: list[str]) -> int:
         "label": run_labelling,
         "validate": run_validation,
         "token_test": run_token_test,
+        "effect": run_effect,
         "steer": run_steer,
         "report": run_report,
         "check": run_check,

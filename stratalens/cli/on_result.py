@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 from stratalens.cli.arguments import parse
 from stratalens.cli.open_terminal import open_terminal
 from stratalens.cli.usage import EXAMPLES
+from stratalens.config.effect_options import EffectConfig
 from stratalens.config.result_options import LabelConfig, RankConfig, ReportConfig
 from stratalens.config.token_test_options import TokenTestConfig
 from stratalens.config.validate_options import ValidateConfig
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
     from stratalens.cli.terminal import Terminal
     from stratalens.report.saved import Result
 
-ResultOptions = TypeVar("ResultOptions", RankConfig, LabelConfig, ReportConfig, ValidateConfig, TokenTestConfig)
+ResultOptions = TypeVar(
+    "ResultOptions", RankConfig, LabelConfig, ReportConfig, ValidateConfig, TokenTestConfig, EffectConfig
+)
 
 
 def run_ranking(words: list[str]) -> int:
@@ -62,6 +65,17 @@ def run_token_test(words: list[str]) -> int:
         return token_test(directory, options, terminal)
 
     return _run_on_result(words, "token_test", TokenTestConfig, run)
+
+
+def run_effect(words: list[str]) -> int:
+    """Run `effect` with its options and return the exit code."""
+
+    def run(directory: Path, options: EffectConfig, terminal: "Terminal") -> "Result":
+        from stratalens.commands.effect import effect
+
+        return effect(directory, options, terminal)
+
+    return _run_on_result(words, "effect", EffectConfig, run)
 
 
 def run_report(words: list[str]) -> int:

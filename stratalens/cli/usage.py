@@ -11,6 +11,7 @@ commands, in the usual order of use:
   label       label the features of a finished result again: stratalens label RESULT_DIR [OPTIONS]
   validate    score the reported features on other texts: stratalens validate RESULT_DIR --name NAME [OPTIONS]
   token_test  do the tokens of a feature alone switch it on? stratalens token_test RESULT_DIR
+  effect      what does the model lose without the features? stratalens effect RESULT_DIR
   steer       what does the model write when features are added? stratalens steer RESULT_DIR FEATURE --prompt TEXT
   report      write report.html and the figures of a finished result again: stratalens report RESULT_DIR
   check       do SAEs belong to a model, and where? stratalens check --base_model MODEL --sae_model SAES
@@ -30,6 +31,7 @@ EXAMPLES = {
     "label": "stratalens label results --labeling_endpoint http://localhost:8000/v1",
     "validate": "stratalens validate results --name wire --pair news bank.csv other.csv",
     "token_test": "stratalens token_test results",
+    "effect": "stratalens effect results",
     "steer": 'stratalens steer results 28/10 --prompt "My sister said"',
     "report": "stratalens report results",
     "check": "stratalens check --base_model MODEL --sae_model SAES --layers 16",

@@ -55,6 +55,12 @@ def recorded_norm_limits(record: RunRecord) -> dict[Hookpoint, float]:
     return {Hookpoint.parse(place): SINK_RATIO * check.median_norm for place, check in record.self_check.items()}
 
 
+def recorded_speed(record: RunRecord) -> float | None:
+    """Tokens per second of the harvest, if the record of the run says so."""
+    speed = (record.model_extra or {}).get("tokens_per_second")
+    return float(speed) if isinstance(speed, int | float) and speed > 0 else None
+
+
 def ranking_inputs(result: Result) -> RankingInputs:
     """What the features of a result are ranked from: its harvest."""
     norms = {hookpoint: table["decoder_norm"].to_numpy() for hookpoint, table in result.findings.latents.items()}

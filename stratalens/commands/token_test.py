@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from stratalens.commands.finished import find_inputs_again, recorded_norm_limits
+from stratalens.commands.finished import find_inputs_again, recorded_norm_limits, recorded_speed
 from stratalens.commands.make_token_test import ModelToRead, TestedRun, make_token_test
 from stratalens.commands.stored_evidence import collect_from, covers_exactly, load_evidence
 from stratalens.config.options import RunConfig
@@ -65,7 +65,9 @@ def _finished_run(result: Result, options: TokenTestConfig, parts: OptionalParts
     features, layers = result.findings.features, collected.evidence.layers
     ordered = {place: layers[place].for_features(numbers) for place, numbers in features.items()}
     evidence = Evidence(collected.evidence.passages, ordered)
-    return TestedRun(config, inputs, evidence, _model(result, config, inputs, opened, parts.progress), _speed(result))
+    return TestedRun(
+        config, inputs, evidence, _model(result, config, inputs, opened, parts.progress), recorded_speed(result.record)
+    )
 
 
 def _model(
@@ -83,9 +85,3 @@ def _model(
         return open_checked(config, inputs, limits, progress)
 
     return ModelToRead(load, groups, limits, kind_of(device, dtype))
-
-
-def _speed(result: Result) -> float | None:
-    """Tokens per second of the harvest, if the record of the run says so."""
-    speed = (result.record.model_extra or {}).get("tokens_per_second")
-    return float(speed) if isinstance(speed, int | float) and speed > 0 else None

@@ -56,6 +56,8 @@ class EffectRecord(RecordPart):
     created: str
     digest: str
     """Of everything that determines the numbers."""
+    text_digest: str
+    """Of all documents of the text that count."""
     settings: dict[str, Any] = Field(default_factory=dict)
     """Options that say which text was read and how."""
     domain_documents: Count

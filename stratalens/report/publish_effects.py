@@ -29,6 +29,7 @@ class EffectFacts:
     """On what and how effects were measured; each field is as in `EffectRecord`."""
 
     digest: str
+    text_digest: str
     domain_documents: int
     general_documents: int
     control_documents: int

@@ -96,7 +96,7 @@ def made_effects(
         for place, own in numbers.items()
     }
     facts = EffectFacts(
-        name=name, digest="0f" * 8, domain_documents=12, general_documents=12, control_documents=6, tokens=40_123,
+        name=name, digest="0f" * 8, text_digest="ab" * 8, domain_documents=12, general_documents=12, control_documents=6, tokens=40_123,
         random_draws=20, matched_sets=20, noise_floor=0.0000012, dtype="float32", device="cpu", seed=42,
         removed=_confirmed(result), dense={places[0]: [1]}, notes=["a note"], warnings=["a warning"],
         settings={"domain_data": ["a.jsonl"]} if name else {},
