@@ -39,6 +39,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         *("labeling_model", "labeling_endpoint", "labeling_max_tokens", "labeling_timeout", "labeling_concurrency"),
         *("lexicon", "prompts", "no_examples"),
     ),
+    "Effects": ("ablate", "documents", "control_documents", "control_sets", "ig_steps", "task"),
     "Steering": ("strength", "prompt", "max_new_tokens", "temperature", "export"),
     "Output": ("output_dir", "overwrite", "csv_bom", "config", "allow_fetch", "harvest", "keep_gb", "dry_run", "quiet"),
     "Machine": ("device", "dtype", "load_in", "memory_gb", "batch_tokens", "threads", "workers"),
@@ -46,7 +47,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
 """Title in the help -> options in the order in which they are listed. The configuration itself is flat."""
 PLACEHOLDERS = {
     **dict.fromkeys(("base_model", "sae_model", "reference_model", "labeling_model"), "PATH_OR_ID"),
-    **dict.fromkeys(("data", "domain_data", "general_data", "lexicon", "senses"), "PATH [PATH ...]"),
+    **dict.fromkeys(("data", "domain_data", "general_data", "lexicon", "senses", "task"), "PATH [PATH ...]"),
     **dict.fromkeys(("prompts", "features", "output_dir", "config"), "PATH"),
     **dict.fromkeys(("text_column", "domain_text_column", "general_text_column"), "COLUMN [COLUMN ...]"),
     **dict.fromkeys(("id_column", "kind_column", "source_column"), "COLUMN"),

@@ -17,7 +17,7 @@ from stratalens.effects.attributions import Attributions, AttributionSums
 from stratalens.effects.changes import FeatureChanges, LayerChanges
 from stratalens.effects.feature_effects import feature_effects
 from stratalens.effects.layer_effects import layer_effects
-from stratalens.effects.layer_run import LayerPlan, measure_layer, with_attributions
+from stratalens.effects.layer_run import LayerPlan, layer_ablations, measure_layer
 from stratalens.effects.plain_losses import noise_floor
 from stratalens.effects.reading import EffectReader
 from stratalens.effects.text import EffectText
@@ -132,8 +132,9 @@ def _measure_place(
     found, cost, advance = into
     place = probe.hookpoint
     passages = len(text.passages) + len(text.control.passages)
-    measured = measure_layer(reader, probe, text, plan, _shared(advance, cost.layers[place], passages))
-    measured = with_attributions(measured, found.attributions[place], text)
+    ablations = layer_ablations(reader, probe, text, plan)
+    share = _shared(advance, cost.layers[place], passages)
+    measured = measure_layer(reader, probe, text, plan, (ablations, found.attributions[place]), share)
     found.features[place] = measured.alone
     if measured.together is not None:
         found.layers[place] = measured.together

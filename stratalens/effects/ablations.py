@@ -4,7 +4,7 @@ The SAE's error term stays: x' = x - sum a_f W_f, where W_f is a decoder row in 
 its mean on general text in place of 0, since what it adds everywhere works like a bias.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol
@@ -109,8 +109,3 @@ class RandomDirections:
         generator = torch.Generator().manual_seed(hash64(*self.identity, "direction", latent, self.draw) >> 1)
         direction = torch.randn(width, generator=generator)
         return direction / torch.linalg.vector_norm(direction)
-
-
-def random_draws(of: LatentSet, identity: tuple[int, str], draws: int) -> Sequence[RandomDirections]:
-    """Some draws of random directions in the place of a set."""
-    return [RandomDirections(of, draw, identity) for draw in range(draws)]

@@ -1,6 +1,6 @@
 """The ablations of one hookpoint: its confirmed features together, some features alone, and the controls of both."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -9,7 +9,7 @@ from jaxtyping import Bool
 
 from stratalens.effects.ablations import Ablation, LatentSet, RandomDirections
 from stratalens.effects.attributions import Attributions
-from stratalens.effects.changes import Change, FeatureChanges, LayerChanges
+from stratalens.effects.changes import FeatureChanges, LayerChanges
 from stratalens.effects.matched import NormMatcher
 from stratalens.effects.reading import EffectReader
 from stratalens.effects.text import EffectText
@@ -58,17 +58,65 @@ class LayerPlan:
         return int((own + controls) * share)
 
 
+class LayerAblations(NamedTuple):
+    """Everything that is removed at one hookpoint: name that says all about it -> ablation."""
+
+    together: dict[str, Ablation]
+    """The confirmed features, if there are any."""
+    random: dict[str, Ablation]
+    """Random directions in the place of these."""
+    matched: Mapping[str, Ablation]
+    """Matched sets in the place of these."""
+    alone: dict[str, Ablation]
+    """Single features, in the order of the plan."""
+    random_alone: dict[str, Ablation]
+    """Random directions in their place, `FEATURE_DRAWS` of each in turn."""
+
+
 class LayerMeasured(NamedTuple):
     """What was measured at one hookpoint."""
 
     together: LayerChanges | None
     """None where no feature is confirmed."""
     alone: list[FeatureChanges]
-    """Still without attributions: nan."""
+
+
+def layer_ablations(reader: EffectReader, probe: Probe[Sae], text: EffectText, plan: LayerPlan) -> LayerAblations:
+    """Draw the controls of one hookpoint.
+
+    Args:
+        reader: reads with the whole model.
+        probe: the SAE, with its decoder.
+        text: matched sets are matched on its control documents.
+        plan: what is removed.
+    """
+    together, random, matched = dict[str, Ablation](), dict[str, Ablation](), dict[str, LatentSet]()
+    if plan.together:
+        own = _latent_set(probe.sae, plan, plan.together)
+        together[_name(own)] = own
+        random = _draws(own, plan, plan.control_sets)
+        matcher = NormMatcher(probe.sae, own, reader.encoded(probe, text.control), plan.live, plan.identity)
+        drawn = (matcher.draw(number) for number in range(plan.control_sets))
+        sets = [LatentSet(probe.sae, one.latents) for one in drawn if one is not None]
+        matched = {f"{number}: {_name(one)}": one for number, one in enumerate(sets)}
+    singles = [_latent_set(probe.sae, plan, (latent,)) for latent in plan.alone]
+    random_alone = [_draws(single, plan, FEATURE_DRAWS) for single in singles]
+    return LayerAblations(
+        together,
+        random,
+        matched,
+        {_name(single): single for single in singles},
+        {name: draw for own in random_alone for name, draw in own.items()},
+    )
 
 
 def measure_layer(
-    reader: EffectReader, probe: Probe[Sae], text: EffectText, plan: LayerPlan, advance: Advance
+    reader: EffectReader,
+    probe: Probe[Sae],
+    text: EffectText,
+    plan: LayerPlan,
+    found: tuple[LayerAblations, Attributions],
+    advance: Advance,
 ) -> LayerMeasured:
     """Measure all ablations of one hookpoint.
 
@@ -77,78 +125,39 @@ def measure_layer(
         probe: the SAE, with its decoder.
         text: the documents; controls are measured on its control documents alone.
         plan: what is removed.
+        found: the ablations, and the attributions of all latents to each passage.
         advance: called with the numbers of passages and tokens that were read.
     """
-    together = _latent_set(probe.sae, plan, plan.together)
-    singles = {latent: _latent_set(probe.sae, plan, (latent,)) for latent in plan.alone}
-    own = ({_name(plan, together): together} if plan.together else {}) | {
-        _name(plan, single): single for single in singles.values()
-    }
-    changes = dict(zip(own, reader.changes(probe, text, own, advance), strict=True))
-    controls = _controls(reader, probe, text, plan)
-    control_changes = dict(zip(controls, reader.changes(probe, text.control, controls, advance), strict=True))
-    of_layer = None
-    if plan.together:
-        of_layer = LayerChanges(
-            plan.together,
-            changes[_name(plan, together)],
-            _of(control_changes, lambda name: name.startswith("random together")),
-            _of(control_changes, lambda name: name.startswith("matched")),
-        )
-    nothing = np.full(len(text.documents.hashes), np.nan)
+    ablations, attributions = found
+    own = reader.changes(probe, text, ablations.together | ablations.alone, advance)
+    controls = ablations.random | ablations.matched | ablations.random_alone
+    others = reader.changes(probe, text.control, controls, advance)
+    number, sets = len(ablations.random), len(ablations.random) + len(ablations.matched)
+    together = LayerChanges(plan.together, own[0], others[:number], others[number:sets]) if plan.together else None
+    predicted = attributions.by_document(text.document).of_latents(plan.alone, len(text.documents.hashes))
     alone = [
-        FeatureChanges(
-            latent,
-            changes[_name(plan, single)],
-            _of(control_changes, lambda name, latent=latent: name.startswith(f"random {latent} ")),
-            nothing,
+        FeatureChanges(latent, change, others[at : at + FEATURE_DRAWS], by_gradient)
+        for latent, change, by_gradient, at in zip(
+            plan.alone,
+            own[len(ablations.together) :],
+            predicted,
+            range(sets, len(others), FEATURE_DRAWS),
+            strict=True,
         )
-        for latent, single in singles.items()
     ]
-    return LayerMeasured(of_layer, alone)
-
-
-def with_attributions(measured: LayerMeasured, found: Attributions, text: EffectText) -> LayerMeasured:
-    """Give features what their gradients predict for each document."""
-    latents = [one.feature for one in measured.alone]
-    values = found.by_document(text.document).of_latents(latents, len(text.documents.hashes))
-    alone = [
-        FeatureChanges(one.feature, one.own, one.random, own) for one, own in zip(measured.alone, values, strict=True)
-    ]
-    return LayerMeasured(measured.together, alone)
+    return LayerMeasured(together, alone)
 
 
 def _latent_set(sae: Sae, plan: LayerPlan, latents: Sequence[int]) -> LatentSet:
     return LatentSet(sae, tuple(latents), {latent: plan.means[latent] for latent in latents if latent in plan.means})
 
 
-def _name(plan: LayerPlan, of: LatentSet) -> str:
-    """A name that says all about what is removed."""
-    means = {latent: plan.means[latent] for latent in of.latents if latent in plan.means}
-    return f"latents {sorted(of.latents)} means {means}"
+def _name(of: LatentSet) -> str:
+    return f"latents {sorted(of.latents)} means {sorted(of.means.items())}"
 
 
-def _controls(reader: EffectReader, probe: Probe[Sae], text: EffectText, plan: LayerPlan) -> dict[str, Ablation]:
-    """Name -> control, of the set and of each feature."""
-    controls: dict[str, Ablation] = {}
-    if plan.together:
-        own = _latent_set(probe.sae, plan, plan.together)
-        for draw in range(plan.control_sets):
-            controls[f"random together {draw} of {plan.seed}: {_name(plan, own)}"] = RandomDirections(
-                own, draw, plan.identity
-            )
-        matcher = NormMatcher(probe.sae, own, reader.encoded(probe, text.control), plan.live, plan.identity)
-        for number in range(plan.control_sets):
-            if (matched := matcher.draw(number)) is not None:
-                controls[f"matched {number}: {list(matched.latents)}"] = LatentSet(probe.sae, matched.latents)
-    for latent in plan.alone:
-        own = _latent_set(probe.sae, plan, (latent,))
-        for draw in range(FEATURE_DRAWS):
-            controls[f"random {latent} {draw} of {plan.seed}: {_name(plan, own)}"] = RandomDirections(
-                own, draw, plan.identity
-            )
-    return controls
-
-
-def _of(changes: Mapping[str, Change], chosen: Callable[[str], bool]) -> list[Change]:
-    return [change for name, change in changes.items() if chosen(name)]
+def _draws(of: LatentSet, plan: LayerPlan, draws: int) -> dict[str, Ablation]:
+    return {
+        f"random {draw} by {plan.identity}: {_name(of)}": RandomDirections(of, draw, plan.identity)
+        for draw in range(draws)
+    }

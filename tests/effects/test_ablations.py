@@ -5,7 +5,7 @@ import pytest
 import torch
 from effect_parts import LATENTS, WIDTH, random_sae
 
-from stratalens.effects.ablations import EncodedTokens, LatentSet, RandomDirections, random_draws
+from stratalens.effects.ablations import EncodedTokens, LatentSet, RandomDirections
 from stratalens.effects.matched import NormMatcher
 from stratalens.saes.activations import SparseLatents
 from stratalens.saes.contributions import unit_scale
@@ -83,7 +83,7 @@ def test_random_directions_remove_the_same_norm_at_each_token_in_another_directi
     _, tokens = encoded(sae)
     own = LatentSet(sae, tuple(range(0, LATENTS, 3)))
     removed = own.removed(tokens)
-    draws = [draw.removed(tokens) for draw in random_draws(own, (0, "1"), 5)]
+    draws = [RandomDirections(own, draw, (0, "1")).removed(tokens) for draw in range(5)]
     for random in draws:
         assert torch.allclose(random.norm(dim=-1), removed.norm(dim=-1), rtol=1e-4)
         cosine = torch.cosine_similarity(random, removed, dim=-1)[removed.norm(dim=-1) > 0]
