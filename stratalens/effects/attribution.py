@@ -75,7 +75,8 @@ class AttributionReader:
         """Read passages; return hookpoint -> attributions to each passage.
 
         A gradient takes one forward and one backward pass for all SAEs; integrated gradients take one of each for each
-        SAE and step.
+        SAE and step. A table takes 24 bytes for each passage and latent that fires on it: for much text, read some
+        documents at a time and add up their `AttributionSums`.
 
         Args:
             batches: the passages, no passage twice.
@@ -84,6 +85,7 @@ class AttributionReader:
             CapacityError: a single passage does not fit into memory.
             ModelError: a gradient is not finite, or the model has no such hookpoint.
         """
+        assert not any(own.is_inference() for own in self.streams.models[0].parameters()), "loaded in inference mode"
         parts: dict[Hookpoint, list[Attributions]] = {probe.hookpoint: [] for probe in self.probes}
         with self.streams.open() as start:
             started = [(one.batch, start(partial(self._read, one))) for one in batches]

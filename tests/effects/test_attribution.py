@@ -267,6 +267,13 @@ def test_it_can_be_called_in_inference_mode_with_saes_and_batches_made_there(mod
         assert torch.is_inference_mode_enabled()
 
 
+def test_a_model_loaded_in_inference_mode_is_noticed(tiny_model):
+    with torch.inference_mode():
+        model = load(tiny_model)
+    with pytest.raises(AssertionError, match="inference mode"):
+        found(model, [random_probe("topk")])
+
+
 def test_the_model_stays_as_it_was(model):
     before = copy.deepcopy(model.state_dict())
     found(model, [random_probe("topk")])
