@@ -85,7 +85,7 @@ class AttributionReader:
             CapacityError: a single passage does not fit into memory.
             ModelError: a gradient is not finite, or the model has no such hookpoint.
         """
-        assert not any(own.is_inference() for own in self.streams.models[0].parameters()), "loaded in inference mode"
+        assert not any(own.is_inference() for own in self.streams.models[0].parameters()), "made in inference mode"
         parts: dict[Hookpoint, list[Attributions]] = {probe.hookpoint: [] for probe in self.probes}
         with self.streams.open() as start:
             started = [(one.batch, start(partial(self._read, one))) for one in batches]

@@ -267,10 +267,11 @@ def test_it_can_be_called_in_inference_mode_with_saes_and_batches_made_there(mod
         assert torch.is_inference_mode_enabled()
 
 
-def test_a_model_loaded_in_inference_mode_is_noticed(tiny_model):
+def test_weights_made_in_inference_mode_are_noticed(model):
     with torch.inference_mode():
-        model = load(tiny_model)
-    with pytest.raises(AssertionError, match="inference mode"):
+        model.lm_head = copy.deepcopy(model.lm_head)
+        model.lm_head.weight = nn.Parameter(model.lm_head.weight.clone(), requires_grad=False)
+    with pytest.raises(AssertionError, match="made in inference mode"):
         found(model, [random_probe("topk")])
 
 
