@@ -143,7 +143,7 @@ class _BatchReading:
         return self._attributions(probe, total)
 
     def _gradients(self, probes: Sequence[Probe[Sae]], removed: float) -> dict[Hookpoint, Tensor]:
-        """Gradients in float32 with respect to what SAEs reconstruct; a share of what each contributes is removed."""
+        """Gradients in float32 with respect to what SAEs reconstruct; of a single one a share may be removed before."""
         targets = {probe.target for probe in probes}
         deltas: dict[Hookpoint, Tensor] = {}
 
@@ -156,7 +156,8 @@ class _BatchReading:
                 return None
             deltas[place] = torch.zeros_like(vectors, requires_grad=True)
             if removed:
-                vectors = vectors - removed * self._contributed(probes, place, vectors)
+                (only,) = probes
+                vectors = vectors - removed * self._contributed(only, vectors)
             return vectors.to(deltas[place].dtype) + deltas[place]
 
         places = targets.union(probe.hookpoint for probe in probes)
@@ -173,17 +174,15 @@ class _BatchReading:
 
     @torch.no_grad()
     def _contributed(
-        self, probes: Sequence[Probe[Sae]], place: Hookpoint, vectors: Float[Tensor, "batch seq width"]
+        self, probe: Probe[Sae], vectors: Float[Tensor, "batch seq width"]
     ) -> Float[Tensor, "batch seq width"]:
-        """Sum of the contributions of all latents of the SAEs that write at a place, in float32."""
+        """Sum of the contributions of all latents of an SAE to the vectors that it reconstructs, in float32."""
+        keep, latents, scale = self.encoded[probe.hookpoint]
+        numbers = latents.latent.unique()
+        rows = probe.sae.decoder.rows(numbers.to(probe.sae.decoder.weight.device), keep.device)
         total = torch.zeros(vectors.shape, device=vectors.device)
-        for probe in probes:
-            if probe.target == place:
-                keep, latents, scale = self.encoded[probe.hookpoint]
-                numbers = latents.latent.unique()
-                rows = probe.sae.decoder.rows(numbers.to(probe.sae.decoder.weight.device), keep.device)
-                own = contribution(latents, rows, numbers, len(scale)) * scale[:, None]
-                total[keep.to(total.device)] += own.to(total.device)
+        own = contribution(latents, rows, numbers, len(scale)) * scale[:, None]
+        total[keep.to(total.device)] = own.to(total.device)
         return total
 
     @torch.no_grad()
