@@ -34,7 +34,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         *("keep_near_duplicates", "max_documents", "max_length", "min_length", "seed"),
     ),
     "Ranking": ("rank_by", "top_n", "compare_layers_by", "min_specialization", "top_features_n", "features"),
-    "Tests": ("controls", "token_test", "senses", "no_loss"),
+    "Tests": ("controls", "token_test", "senses", "effect", "no_loss"),
     "Labels": (
         *("labeling_model", "labeling_endpoint", "labeling_max_tokens", "labeling_timeout", "labeling_concurrency"),
         *("lexicon", "prompts", "no_examples"),

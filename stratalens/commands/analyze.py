@@ -7,12 +7,14 @@ from functools import partial
 
 import torch
 
+from stratalens.commands.effect import effect
 from stratalens.commands.listed import listed_features
 from stratalens.commands.make_token_test import FinishedTokenTest, TestedRun, make_token_test, run_to_test
 from stratalens.commands.ranked import ranked
+from stratalens.config.effect_options import EffectConfig
 from stratalens.config.options import RunConfig
 from stratalens.corpus.sense_pairs import load_sense_pairs
-from stratalens.errors import counted
+from stratalens.errors import StratalensError, counted
 from stratalens.evidence import collect_evidence
 from stratalens.evidence.collect import EvidenceSource, load_and_try_all, summarise_harvest
 from stratalens.files.locations import user_path
@@ -70,7 +72,20 @@ def analyze(config: RunConfig, progress: Progress | None = None, *, started: flo
     with working as work, _threads(config.threads), torch.inference_mode():
         load_sense_pairs(config.domain, config.senses)  # a file without any is told before the work
         _warn_of_tests(config, work, timed)
-        return _analyze(config, work, timed)
+        result = _analyze(config, work, timed)
+    return _with_effects(result, config, timed) if config.effect else result
+
+
+def _with_effects(result: Result, config: RunConfig, progress: Progress) -> Result:
+    """The result with effects; as it is where these cannot be measured."""
+    names = ("memory_gb", "trust_remote_code", "quiet")
+    options = EffectConfig(allow_fetch=True, **{name: getattr(config, name) for name in names})
+    try:
+        with _threads(config.threads):
+            return effect(result.output_dir, options, progress)
+    except StratalensError as error:
+        progress.warn(f"effects: left out ({error})")
+        return result
 
 
 def _warn_of_tests(config: RunConfig, work: WorkDirectories, progress: Progress) -> None:
@@ -80,6 +95,8 @@ def _warn_of_tests(config: RunConfig, work: WorkDirectories, progress: Progress)
         progress.warn(
             "the result in this directory has a token test, which the new one will not have; add --token_test"
         )
+    if record.get("effects") and not config.effect:
+        progress.warn("the result in this directory has effects, which the new one will not have; add --effect")
     validations = record.get("validations")
     if isinstance(validations, list) and validations:
         progress.warn(

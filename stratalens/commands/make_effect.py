@@ -11,7 +11,7 @@ import torch
 from stratalens.commands.check_model import CheckModel
 from stratalens.commands.effect_plan import Work, describe_work, estimate_work, plan_layers, read_text
 from stratalens.commands.finished import recorded_norm_limits, recorded_speed
-from stratalens.config.effect_options import EffectConfig
+from stratalens.config.effect_options import BUILT_IN_TASKS, EffectConfig
 from stratalens.config.options import RunConfig
 from stratalens.effects.attributions import Attributions, AttributionSums
 from stratalens.effects.changes import FeatureChanges, LayerChanges
@@ -20,12 +20,16 @@ from stratalens.effects.layer_effects import layer_effects
 from stratalens.effects.layer_run import LayerPlan, layer_ablations, measure_layer
 from stratalens.effects.plain_losses import noise_floor
 from stratalens.effects.reading import EffectReader
+from stratalens.effects.task_effects import AblatedMargins, task_effects
+from stratalens.effects.task_items import TaskItem, load_task_items
+from stratalens.effects.task_run import TaskRun, measure_tasks, read_tasks
+from stratalens.effects.task_tokens import TokenisedItem, tokenised_items
 from stratalens.effects.text import EffectText
 from stratalens.effects.value_files import EffectValueFiles, text_digest
-from stratalens.errors import ModelError
+from stratalens.errors import ConfigError, ModelError
 from stratalens.files.output_dir import WorkDirectories
 from stratalens.harvest.context import harvest_context
-from stratalens.harvest.inputs import RunInputs
+from stratalens.harvest.inputs import RunInputs, passage_cutter
 from stratalens.harvest.store import key_of
 from stratalens.harvest.workers import kind_of
 from stratalens.hookpoint import Hookpoint
@@ -61,6 +65,18 @@ class _Found(NamedTuple):
     layers: dict[Hookpoint, LayerChanges]
     features: dict[Hookpoint, list[FeatureChanges]]
     attributions: dict[Hookpoint, Attributions]
+    margins: dict[Hookpoint, AblatedMargins]
+    """On task items."""
+
+
+class _Reading(NamedTuple):
+    """What is read, and what is told of it."""
+
+    text: EffectText
+    plans: Mapping[Hookpoint, LayerPlan]
+    tasks: TaskRun | None
+    cost: Work
+    advance: Advance
 
 
 def make_effect(run: EffectRun, work: WorkDirectories, progress: Progress) -> MeasuredEffects:
@@ -79,17 +95,45 @@ def make_effect(run: EffectRun, work: WorkDirectories, progress: Progress) -> Me
     plans = plan_layers(run.result, run.options, run.inputs)
     cost = estimate_work(run.result, run.options, run.inputs, text, plans)
     progress.say(describe_work(text, cost, run.result.record.tokens, recorded_speed(run.result.record)))
+    items = _task_items(run)
     opened = CheckModel.load(run.config, run.inputs, progress, head=True)
     if opened.no_head:
         raise ModelError(f"effects need the next-token loss: {opened.no_head}")
     reader = _reader(run, opened, work)
     with torch.inference_mode():
         noise = noise_floor(opened.model, text.control, reader.runner, reader.special_ids, reader.batch_tokens)
-    found = _measure(run, opened, reader, text, (plans, cost, progress))
+        tasks = read_tasks(reader, *items, run.options.control_documents, run.config.seed) if items else None
+    with progress.track("Measuring effects", cost.total) as advance:
+        found = _measure(run, opened, reader, _Reading(text, plans, tasks, cost, advance))
     layers = layer_effects(text.documents, found.layers, run.config.seed)
     features = feature_effects(text.documents, found.features)
     tables = {place: _attribution_table(own, text, plans[place].live) for place, own in found.attributions.items()}
-    return MeasuredEffects(_facts(run, text, plans, reader, noise), layers, features, tables)
+    facts = _facts(run, text, plans, reader, noise)
+    return MeasuredEffects(facts, layers, features, tables, _task_rows(run, tasks, found))
+
+
+def _task_items(run: EffectRun) -> tuple[list[TaskItem], list[TokenisedItem]] | None:
+    """The task items that were asked for, with their tokens.
+
+    Raises:
+        ConfigError: a file cannot be used, or the domain has no items of its own.
+    """
+    if not run.options.task:
+        return None
+    files = [path for path in run.options.task if path != BUILT_IN_TASKS]
+    items = load_task_items(run.config.domain, files)
+    if not items:
+        raise ConfigError(f"task: no items ship with the domain {run.config.domain}; give a file of your own")
+    return items, tokenised_items(
+        items, passage_cutter(run.config.model_copy(update={"min_length": 1}), run.inputs.source)
+    )
+
+
+def _task_rows(run: EffectRun, tasks: TaskRun | None, found: _Found) -> dict[Hookpoint, list[dict[str, object]]]:
+    if tasks is None or not found.margins:
+        return {}
+    effects = task_effects(tasks.items, tasks.plain, found.margins, run.config.seed)
+    return {place: [{"kind": kind, **effect.flat()} for kind, effect in own.items()] for place, own in effects.items()}
 
 
 def _reader(run: EffectRun, opened: CheckModel, work: WorkDirectories) -> EffectReader:
@@ -101,43 +145,36 @@ def _reader(run: EffectRun, opened: CheckModel, work: WorkDirectories) -> Effect
     return EffectReader(opened.model, BatchRunner(tokens), run.inputs.cutter.special_ids, tokens, files)
 
 
-def _measure(
-    run: EffectRun,
-    opened: CheckModel,
-    reader: EffectReader,
-    text: EffectText,
-    plan: tuple[Mapping[Hookpoint, LayerPlan], Work, Progress],
-) -> _Found:
+def _measure(run: EffectRun, opened: CheckModel, reader: EffectReader, reading: _Reading) -> _Found:
     """Measure all layers, a group whose SAEs fit into memory together after the other."""
-    plans, cost, progress = plan
-    limits = recorded_norm_limits(run.result.record)
-    found = _Found({}, {}, {})
-    with progress.track("Measuring effects", cost.total) as advance:
-        for group in opened.passes:
-            places = [place for place in group if place in plans]
-            probes = [replace(probe, norm_limit=limits[probe.hookpoint]) for probe in opened.probes(places)]
-            if not probes:
-                continue
-            share = int(cost.attribution * len(probes) / len(plans))
-            passages = _shared(advance, share, len(text.passages) * (len(probes) if run.options.ig_steps else 1))
-            found.attributions.update(reader.attributions(probes, text, run.options.ig_steps, passages))
-            for probe in probes:
-                _measure_place(reader, probe, text, plans[probe.hookpoint], (found, cost, advance))
+    limits, steps = recorded_norm_limits(run.result.record), run.options.ig_steps
+    text, plans, found = reading.text, reading.plans, _Found({}, {}, {}, {})
+    for group in opened.passes:
+        places = [place for place in group if place in plans]
+        probes = [replace(probe, norm_limit=limits[probe.hookpoint]) for probe in opened.probes(places)]
+        if not probes:
+            continue
+        share = int(reading.cost.attribution * len(probes) / len(plans))
+        advance = _shared(reading.advance, share, len(text.passages) * (len(probes) if steps else 1))
+        found.attributions.update(reader.attributions(probes, text, steps, advance))
+        for probe in probes:
+            _measure_place(reader, probe, reading, found)
     return found
 
 
-def _measure_place(
-    reader: EffectReader, probe: Probe[Sae], text: EffectText, plan: LayerPlan, into: tuple[_Found, Work, Advance]
-) -> None:
-    found, cost, advance = into
-    place = probe.hookpoint
-    passages = len(text.passages) + len(text.control.passages)
+def _measure_place(reader: EffectReader, probe: Probe[Sae], reading: _Reading, into: _Found) -> None:
+    place, text = probe.hookpoint, reading.text
+    plan, attributions = reading.plans[place], into.attributions[place]
     ablations = layer_ablations(reader, probe, text, plan)
-    share = _shared(advance, cost.layers[place], passages)
-    measured = measure_layer(reader, probe, text, plan, (ablations, found.attributions[place]), share)
-    found.features[place] = measured.alone
+    passages = len(text.passages) + len(text.control.passages)
+    advance = _shared(reading.advance, reading.cost.layers[place], passages)
+    measured = measure_layer(reader, probe, text, plan, (ablations, attributions), advance)
+    into.features[place] = measured.alone
     if measured.together is not None:
-        found.layers[place] = measured.together
+        into.layers[place] = measured.together
+    if reading.tasks is not None:
+        margins = measure_tasks(reader, probe, reading.tasks, ablations, lambda _passages, _tokens: None)
+        into.margins.update({} if margins is None else {place: margins})
 
 
 def _shared(advance: Advance, work: int, passages: int) -> Advance:

@@ -10,6 +10,8 @@ from stratalens.files.result_names import VALIDATION_NAME
 
 MAX_CONTROL_SETS = 1000
 MAX_STEPS = 256
+BUILT_IN_TASKS = "built-in"
+"""In place of a file: the task items that ship with the domain."""
 
 
 class EffectConfig(TextConfig):

@@ -77,6 +77,9 @@ class RunConfig(TextConfig, LabelConfig):
     token_test: bool = False
     """Paste the tokens on which each reported feature fires into unrelated text, to see whether they alone switch it
     on. The model reads about 2,700 tokens more for each feature. `stratalens token_test` does it later."""
+    effect: bool = False
+    """Measure afterwards what the model loses without features, which takes many times as long as the run.
+    `stratalens effect` does it later, and says before how long."""
     output_dir: str = "multi_layer_results"
     """Directory for the results."""
     overwrite: bool = False

@@ -65,7 +65,7 @@ class LayerAblations(NamedTuple):
     """The confirmed features, if there are any."""
     random: dict[str, Ablation]
     """Random directions in the place of these."""
-    matched: Mapping[str, Ablation]
+    matched: dict[str, Ablation]
     """Matched sets in the place of these."""
     alone: dict[str, Ablation]
     """Single features, in the order of the plan."""
@@ -90,7 +90,7 @@ def layer_ablations(reader: EffectReader, probe: Probe[Sae], text: EffectText, p
         text: matched sets are matched on its control documents.
         plan: what is removed.
     """
-    together, random, matched = dict[str, Ablation](), dict[str, Ablation](), dict[str, LatentSet]()
+    together, random, matched = dict[str, Ablation](), dict[str, Ablation](), dict[str, Ablation]()
     if plan.together:
         own = _latent_set(probe.sae, plan, plan.together)
         together[_name(own)] = own
@@ -98,7 +98,7 @@ def layer_ablations(reader: EffectReader, probe: Probe[Sae], text: EffectText, p
         matcher = NormMatcher(probe.sae, own, reader.encoded(probe, text.control), plan.live, plan.identity)
         drawn = (matcher.draw(number) for number in range(plan.control_sets))
         sets = [LatentSet(probe.sae, one.latents) for one in drawn if one is not None]
-        matched = {f"{number}: {_name(one)}": one for number, one in enumerate(sets)}
+        matched |= {f"{number}: {_name(one)}": one for number, one in enumerate(sets)}
     singles = [_latent_set(probe.sae, plan, (latent,)) for latent in plan.alone]
     random_alone = [_draws(single, plan, FEATURE_DRAWS) for single in singles]
     return LayerAblations(
