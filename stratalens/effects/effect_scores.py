@@ -7,7 +7,6 @@ from typing import Annotated, NamedTuple
 
 import pandas as pd
 from pydantic import Field, TypeAdapter
-from scipy import stats
 
 from stratalens.effects.feature_effects import FeatureEffect
 from stratalens.files.result_names import VALIDATION_NAME
@@ -19,8 +18,6 @@ MAX_EFFECT_TEXTS = 64
 """A result has effects on at most so many texts."""
 MAX_EFFECT_SIZE = 1e9
 """Larger numbers in absolute value are refused: no sum of losses and no norm comes near."""
-MIN_CORRELATED = 3
-"""Fewer features have no rank correlation."""
 
 
 class FeatureTextEffect(NamedTuple):
@@ -138,16 +135,3 @@ def _with_effects(table: pd.DataFrame, effects: Mapping[int, Sequence[FeatureTex
         causal=pd.array(causal, dtype="boolean"),
         effect_scores=pd.Series(cells, index=table.index, dtype="str"),
     )
-
-
-def attribution_correlation(effects: FeatureEffects) -> float | None:
-    """Spearman's correlation of attribution and measured effect on domain text, over all ablated features.
-
-    Returns:
-        None for fewer than three features, or where one of both is the same for all.
-    """
-    found = [effect for own in effects.values() for effect in own.values()]
-    predicted, measured = [one.domain_attribution for one in found], [one.domain_effect for one in found]
-    if len(found) < MIN_CORRELATED or len(set(predicted)) == 1 or len(set(measured)) == 1:
-        return None
-    return float(stats.spearmanr(predicted, measured).statistic)  # pyright: ignore[reportAttributeAccessIssue]

@@ -1,6 +1,5 @@
 """What the model loses without a layer's confirmed features, with its controls: the numbers and the verdict."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
@@ -88,10 +87,8 @@ class LayerEffect(NamedTuple):
     matched: Excess | None
     """Beyond other live latents of about the same norm."""
     matched_domain_ratio: float | None
-    """Norm that the matched sets remove on domain documents, mean of all sets, over the own one; None without sets.
-
-    Infinite where they alone remove anything.
-    """
+    """Norm that the matched sets remove on domain documents, mean of all sets, over the own one; None without sets,
+    and where the own features remove nothing."""
     matched_general_ratio: float | None
     verdict: LayerVerdict
 
@@ -196,7 +193,8 @@ def _effect(
     domain, general = (_side(documents, layer.own, own) for own in rows)
     losses = layer.own.loss_per_token(documents)
     more = difference(losses[rows.domain], losses[rows.general])
-    ratios = _matched_ratios(documents, layer)
+    norms = _matched_norms(documents, layer)
+    ratios = [norm.ratio for norm in norms] or [None, None]
     return LayerEffect(
         features=len(layer.features),
         domain_documents=len(rows.domain),
@@ -226,30 +224,39 @@ def _effect(
         matched=matched,
         matched_domain_ratio=ratios[0],
         matched_general_ratio=ratios[1],
-        verdict=_verdict(more, random, matched, ratios),
+        verdict=_verdict(more, random, matched, norms),
     )
 
 
-def _matched_ratios(documents: EffectDocuments, layer: LayerChanges) -> tuple[float | None, float | None]:
-    """Norm per position that the matched sets remove over what the own features do, on each side."""
+class _MatchedNorm(NamedTuple):
+    """Norms per position, on the documents of one side that controls are measured on."""
+
+    own: float
+    sets: float
+    """Mean of all matched sets."""
+
+    @property
+    def ratio(self) -> float | None:
+        return self.sets / self.own if self.own > 0 else None
+
+    @property
+    def matches(self) -> bool:
+        return MIN_MATCHED_RATIO * self.own <= self.sets <= MAX_MATCHED_RATIO * self.own
+
+
+def _matched_norms(documents: EffectDocuments, layer: LayerChanges) -> list[_MatchedNorm]:
+    """Of domain and of general documents; empty without sets."""
     if not layer.matched:
-        return None, None
+        return []
     own = layer.own.norm / documents.total
-    others = np.mean([control.norm for control in layer.matched], axis=0) / documents.total
-    domain, general = (_ratio(float(others[rows].mean()), float(own[rows].mean())) for rows in control_sides(documents))
-    return domain, general
-
-
-def _ratio(other: float, own: float) -> float:
-    if own > 0:
-        return other / own
-    return math.inf if other > 0 else 1.0
+    sets = np.mean([control.norm for control in layer.matched], axis=0) / documents.total
+    return [_MatchedNorm(float(own[rows].mean()), float(sets[rows].mean())) for rows in control_sides(documents)]
 
 
 def _verdict(
-    more: Estimate, random: Excess | None, matched: Excess | None, ratios: Sequence[float | None]
+    more: Estimate, random: Excess | None, matched: Excess | None, norms: Sequence[_MatchedNorm]
 ) -> LayerVerdict:
-    if any(ratio is not None and not MIN_MATCHED_RATIO <= ratio <= MAX_MATCHED_RATIO for ratio in ratios):
+    if not all(norm.matches for norm in norms):
         return "controls do not match"
     beyond = random is not None and _shown(random) and (matched is None or _shown(matched))
     return "the domain loses more" if more.above_zero and beyond else "no difference shown"

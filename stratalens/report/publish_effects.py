@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from stratalens.effects.effect_scores import MAX_EFFECT_TEXTS, OWN_TEXT, add_effects, attribution_correlation
-from stratalens.effects.feature_effects import EFFECT_VERDICTS, FeatureEffect
+from stratalens.effects.effect_scores import MAX_EFFECT_TEXTS, OWN_TEXT, add_effects
+from stratalens.effects.feature_effects import EFFECT_VERDICTS, FeatureEffect, rank_correlation
 from stratalens.effects.layer_effects import LayerEffect
 from stratalens.errors import ConfigError
 from stratalens.hookpoint import Hookpoint
@@ -76,7 +76,7 @@ def effect_record(measured: MeasuredEffects) -> EffectRecord:
         "verdicts": {verdict: verdicts[verdict] for verdict in EFFECT_VERDICTS if verdicts[verdict]},
         "layers": {str(place): plain_fields(effect) for place, effect in sorted(measured.layers.items())},
         "attributed": [str(place) for place in sorted(measured.attributions)],
-        "rank_correlation": attribution_correlation(measured.features),
+        "rank_correlation": rank_correlation(measured.features),
         "removed": _by_name(facts.removed),
         "dense": _by_name(facts.dense),
         "tasks": {str(place): [plain_fields(row) for row in own] for place, own in sorted(measured.tasks.items())},

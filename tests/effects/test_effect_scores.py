@@ -13,7 +13,6 @@ from stratalens.effects.effect_scores import (
     OWN_TEXT,
     FeatureTextEffect,
     add_effects,
-    attribution_correlation,
     effect_entries,
     effects_of,
     effects_on,
@@ -112,17 +111,6 @@ def test_any_text_is_read_or_refused(text):
     except ValueError:
         return
     assert effect_entries(json.dumps([{"name": e.name, "effect": e.effect._asdict()} for e in entries])) == entries
-
-
-def test_the_correlation_of_attribution_and_ablation_is_over_all_layers():
-    sizes = {1: 0.001, 2: 0.002, 3: 0.004}
-    same = {Hookpoint(at): {at: feature_effect("undecided", size)} for at, size in sizes.items()}
-    assert attribution_correlation(same) == pytest.approx(1)
-    against = {Hookpoint(at): {at: feature_effect("undecided", size, -size)} for at, size in sizes.items()}
-    assert attribution_correlation(against) == pytest.approx(-1)
-    constant = {Hookpoint(at): {at: feature_effect("undecided", size, 0.1)} for at, size in sizes.items()}
-    for unknown in ({}, {PLACE: {1: OWN["undecided"], 2: OWN["undecided"]}}, constant):
-        assert attribution_correlation(unknown) is None
 
 
 def test_columns_survive_a_file(tmp_path):

@@ -90,6 +90,45 @@ def test_the_domain_loses_more_where_it_does(documents, layers):
     assert best_layer({}) is None
 
 
+def with_loss(change: Change, loss: np.ndarray) -> Change:
+    return change._replace(loss=loss)
+
+
+@pytest.mark.parametrize("kind", ["random", "matched"])
+def test_both_kinds_of_control_must_cost_less(documents, kind):
+    layer = made_layer(np.random.default_rng(3), documents, domain=0.5)
+    same = [with_loss(one, np.where(np.isnan(one.loss), np.nan, layer.own.loss)) for one in getattr(layer, kind)]
+    effect = layer_effects(documents, {FIRST: dataclasses.replace(layer, **{kind: same})}, 0)[FIRST]
+    other = effect.matched if kind == "random" else effect.random
+    assert effect.difference_low > 0
+    assert other is not None
+    assert other.holm_p < 0.05
+    assert effect.verdict == "no difference shown"
+
+
+def test_the_difference_itself_must_be_shown_on_all_documents(documents):
+    """Where the documents without controls say the opposite, an excess is not enough."""
+    layer = made_layer(np.random.default_rng(3), documents, domain=0.5)
+    turned = np.where(documents.control[:, None], layer.own.loss, -layer.own.loss)
+    effect = layer_effects(documents, {FIRST: dataclasses.replace(layer, own=with_loss(layer.own, turned))}, 0)[FIRST]
+    assert effect.random is not None
+    assert effect.random.holm_p < 0.05
+    assert effect.difference_low <= 0
+    assert effect.verdict == "no difference shown"
+
+
+def test_a_layer_among_many_needs_more(documents):
+    """What is shown of a layer alone is not shown where twenty others were tried."""
+    rng = np.random.default_rng(4)
+    layer = dataclasses.replace(made_layer(rng, documents, domain=0.05), matched=[])
+    alone = layer_effects(documents, {FIRST: layer}, 0)[FIRST]
+    assert alone.random is not None
+    assert 0.005 < alone.random.p_value < 0.05
+    assert alone.verdict == "the domain loses more"
+    others = {Hookpoint(number): made_layer(rng, documents, controls=3) for number in range(5, 25)}
+    assert layer_effects(documents, {FIRST: layer, **others}, 0)[FIRST].verdict == "no difference shown"
+
+
 def test_the_order_of_documents_is_the_same_to_the_last_bit(documents, layers):
     order = np.random.default_rng(2).permutation(len(documents.domain))
     parts = (getattr(documents, field.name) for field in dataclasses.fields(documents))
@@ -139,7 +178,7 @@ def test_a_side_on_which_nothing_is_removed(documents):
     none = layer.own._replace(norm=np.where(documents.domain, layer.own.norm, 0))
     effect = layer_effects(documents, {FIRST: dataclasses.replace(layer, own=none)}, 0)[FIRST]
     assert effect.general_effect_per_norm is None
-    assert effect.matched_general_ratio == np.inf
+    assert effect.matched_general_ratio is None
     assert effect.verdict == "controls do not match"
 
 

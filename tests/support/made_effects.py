@@ -32,7 +32,7 @@ def excess(value: float, controls: int, spread: float) -> Excess:
     beyond = abs(value) > 2 * spread
     return Excess(
         value, value - spread, value + spread, 0.001 if beyond else 0.31, 0.002 if beyond else 0.62,
-        1 if beyond else 7, controls, -spread, spread,
+        1 if beyond else 7, controls, None if controls < 199 else 0.005, -spread, spread,
     )  # fmt: skip
 
 
@@ -66,7 +66,10 @@ def feature_effect(verdict: str, size: float, attribution: float | None = None) 
         general_effect=general, general_effect_low=general - low, general_effect_high=general + low,
         difference=difference, difference_low=difference - low, difference_high=difference + low,
         excess=0.9 * size, excess_low=0.9 * size - low, excess_high=0.9 * size + low,
-        p_value=0.0004, q_value=0.0031, domain_kl=0.001, general_kl=0.0002, domain_norm=0.4, general_norm=0.1,
+        difference_excess=0.8 * difference, difference_excess_low=0.8 * difference - low,
+        difference_excess_high=0.8 * difference + low,
+        p_value=0.0004, q_value=0.0031, effect_p_value=0.0003, effect_q_value=0.0024,
+        domain_kl=0.001, general_kl=0.0002, domain_norm=0.4, general_norm=0.1,
         domain_documents_fired=11, general_documents_fired=3,
         domain_attribution=0.8 * size if attribution is None else attribution, general_attribution=0.7 * general,
     )  # fmt: skip
@@ -96,7 +99,8 @@ def made_effects(
         for place, own in numbers.items()
     }
     facts = EffectFacts(
-        name=name, digest="0f" * 8, text_digest="ab" * 8, domain_documents=12, general_documents=12, control_documents=6, tokens=40_123,
+        name=name, digest="0f" * 8, text_digest="ab" * 8, domain_documents=12, general_documents=12,
+        control_documents=6, tokens=40_123,
         random_draws=20, matched_sets=20, noise_floor=0.0000012, dtype="float32", device="cpu", seed=42,
         removed=_confirmed(result), dense={places[0]: [1]}, notes=["a note"], warnings=["a warning"],
         settings={"domain_data": ["a.jsonl"]} if name else {},

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from planted_model import LATENTS, PLACE, SPECIAL_ID, PlantedModel
 
-from stratalens.effects.ablations import Ablation, LatentSet, RandomDirections, random_draws
+from stratalens.effects.ablations import Ablation, LatentSet, random_draws
 from stratalens.effects.changes import Change, FeatureChanges, LayerChanges
 from stratalens.effects.matched import NormMatcher
 from stratalens.effects.measure import WIDTH, AblationReader, fold_changes
@@ -51,12 +51,14 @@ def _only(planted: PlantedModel, latent: int) -> LatentSet:
     return LatentSet(planted.probe.sae, (latent,))
 
 
-def _random(of: LatentSet) -> Sequence[RandomDirections]:
+def _random(of: LatentSet) -> Sequence[Ablation]:
     return random_draws(of, IDENTITY, DRAWS)
 
 
 def _reader(planted: PlantedModel) -> AblationReader:
-    return AblationReader(planted.model, planted.probe, BatchRunner(BATCH_TOKENS), frozenset({SPECIAL_ID}), BATCH_TOKENS)
+    return AblationReader(
+        planted.model, planted.probe, BatchRunner(BATCH_TOKENS), frozenset({SPECIAL_ID}), BATCH_TOKENS
+    )
 
 
 def _changes(planted: PlantedModel, text: EffectText, ablations: Sequence[Ablation]) -> list[Change]:
