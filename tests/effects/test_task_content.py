@@ -96,6 +96,17 @@ def test_directions_and_news_have_each_answer_in_one_half_and_its_opposite_in_th
 
 
 @pytest.mark.parametrize("domain", [True, False], ids=["financial", "general"])
+def test_neither_the_word_that_a_prompt_has_nor_the_other_one_is_the_answer(items, domain):
+    """Half of the directions say first what happens in another case: as often the same as the opposite."""
+    own = of(items, "direction", domain)
+    right, wrong = (
+        sum(bool(re.search(rf"{getattr(item, name)}\b", item.prompt)) for item in own) for name in ("correct", "wrong")
+    )
+    assert min(right, wrong) >= 10
+    assert abs(right - wrong) <= 6
+
+
+@pytest.mark.parametrize("domain", [True, False], ids=["financial", "general"])
 def test_sums_are_right_and_the_right_number_is_the_larger_one_half_of_the_time(items, domain):
     own = of(items, "arithmetic", domain)
     for item in own:
