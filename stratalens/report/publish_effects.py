@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pandas as pd
 
@@ -61,7 +61,7 @@ class MeasuredEffects:
     attributions: Mapping[Hookpoint, pd.DataFrame]
     """Hookpoint -> live latents: `feature_number`, `domain_attribution`, `general_attribution` and
     `attribution_difference` with their standard errors (`..._se`), in nats a token, means over documents."""
-    tasks: Mapping[Hookpoint, Sequence[NamedTuple]] = field(default_factory=dict)
+    tasks: Mapping[Hookpoint, Sequence[Mapping[str, object]]] = field(default_factory=dict)
     """Hookpoint -> effects on tasks, in rows of plain values."""
 
 
@@ -79,7 +79,7 @@ def effect_record(measured: MeasuredEffects) -> EffectRecord:
         "rank_correlation": rank_correlation(measured.features),
         "removed": _by_name(facts.removed),
         "dense": _by_name(facts.dense),
-        "tasks": {str(place): [plain_fields(row) for row in own] for place, own in sorted(measured.tasks.items())},
+        "tasks": {str(place): [dict(row) for row in own] for place, own in sorted(measured.tasks.items())},
     }
     return EffectRecord.model_validate(json_value(content))
 

@@ -36,7 +36,9 @@ KINDS = {
     "SAE checkpoints": "The folder given with `--sae_model`: `cfg.json` and `sae.safetensors` of every layer.",
     "Base models": "The directory given with `--base_model`.",
     "The Hub": "Models and SAEs named by a Hub id.",
-    "Feature lists, lexicons and prompts": "Files given with `--features`, `--lexicon`, `--prompts`, `--senses` and `--task`.",
+    "Feature lists, lexicons and prompts": (
+        "Files given with `--features`, `--lexicon`, `--prompts`, `--senses` and `--task`."
+    ),
     "Labelling models": "Models and servers given with `--labeling_model` and `--labeling_endpoint`.",
     "Memory and workers": "What the machine, its GPU or the cluster cannot hold or do.",
     "Finished results": "The directory that `stratalens rank`, `label`, `report` and `show` read.",
