@@ -11,11 +11,15 @@ from stratalens.effects.document_bootstrap import bootstrap_differences
 from stratalens.effects.layer_effects import MIN_RANKED_CONTROLS, Excess, holm
 
 Key = TypeVar("Key")
-Own = Float[np.ndarray, "document"]
-Controls = Float[np.ndarray, "draw document"]
 
 
-def excess(own_domain: Own, own_general: Own, control_domain: Controls, control_general: Controls, seed: int) -> Excess:
+def excess(
+    own_domain: Float[np.ndarray, "domain_document"],
+    own_general: Float[np.ndarray, "general_document"],
+    control_domain: Float[np.ndarray, "draw domain_document"],
+    control_general: Float[np.ndarray, "draw general_document"],
+    seed: int,
+) -> Excess:
     """Compare what an ablation costs the documents of each side with what its controls cost the same documents.
 
     Args:
@@ -44,7 +48,9 @@ def corrected(excesses: Mapping[Key, Excess | None]) -> dict[Key, Excess | None]
     return dict(excesses) | {key: found[key]._replace(holm_p=p) for key, p in zip(found, adjusted, strict=True)}
 
 
-def _beyond(own: Own, controls: Controls) -> Own:
+def _beyond(
+    own: Float[np.ndarray, "document"], controls: Float[np.ndarray, "draw document"]
+) -> Float[np.ndarray, "document"]:
     """Own cost less the mean of the controls'; differences within rounding are exactly 0."""
     beyond = own - controls.mean(0)
     return np.where(np.abs(beyond) <= ROUNDING * np.abs(controls).max(0), 0.0, beyond)
