@@ -97,7 +97,7 @@ def test_directions_and_news_have_each_answer_in_one_half_and_its_opposite_in_th
 
 @pytest.mark.parametrize("domain", [True, False], ids=["financial", "general"])
 def test_neither_the_word_that_a_prompt_has_nor_the_other_one_is_the_answer(items, domain):
-    """Half of the directions say first what happens in another case: as often the same as the opposite."""
+    """Most directions say first what happens in another case: as often the same as the opposite."""
     own = of(items, "direction", domain)
     right, wrong = (
         sum(bool(re.search(rf"{getattr(item, name)}\b", item.prompt)) for item in own) for name in ("correct", "wrong")
