@@ -32,6 +32,7 @@ PURITY = {
     "lexicon_share_input": "Share of activation on lexicon terms",
     "lexicon_share_output": "Share of activation just before them",
     "seed_match": "Best cosine in an SAE of another seed",
+    "attribution": "Loss without it by attribution, nats",
 }
 """Column that may be empty -> as it is shown."""
 TOKENS_AROUND_PEAK = 40

@@ -113,7 +113,12 @@ def add_effects(
 def keep_effects(
     top: Mapping[Hookpoint, pd.DataFrame], before: Mapping[Hookpoint, pd.DataFrame]
 ) -> dict[Hookpoint, pd.DataFrame]:
-    """The tables of reported features with the effects, and attributions, that they had in other tables."""
+    """The tables of reported features with the effects, and attributions, that they had in other tables.
+
+    They stay as they are where the other tables have no columns of effects.
+    """
+    if not any("effect_scores" in table for table in before.values()):
+        return dict(top)
     kept = with_effects(top, {hookpoint: effects_of(table) for hookpoint, table in before.items()})
     return {hookpoint: _keep_attribution(table, before[hookpoint]) for hookpoint, table in kept.items()}
 

@@ -59,12 +59,17 @@ def test_another_table_keeps_the_effects_and_attributions_of_its_features_and_ma
     assert effects_of(kept) == {5: [], 8: [], 7: [FeatureTextEffect(OWN_TEXT, OWN["moves the domain"])]}
 
 
-def test_a_table_without_effects_gets_empty_columns():
-    table = keep_effects(TOP, TOP)[PLACE]
+def test_tables_that_never_had_effects_stay_as_they_are():
+    assert keep_effects(TOP, TOP)[PLACE] is TOP[PLACE]
+    assert effects_of(TOP[PLACE]) == {}
+
+
+def test_features_that_were_not_removed_have_empty_columns():
+    table = with_effects(TOP, {})[PLACE]
     assert cells(table, "effect") == cells(table, "causal") == [None] * 4
     assert table["effect_scores"].tolist() == ["[]"] * 4
+    assert keep_effects(TOP, {PLACE: table})[PLACE]["effect_scores"].tolist() == ["[]"] * 4
     assert "attribution" not in table
-    assert effects_of(TOP[PLACE]) == {}
 
 
 def cell(**changes: object) -> str:
