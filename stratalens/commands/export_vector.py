@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from stratalens.config.steer_options import WeightedFeature
@@ -27,6 +28,8 @@ from stratalens.report.tables import places
 
 EFFECTS_FILE = "feature_effects.csv"
 """What removing each feature does, where it was measured."""
+EFFECT_COLUMNS = ("domain_effect", "domain_effect_low", "domain_effect_high")
+"""What removing a feature does to the loss on domain text, in nats a token, with its 95% interval."""
 Weighted = tuple[Sequence[WeightedFeature], float, Sequence[Addition]]
 """Features, the strength that all weights are multiplied by, and what they add."""
 
@@ -42,13 +45,13 @@ def effect_of(result: Result, hookpoint: Hookpoint, feature: int) -> MeasuredEff
     path = result.output_dir / EFFECTS_FILE
     try:
         table = pd.read_csv(path)
-        own = table[(table["feature_number"] == feature) & [place == str(hookpoint) for place in places(table)]]
-        if not len(own):
-            return None
-        value, low, high = (float(own.iloc[0][f"domain_effect{end}"]) for end in ("", "_low", "_high"))
+        place = np.array(places(table), dtype=object)
+        effects = table[list(EFFECT_COLUMNS)].to_numpy(np.float64)[
+            (table["feature_number"].astype(int) == feature) & (place == str(hookpoint))
+        ]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise damaged(path, error) from None
-    return MeasuredEffect(value, low, high)
+    return MeasuredEffect(*map(float, effects[0])) if len(effects) else None
 
 
 def export_vector(path: Path, result: Result, weighted: Weighted, source: ModelSource, progress: Progress) -> None:
