@@ -9,6 +9,7 @@ import pytest
 import stratalens
 from stratalens.config.options import RunConfig
 from stratalens.config.result_options import RANK_METRICS
+from stratalens.config.steer_options import SteerConfig
 from stratalens.config.validate_options import ValidateConfig
 
 PACKAGE = Path(stratalens.__file__).parent
@@ -69,4 +70,4 @@ def test_the_readme_is_short_and_names_options_that_exist():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert len(text.splitlines()) < MAX_README_LINES
     named = {name for name in re.findall(r"--(\w+)", text) if name not in ("config", "help", "corpora")}
-    assert named <= {*RunConfig.model_fields, *ValidateConfig.model_fields}
+    assert named <= {*RunConfig.model_fields, *ValidateConfig.model_fields, *SteerConfig.model_fields}
