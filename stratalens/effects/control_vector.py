@@ -18,6 +18,7 @@ The generator itself stores the difference after block `il` as `direction.(il + 
 own block, so that is not copied here.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -35,6 +36,8 @@ from stratalens.hookpoint import Hookpoint
 Vectors = Mapping[Hookpoint, Float[Tensor, "_"]]
 """Hookpoint -> what is added to the vectors there, in float32."""
 GGUF_ARCHITECTURE = "controlvector"
+HEADER_LENGTH = 8
+"""Bytes of the number with which a safetensors file begins."""
 OWN_KEYS = "stratalens"
 """Entries of the GGUF file that say where the vector comes from begin so."""
 HINTS = {
@@ -126,7 +129,18 @@ def write_safetensors(path: Path, vectors: Vectors, origin: Mapping[str, str]) -
 
     content = save({str(place): vector.float() for place, vector in vectors.items()}, dict(origin))
     with written_whole(path) as unfinished:
-        unfinished.write_bytes(content)
+        unfinished.write_bytes(_with_sorted_header(content))
+
+
+def _with_sorted_header(content: bytes) -> bytes:
+    """The same safetensors file with the entries of its header in order: the library writes them in any.
+
+    The file begins with the length of the header, a JSON object that spaces fill to a multiple of eight bytes.
+    """
+    end = HEADER_LENGTH + int.from_bytes(content[:HEADER_LENGTH], "little")
+    header = json.dumps(json.loads(content[HEADER_LENGTH:end]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % HEADER_LENGTH)
+    return len(header).to_bytes(HEADER_LENGTH, "little") + header + content[end:]
 
 
 def write_gguf(path: Path, vectors: Vectors, model_type: str, origin: Mapping[str, str]) -> None:
