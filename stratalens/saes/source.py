@@ -110,10 +110,20 @@ def _no_sae(root: str, hookpoint: Hookpoint, there: Collection[Hookpoint]) -> Co
 
 
 def _picked(root: str, checkpoints: Sequence[Checkpoint], picks: Sequence[str]) -> Checkpoint:
-    """The checkpoint at a hookpoint that `--sae_pick` chooses, where there are several."""
+    """The checkpoint at a hookpoint that `--sae_pick` chooses, where there are several.
+
+    Raises:
+        ConfigError: none fits, or several do.
+        CheckpointError: a folder and one in it have the same name, so that neither can be chosen.
+    """
     by_name = {checkpoint.name: checkpoint for checkpoint in checkpoints}
-    assert len(by_name) == len(checkpoints)
     where = f"{root}: layer {checkpoints[0].hookpoint}"
+    if len(by_name) < len(checkpoints):
+        name = next(name for name in by_name if sum(name == other.name for other in checkpoints) > 1)
+        raise CheckpointError(
+            f"{where}: there is an SAE in the folder itself and another in `{name}` in it; move one of them elsewhere, "
+            "or give the inner folder to --sae_model"
+        )
 
     def l0_in_config(name: str) -> float | None:
         declared = by_name[name].l0

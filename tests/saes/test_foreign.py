@@ -145,6 +145,15 @@ def test_several_saes_at_one_hookpoint_are_listed(refused, documented, tmp_path)
     documented("SAE checkpoints", "several SAEs of a layer", line)
 
 
+def test_a_copy_of_a_folder_in_itself_is_refused_and_the_inner_one_can_be_given(refused, documented, tmp_path):
+    for folder in (tmp_path / "saes", tmp_path / "saes" / "saes"):
+        saelens_folder(folder, "blocks.2.hook_resid_post")
+    line = refused()
+    assert "saes: layer 2: there is an SAE in the folder itself and another in `saes` in it" in line
+    assert line.endswith("move one of them elsewhere, or give the inner folder to --sae_model")
+    documented("SAE checkpoints", "a folder with a copy of itself in it", line)
+
+
 def test_a_format_or_activation_that_is_told_must_make_sense(tiny_arguments, documented, capsys, tmp_path):
     saelens_folder(tmp_path / "saes", "blocks.2.hook_resid_post")
     options = {"sae_model": str(tmp_path / "saes")}

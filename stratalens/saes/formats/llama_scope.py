@@ -17,12 +17,11 @@ from torch import nn
 
 from stratalens.config.sae_activation import SaeActivation
 from stratalens.errors import CheckpointError
-from stratalens.files.json_files import json_object
-from stratalens.models.hook_names import hookpoint_of_hook
 from stratalens.saes.activations import Activation, Threshold, TopK
 from stratalens.saes.arrays import Kind, SaeArrays, sae_file
+from stratalens.saes.hook_points import of_hook_points
 from stratalens.saes.sae import Checkpoint, Decoder, Encoder, SaeFile
-from stratalens.saes.settings import MAX_SIZE, no_known_place, read_table, validated_settings
+from stratalens.saes.settings import MAX_SIZE, read_table, validated_settings
 from stratalens.saes.steps import Scale, Step
 from stratalens.saes.tree import SaeTree
 from stratalens.saes.weights import read_header, row_norms
@@ -77,17 +76,7 @@ def recognises(tree: SaeTree) -> bool:
 
 def checkpoints(tree: SaeTree, model: nn.Module, told: SaeActivation | None) -> list[Checkpoint]:
     """See `Format`."""
-    found, names = list[Checkpoint](), list[str]()
-    for path in tree.named(re.escape(CONFIG_FILE)):
-        content = json_object(path)
-        hooks = [str(content.get(key) or "") for key in ("hook_point_in", "hook_point_out")]
-        source, target = (hookpoint_of_hook(model, hook) for hook in hooks)
-        names += hooks
-        if source is not None and target is not None:
-            found.append(Checkpoint(path.parent, source, target, hooks[0], tree.within(path.parent)))
-    if not found:
-        raise no_known_place(tree.root, names, model)
-    return found
+    return of_hook_points(tree, model, tree.named(re.escape(CONFIG_FILE)))
 
 
 def describe(checkpoint: Checkpoint) -> SaeFile:

@@ -18,12 +18,12 @@ from torch import Tensor, nn
 from stratalens.config.sae_activation import SaeActivation
 from stratalens.errors import CheckpointError
 from stratalens.files.json_files import json_object
-from stratalens.models.hook_names import hookpoint_of_hook
 from stratalens.saes.activations import Activation, Divided, Threshold, TopK
 from stratalens.saes.arrays import Kind, SaeArrays, sae_file
 from stratalens.saes.containers.header import Header
+from stratalens.saes.hook_points import of_hook_points
 from stratalens.saes.sae import Checkpoint, Decoder, Encoder, SaeFile
-from stratalens.saes.settings import MAX_SIZE, no_known_place, read_table, validated_settings
+from stratalens.saes.settings import MAX_SIZE, read_table, validated_settings
 from stratalens.saes.steps import GluLinear, Linear, Normalise, Rescale, Scale, Step
 from stratalens.saes.tree import SaeTree
 from stratalens.saes.weights import read_array, read_header, read_numbers, row_norms
@@ -93,21 +93,10 @@ def recognises(tree: SaeTree) -> bool:
 
 def checkpoints(tree: SaeTree, model: nn.Module, told: SaeActivation | None) -> list[Checkpoint]:
     """See `Format`."""
-    found, names = list[Checkpoint](), list[str]()
-    for path in _configs(tree):
-        content = json_object(path)
-        kind = str(content.get("sae_type", "sae"))
-        if kind != "sae":
-            what = f"`{kind[:60]}` of Llamascopium" if kind in KINDS else f"`{kind[:60]}`"
-            raise CheckpointError(f"{path}: sae_type {what} is not supported; read are SAEs and transcoders (sae)")
-        hooks = [str(content.get(key) or "") for key in ("hook_point_in", "hook_point_out")]
-        source, target = (hookpoint_of_hook(model, hook) for hook in hooks)
-        names += hooks
-        if source is not None and target is not None:
-            found.append(Checkpoint(path.parent, source, target, hooks[0], tree.within(path.parent)))
-    if not found:
-        raise no_known_place(tree.root, names, model)
-    return found
+    configs = _configs(tree)
+    for path in configs:
+        _require_kind(path)
+    return of_hook_points(tree, model, configs)
 
 
 def describe(checkpoint: Checkpoint) -> SaeFile:
@@ -128,6 +117,14 @@ def _configs(tree: SaeTree) -> list[Path]:
         if {"hook_point_in", "hook_points"} & (content := json_object(path)).keys()
         or ("norm_activation" in content and "act_fn" in content)
     ]
+
+
+def _require_kind(path: Path) -> None:
+    """Refuse what is no SAE or transcoder."""
+    kind = str(json_object(path).get("sae_type", "sae"))
+    if kind != "sae":
+        what = f"`{kind[:60]}` of Llamascopium" if kind in KINDS else f"`{kind[:60]}`"
+        raise CheckpointError(f"{path}: sae_type {what} is not supported; read are SAEs and transcoders (sae)")
 
 
 def _opened(folder: Path) -> tuple[_Coder, Header]:
