@@ -21,6 +21,9 @@ HOOKS: dict[str, tuple[Site, Side]] = {
 comes out of that, so they are the contributions in every family."""
 
 
+BRIDGED: dict[str, tuple[Site, Site]] = {"mlp.hook_in": ("mlp_norm", "mlp_norm"), "mlp.hook_out": ("mlp_module", "mlp")}
+"""Name of a hook of a module itself -> its site, and what that is in a block without a norm of the module's output."""
+
 NORMS: dict[Site, Site] = {"mlp_norm": "mlp_norm_no_gain", "attn_norm": "attn_norm_no_gain"}
 """What a norm gives out -> what it is before the gain."""
 
@@ -35,10 +38,15 @@ def hookpoint_of_hook(model: nn.Module, name: str) -> Hookpoint | None:
         name: such as `blocks.5.hook_resid_post`.
     """
     match = HOOK_NAME.fullmatch(name)
-    if match is None or match[2] not in HOOKS:
+    if match is None:
+        return None
+    block = int(match[1])
+    if match[2] in BRIDGED:
+        own, plain = (Hookpoint(block, site) for site in BRIDGED[match[2]])
+        return own if has_hookpoint(model, own) else plain
+    if match[2] not in HOOKS:
         return None
     site, side = HOOKS[match[2]]
-    block = int(match[1])
     if site in NORMS:
         before = Hookpoint(block, NORMS[site])
         if has_hookpoint(model, before) and is_rms(model, block):
@@ -47,8 +55,8 @@ def hookpoint_of_hook(model: nn.Module, name: str) -> Hookpoint | None:
 
 
 def hookpoint_named(model: nn.Module, name: str) -> Hookpoint | None:
-    """The hookpoint of a name in either way: a hook of TransformerLens, or a module, of which it is the output."""
-    return hookpoint_of_hook(model, name) or hookpoint_of(model, name, "out")
+    """The hookpoint of a name: a hook of TransformerLens, a module, of which it is the output, or one with its side."""
+    return hookpoint_of_hook(model, name) or hookpoint_of(model, name, "out") or hookpoint_of_side(model, name)
 
 
 def hookpoint_of_side(model: nn.Module, name: str) -> Hookpoint | None:

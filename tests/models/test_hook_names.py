@@ -13,6 +13,7 @@ EVERYWHERE = {
     "blocks.3.hook_mlp_out": "3_mlp",
     "blocks.3.hook_attn_out": "3_attn",
     "blocks.0.attn.hook_z": "0_attn_heads",
+    "blocks.1.mlp.hook_in": "1_mlp_norm",
 }
 NO_HOOKPOINTS = ["blocks.2.hook_resid_mid", "blocks.2.mlp.hook_post", "hook_embed", "blocks.x.hook_mlp_out", ""]
 FAMILIES = ["llama", "gemma2", "gemma3_text", "gpt2", "gpt_neox", "olmo2"]
@@ -38,10 +39,17 @@ def test_hooks_of_transformer_lens_are_hookpoints_in_every_family(family):
         assert tuple(map(str, found)) == expected
 
 
+def test_the_output_of_the_mlp_itself_is_before_a_norm_of_it(family):
+    name, model = family
+    expected = "1_mlp_module" if name in ("gemma2", "gemma3_text", "olmo2") else "1_mlp"
+    assert str(hookpoint_of_hook(model, "blocks.1.mlp.hook_out")) == expected
+
+
 def test_either_kind_of_name_is_understood():
     with torch.device("meta"):
         model = AutoModel.from_config(AutoConfig.for_model("llama", num_hidden_layers=3, hidden_size=32))
     names = {"blocks.1.hook_resid_post": "1", "model.layers.1": "1", "model.layers.2.mlp": "2_mlp"}
+    names |= {"model.layers.1.input": "1_resid_in", "model.layers.1.post_attention_layernorm.output": "1_mlp_norm"}
     assert {name: str(hookpoint_named(model, name)) for name in names} == names
 
 

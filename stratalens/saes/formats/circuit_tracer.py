@@ -12,8 +12,6 @@ from torch import nn
 
 from stratalens.config.sae_activation import SaeActivation
 from stratalens.errors import CheckpointError
-from stratalens.hookpoint import Hookpoint
-from stratalens.models.families import has_hookpoint
 from stratalens.models.hook_names import hookpoint_of_hook
 from stratalens.saes.activations import Activation, Threshold, TopK
 from stratalens.saes.arrays import Kind, SaeArrays, encoder_of, sae_file
@@ -60,12 +58,12 @@ def checkpoints(tree: SaeTree, model: nn.Module, told: SaeActivation | None) -> 
     for path in tree.named(FILE.pattern):
         match = FILE.fullmatch(path.name)
         assert match is not None
-        config = _config(path)
-        source = _hookpoint(model, int(match[1]), config.feature_input_hook)
-        target = _hookpoint(model, int(match[1]), config.feature_output_hook)
+        config, block = _config(path), int(match[1])
+        source = hookpoint_of_hook(model, f"blocks.{block}.{config.feature_input_hook}")
+        target = hookpoint_of_hook(model, f"blocks.{block}.{config.feature_output_hook}")
         names += [config.feature_input_hook, config.feature_output_hook]
         if source is not None and target is not None:
-            module = f"blocks.{int(match[1])}.{config.feature_input_hook}"
+            module = f"blocks.{block}.{config.feature_input_hook}"
             found.append(Checkpoint(path, source, target, module, tree.within(path), told=told))
     if not found:
         raise no_known_place(tree.root, names, model)
@@ -99,16 +97,6 @@ def _config(path: Path) -> CircuitTracerConfig:
     if config.transcoders:
         raise CheckpointError(f"{place}: it names files that are elsewhere (transcoders); give their folder instead")
     return config
-
-
-def _hookpoint(model: nn.Module, block: int, hook: str) -> Hookpoint | None:
-    """The hookpoint of a hook's name in a block; `mlp.hook_in` and `mlp.hook_out` are those of the module itself."""
-    if hook == "mlp.hook_in":
-        return Hookpoint(block, "mlp_norm")
-    if hook == "mlp.hook_out":
-        own = Hookpoint(block, "mlp_module")
-        return own if has_hookpoint(model, own) else Hookpoint(block, "mlp")
-    return hookpoint_of_hook(model, f"blocks.{block}.{hook}")
 
 
 def _arrays(header: Header) -> SaeArrays:
