@@ -143,6 +143,11 @@ class Divided:
         return None if inner is None else Divided(inner, self.factor)
 
 
+def is_relu(activation: Activation) -> bool:
+    """Whether an activation is a ReLU: a threshold of 0 for every latent."""
+    return isinstance(activation, Threshold) and not bool(activation.threshold.any())
+
+
 def largest(pre: Float[Tensor, "token latent"], k: int) -> tuple[Float[Tensor, "token k"], Int[Tensor, "token k"]]:
     """The k largest pre-activations of each token, in no order, and their latents.
 

@@ -16,6 +16,7 @@ from stratalens.hookpoint import Hookpoint
 from stratalens.models.batches import TokenBatch
 from stratalens.models.families import locate
 from stratalens.models.site_check import true_sites
+from stratalens.saes.activations import is_relu
 from stratalens.saes.fit_candidates import Trial, in_words, neighbours, places_of, siblings
 from stratalens.saes.fit_measure import SINK_RATIO, TrialMeasurement, measure
 from stratalens.saes.fit_numbers import HookpointFit, LatentUse
@@ -132,7 +133,7 @@ def _judged(
         median_norm=float(norms.median()),
         own=own,
         neighbours=adjacent,
-        problem=problem_of(own, (*adjacent, *elsewhere), l0),
+        problem=problem_of(own, (*adjacent, *elsewhere), l0, may_shrink=is_relu(probe.sae.activation)),
         siblings=elsewhere,
         declared_l0=l0,
         use=LatentUse.of(first.fired, own.tokens, probe.sae.decoder.norms()),

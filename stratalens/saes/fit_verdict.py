@@ -23,6 +23,10 @@ MAX_SCALE_FACTOR = 1.4
 """An SAE whose reconstructions, to come nearest, would have to be longer or shorter by more than this factor does not
 fit: its training would have scaled them. SAEs of this project are at 0.94 to 1.0 of their length where they belong, and
 at 0.86 after 10% of noise on all weights of the model; with other norms of decoder rows at 0.65 and below."""
+MAX_SHRINKAGE = 2.5
+"""The same for reconstructions of a ReLU SAE that are too short: a penalty on the sum of latents shrinks them. Of small
+ones that were trained with a strong penalty, on block 16, the best scale is 1.3 with 11 latents on a token (FVU 0.53)
+and 1.9 with 8 (FVU 0.67). TopK, thresholds and gates are there to avoid that."""
 HOME_FVU = 0.8
 """An SAE that explains nothing where it is used is said to belong where its FVU is at most this."""
 DOUBTFUL_SHARE = 0.02
@@ -35,21 +39,25 @@ MAX_L0_FACTOR = 5.0
 """An SAE whose L0 differs from the declared one by more than this factor does not fit, whatever its FVU."""
 
 
-def problem_of(own: HookpointFit, others: Iterable[HookpointFit], declared_l0: float | None = None) -> str:
+def problem_of(
+    own: HookpointFit, others: Iterable[HookpointFit], declared_l0: float | None = None, *, may_shrink: bool = False
+) -> str:
     """Why an SAE does not seem to belong to its hookpoint; empty if it fits.
 
     Args:
         own: its fit there.
         others: at the candidates.
         declared_l0: latents that fire on a token, as the file of a threshold SAE says; None where it says nothing.
+        may_shrink: whether it is a ReLU SAE, whose training may have made its latents too small.
     """
+    longest = MAX_SHRINKAGE if may_shrink else MAX_SCALE_FACTOR
     better = [other for other in others if _fits_clearly_better(own, other)]
     if better:
         best = min(better, key=lambda fit: (fit.mean_error_share, fit.fvu))
         scaled = ", or its input is to be scaled, which its file does not say" if _is_scaled(own, best) else ""
         numbers = _numbers(own, best, declared_l0)
-        there = f" There too {_wrong_scale(best)}" if _is_of_wrong_scale(best) else ""
-        return f"it fits {best.hookpoint} clearly better ({numbers}): {_contrast(own, best)}{scaled}.{there}"
+        verdict = f"{_contrast(own, best)}{scaled}.{_there_too(best, declared_l0, longest)}"
+        return f"it fits {best.hookpoint} clearly better ({numbers}): {verdict}"
     if not own.fvu <= MAX_FVU:
         return (
             f"it explains nothing here (FVU {own.fvu:.2f}), nor at any hookpoint that was tried: was it trained on "
@@ -60,7 +68,7 @@ def problem_of(own: HookpointFit, others: Iterable[HookpointFit], declared_l0: f
             f"its errors do not average out (error in the mean {own.mean_error_share:.2f} of the variance): is b_dec "
             "missing or not subtracted, or was it trained on another model or input scale?"
         )
-    if _is_of_wrong_scale(own):
+    if _is_of_wrong_scale(own, longest):
         return _wrong_scale(own)
     if declared_l0 is not None and _l0_factor(own.l0, declared_l0) > MAX_L0_FACTOR:
         return (
@@ -88,8 +96,18 @@ def _fits_clearly_better(own: HookpointFit, other: HookpointFit) -> bool:
     )
 
 
-def _is_of_wrong_scale(fit: HookpointFit) -> bool:
-    return not 1 / MAX_SCALE_FACTOR <= fit.best_scale <= MAX_SCALE_FACTOR
+def _there_too(best: HookpointFit, declared_l0: float | None, longest: float) -> str:
+    """What is wrong even at the hookpoint that fits better, so that it need not be where the SAE belongs."""
+    if _is_of_wrong_scale(best, longest):
+        return f" There too {_wrong_scale(best)}"
+    off = declared_l0 is not None and _l0_factor(best.l0, declared_l0) > DOUBTFUL_L0_FACTOR
+    if off or best.mean_error_share > DOUBTFUL_SHARE:
+        return " There too it fits badly, so look further: another layer, another model or another scale of its input?"
+    return ""
+
+
+def _is_of_wrong_scale(fit: HookpointFit, longest: float) -> bool:
+    return not 1 / MAX_SCALE_FACTOR <= fit.best_scale <= longest
 
 
 def _wrong_scale(fit: HookpointFit) -> str:

@@ -6,12 +6,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
+import torch
 from killing import command, contents, run
+from published_layouts import arrays, write_layout
 from refusal import refusal, with_options
 
+from stratalens.cli.main import main
 from stratalens.harvest import inputs
 
 pytestmark = [pytest.mark.real, pytest.mark.serial]
@@ -72,6 +77,31 @@ def test_two_workers_give_the_bytes_of_one_process_although_one_is_killed_in_the
     assert process.wait(300) == 0
     assert killed is not None, "both workers were reading, and one of them was killed"
     assert contents(output) == single
+
+
+@pytest.mark.usefixtures("cluster")
+@pytest.mark.parametrize("layout", ["gemma_scope", "llama_scope"])
+def test_workers_read_saes_of_other_libraries_as_one_process_does(tiny_arguments, tmp_path, layout):
+    root = tmp_path / "saes"
+    write_npz(root) if layout == "gemma_scope" else write_layout(root, layout)
+    results = []
+    for workers in ("local", "ray"):
+        output = tmp_path / workers
+        options = {"sae_model": str(root), "output_dir": str(output), "threads": "1", "workers": workers}
+        assert main(["analyze", "--quiet", *with_options(tiny_arguments, options)]) == 0
+        results.append(contents(output))
+    assert results[0] == results[1]
+    assert results[0]["consolidated_top_features_all_layers.csv"].count(b"\n") > 1
+
+
+def write_npz(root: Path) -> None:
+    """A JumpReLU SAE of block 2 in the layout of Gemma Scope."""
+    folder = root / "gemma-scope-2b-pt-res/layer_2/width_16k/average_l0_20"
+    folder.mkdir(parents=True)
+    own = arrays(2)
+    named = {"W_enc": own["encoder"].T, "W_dec": own["decoder"], "b_enc": own["b_enc"], "b_dec": own["b_dec"]}
+    named["threshold"] = torch.full_like(own["b_enc"], 0.3)
+    np.savez(folder / "params.npz", **{name: array.numpy() for name, array in named.items()})
 
 
 @pytest.mark.usefixtures("cluster")
