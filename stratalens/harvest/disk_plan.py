@@ -7,13 +7,11 @@ from typing import NamedTuple
 
 from stratalens.harvest.inputs import RunInputs
 from stratalens.harvest.keep_plan import CODE_BYTES
-from stratalens.harvest.memory_plan import CELL_BYTES
+from stratalens.harvest.memory_plan import CELL_BYTES, latents_per_token
 from stratalens.harvest.shards import shard_characters
 
 ENTRY_BYTES = 12
 """Bytes for the value of one latent in one sampled document: row, latent, value."""
-TYPICAL_L0 = 100
-"""Latents that fire on a token, of an encoder that does not limit their number."""
 RESIDUAL_BYTES = 4
 """Bytes for one component of the mean hookpoint vector of a sampled document."""
 
@@ -60,7 +58,7 @@ def estimate_disk(inputs: RunInputs, tokens: int, keep_bytes: int) -> DiskEstima
     documents = len(inputs.survey.sample)
     unfinished = harvest = codes = 0
     for sae in inputs.saes.values():
-        cells, fired = len(inputs.survey.populations) * sae.num_latents, tokens * (sae.k or TYPICAL_L0)
+        cells, fired = len(inputs.survey.populations) * sae.num_latents, round(tokens * latents_per_token(sae))
         sample = ENTRY_BYTES * min(documents * sae.num_latents, fired) + RESIDUAL_BYTES * documents * sae.d_model
         harvest += CELL_BYTES * min(cells, fired) + sample
         unfinished += CELL_BYTES * min(shards * cells, fired) + sample

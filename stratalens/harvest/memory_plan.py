@@ -18,6 +18,7 @@ from stratalens.hookpoint import Hookpoint
 from stratalens.models.memory import USABLE_SHARE, MemoryBytes, free_gpu_bytes, free_host_bytes, free_mps_bytes
 from stratalens.models.placement import gpus_for
 from stratalens.models.source import skeleton
+from stratalens.models.streams import division_of
 from stratalens.models.token_classes import TOKEN_CLASSES
 from stratalens.saes.sae import SaeFile, max_dense_elements
 
@@ -27,6 +28,13 @@ QUANTISED_BYTES = {"8bit": 1.0, "4bit": 0.55}
 """Bytes per parameter of the blocks, scales included."""
 CELL_BYTES = 8 * (len(TOKEN_CLASSES) + 7) + 16 * 8 + 44 * EXAMPLES_KEPT
 """Memory for one latent in one population: its statistics, eight filled bins of its histogram, and its examples."""
+TYPICAL_L0 = 100
+"""Latents that fire on a token, of an encoder that neither limits nor declares their number."""
+ENTRY_VALUE_BYTES = 15
+"""Memory for a latent that fires on a token, in the values of its passage: 56 bytes for each of its latents, and about
+one latent of a passage for five that fire on its tokens; somewhat more while those of batches are joined."""
+ENTRY_CODE_BYTES = 25
+"""The same in the token-level codes: 16 in those of batches, 40 for one layer while its table is made, 5 compressed."""
 
 
 class LayerBytes(NamedTuple):
@@ -36,6 +44,8 @@ class LayerBytes(NamedTuple):
     """Its encoder: on the device of the model."""
     statistics: int
     """Statistics, examples and sampled documents: on the host."""
+    passages: int
+    """Values and token-level codes of the passages that are being read: on the host."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +57,7 @@ class MemoryEstimate:
     model: int
     """Weights of the embedding and of the blocks that are loaded."""
     batch: int
-    """Activations of one batch, and the pre-activations of one SAE."""
+    """Activations of the batches that are read beside each other, and the pre-activations of an SAE for each."""
     layers: Mapping[Hookpoint, LayerBytes]
     on_device: bool
     """Whether model, batch and SAEs are in memory of a GPU."""
@@ -66,7 +76,8 @@ class MemoryEstimate:
     def _parts(self, hookpoints: Iterable[Hookpoint]) -> tuple[dict[str, int], dict[str, int]]:
         """Name of each part -> its bytes: on the host, and on the device."""
         layers = [self.layers[hookpoint] for hookpoint in hookpoints]
-        beside = {"program": self.process, "statistics": sum(layer.statistics for layer in layers)}
+        beside = {"program": self.process}
+        beside |= {name: sum(getattr(layer, name) for layer in layers) for name in ("statistics", "passages")}
         working = {"model": self.model, "batch": self.batch, "SAEs": sum(layer.sae for layer in layers)}
         return (beside, working) if self.on_device else (working | beside, {})
 
@@ -113,26 +124,46 @@ def estimate_memory(config: RunConfig, inputs: ModelInputs, device: torch.device
     """
     blocks, embedding = count_parameters(inputs, loaded_blocks(inputs))
     block_bytes = QUANTISED_BYTES[config.load_in] if config.load_in else dtype.itemsize
-    d_model = inputs.source.d_model
-    widest = max(sae.num_latents for sae in inputs.saes.values())
-    # Per token, a block needs about a dozen vectors of d_model at once (residual, queries, keys, values, twice the
-    # intermediate size of the MLP), the encoder one in float32, and top-k a copy of the pre-activations.
-    batch_tokens = min(config.tokens_per_batch, chunk_tokens(device.type))
-    activations = batch_tokens * d_model * (12 * dtype.itemsize + 8)
-    dense = 8 * min(max_dense_elements(device), batch_tokens * widest)
     return MemoryEstimate(
         process=PROCESS_BYTES,
         model=round(blocks * block_bytes + embedding * dtype.itemsize),
-        batch=activations + dense,
-        layers={hookpoint: _layer_bytes(sae, inputs) for hookpoint, sae in inputs.saes.items()},
+        batch=_batch_bytes(config, inputs, device, dtype),
+        layers={hookpoint: _layer_bytes(config, inputs, sae, device) for hookpoint, sae in inputs.saes.items()},
         on_device=device.type != "cpu",
     )
 
 
-def _layer_bytes(sae: SaeFile, inputs: ModelInputs) -> LayerBytes:
+def _batch_bytes(config: RunConfig, inputs: ModelInputs, device: torch.device, dtype: torch.dtype) -> int:
+    """Memory for all batches that are read beside each other: a batch has at least one passage.
+
+    Per token, a block needs about a dozen vectors of d_model at once (residual, queries, keys, values, twice the
+    intermediate size of the MLP), and the encoder one in float32. Top-k needs a copy of the pre-activations; on the CPU
+    it finds the numbers of their latents instead, in 8 bytes each.
+    """
+    streams = division_of(device).streams
+    batch_tokens = max(streams * config.max_length, min(config.tokens_per_batch, chunk_tokens(device.type)))
+    widest = max(sae.num_latents for sae in inputs.saes.values())
+    activations = batch_tokens * inputs.source.d_model * (12 * dtype.itemsize + 8)
+    dense_elements = min(streams * max_dense_elements(device), batch_tokens * widest)
+    return activations + (12 if device.type == "cpu" else 8) * dense_elements
+
+
+def _layer_bytes(config: RunConfig, inputs: ModelInputs, sae: SaeFile, device: torch.device) -> LayerBytes:
     text = inputs.survey if isinstance(inputs, RunInputs) else None
     populations = len(Populations() if text is None else text.populations)
-    return LayerBytes(sae.encoder_bytes, populations * sae.num_latents * CELL_BYTES)
+    # Where batches are read beside each other, a chunk is finished while the next one is being read.
+    chunks_held = min(2, division_of(device).streams)
+    firing = chunks_held * chunk_tokens(device.type) * latents_per_token(sae)
+    return LayerBytes(
+        sae=sae.encoder_bytes,
+        statistics=populations * sae.num_latents * CELL_BYTES,
+        passages=round(firing * (ENTRY_VALUE_BYTES + ENTRY_CODE_BYTES * bool(config.keep_bytes))),
+    )
+
+
+def latents_per_token(sae: SaeFile) -> float:
+    """How many latents of an SAE fire on a token: at most, by its declaration, or as is typical."""
+    return float(sae.k or sae.l0 or TYPICAL_L0)
 
 
 def memory_limits(config: RunConfig, estimate: MemoryEstimate, device: torch.device) -> MemoryBytes:
