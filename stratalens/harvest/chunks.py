@@ -1,6 +1,7 @@
 """Cut a shard into chunks: passages that are batched together."""
 
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -33,7 +34,7 @@ class Chunk(NamedTuple):
     keep: np.ndarray
     """What is kept of the text of each passage, see `Keep`; `[passage]`."""
     coded: Callable[[int], CodedPassage]
-    """Makes the passage of a number, as it is kept."""
+    """Makes the passage of a number, as it is kept; once for all layers."""
     population: np.ndarray
     """`[passage]`"""
     passages: SampledPassages
@@ -84,7 +85,7 @@ def _make_chunk(passages: list[tuple[TokenSpan, ShardPiece]], cutter: PassageCut
     return Chunk(
         sequences=[cutter.sequence(span) for span in spans],
         keep=np.array([piece.keep for piece in pieces], np.int64),
-        coded=lambda number: _coded_passage(passages[number][0], passages[number][1], cutter),
+        coded=cache(lambda number: _coded_passage(passages[number][0], passages[number][1], cutter)),
         population=np.array([piece.population for piece in pieces], np.int64),
         passages=SampledPassages(
             document=np.array([piece.document for piece in pieces], np.uint64),

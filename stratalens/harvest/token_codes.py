@@ -75,9 +75,9 @@ def batch_codes(encoded: EncodedBatch, batch: TokenBatch, wanted: Bool[np.ndarra
     token, latent, activation = encoded.latents
     kept = torch.from_numpy(wanted[batch.rows]).to(row.device)[row[token]]
     token = token[kept]
-    columns = (row[token], position[token], latent[kept], activation[kept])
+    columns = (row[token].int(), position[token].int(), latent[kept].int(), activation[kept])
     rows, positions, latents, activations = (column.cpu().numpy() for column in columns)
-    return BatchCodes(batch.rows[rows], positions, latents, activations)
+    return BatchCodes(batch.rows.astype(np.int32)[rows], positions, latents, activations)
 
 
 def codes_table(passages: Mapping[int, CodedPassage], parts: Sequence[BatchCodes]) -> "pyarrow.Table":
@@ -89,19 +89,19 @@ def codes_table(passages: Mapping[int, CodedPassage], parts: Sequence[BatchCodes
     """
     import pyarrow as pa
 
-    numbers = np.fromiter(passages, np.int64, len(passages))
-    entries = [np.concatenate([part[column] for part in parts]) for column in range(4)] if parts else [np.zeros(0)] * 4
-    kept = np.flatnonzero(np.isin(entries[0], numbers))
-    kept = kept[np.argsort(entries[0][kept], kind="stable")]
-    owner, *columns = (column[kept] for column in entries)
-    counts = np.bincount(np.searchsorted(numbers, owner), minlength=len(numbers))
+    entries = [np.concatenate(column) for column in zip(*parts, strict=True)] or [np.zeros(0, np.int32)] * 4
+    place = np.full(1 + max(max(passages, default=0), entries[0].max(initial=0)), -1, np.int32)
+    place[np.fromiter(passages, np.int64, len(passages))] = np.arange(len(passages))
+    owner = place[entries[0]]
+    order = np.argsort(owner, kind="stable")[np.count_nonzero(owner < 0) :]
+    counts = np.bincount(owner[order], minlength=len(passages))
     own = list(passages.values())
     arrays: dict[str, Any] = {name: [getattr(passage, name) for passage in own] for name in (*PLACES, "text")}
     arrays["entries"] = counts.astype(np.int32)
     for name in ("token_ids", "offsets"):
         arrays[name] = _lists([getattr(passage, name).reshape(-1) for passage in own], np.int32)
-    for name, column in zip(ENTRIES, columns, strict=True):
-        values = column.astype(np.float32 if name == "activation" else np.int32)
+    for name, column in zip(ENTRIES, entries[1:], strict=True):
+        values = column[order].astype(np.float32 if name == "activation" else np.int32, copy=False)
         arrays[name] = pa.ListArray.from_arrays(_starts(counts), values, type=schema().field(name).type)
     return pa.table({name: arrays[name] for name in schema().names}, schema=schema())
 
