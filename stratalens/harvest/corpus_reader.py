@@ -22,6 +22,7 @@ from stratalens.harvest.shards import Shard, ShardTask
 from stratalens.harvest.store import HarvestFile, ShardStore, harvest_path, key_of
 from stratalens.harvest.workers import Workers
 from stratalens.hookpoint import Hookpoint
+from stratalens.models.memory import release_free_memory
 
 CONTEXT_FILE = "context.json"
 
@@ -107,10 +108,13 @@ class CorpusReader:
         file = HarvestFile(self.work.staging / self.place(hookpoint), key_of([own.state for own in keys]))
         state = store.fold(hookpoint, [own.state for own in keys])
         file.write(state)
+        examples = state.examples
+        del state  # its sampled documents are large
         coded = [own.codes for own in keys if own.codes is not None]
         if coded:
             kept = KeptLayer(store, hookpoint, coded, self.plan)
-            kept.write(self.work.staging / codes_path(hookpoint), file.key, state.examples)
+            kept.write(self.work.staging / codes_path(hookpoint), file.key, examples)
+        release_free_memory()
         return file
 
     def _codes(self, files: Mapping[Hookpoint, HarvestFile]) -> dict[Hookpoint, Path]:
