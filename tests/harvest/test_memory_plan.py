@@ -392,7 +392,7 @@ def test_the_estimate_is_near_the_measured_memory(tmp_path, more):
     assert match is not None, printed
     measured = json.loads((tmp_path / "run.json").read_text())["peak_memory_bytes"] / 1e9
     print(f"estimated {match[1]} GB, measured {measured:.2f} GB")
-    assert 0.75 < float(match[1]) / measured < 1.25
+    assert 0.75 < float(match[1]) / measured < 1.33
 
 
 @pytest.fixture(scope="module")
