@@ -7,7 +7,7 @@ its mean on general text in place of 0, since what it adds everywhere works like
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -32,6 +32,7 @@ class EncodedTokens:
     """Position of each token in its passage."""
 
 
+@runtime_checkable
 class Ablation(Protocol):
     """Says what is removed from tokens."""
 
@@ -80,7 +81,7 @@ class LatentSet:
 
 
 @dataclass(frozen=True)
-class RandomDirections:
+class RandomReplacement:
     """Removes, in place of what a set contributes, vectors of the same norm at each token.
 
     Every decoder row is replaced by a random direction of its norm, the same at all tokens; the sum is then scaled to

@@ -37,7 +37,7 @@ def mean(x: Values) -> Estimate:
     return _estimate(float(x.mean()), [(x, 1)])
 
 
-def difference(x: Values, y: Values) -> Estimate:
+def difference(x: Float[np.ndarray, "domain_document"], y: Float[np.ndarray, "general_document"]) -> Estimate:
     """The mean of `x` less that of `y`, one value a document.
 
     The interval is Welch's (1947), by Student's t. One end is moved out to where the skewness of the documents puts it,
@@ -51,7 +51,7 @@ def difference(x: Values, y: Values) -> Estimate:
     return _estimate(float(x.mean() - y.mean()), [(x, 1), (y, -1)])
 
 
-def _estimate(value: float, sides: list[tuple[Values, int]]) -> Estimate:
+def _estimate(value: float, sides: list[tuple[Float[np.ndarray, "_"], int]]) -> Estimate:
     """Of the sum of independent means, each with a sign."""
     if min(len(values) for values, _ in sides) < 2:
         return Estimate(value, -math.inf, math.inf, 1.0)
@@ -71,7 +71,7 @@ def _estimate(value: float, sides: list[tuple[Values, int]]) -> Estimate:
     return Estimate(value, low, high, float(special.stdtr(freedom, -_moved(value / error, max(0.0, -skewness)))))
 
 
-def _rounding(sides: list[tuple[Values, int]]) -> float:
+def _rounding(sides: list[tuple[Float[np.ndarray, "_"], int]]) -> float:
     """Deviations up to this are those of equal numbers from their computed mean."""
     return 4 * float(np.finfo(np.float64).eps) * max(float(np.abs(values).max()) for values, _ in sides)
 

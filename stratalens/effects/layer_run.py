@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool
 
-from stratalens.effects.ablations import Ablation, LatentSet, RandomDirections
+from stratalens.effects.ablations import Ablation, LatentSet, RandomReplacement
 from stratalens.effects.attributions import Attributions
 from stratalens.effects.changes import FeatureChanges, LayerChanges
 from stratalens.effects.matched import NormMatcher
@@ -158,6 +158,6 @@ def _name(of: LatentSet) -> str:
 
 def _draws(of: LatentSet, plan: LayerPlan, draws: int) -> dict[str, Ablation]:
     return {
-        f"random {draw} by {plan.identity}: {_name(of)}": RandomDirections(of, draw, plan.identity)
+        f"random {draw} by {plan.identity}: {_name(of)}": RandomReplacement(of, draw, plan.identity)
         for draw in range(draws)
     }

@@ -43,7 +43,7 @@ class NormMatcher:
 
     sae: Sae
     own: LatentSet
-    text: Sequence[tuple[EncodedTokens, Bool[np.ndarray, "token"]]]
+    text: Sequence[tuple[EncodedTokens, Bool[np.ndarray, "_"]]]
     """Tokens of each batch, and whether each token is in a domain passage."""
     live: Bool[np.ndarray, "latent"]
     """Latents that may be drawn; those of the set are left out."""

@@ -77,7 +77,7 @@ class EffectReader:
         self.files.write(hookpoint, what, {"values": values})
         return values
 
-    def encoded(self, probe: Probe[Sae], text: EffectText) -> list[tuple[EncodedTokens, Bool[np.ndarray, "token"]]]:
+    def encoded(self, probe: Probe[Sae], text: EffectText) -> list[tuple[EncodedTokens, Bool[np.ndarray, "_"]]]:
         """Tokens of each batch of passages with their latents, and whether each is in a domain passage."""
         reader, found = self._reader(probe), []
         with torch.inference_mode():

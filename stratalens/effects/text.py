@@ -28,7 +28,7 @@ class EffectText:
     """In the order of their documents."""
     document: Int[np.ndarray, "passage"]
     """Index of the document of each passage."""
-    token_class: Sequence[Int[np.ndarray, "seq"]]
+    token_class: Sequence[Int[np.ndarray, "_"]]
     """Of each passage: class of each token as it is predicted from those before, an index of `TOKEN_CLASSES`."""
     documents: EffectDocuments
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from effect_parts import LATENTS, WIDTH, random_sae
 
-from stratalens.effects.ablations import EncodedTokens, LatentSet, RandomDirections
+from stratalens.effects.ablations import EncodedTokens, LatentSet, RandomReplacement
 from stratalens.effects.matched import NormMatcher
 from stratalens.saes.activations import SparseLatents
 from stratalens.saes.contributions import unit_scale
@@ -67,13 +67,13 @@ def test_a_dense_latent_is_set_to_its_mean():
 def test_a_token_without_the_latents_loses_exactly_nothing():
     sae = random_sae("topk")
     _, tokens = encoded(sae)
-    for ablation in (LatentSet(sae, (3,)), RandomDirections(LatentSet(sae, (3,)), 0, (0, "1"))):
+    for ablation in (LatentSet(sae, (3,)), RandomReplacement(LatentSet(sae, (3,)), 0, (0, "1"))):
         silent = ~ablation_of(ablation).fires(tokens)
         assert silent.any()
         assert not ablation.removed(tokens)[silent].any()
 
 
-def ablation_of(ablation: LatentSet | RandomDirections) -> LatentSet:
+def ablation_of(ablation: LatentSet | RandomReplacement) -> LatentSet:
     return ablation if isinstance(ablation, LatentSet) else ablation.of
 
 
@@ -83,20 +83,20 @@ def test_random_directions_remove_the_same_norm_at_each_token_in_another_directi
     _, tokens = encoded(sae)
     own = LatentSet(sae, tuple(range(0, LATENTS, 3)))
     removed = own.removed(tokens)
-    draws = [RandomDirections(own, draw, (0, "1")).removed(tokens) for draw in range(5)]
+    draws = [RandomReplacement(own, draw, (0, "1")).removed(tokens) for draw in range(5)]
     for random in draws:
         assert torch.allclose(random.norm(dim=-1), removed.norm(dim=-1), rtol=1e-4)
         cosine = torch.cosine_similarity(random, removed, dim=-1)[removed.norm(dim=-1) > 0]
         assert cosine.abs().mean() < 0.5
     assert not torch.allclose(draws[0], draws[1])
-    assert torch.equal(draws[0], RandomDirections(own, 0, (0, "1")).removed(tokens))
-    assert not torch.allclose(draws[0], RandomDirections(own, 0, (1, "1")).removed(tokens))
+    assert torch.equal(draws[0], RandomReplacement(own, 0, (0, "1")).removed(tokens))
+    assert not torch.allclose(draws[0], RandomReplacement(own, 0, (1, "1")).removed(tokens))
 
 
 def test_the_direction_of_a_latent_is_the_same_at_all_tokens():
     sae = random_sae("topk")
     _, tokens = encoded(sae)
-    removed = RandomDirections(LatentSet(sae, (3,)), 0, (0, "1")).removed(tokens)
+    removed = RandomReplacement(LatentSet(sae, (3,)), 0, (0, "1")).removed(tokens)
     units = torch.nn.functional.normalize(removed[removed.norm(dim=-1) > 0], dim=-1)
     assert len(units) > 1
     assert torch.allclose(units, units[:1].expand_as(units), atol=1e-5)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM
 
-from stratalens.effects.ablations import LatentSet, RandomDirections
+from stratalens.effects.ablations import LatentSet, RandomReplacement
 from stratalens.effects.changes import TOKEN_CLASSES, Change
 from stratalens.effects.measure import AblationReader, fold_changes
 from stratalens.effects.text import NOT_COUNTED, EffectText
@@ -173,7 +173,7 @@ def test_positions_of_a_large_norm_are_left_as_they_are(model):
 def test_how_passages_are_packed_changes_nothing(model):
     probe, text = probe_at("1"), random_text()
     ablations = [LatentSet(probe.sae, latents) for latents in SETS]
-    ablations += [RandomDirections(ablations[1], draw, (0, "1")) for draw in range(3)]
+    ablations += [RandomReplacement(ablations[1], draw, (0, "1")) for draw in range(3)]
     wide = measured(model, probe, text, ablations, batch_tokens=4096)
     for one, other in zip(wide, measured(model, probe, text, ablations, batch_tokens=64), strict=True):
         assert_same(one, other, tolerance=1e-4)

@@ -200,7 +200,7 @@ def test_the_terminal_names_the_best_layer_and_counts_the_verdicts(with_both, ca
 
 def test_a_new_measurement_replaces_one_of_the_same_name(with_both):
     result = load_result(with_both)
-    fewer = dataclasses.replace(made_effects(result), features={}, tasks={Hookpoint(2): [TASK]})
+    fewer = dataclasses.replace(made_effects(result), features={}, tasks={Hookpoint(2): [TASK._asdict()]})
     publish_made(with_both, fewer)
     again = load_result(with_both)
     assert [own.name for own in again.record.effects] == ["", "newswire"]
@@ -339,7 +339,7 @@ def test_hostile_text_reaches_the_page_as_text(with_both):
     made = made_effects(result)
     facts = dataclasses.replace(made.facts, notes=[nasty], warnings=[nasty], dtype=nasty, device=nasty)
     task = MadeTaskEffect(nasty, 1, 0.1, None, False)
-    publish_made(with_both, dataclasses.replace(made, facts=facts, tasks={Hookpoint(0): [task]}))
+    publish_made(with_both, dataclasses.replace(made, facts=facts, tasks={Hookpoint(0): [task._asdict()]}))
     page = (with_both / "report.html").read_text()
     assert nasty not in page
     assert page.count("&lt;img src=x onerror=alert(1)&gt;") >= 4

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from planted_model import LATENTS, PLACE, SPECIAL_ID, PlantedModel
 
-from stratalens.effects.ablations import Ablation, LatentSet, RandomDirections
+from stratalens.effects.ablations import Ablation, LatentSet, RandomReplacement
 from stratalens.effects.changes import Change, FeatureChanges, LayerChanges
 from stratalens.effects.matched import NormMatcher
 from stratalens.effects.measure import WIDTH, AblationReader, fold_changes
@@ -52,7 +52,7 @@ def _only(planted: PlantedModel, latent: int) -> LatentSet:
 
 
 def _random(of: LatentSet) -> Sequence[Ablation]:
-    return [RandomDirections(of, draw, IDENTITY) for draw in range(DRAWS)]
+    return [RandomReplacement(of, draw, IDENTITY) for draw in range(DRAWS)]
 
 
 def _reader(planted: PlantedModel) -> AblationReader:
