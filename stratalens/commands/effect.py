@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from stratalens.commands.finished import find_inputs_again, require_same_models
-from stratalens.commands.make_effect import EffectRun, make_effect
+from stratalens.commands.make_effect import EffectRun, load_items, make_effect
 from stratalens.commands.sources import MODEL_SOURCES, require_allowed_sources
 from stratalens.commands.validation_text import read_validation_text
 from stratalens.config.effect_options import EffectConfig
@@ -65,6 +65,7 @@ def _require_same_text(record: RunRecord, name: str, digest: str) -> None:
 
 def _run(result: Result, options: EffectConfig, progress: Progress) -> EffectRun:
     """The result with its inputs, or with text of other sources."""
+    items = load_items(result.config.domain, options)  # a file that cannot be used is told before the work
     given: dict[str, object] = {
         name: getattr(options, name) for name in ("memory_gb", "trust_remote_code", "allow_fetch")
     }
@@ -72,13 +73,15 @@ def _run(result: Result, options: EffectConfig, progress: Progress) -> EffectRun
     given["output_dir"] = str(result.output_dir)
     if not options.on_other_text:
         config = with_batch_tokens(result.config.model_copy(update=given))
-        return EffectRun(result, config, options, find_inputs_again(result, config, progress), ())
+        return EffectRun(result, config, options, find_inputs_again(result, config, progress), items, ())
     given |= {name: getattr(options, name) for name in TextConfig.model_fields}
     config = with_batch_tokens(result.config.model_copy(update=given))
-    return _on_other_text(result, config, options, progress)
+    inputs, warnings = _on_other_text(result, config, progress)
+    return EffectRun(result, config, options, inputs, items, warnings)
 
 
-def _on_other_text(result: Result, config: RunConfig, options: EffectConfig, progress: Progress) -> EffectRun:
+def _on_other_text(result: Result, config: RunConfig, progress: Progress) -> tuple[RunInputs, tuple[str, ...]]:
+    """Inputs with the text of other sources, without the documents of the run, and what limits them."""
     require_allowed_sources(result.output_dir / RECORD_FILE, config, MODEL_SOURCES, is_record=True)
     found = find_model_inputs(config, progress, result.findings.top)
     require_same_models(result, found)
@@ -93,4 +96,4 @@ def _on_other_text(result: Result, config: RunConfig, options: EffectConfig, pro
         text=TextFindings(None, text.warnings),
         loaded=None,
     )
-    return EffectRun(result, config, options, inputs, text.warnings)
+    return inputs, text.warnings

@@ -50,6 +50,8 @@ class EffectRun(NamedTuple):
     """Options of the run, with those that the command replaces."""
     options: EffectConfig
     inputs: RunInputs
+    items: list[TaskItem]
+    """Task items; none where no tasks were asked for."""
     warnings: tuple[str, ...]
     """What limits the results and is known from the text."""
 
@@ -95,14 +97,15 @@ def make_effect(run: EffectRun, work: WorkDirectories, progress: Progress) -> Me
     plans = plan_layers(run.result, run.options, run.inputs)
     cost = estimate_work(run.result, run.options, run.inputs, text, plans)
     progress.say(describe_work(text, cost, run.result.record.tokens, recorded_speed(run.result.record)))
-    items = _task_items(run)
+    tokens = _tokens_of(run) if run.items else []
     opened = CheckModel.load(run.config, run.inputs, progress, head=True)
     if opened.no_head:
         raise ModelError(f"effects need the next-token loss: {opened.no_head}")
     reader = _reader(run, opened, work)
     with torch.inference_mode():
         noise = noise_floor(opened.model, text.control, reader.runner, reader.special_ids, reader.batch_tokens)
-        tasks = read_tasks(reader, *items, run.options.control_documents, run.config.seed) if items else None
+        number, seed = run.options.control_documents, run.config.seed
+        tasks = read_tasks(reader, run.items, tokens, number, seed) if run.items else None
     with progress.track("Measuring effects", cost.total) as advance:
         found = _measure(run, opened, reader, _Reading(text, plans, tasks, cost, advance))
     layers = layer_effects(text.documents, found.layers, run.config.seed)
@@ -112,20 +115,23 @@ def make_effect(run: EffectRun, work: WorkDirectories, progress: Progress) -> Me
     return MeasuredEffects(facts, layers, features, tables, _task_rows(run, tasks, found))
 
 
-def _task_items(run: EffectRun) -> tuple[list[TaskItem], list[TokenisedItem]] | None:
-    """The task items that were asked for, with their tokens.
+def load_items(domain: str, options: EffectConfig) -> list[TaskItem]:
+    """The task items that were asked for, if any were.
 
     Raises:
         ConfigError: a file cannot be used, or the domain has no items of its own.
     """
-    if not run.options.task:
-        return None
-    files = [path for path in run.options.task if path != BUILT_IN_TASKS]
-    items = load_task_items(run.config.domain, files)
+    if not options.task:
+        return []
+    items = load_task_items(domain, [path for path in options.task if path != BUILT_IN_TASKS])
     if not items:
-        raise ConfigError(f"task: no items ship with the domain {run.config.domain}; give a file of your own")
-    return items, tokenised_items(
-        items, passage_cutter(run.config.model_copy(update={"min_length": 1}), run.inputs.source)
+        raise ConfigError(f"task: no items ship with the domain {domain}; give a file of your own")
+    return items
+
+
+def _tokens_of(run: EffectRun) -> list[TokenisedItem]:
+    return tokenised_items(
+        run.items, passage_cutter(run.config.model_copy(update={"min_length": 1}), run.inputs.source)
     )
 
 
