@@ -49,6 +49,17 @@ class Excess(NamedTuple):
     """Largest."""
 
 
+def excess_columns(control: str, found: Excess | None) -> dict[str, float | int | None]:
+    """Column -> what one kind of control says, in the order of tables; such as `random_excess`, `random_low`.
+
+    Args:
+        control: `random` or `matched`.
+        found: None where there is nothing to say.
+    """
+    names = ("excess", *Excess._fields[1:])
+    return {f"{control}_{name}": value for name, value in zip(names, found or (None,) * len(names), strict=True)}
+
+
 class LayerEffect(NamedTuple):
     """The effect of removing the confirmed features of a hookpoint. Losses in nats a token, means over documents."""
 

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 
 from stratalens.effects.document_means import Estimate, difference, mean
 from stratalens.effects.excess import corrected, excess
-from stratalens.effects.layer_effects import Excess
+from stratalens.effects.layer_effects import Excess, excess_columns
 from stratalens.effects.task_items import ALL_KINDS, MIN_SOLVED_ITEMS, TaskItem, kinds_of
 from stratalens.files.hashing import hash64
 from stratalens.hookpoint import Hookpoint
@@ -67,11 +67,10 @@ class TaskEffect(NamedTuple):
 
     def flat(self) -> dict[str, float | int | None]:
         """Column -> its value; those of `random` and `matched` begin with their name."""
-        own = {name: value for name, value in self._asdict().items() if name not in ("random", "matched")}
-        for control, found in (("random", self.random), ("matched", self.matched)):
-            values = found or (None,) * len(Excess._fields)
-            own |= {f"{control}_{name}": value for name, value in zip(Excess._fields, values, strict=True)}
-        return own
+        own: dict[str, float | int | None] = {
+            name: value for name, value in self._asdict().items() if name not in ("random", "matched")
+        }
+        return own | excess_columns("random", self.random) | excess_columns("matched", self.matched)
 
 
 def task_effects(

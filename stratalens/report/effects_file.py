@@ -7,11 +7,13 @@ import pandas as pd
 
 from stratalens.effects.effect_scores import effects_on
 from stratalens.effects.feature_effects import FeatureEffect
-from stratalens.effects.layer_effects import Excess, LayerEffect
+from stratalens.effects.layer_effects import LayerEffect, excess_columns
 from stratalens.hookpoint import Hookpoint
 from stratalens.report.effect_record import EffectRecord
 from stratalens.report.formats import write_csv
 from stratalens.report.tables import PLACE_COLUMNS, Tables, places
+
+CONTROLS = ("random", "matched")
 
 
 def write_effect_tables(tables: Tables, effects: Sequence[EffectRecord], directory: Path) -> None:
@@ -34,23 +36,17 @@ def layer_table(record: EffectRecord) -> pd.DataFrame:
 
 
 def _layer_columns() -> list[str]:
-    controls = ("random", "matched")
-    names = [name for name in LayerEffect._fields if name not in controls]
-    of_controls = [_control_column(control, name) for control in controls for name in Excess._fields]
+    names = [name for name in LayerEffect._fields if name not in CONTROLS]
+    of_controls = [name for control in CONTROLS for name in excess_columns(control, None)]
     at = names.index("matched_domain_ratio")
     return [*names[:at], *of_controls, *names[at:]]
 
 
-def _control_column(control: str, name: str) -> str:
-    return f"{control}_excess" if name == "value" else f"{control}_{name}"
-
-
 def _flat(effect: LayerEffect) -> dict[str, object]:
-    row = effect._asdict()
-    for control in ("random", "matched"):
-        own = row.pop(control)
-        for name in Excess._fields:
-            row[_control_column(control, name)] = None if own is None else getattr(own, name)
+    row: dict[str, object] = effect._asdict()
+    for control in CONTROLS:
+        del row[control]
+        row |= excess_columns(control, getattr(effect, control))
     return row
 
 

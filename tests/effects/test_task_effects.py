@@ -193,4 +193,4 @@ def test_the_columns_have_the_numbers_of_the_controls_by_name(plain, ablated):
     assert len(columns) == len(TaskEffect._fields) - 2 + 2 * len(Excess._fields)
     none = effect._replace(random=None).flat()
     assert list(none) == list(columns)
-    assert none["random_value"] is None
+    assert none["random_excess"] is None
