@@ -15,10 +15,11 @@ BUILT_IN_TASKS = "built-in"
 
 
 class EffectConfig(TextConfig):
-    """Measure what the model loses without features: its next-token loss on the domain and on general text.
+    """Measure what the model loses without features: in its next-token loss.
 
-    Reads the documents of the run that chose no feature, with the whole model and its head.
-    Texts of other sources can take their place. What was stopped continues where it was.
+    Reads documents of the run that chose no feature, with the whole model.
+    Texts of other sources can take their place.
+    A measurement that was stopped continues where it was.
     """
 
     ablate: int = Field(10, ge=0, le=1000)

@@ -10,19 +10,33 @@ import pytest
 from stratalens.cli.arguments import GROUPS
 from stratalens.cli.main import EXAMPLES, main
 from stratalens.config.check_options import CheckConfig
+from stratalens.config.effect_options import EffectConfig
 from stratalens.config.options import RunConfig
 from stratalens.config.result_options import LabelConfig, RankConfig, ReportConfig
 from stratalens.config.steer_options import SteerConfig
 from stratalens.config.token_test_options import TokenTestConfig
 from stratalens.config.validate_options import ValidateConfig
 
-ORDER_OF_USE = ["analyze", "show", "rank", "label", "validate", "token_test", "steer", "report", "check", "domains"]
+ORDER_OF_USE = [
+    "analyze",
+    "show",
+    "rank",
+    "label",
+    "validate",
+    "token_test",
+    "effect",
+    "steer",
+    "report",
+    "check",
+    "domains",
+]
 COMMANDS = {
     "analyze": RunConfig,
     "rank": RankConfig,
     "label": LabelConfig,
     "validate": ValidateConfig,
     "token_test": TokenTestConfig,
+    "effect": EffectConfig,
     "steer": SteerConfig,
     "report": ReportConfig,
     "check": CheckConfig,
@@ -44,7 +58,7 @@ def test_every_option_of_every_command_is_in_exactly_one_group():
     assert len(grouped) == len(set(grouped))
     options = {name for kind in COMMANDS.values() for name in kind.model_fields}
     assert set(grouped) == options | {"config"}
-    assert list(GROUPS) == ["Model", "Text", "Ranking", "Tests", "Labels", "Steering", "Output", "Machine"]
+    assert list(GROUPS) == ["Model", "Text", "Ranking", "Tests", "Labels", "Effects", "Steering", "Output", "Machine"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
