@@ -24,7 +24,7 @@ def directory(finished, tmp_path_factory) -> Path:
     made = Path(shutil.copytree(finished, tmp_path_factory.mktemp("effects") / "out"))
     effects = made_effects(load_result(made), (0.0132, 0.0011))
     facts = dataclasses.replace(effects.facts, notes=[HOSTILE], warnings=[f"warned {HOSTILE}"])
-    tasks = {Hookpoint(0): [MadeTaskEffect(HOSTILE, 31, -0.41, None, True)]}
+    tasks = {Hookpoint(0): [MadeTaskEffect(HOSTILE, 31, -0.41, None, True)._asdict()]}
     publish_made(made, dataclasses.replace(effects, facts=facts, tasks=tasks))
     publish_made(made, made_effects(load_result(made), (0.0004, 0.02), name="newswire", ablated=1))
     return made
