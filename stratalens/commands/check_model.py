@@ -16,7 +16,7 @@ from stratalens.harvest.open_model import load_probe
 from stratalens.harvest.trial import try_model
 from stratalens.hookpoint import Hookpoint
 from stratalens.models.batches import TokenBatch, pack_batches
-from stratalens.models.families import decoder_of, locate
+from stratalens.models.families import can_replace, decoder_of
 from stratalens.models.hub import hub_errors
 from stratalens.models.limits import require_known_ids
 from stratalens.models.loading import Placement, choose_device, choose_dtype, load_blocks, load_model
@@ -112,7 +112,7 @@ class CheckModel:
         limited = [
             replace(probe, norm_limit=SINK_RATIO * fits[probe.hookpoint].median_norm)
             for probe in probes
-            if not locate(self.model, probe.target).without_gain
+            if can_replace(self.model, probe.target)
         ]
         with progress.track("Measuring losses", len(batches) * (1 + 3 * len(limited))) as advance:
             plain = plain_pass(self.model, limited, batches, lambda: advance(1, 0))

@@ -16,7 +16,7 @@ from stratalens.harvest.inputs import RunInputs
 from stratalens.hookpoint import Hookpoint
 from stratalens.labels.concepts.lexicon import load_lexicon
 from stratalens.labels.concepts.term_tokens import tokens_of_terms
-from stratalens.models.families import locate
+from stratalens.models.families import can_replace
 from stratalens.models.limits import rows_of_embedding
 from stratalens.models.source import skeleton
 from stratalens.report.saved import Result
@@ -24,6 +24,8 @@ from stratalens.report.saved import Result
 MIN_SIDE_DOCUMENTS = 3
 BLOCK_WEIGHTS = 12
 """A block has about so many weights for each component squared, which says how many blocks a head is worth."""
+HEAD_PASSES = 2
+"""The distributions that are compared take about as long as the head that gives them."""
 GRADIENT_PASSES = 3
 """A forward and a backward pass take about so many times as long as a forward pass."""
 
@@ -69,7 +71,7 @@ def plan_layers(result: Result, options: EffectConfig, inputs: RunInputs) -> dic
     plans = {
         place: _plan(result, options, place)
         for place, sae in inputs.saes.items()
-        if not locate(skeleton(inputs.source), sae.target).without_gain
+        if can_replace(skeleton(inputs.source), sae.target)
     }
     if not any(plan.together or plan.alone for plan in plans.values()):
         raise ConfigError(
@@ -112,7 +114,7 @@ def estimate_work(
     """About how much is run, counted in tokens of the harvest's forward pass."""
     source = inputs.source
     deepest = max(inputs.saes).block + 1
-    head = rows_of_embedding(source) / (BLOCK_WEIGHTS * source.d_model)
+    head = HEAD_PASSES * rows_of_embedding(source) / (BLOCK_WEIGHTS * source.d_model)
     whole = (source.num_layers + head) / deepest
     passes = options.ig_steps * len(plans) if options.ig_steps else 1
     layers = {}

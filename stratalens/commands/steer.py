@@ -21,7 +21,7 @@ from stratalens.files.locations import user_path
 from stratalens.files.result_names import RECORD_FILE
 from stratalens.harvest.batch_size import with_batch_tokens
 from stratalens.harvest.inputs import ModelInputs, find_model_inputs
-from stratalens.models.families import locate
+from stratalens.models.families import can_replace
 from stratalens.models.limits import context_length
 from stratalens.models.source import skeleton
 from stratalens.progress import NoProgress, Progress
@@ -138,7 +138,7 @@ def _find_inputs(
     inputs = find_model_inputs(config, progress, {own.hookpoint for own in features})
     require_same_models(result, inputs)
     for sae in inputs.saes.values():
-        if locate(skeleton(inputs.source), sae.target).without_gain:
+        if not can_replace(skeleton(inputs.source), sae.target):
             raise ModelError(f"layer {sae.hookpoint} cannot steer: {NOT_REPLACEABLE}; choose features of another site")
     return inputs
 

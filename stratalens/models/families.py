@@ -135,6 +135,15 @@ def locate(model: nn.Module, hookpoint: Hookpoint) -> Tap:
     return tap
 
 
+def can_replace(model: nn.Module, hookpoint: Hookpoint) -> bool:
+    """Whether the vectors of a hookpoint can be replaced: not those before the gain of a norm.
+
+    Raises:
+        ModelError: the model has no such block, or the block no such site.
+    """
+    return not locate(model, hookpoint).without_gain
+
+
 def hookpoint_of(model: nn.Module, module: str, side: Literal["in", "out"]) -> Hookpoint | None:
     """The hookpoint whose vectors are the input or output of a module; None if there is none.
 

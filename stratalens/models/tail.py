@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from stratalens.hookpoint import Hookpoint
-from stratalens.models.families import blocks_name, decoder_of, locate
+from stratalens.models.families import blocks_name, decoder_of
 from stratalens.models.hooks import Consumer, forward, hooked
 
 
@@ -115,15 +115,6 @@ class Tail:
 def block_input(block: int) -> Hookpoint:
     """The hookpoint of a block's input."""
     return Hookpoint(block, "resid", "in")
-
-
-def can_replace(model: nn.Module, hookpoint: Hookpoint) -> bool:
-    """Whether the vectors at a hookpoint can be replaced: not those before the gain of a norm.
-
-    Raises:
-        ModelError: the model has no such hookpoint.
-    """
-    return not locate(model, hookpoint).without_gain
 
 
 def _blocks(model: nn.Module) -> Any:
