@@ -19,9 +19,11 @@ from stratalens.saes.sae import Sae
 
 CANDIDATES = 64
 """So many random latents are compared for each place in a set, and at most an eighth of those that are left."""
+ALIKE = 4
+"""Of so many whose norms have the ratio of what is missing, the largest is added."""
 ENOUGH = 0.02
 """A set is complete when its sums differ by at most this share from what is wanted."""
-MAX_GROWTH = 20
+MAX_GROWTH = 40
 """A set has at most so many times the latents of the one that it is matched to, and at least `MIN_ALLOWED` are."""
 MIN_ALLOWED = 50
 ROUNDS = 8
@@ -73,7 +75,8 @@ class NormMatcher:
         """The matched set of a number; None where there is no other live latent, or a side where the set removes none.
 
         A set is drawn by its sum of norms. Contributions of latents add up to less than that, in another way in every
-        set, so it is drawn again with another aim until its joint norm fits; the best one counts.
+        set, so it is drawn again with another aim until its joint norm fits; the best one counts. Where other latents
+        cannot reach one side without the other, later aims divide what is missed between the two.
         """
         wanted = self.joint_norm(self.own)
         able = np.flatnonzero(self._allowed & (self.norms.sum(0) > 0))
@@ -90,7 +93,8 @@ class NormMatcher:
                 best, least = MatchedSet(latents, *ratio.tolist()), miss
             if miss <= ENOUGH:
                 break
-            aim = aim / np.clip(ratio, 0.25, 4.0)
+            beside = np.clip(ratio, 0.25, 4.0)
+            aim = aim * np.sqrt(beside.max() / beside.min()) / beside if round_ >= ROUNDS // 2 else aim / beside
         return best
 
     @property
@@ -102,19 +106,24 @@ class NormMatcher:
     def _collect(
         self, aim: Float[np.ndarray, "side"], able: Int[np.ndarray, "able"], rng: np.random.Generator
     ) -> tuple[int, ...]:
-        """Add one latent after the other, each the best of some random ones, until their sums are near the aim."""
+        """Add one latent after the other until their sums are near the aim.
+
+        Of some random ones, those are preferred whose norms on both sides have the ratio of what is still missing, and
+        of these the largest. No latent is added that brings the sums further away.
+        """
         most = max(MIN_ALLOWED, MAX_GROWTH * len(self.own.latents))
-        left, sums, chosen = able, np.zeros(2), list[int]()
-        while len(left) and len(chosen) < most:
+        left, missing, chosen = able, np.ones(2), list[int]()
+        while len(left) and len(chosen) < most and np.abs(missing).max() > ENOUGH:
             drawn = rng.choice(len(left), size=min(CANDIDATES, -(-len(left) // 8)), replace=False)
-            after = sums[:, None] + self.norms[:, left[drawn]]
-            miss = np.abs(after / aim[:, None] - 1).max(0)
-            best = int(miss.argmin())
-            if chosen and miss[best] >= np.abs(sums / aim - 1).max():
+            adds = self.norms[:, left[drawn]] / aim[:, None]
+            nearer = np.abs(missing[:, None] - adds).max(0) < np.abs(missing).max()
+            if not nearer.any():
                 break
+            drawn, adds = drawn[nearer], adds[:, nearer]
+            turn = np.abs(np.arctan2(*adds) - np.arctan2(*missing))
+            alike = np.argsort(turn, kind="stable")[:ALIKE]
+            best = alike[adds.sum(0)[alike].argmax()]
             chosen.append(int(left[drawn[best]]))
-            sums = after[:, best]
+            missing = missing - adds[:, best]
             left = np.delete(left, drawn[best])
-            if miss[best] <= ENOUGH:
-                break
         return tuple(sorted(chosen))
