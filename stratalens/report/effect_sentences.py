@@ -126,7 +126,7 @@ def headline(record: EffectRecord, domain: str) -> str:
         tried = counted(len(record.layers), "layer")
         return (
             f"Of {tried}, none is shown to matter more to {domain} text than to general text beyond its controls: "
-            "that its features tell the two apart does not mean that the model needs them."
+            f"that its features tell the two apart does not mean that the model needs them.{_unjudged(record)}"
         )
     effect = record.layer_effects[best]
     removed = "its one confirmed feature" if effect.features == 1 else f"its {effect.features} confirmed features"
@@ -135,8 +135,17 @@ def headline(record: EffectRecord, domain: str) -> str:
     beyond = "" if effect.random is None else f" {_beyond(effect.random)}"
     return (
         f"The model needs layer {best} most for {domain} text: without {removed} it loses {own} there, and {general} "
-        f"on general text.{beyond}"
+        f"on general text.{beyond}{_unjudged(record)}"
     )
+
+
+def _unjudged(record: EffectRecord) -> str:
+    """Which layers have no verdict."""
+    places = [place for place, effect in record.layer_effects.items() if effect.verdict == "controls do not match"]
+    if not places:
+        return ""
+    layers = f"layer{'s' if len(places) > 1 else ''} {' '.join(map(str, sorted(places)))}"
+    return f" There is no verdict on {layers}: no other latents remove as much norm on both sides."
 
 
 def _beyond(excess: Excess) -> str:
