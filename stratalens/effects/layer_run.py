@@ -18,8 +18,9 @@ from stratalens.progress import Advance
 from stratalens.saes.probe import Probe
 from stratalens.saes.sae import Sae
 
-FEATURE_DRAWS = 4
-"""Draws of a random direction in the place of a single feature."""
+FEATURE_DRAWS = 1
+"""Draws of a random direction in the place of a single feature. There are many features, and each draw costs as much as
+the feature."""
 
 
 @dataclass(frozen=True)

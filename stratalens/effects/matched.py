@@ -116,9 +116,12 @@ class NormMatcher:
         while len(left) and len(chosen) < most and np.abs(missing).max() > ENOUGH:
             drawn = rng.choice(len(left), size=min(CANDIDATES, -(-len(left) // 8)), replace=False)
             adds = self.norms[:, left[drawn]] / aim[:, None]
-            nearer = np.abs(missing[:, None] - adds).max(0) < np.abs(missing).max()
-            if not nearer.any():
+            miss = np.abs(missing[:, None] - adds).max(0)
+            nearer = miss < np.abs(missing).max()
+            if not nearer.any() and chosen:
                 break
+            if not nearer.any():  # each removes too much by itself; the least of them is a set
+                nearer = miss == miss.min()
             drawn, adds = drawn[nearer], adds[:, nearer]
             turn = np.abs(np.arctan2(*adds) - np.arctan2(*missing))
             alike = np.argsort(turn, kind="stable")[:ALIKE]

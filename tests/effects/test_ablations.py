@@ -9,7 +9,7 @@ from stratalens.effects.ablations import EncodedTokens, LatentSet, RandomReplace
 from stratalens.effects.matched import NormMatcher
 from stratalens.saes.activations import SparseLatents
 from stratalens.saes.contributions import unit_scale
-from stratalens.saes.sae import Sae
+from stratalens.saes.sae import Decoder, Sae
 
 KINDS = ("topk", "jumprelu", "gated", "topk layer_norm", "jumprelu rms", "gated factor", "topk centre")
 TOKENS = 40
@@ -136,3 +136,16 @@ def test_there_is_no_matched_set_without_other_live_latents():
     live = np.zeros(LATENTS, bool)
     live[[3, 8]] = True
     assert matcher((3, 8), live=live).draw(0) is None
+
+
+def test_where_every_other_latent_removes_too_much_the_least_of_them_is_the_set():
+    found = matcher((3,))
+    whole = found.sae
+    rows = whole.decoder.weight.clone()
+    rows[3] *= 1e-3
+    small = Sae(whole.d_model, whole.steps, whole.activation, Decoder(rows, whole.decoder.bias))
+    tiny = NormMatcher(small, LatentSet(small, (3,)), found.text, found.live, found.identity)
+    one = tiny.draw(0)
+    assert one is not None
+    assert len(one.latents) == 1
+    assert one.domain_ratio > 1.25
