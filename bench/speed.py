@@ -8,6 +8,7 @@ python bench/speed.py [--rounds 5] [--rows 150]
 
 import math
 import time
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -20,9 +21,10 @@ import torch
 import tyro
 
 from stratalens.config.validation import make_config
+from stratalens.corpus.survey import DocumentRow
 from stratalens.harvest.batch_size import with_batch_tokens
 from stratalens.harvest.chunks import chunks
-from stratalens.harvest.inputs import find_inputs
+from stratalens.harvest.inputs import RunInputs, find_inputs
 from stratalens.harvest.keep_plan import KEEP_NOTHING, KeepPlan
 from stratalens.harvest.kept_codes import KeptLayer
 from stratalens.harvest.shard_reader import ShardReader
@@ -76,36 +78,53 @@ def harvest(reader: ShardReader, shards: list[Shard], plan: KeepPlan) -> None:
             list(pool.map(fold, reader.probes))
 
 
-def main(options: Options) -> None:
+def open_reader(rows: int) -> tuple[RunInputs, list[DocumentRow], ShardReader, str]:
+    """Inputs of the embedded run, its first rows, what reads them, and how the device is divided."""
     config = with_batch_tokens(make_config())
-    inputs = find_inputs(config, NoProgress())
-    device = choose_device()
+    inputs, device = find_inputs(config, NoProgress()), choose_device()
     deepest = max(inputs.saes).block
-    model = load_model(
-        inputs.source.location, blocks=deepest + 1, placement=Placement(device, choose_dtype("auto", device))
-    )
+    placement = Placement(device, choose_dtype("auto", device))
+    model = load_model(inputs.source.location, blocks=deepest + 1, placement=placement)
     drop_blocks_above(model, deepest)
-    rows = list(islice(inputs.survey.select(inputs.corpus), options.rows))
     encoders = LoadedEncoders().of(inputs.saes, device)
     probes = {place: Probe(place, inputs.saes[place].target, own, math.inf) for place, own in encoders.items()}
     classes = torch.from_numpy(vocabulary_classes(inputs.cutter.tokenizer)).to(device)
+    division = division_of(device)
+    reader = ShardReader(Streams.of(model, division), probes, inputs.cutter, classes, config.tokens_per_batch)
+    divided = f"{device}, {torch.get_num_threads()} threads ({division.streams} x {division.threads} in the harvest)"
+    return inputs, list(islice(inputs.survey.select(inputs.corpus), rows)), reader, divided
+
+
+def timed(works: Mapping[str, Callable[[], None]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each piece of work in each round, after one that is not timed."""
+    seconds: dict[str, list[float]] = {name: [] for name in works}
+    with torch.inference_mode():
+        for work in works.values():
+            work()
+        for _ in range(rounds):
+            for name, work in works.items():
+                started = time.perf_counter()
+                work()
+                seconds[name].append(time.perf_counter() - started)
+    return seconds
+
+
+def main(options: Options) -> None:
+    inputs, rows, reader, divided = open_reader(options.rows)
+    model, device = reader.streams.models[0], choose_device()
     characters = shard_characters(sum(len(row.text) for row in rows))
     sample = {document: place for place, document in enumerate(dict.fromkeys(row.document for row in rows))}
     plans = {
         "without codes": KEEP_NOTHING,
-        "with codes": KeepPlan(sample, layer_bytes=dict.fromkeys(probes, MAX_CODES_BYTES)),
+        "with codes": KeepPlan(sample, layer_bytes=dict.fromkeys(reader.probes, MAX_CODES_BYTES)),
     }
-    shards = {
-        name: list(cut_shards(rows, characters, len(inputs.survey.populations), plan)) for name, plan in plans.items()
-    }
-    division = division_of(device)
-    streams = Streams.of(model, division)
-    reader = ShardReader(streams, probes, inputs.cutter, classes, config.tokens_per_batch)
+    populations = len(inputs.survey.populations)
+    shards = {name: list(cut_shards(rows, characters, populations, plan)) for name, plan in plans.items()}
     batches = [
         batch.to(device)
         for shard in shards["without codes"]
         for chunk in chunks(shard, inputs.cutter, device.type)
-        for batch in pack_batches(chunk.sequences, config.tokens_per_batch, inputs.cutter.special_ids)
+        for batch in pack_batches(chunk.sequences, reader.batch_tokens, inputs.cutter.special_ids)
     ]
     tokens = sum(batch.tokens for batch in batches)
 
@@ -114,19 +133,8 @@ def main(options: Options) -> None:
             forward(model, batch.input_ids)
 
     works = {"bare": bare} | {name: partial(harvest, reader, shards[name], plan) for name, plan in plans.items()}
-    seconds: dict[str, list[float]] = {name: [] for name in works}
-    with torch.inference_mode():
-        for work in works.values():
-            work()
-        for _ in range(options.rounds):
-            for name, work in works.items():
-                started = time.perf_counter()
-                work()
-                seconds[name].append(time.perf_counter() - started)
-    print(
-        f"{tokens:,} tokens, {len(probes)} layers, {device}, {torch.get_num_threads()} threads "
-        f"({division.streams} x {division.threads} in the harvest), {options.rounds} rounds"
-    )
+    seconds = timed(works, options.rounds)
+    print(f"{tokens:,} tokens, {len(reader.probes)} layers, {divided}, {options.rounds} rounds")
     print(f"bare forward pass {tokens / median(seconds['bare']):,.0f} tokens/s")
     for name in plans:
         ratios = sorted(b / w for b, w in zip(seconds["bare"], seconds[name], strict=True))

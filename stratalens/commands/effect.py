@@ -11,7 +11,6 @@ from stratalens.commands.validation_text import read_validation_text
 from stratalens.config.effect_options import EffectConfig
 from stratalens.config.options import RunConfig
 from stratalens.config.text_config import TextConfig
-from stratalens.corpus.describe import TextFindings
 from stratalens.errors import ConfigError
 from stratalens.files.output_dir import working_in
 from stratalens.files.result_names import RECORD_FILE
@@ -86,14 +85,4 @@ def _on_other_text(result: Result, config: RunConfig, progress: Progress) -> tup
     found = find_model_inputs(config, progress, result.findings.top)
     require_same_models(result, found)
     text = read_validation_text(config, result, found.cutter, progress)
-    inputs = RunInputs(
-        source=found.source,
-        saes=found.saes,
-        cutter=found.cutter,
-        warnings=found.warnings,
-        corpus=text.corpus,
-        survey=text.survey,
-        text=TextFindings(None, text.warnings),
-        loaded=None,
-    )
-    return inputs, text.warnings
+    return text.inputs(found), text.warnings

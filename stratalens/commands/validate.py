@@ -12,14 +12,13 @@ from stratalens.config.options import RunConfig
 from stratalens.config.text_config import TextConfig
 from stratalens.config.validate_options import ValidateConfig
 from stratalens.corpus import Side
-from stratalens.corpus.describe import TextFindings
 from stratalens.corpus.populations import side_name
 from stratalens.errors import ConfigError
 from stratalens.files.output_dir import WorkDirectories, working_in
 from stratalens.files.redaction import as_printed, redacted_settings
 from stratalens.files.result_names import RECORD_FILE
 from stratalens.harvest.harvest import Harvest
-from stratalens.harvest.inputs import ModelInputs, RunInputs, find_model_inputs
+from stratalens.harvest.inputs import ModelInputs, find_model_inputs
 from stratalens.harvest.other_text import OtherText, read_other_text
 from stratalens.hookpoint import Hookpoint
 from stratalens.optional_parts import FIGURES, PAGE, OptionalParts, without_parts
@@ -119,19 +118,9 @@ def _require_same_text(record: RunRecord, name: str, text: ValidationText) -> No
 
 
 def _other_text(result: Result, config: RunConfig, found: ModelInputs, text: ValidationText, name: str) -> OtherText:
-    inputs = RunInputs(
-        source=found.source,
-        saes=found.saes,
-        cutter=found.cutter,
-        warnings=found.warnings,
-        corpus=text.corpus,
-        survey=text.survey,
-        text=TextFindings(None, text.warnings),
-        loaded=None,
-    )
     limits = recorded_norm_limits(result.record)
     before = next((own.facts for own in result.record.validations if own.name == name), {})
-    return OtherText(config, inputs, limits, validation_folder(name), before)
+    return OtherText(config, text.inputs(found), limits, validation_folder(name), before)
 
 
 def _score(result: Result, harvest: Harvest, text: ValidationText, name: str) -> Scores:

@@ -8,13 +8,14 @@ from typing import NamedTuple
 from stratalens.commands.sources import require_allowed_sources
 from stratalens.config.options import RunConfig
 from stratalens.corpus import Corpus, Side
-from stratalens.corpus.describe import describe_files, describe_survey, examine_text
+from stratalens.corpus.describe import TextFindings, describe_files, describe_survey, examine_text
 from stratalens.corpus.overlap import Overlap, drop_known, rows_that_count
 from stratalens.corpus.populations import side_name
 from stratalens.corpus.side_rows import SideRows, read_side
 from stratalens.corpus.survey import MIN_DOCUMENTS, Survey, compare_sides
 from stratalens.errors import CorpusError, StratalensError, counted
 from stratalens.files.result_names import RECORD_FILE
+from stratalens.harvest.inputs import ModelInputs, RunInputs
 from stratalens.models import PassageCutter
 from stratalens.progress import Progress
 from stratalens.report.run_record import CHECKED
@@ -34,6 +35,19 @@ class ValidationText(NamedTuple):
     sides: dict[str, dict[str, int]]
     """Name of a side -> its counts of rows and documents."""
     warnings: tuple[str, ...]
+
+    def inputs(self, found: ModelInputs) -> RunInputs:
+        """The inputs of a run that reads this text with a model and SAEs."""
+        return RunInputs(
+            source=found.source,
+            saes=found.saes,
+            cutter=found.cutter,
+            warnings=found.warnings,
+            corpus=self.corpus,
+            survey=self.survey,
+            text=TextFindings(None, self.warnings),
+            loaded=None,
+        )
 
 
 def read_validation_text(

@@ -24,7 +24,7 @@ ALIKE = 4
 ENOUGH = 0.02
 """A set is complete when its sums differ by at most this share from what is wanted."""
 MAX_GROWTH = 40
-"""A set has at most so many times the latents of the one that it is matched to, and at least `MIN_ALLOWED` are."""
+"""A set may have so many times the latents of the one that it is matched to, or `MIN_ALLOWED` if that is more."""
 MIN_ALLOWED = 50
 ROUNDS = 8
 """Times that a set is drawn, each aimed where the last one missed."""
