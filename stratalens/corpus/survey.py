@@ -27,7 +27,7 @@ from stratalens.files.hashing import first_by_hash, hash64
 
 MAX_SAMPLED_DOCUMENTS = 4096
 """At most this many documents per side and half, divided among the strata, have their values kept individually."""
-MAX_CALIBRATION_DOCUMENTS = 64
+MAX_CALIBRATION_DOCUMENTS = 32
 """At most this many documents, those with the smallest hashes, give a text for the fit check."""
 MIN_DOCUMENTS = 3
 """A side with fewer documents gives no usable estimate of variance."""

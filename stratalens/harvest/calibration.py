@@ -29,7 +29,7 @@ class CalibrationText(NamedTuple):
 
 
 def calibration_text(corpus: Corpus, survey: Survey, cutter: PassageCutter) -> CalibrationText:
-    """Cut the first passage of each calibration text, one of each of 64 documents at most, in the order of hashes.
+    """Cut the first passage of each calibration text, one of each of 32 documents at most, in the order of hashes.
 
     Raises:
         CorpusError: a file of the corpus cannot be read any more.

@@ -1,7 +1,7 @@
 """Estimates, intervals and tests for every latent of a layer."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -14,9 +14,10 @@ from stratalens.harvest import FeatureStats
 from stratalens.harvest.state.document_sample import DocumentMatrix
 from stratalens.harvest.store import HarvestFile
 from stratalens.hookpoint import Hookpoint
+from stratalens.models.threads import in_threads
 from stratalens.ranking import contrast
 from stratalens.ranking.flags import flags
-from stratalens.ranking.separation import separation
+from stratalens.ranking.separation import area_between, firing_interval, separation
 
 STREAMED_COLUMNS = (
     *("domain_activation", "general_activation", "specialization"),
@@ -26,6 +27,8 @@ STREAMED_COLUMNS = (
 """Columns that need no values of single documents, in the order of the table."""
 LATENTS_AT_ONCE = 256
 """Latents whose document values are held as dense columns at a time."""
+MAX_KEPT_BYTES = 2**28
+"""Inputs of layers stay in memory up to so many bytes together."""
 
 
 class RankingInput(NamedTuple):
@@ -38,6 +41,14 @@ class RankingInput(NamedTuple):
     populations: Populations
     sources: DocumentSources
     """Where the documents are from."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of statistics and documents."""
+        values = self.documents.values
+        sparse_parts = (values.data, values.indices, values.indptr)
+        columns = [getattr(part, own.name) for part in (self.stats, self.documents) for own in fields(part)]
+        return sum(own.nbytes for own in (*columns, *sparse_parts) if isinstance(own, np.ndarray))
 
 
 def estimates(source: RankingInput, half: Half) -> pd.DataFrame:
@@ -103,27 +114,27 @@ def _from_documents(
     pooled = document_rows(documents, populations, half)
     strata = [document_rows(documents, populations, half, stratum) for stratum in range(len(populations.strata))]
     passages = [documents.passages[rows] for rows in pooled]
-    parts = []
-    for first in range(0, max(1, len(specialization)), LATENTS_AT_ONCE):  # once, where none fired
+
+    def part(first: int) -> dict[str, np.ndarray]:
         dense = documents.values[:, first : first + LATENTS_AT_ONCE].toarray()
         x, y = (dense[rows] for rows in pooled)
         interval = contrast.difference_interval(specialization[first : first + LATENTS_AT_ONCE], x, y, *passages)
         found = separation([(dense[domain], dense[general]) for domain, general in strata])
-        fires = np.sign(dense)
-        firing = separation([(fires[domain], fires[general]) for domain, general in strata])
-        parts.append(
-            {
-                "specialization_low": interval.low,
-                "specialization_high": interval.high,
-                "auroc": found.auroc,
-                "auroc_low": found.interval.low,
-                "auroc_high": found.interval.high,
-                "pooled_auroc": found.auroc if len(strata) == 1 else separation([(x, y)]).auroc,
-                "transfer": (found.interval.low + firing.interval.low) / 2,
-                "p_value": found.p_value,
-                "hedges_g": contrast.hedges_g(x, y),
-            }
-        )
+        fires = dense > 0
+        firing = firing_interval([(fires[domain], fires[general]) for domain, general in strata])
+        return {
+            "specialization_low": interval.low,
+            "specialization_high": interval.high,
+            "auroc": found.auroc,
+            "auroc_low": found.interval.low,
+            "auroc_high": found.interval.high,
+            "pooled_auroc": found.auroc if len(strata) == 1 else area_between(x, y),
+            "transfer": (found.interval.low + firing.low) / 2,
+            "p_value": found.p_value,
+            "hedges_g": contrast.hedges_g(x, y),
+        }
+
+    parts = in_threads(part, range(0, max(1, len(specialization)), LATENTS_AT_ONCE))  # one, where none fired
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
@@ -152,7 +163,9 @@ def _domain_share(
 
 
 class RankingInputs(Mapping[Hookpoint, RankingInput]):
-    """Hookpoint -> input of the ranking, read from disk at each access, so that one layer at a time is in memory.
+    """Hookpoint -> input of the ranking, read from disk when it is wanted.
+
+    Inputs that are small together stay in memory; of others one layer at a time is there.
 
     Args:
         files: hookpoint -> its harvest on disk.
@@ -169,15 +182,21 @@ class RankingInputs(Mapping[Hookpoint, RankingInput]):
         sources: DocumentSources,
     ):
         self._files, self._norms, self._populations, self._sources = files, decoder_norms, populations, sources
+        self._kept = dict[Hookpoint, RankingInput]()
 
     def of_other_files(self, files: Mapping[Hookpoint, HarvestFile]) -> "RankingInputs":
         """The same with other harvests of the same text, by SAEs whose decoder rows have the same norms."""
         return RankingInputs(files, self._norms, self._populations, self._sources)
 
     def __getitem__(self, hookpoint: Hookpoint) -> RankingInput:
+        if hookpoint in self._kept:
+            return self._kept[hookpoint]
         norms = self._norms[hookpoint]
         state = self._files[hookpoint].state(len(norms))
-        return RankingInput(state.stats, state.documents.matrix(len(norms)), norms, self._populations, self._sources)
+        found = RankingInput(state.stats, state.documents.matrix(len(norms)), norms, self._populations, self._sources)
+        if sum(own.size for own in self._kept.values()) + found.size <= MAX_KEPT_BYTES:
+            self._kept[hookpoint] = found
+        return found
 
     def __iter__(self) -> Iterator[Hookpoint]:
         return iter(self._files)

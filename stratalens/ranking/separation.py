@@ -9,7 +9,7 @@ from functools import reduce
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from scipy import stats
 from scipy.special import expit, logit
 
@@ -72,10 +72,52 @@ def separation(strata: Sequence[tuple[np.ndarray, np.ndarray]]) -> Separation:
             `[general_document, latent]`, of each stratum.
     """
     parts = [_stratum(x, y) for x, y in strata]
-    weights = np.array([part.weight for part in parts])
-    weights /= weights.sum()
+    weights = _weights(parts)
     value = weights @ np.stack([part.auroc for part in parts])
     return Separation(value, _interval(value, parts, weights), _p_value(value, parts, weights))
+
+
+def area_between(x: Domain, y: General) -> Vector:
+    """The AUROC alone, by the rank sum of Mann & Whitney (1947).
+
+    Args:
+        x: values of the domain documents, `[domain_document, latent]`.
+        y: values of the general documents, `[general_document, latent]`.
+    """
+    n, m = len(x), len(y)
+    ranks = stats.rankdata(np.concatenate([x, y]), axis=0)
+    return (ranks[:n].sum(0) - n * (n + 1) / 2) / (n * m)
+
+
+def firing_interval(strata: Sequence[tuple[np.ndarray, np.ndarray]]) -> Interval:
+    """The interval of `separation` where all that counts of a document is whether the latent fires in it.
+
+    Args:
+        strata: whether the latent fires in the domain documents, `[domain_document, latent]`, and in the general
+            documents, `[general_document, latent]`, of each stratum.
+    """
+    parts = [_firing_stratum(x, y) for x, y in strata]
+    weights = _weights(parts)
+    return _interval(weights @ np.stack([part.auroc for part in parts]), parts, weights)
+
+
+def _weights(parts: Sequence[_Stratum]) -> Float[np.ndarray, "stratum"]:
+    weights = np.array([part.weight for part in parts])
+    return weights / weights.sum()
+
+
+def _firing_stratum(x: Bool[np.ndarray, "domain latent"], y: Bool[np.ndarray, "general latent"]) -> _Stratum:
+    """A document that fires exceeds those that do not, and ties with the others: counts tell all."""
+    n, m, fires_x, fires_y = len(x), len(y), x.mean(0), y.mean(0)
+    above_general = (1 - fires_y / 2, (1 - fires_y) / 2)
+    below_domain = (fires_x / 2, (1 + fires_x) / 2)
+    area = fires_x * above_general[0] + (1 - fires_x) * above_general[1]
+    return _Stratum(x, y, area, _variance(fires_x, above_general, n), _variance(fires_y, below_domain, m))
+
+
+def _variance(share: Vector, values: tuple[Vector, Vector], number: int) -> Vector:
+    """Variance of the mean of a sample of which a share has one value, and the rest another."""
+    return share * (1 - share) * (values[0] - values[1]) ** 2 / (number - 1)
 
 
 def _stratum(x: Domain, y: General) -> _Stratum:

@@ -9,6 +9,7 @@ from scipy import stats
 
 from stratalens.corpus import Half, Side
 from stratalens.hookpoint import Hookpoint
+from stratalens.models.threads import in_threads
 from stratalens.ranking.contrast import q_values
 from stratalens.ranking.estimates import RankingInput
 from stratalens.ranking.rank import MAX_Q_VALUE
@@ -56,11 +57,13 @@ def confirm_noise(
     else:
         repetitions = len(next(iter(dealt[0].values())))
         picks = np.tile(np.intersect1d(listed, source.stats.latents), (repetitions, 1))
-    blocks = []
-    for first in range(0, len(picks), REPETITIONS_AT_ONCE):
+
+    def test(first: int) -> NoiseTests:
         block = slice(first, first + REPETITIONS_AT_ONCE)
         own = [{cell: cells[cell][block] for cell in CELLS} for cells in dealt]
-        blocks.append(_test_block(source, own, picks[block]))
+        return _test_block(source, own, picks[block])
+
+    blocks = in_threads(test, range(0, len(picks), REPETITIONS_AT_ONCE))
     return NoiseTests(*(np.concatenate(parts) for parts in zip(*blocks, strict=True)))
 
 

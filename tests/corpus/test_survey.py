@@ -172,12 +172,12 @@ def test_selecting_only_some_texts_gives_these_and_no_others(tmp_path):
     assert list(found.select(corpus, frozenset())) == []
 
 
-def test_64_documents_calibrate_with_one_text_each(tmp_path):
+def test_32_documents_calibrate_with_one_text_each(tmp_path):
     rows: Texts = [{"id": f"doc{n}#{part}", "text": f"part {part} of {n}"} for n in range(60) for part in range(3)]
     corpus = corpus_of(tmp_path, rows, GENERAL)
     found = surveyed(corpus)
     chosen = list(found.select(corpus, found.calibration))
-    assert len(chosen) == len({row.document for row in chosen}) == 64
+    assert len(chosen) == len({row.document for row in chosen}) == 32
     smallest = {row.document: row.content for row in sorted(found.select(corpus), key=lambda row: -row.content)}
     assert all(row.content == smallest[row.document] for row in chosen)
 

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 from scipy.special import expit, logit
 
-from stratalens.ranking.separation import separation
+from stratalens.ranking.separation import area_between, firing_interval, separation
 
 Strata = list[tuple[np.ndarray, np.ndarray]]
 SIZES = ((12, 30), (25, 8), (40, 40))
@@ -141,3 +141,19 @@ def test_where_every_stratum_is_separated_or_tied_the_interval_is_wilsons_and_th
     assert 0.5 < one_tied.auroc[0] < 1
     assert one_tied.p_value[0] < 1e-3
     assert (separation([separated[::-1], separated[::-1]]).p_value > 0.999).all()
+
+
+def test_firing_alone_has_the_interval_of_its_zeros_and_ones():
+    rng = np.random.default_rng(6)
+    shares = np.append(rng.random(60), [0.0, 1.0])
+    strata = [(rng.random((n, 62)) < shares, rng.random((m, 62)) < shares[::-1]) for n, m in SIZES]
+    expected = separation([(x.astype(float), y.astype(float)) for x, y in strata]).interval
+    found = firing_interval(strata)
+    np.testing.assert_allclose(found.low, expected.low, rtol=1e-9)
+    np.testing.assert_allclose(found.high, expected.high, rtol=1e-9)
+
+
+@pytest.mark.parametrize("rounded", [False, True])
+def test_the_area_alone_is_that_of_the_whole_comparison(rounded):
+    for x, y in samples(np.random.default_rng(7), 0.4, rounded=rounded):
+        np.testing.assert_allclose(area_between(x, y), separation([(x, y)]).auroc, rtol=1e-12)
