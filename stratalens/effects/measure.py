@@ -5,6 +5,7 @@ Only the blocks from the hookpoint on run for each ablation; a passage on which 
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from stratalens.effects.ablations import Ablation, EncodedTokens
 from stratalens.effects.changes import TOKEN_CLASSES, Change
+from stratalens.effects.prediction import Prediction
 from stratalens.effects.text import NOT_COUNTED, EffectText
 from stratalens.models.batches import BatchRunner, TokenBatch, pack_batches
 from stratalens.models.tail import Tail, block_input, vectors_at
@@ -124,7 +126,7 @@ class AblationReader:
             own = [cells[number] for number in part.rows.tolist()]
             rows = sorted({cell.row for cell in own})
             logits = self._logits(plain, rows, own)
-            before = {row: _distribution(text, plain.batch, row, logits[at]) for at, row in enumerate(rows)}
+            before = {row: _plain_passage(text, plain.batch, row, logits[at]) for at, row in enumerate(rows)}
             return [(cell, before[cell.row].changed_to(logits[at])) for at, cell in enumerate(own, start=len(rows))]
 
         return work
@@ -161,32 +163,28 @@ class AblationReader:
         return self.probe.sae.device
 
 
-@dataclass(frozen=True)
-class _Distribution:
-    """What a plain passage predicts for the tokens that count."""
+class _PlainPassage(NamedTuple):
+    """What is predicted for the tokens of a plain passage that count."""
 
     at: Int[Tensor, "token"]
     """Positions that predict."""
-    target: Int[Tensor, "token"]
     token_class: Int[np.ndarray, "token"]
-    log_p: Float[Tensor, "token vocabulary"]
+    predicted: Prediction
 
     def changed_to(self, logits: Float[Tensor, "seq vocabulary"]) -> Float[np.ndarray, "classes"]:
         """Sums by class of the changes of the losses, and of KL divergences, under other logits."""
-        log_q = logits[self.at].float().log_softmax(-1)
-        loss = (self.log_p - log_q).gather(1, self.target[:, None])[:, 0]
-        kl = (self.log_p.exp() * (self.log_p - log_q)).sum(-1)
-        sums = [np.bincount(self.token_class, own.double().cpu().numpy(), len(TOKEN_CLASSES)) for own in (loss, kl)]
+        changes = self.predicted.changed_to(logits[self.at])
+        sums = [np.bincount(self.token_class, own.double().cpu().numpy(), len(TOKEN_CLASSES)) for own in changes]
         return np.concatenate(sums)
 
 
-def _distribution(text: EffectText, batch: TokenBatch, row: int, logits: Tensor) -> _Distribution:
+def _plain_passage(text: EffectText, batch: TokenBatch, row: int, logits: Tensor) -> _PlainPassage:
     token_class = text.token_class[int(batch.rows[row])]
     predicted = np.flatnonzero(token_class != NOT_COUNTED)
     positions = torch.from_numpy(predicted).to(logits.device)
     target = batch.input_ids[row].to(logits.device)[positions]
     at = positions - 1
-    return _Distribution(at, target, token_class[predicted], logits[at].float().log_softmax(-1))
+    return _PlainPassage(at, token_class[predicted], Prediction.of(logits[at], target))
 
 
 def _as_batch(batch: TokenBatch, cells: Sequence[_Cell]) -> TokenBatch:
