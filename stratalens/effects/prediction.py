@@ -6,6 +6,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+VALUES_AT_ONCE = {"cpu": 2**19}
+"""Logits that are compared at once: on the CPU as many as its caches hold, so that intermediate results stay there."""
+MAX_VALUES_AT_ONCE = 2**27
+"""The same on other devices."""
 MAX_GROWTH = 20.0
 """Where a logit grows by more, a probability that float32 cannot represent may become one that counts."""
 
@@ -25,7 +29,6 @@ class Prediction(NamedTuple):
     target: Int[Tensor, "token"]
     """Ids of the tokens."""
     logits: Float[Tensor, "token vocabulary"]
-    """In float32."""
     p: Float[Tensor, "token vocabulary"]
 
     @classmethod
@@ -36,8 +39,7 @@ class Prediction(NamedTuple):
             logits: in any type; the sums are in float32.
             target: ids of the tokens that come.
         """
-        own = logits.float()
-        return cls(target, own, own.softmax(-1))
+        return cls(target, logits, logits.softmax(-1, dtype=torch.float32))
 
     def changed_to(self, logits: Float[Tensor, "token vocabulary"]) -> Changes:
         """What other logits for the same tokens change.
@@ -46,10 +48,24 @@ class Prediction(NamedTuple):
         loss by r - d of the token that comes, and the divergence is r - sum p d: no small number is a difference of
         large ones.
         """
-        grown = logits.float() - self.logits
-        own, mean = grown.gather(1, self.target[:, None])[:, 0], torch.einsum("tv,tv->t", self.p, grown)
-        if grown.numel() and float(grown.amax()) > MAX_GROWTH:
-            ratio = (self.logits.log_softmax(-1) + grown).logsumexp(-1)
-        else:
-            ratio = torch.log1p(torch.einsum("tv,tv->t", self.p, grown.expm1_()))
-        return Changes(ratio - own, ratio - mean)
+        size = VALUES_AT_ONCE.get(logits.device.type, MAX_VALUES_AT_ONCE)
+        rows = max(1, size // logits.shape[1])
+        columns = (*self, logits)
+        parts = [_changes(*own) for own in zip(*(column.split(rows) for column in columns), strict=True)]
+        return Changes(*(torch.cat(own) for own in zip(*parts, strict=True)))
+
+
+def _changes(
+    target: Int[Tensor, "token"],
+    before: Float[Tensor, "token vocabulary"],
+    p: Float[Tensor, "token vocabulary"],
+    after: Float[Tensor, "token vocabulary"],
+) -> Changes:
+    plain = before.float()
+    grown = after.float() - plain
+    own, mean = grown.gather(1, target[:, None])[:, 0], (p * grown).sum(-1)
+    if grown.numel() and float(grown.amax()) > MAX_GROWTH:
+        ratio = (plain.log_softmax(-1) + grown).logsumexp(-1)
+    else:
+        ratio = (p * grown.expm1_()).sum(-1).log1p()
+    return Changes(ratio - own, ratio - mean)
