@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 import torch
 
-from stratalens.commands.check_model import CheckModel, Loss
+from stratalens.commands.check_model import Loss, check_fits, check_losses
+from stratalens.commands.tried_model import TriedModel
 from stratalens.config.check_options import CheckConfig
 from stratalens.config.options import RunConfig
 from stratalens.errors import ModelError
@@ -82,13 +83,13 @@ def check(config: CheckConfig, progress: Progress | None = None) -> Checked:
 def _check_saes(
     run: RunConfig, inputs: ModelInputs, text: CheckText, progress: Progress, *, with_loss: bool
 ) -> dict[Hookpoint, CheckedSae]:
-    loaded = CheckModel.load(run, inputs, progress, head=with_loss)
+    loaded = TriedModel.load(run, inputs, progress, head=with_loss)
     checked: dict[Hookpoint, CheckedSae] = {}
     for hookpoints in loaded.passes:
         probes = loaded.probes(hookpoints)
         with progress.track("Trying the SAEs where they belong and elsewhere", None):
-            fits = loaded.fits(probes, text.sequences, thorough=True)
-        losses = loaded.losses(probes, fits, text.sequences, progress) if with_loss else {}
+            fits = check_fits(loaded, probes, text.sequences, thorough=True)
+        losses = check_losses(loaded, probes, fits, text.sequences, progress) if with_loss else {}
         for place in hookpoints:
             checked[place] = CheckedSae(inputs.saes[place], fits[place], losses.get(place, Loss(None, LEFT_OUT)))
     return {place: checked[place] for place in inputs.saes}
@@ -96,11 +97,11 @@ def _check_saes(
 
 def _fits_in(run: RunConfig, inputs: ModelInputs, text: CheckText, progress: Progress) -> dict[Hookpoint, FitCheck]:
     """Check the fit in the reference model."""
-    loaded = CheckModel.load(run, inputs, progress, head=False)
+    loaded = TriedModel.load(run, inputs, progress, head=False)
     fits: dict[Hookpoint, FitCheck] = {}
     for hookpoints in loaded.passes:
         with progress.track("Trying the SAEs in the reference model", None):
-            fits |= loaded.fits(loaded.probes(hookpoints), text.sequences, thorough=False)
+            fits |= check_fits(loaded, loaded.probes(hookpoints), text.sequences, thorough=False)
     return fits
 
 

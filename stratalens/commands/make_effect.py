@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import torch
 
-from stratalens.commands.check_model import CheckModel
 from stratalens.commands.effect_plan import Work, describe_work, estimate_work, plan_layers, read_text
 from stratalens.commands.finished import recorded_norm_limits, recorded_speed
+from stratalens.commands.tried_model import TriedModel
 from stratalens.config.effect_options import BUILT_IN_TASKS, EffectConfig
 from stratalens.config.options import RunConfig
 from stratalens.effects.attributions import Attributions, AttributionSums
@@ -98,7 +98,7 @@ def make_effect(run: EffectRun, work: WorkDirectories, progress: Progress) -> Me
     cost = estimate_work(run.result, run.options, run.inputs, text, plans)
     progress.say(describe_work(text, cost, run.result.record.tokens, recorded_speed(run.result.record)))
     tokens = _tokens_of(run) if run.items else []
-    opened = CheckModel.load(run.config, run.inputs, progress, head=True)
+    opened = TriedModel.load(run.config, run.inputs, progress, head=True)
     if opened.no_head:
         raise ModelError(f"effects need the next-token loss: {opened.no_head}")
     reader = _reader(run, opened, work)
@@ -142,7 +142,7 @@ def _task_rows(run: EffectRun, tasks: TaskRun | None, found: _Found) -> dict[Hoo
     return {place: [{"kind": kind, **effect.flat()} for kind, effect in own.items()] for place, own in effects.items()}
 
 
-def _reader(run: EffectRun, opened: CheckModel, work: WorkDirectories) -> EffectReader:
+def _reader(run: EffectRun, opened: TriedModel, work: WorkDirectories) -> EffectReader:
     kind = kind_of(opened.device, choose_dtype(run.config.dtype, opened.device))
     context = harvest_context(run.config, run.inputs, recorded_norm_limits(run.result.record), kind)
     facts = {place: [context.shared, own] for place, own in context.layers.items()}
@@ -151,7 +151,7 @@ def _reader(run: EffectRun, opened: CheckModel, work: WorkDirectories) -> Effect
     return EffectReader(opened.model, BatchRunner(tokens), run.inputs.cutter.special_ids, tokens, files)
 
 
-def _measure(run: EffectRun, opened: CheckModel, reader: EffectReader, reading: _Reading) -> _Found:
+def _measure(run: EffectRun, opened: TriedModel, reader: EffectReader, reading: _Reading) -> _Found:
     """Measure all layers, a group whose SAEs fit into memory together after the other."""
     limits, steps = recorded_norm_limits(run.result.record), run.options.ig_steps
     text, plans, found = reading.text, reading.plans, _Found({}, {}, {}, {})

@@ -7,10 +7,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from stratalens.commands.check_model import NOT_REPLACEABLE, CheckModel
+from stratalens.commands.check_model import NOT_REPLACEABLE
 from stratalens.commands.export_vector import export_vector
 from stratalens.commands.finished import require_same_models
 from stratalens.commands.sources import MODEL_SOURCES, require_allowed_sources
+from stratalens.commands.tried_model import TriedModel
 from stratalens.config.options import RunConfig
 from stratalens.config.steer_options import DEFAULT_TEMPERATURE, SteerConfig, WeightedFeature
 from stratalens.effects.continuation import Sampling, Writing, continue_tokens, perplexity
@@ -169,7 +170,7 @@ def _write(
 ) -> list[SteeredText]:
     """Load the model and continue each prompt, plain and steered."""
     options, prompts = wanted
-    loaded = CheckModel.load(config, inputs, progress, head=True)
+    loaded = TriedModel.load(config, inputs, progress, head=True)
     if loaded.no_head:
         raise ModelError(f"{inputs.source.name}: it cannot write: {loaded.no_head}")
     seed, temperature = options.seed, options.temperature or DEFAULT_TEMPERATURE
@@ -188,7 +189,7 @@ def _write(
     return texts
 
 
-def _stop_ids(loaded: CheckModel, inputs: ModelInputs) -> frozenset[int]:
+def _stop_ids(loaded: TriedModel, inputs: ModelInputs) -> frozenset[int]:
     """Ids of the tokens that end a text: the model's, and the tokenizer's."""
     generation = getattr(loaded.model, "generation_config", None)
     declared = getattr(generation, "eos_token_id", None)

@@ -115,7 +115,7 @@ def test_the_mean_activation_is_that_of_the_domain_text_of_the_run(finished, tin
 def test_an_export_holds_the_vector_and_where_it_comes_from_and_loads_no_model(
     finished, tiny_saes, tmp_path, monkeypatch, capsys
 ):
-    monkeypatch.setattr(command, "CheckModel", None)
+    monkeypatch.setattr(command, "TriedModel", None)
     first, second = best(finished, 2), best(finished, 0)
     path = tmp_path / "new" / "vector.safetensors"
     words = [f"2/{first}:0.5", f"0/{second}:-2", "--strength", "3", "--export", str(path)]
