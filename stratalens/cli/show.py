@@ -18,6 +18,7 @@ from stratalens.ranking.by_part import TextParts
 from stratalens.report import load_result
 from stratalens.report.effect_sentences import PROVES, effect_lines
 from stratalens.report.evidence_file import EVIDENCE_FILE, StoredEvidence, StoredExample, read_evidence_file
+from stratalens.report.latent_attribution import latent_attribution
 from stratalens.report.page.wording import FLAG_MEANINGS, KINDS
 from stratalens.report.saved import Result, require_feature
 from stratalens.report.token_test_sentences import NOT_TESTED, token_test_lines
@@ -66,6 +67,7 @@ def show(directory: Path, hookpoint: Hookpoint, feature: int) -> None:
         _print_label(console, row)
     else:
         row = latents[hookpoint].iloc[feature].to_dict()
+        row["attribution"] = latent_attribution(saved, hookpoint, feature)
         console.print(f"[bold]Feature {feature} of layer {hookpoint}[/bold], not among the {len(top)} reported ones")
         _print_unreported(console, row, domain)
     parts = saved.tables.parts[hookpoint].get(feature, TextParts([], []))

@@ -230,3 +230,17 @@ def test_wrong_options_are_one_line(result, capsys, documented, case, options, e
 
 def test_nothing_is_measured_without_a_result(tmp_path, capsys):
     assert "no finished result" in refused(capsys, "effect", str(tmp_path / "nowhere"))
+
+
+def test_an_unreported_latent_shows_what_attribution_predicts(with_effects, tmp_path, capsys):
+    latents = pd.read_parquet(with_effects / "layer_2" / "latent_attributions.parquet").set_index("feature_number")
+    reported = pd.read_parquet(with_effects / "features.parquet").query("layer == 2")["feature_number"]
+    other = next(number for number in latents.index if number not in set(reported))
+    assert main(["show", str(with_effects), "2", str(other)]) == 0
+    [line] = [line for line in capsys.readouterr().out.splitlines() if "Loss without it by attribution" in line]
+    assert f"{latents.loc[other, 'attribution_difference']:.3g}" in line
+    result = Path(shutil.copytree(with_effects, tmp_path / "out"))
+    pd.DataFrame({"feature_number": [other]}).to_parquet(result / "layer_2" / "latent_attributions.parquet")
+    assert "latent_attributions.parquet: damaged, missing or of another version" in refused(
+        capsys, "show", str(result), "2", str(other)
+    )
