@@ -106,19 +106,19 @@ def reduction(setting: Setting) -> Numbers:
     sparse = SparseLatents(token.flatten().to(on), latent.flatten().to(on), value.flatten().to(on))
     sums = torch.zeros(rows, device=on), torch.zeros(rows, 8, device=on)
     encoded, placed = EncodedBatch(batch.countable.to(on), *sums, sparse), batch.to(on)
-    columns = reduce_batch(encoded, placed, latents, classes.to(on))
+    columns = {name: column.cpu() for name, column in reduce_batch(encoded, placed, latents, classes.to(on)).items()}
     row = kept[:, 0][token.flatten()].numpy()
     expected = np.zeros((rows, latents))
     fired = np.zeros((rows, latents), np.int64)
     np.add.at(expected, (row, latent.flatten().numpy()), value.flatten().double().numpy())
     np.add.at(fired, (row, latent.flatten().numpy()), 1)
-    cells = columns["passage"], columns["latent"]
-    total = columns["mean"] * (width - 1)
+    cells = columns["passage"].numpy(), columns["latent"].numpy()
+    total = columns["mean"].numpy() * (width - 1)
     error = float(np.abs(total - expected[cells]).max() / expected.max())
     complete = int((fired > 0).sum()) == len(columns["latent"])
-    counts = bool(np.array_equal(columns["positions_fired"], fired[cells]))
+    counts = bool(np.array_equal(columns["positions_fired"].numpy(), fired[cells]))
     repeated = reduce_batch(encoded, placed, latents, classes.to(on))
-    again = all(np.array_equal(columns[name], repeated[name]) for name in columns)
+    again = all(torch.equal(columns[name], repeated[name].cpu()) for name in columns)
     seconds = seconds_of(lambda: reduce_batch(encoded, placed, latents, classes.to(on)), on)
     right = error < 1e-5 and complete and counts and again
     return {"entries": len(total), "error": error, "same_bits_again": again, "ms": 1e3 * seconds, "right": right}

@@ -103,7 +103,7 @@ class EffectReader:
             CapacityError: a single passage does not fit into memory.
         """
         reader = AttributionReader(
-            Streams((self.model,), torch.get_num_threads()), probes, self.runner, ig_steps, advance
+            Streams((self.model,), torch.get_num_threads(), ahead=False), probes, self.runner, ig_steps, advance
         )
         parts: dict[Hookpoint, list[Attributions]] = {probe.hookpoint: [] for probe in probes}
         for batches in _files(self._reader(probes[0]).whole_batches(text)):

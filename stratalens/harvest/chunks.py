@@ -5,6 +5,8 @@ from functools import cache
 from typing import NamedTuple
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from stratalens.harvest.keep_plan import Keep
 from stratalens.harvest.shards import Shard, ShardPiece
@@ -52,10 +54,10 @@ class Chunk(NamedTuple):
             if keep == Keep.EVERYTHING or (keep == Keep.STRONGEST and place in strongest)
         }
 
-    def values(self, parts: list[dict[str, np.ndarray]]) -> PassageValues:
-        """Join the columns of all batches, with passages in the order of the chunk."""
-        order = np.argsort(np.concatenate([part["batch_row"] for part in parts]))
-        joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0] if name != "batch_row"}
+    def values(self, parts: list[dict[str, Tensor]]) -> PassageValues:
+        """Join the columns of all batches and copy them to the host, with passages in the order of the chunk."""
+        joined = {name: torch.cat([part[name] for part in parts]).cpu().numpy() for name in parts[0]}
+        order = np.argsort(joined.pop("batch_row"))
         for name in ("countable_positions", "kept_positions", "norm_sum", "residual_mean"):
             joined[name] = joined[name][order]
         lengths = np.array([len(sequence) for sequence in self.sequences])

@@ -45,7 +45,8 @@ class LayerBytes(NamedTuple):
     statistics: int
     """Statistics, examples and sampled documents: on the host."""
     passages: int
-    """Values and token-level codes of the passages that are being read: on the host."""
+    """Values and token-level codes of the passages that are being read: on the device until a chunk is read, then on
+    the host."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,9 @@ class MemoryEstimate:
         beside = {"program": self.process}
         beside |= {name: sum(getattr(layer, name) for layer in layers) for name in ("statistics", "passages")}
         working = {"model": self.model, "batch": self.batch, "SAEs": sum(layer.sae for layer in layers)}
-        return (beside, working) if self.on_device else (working | beside, {})
+        if not self.on_device:
+            return working | beside, {}
+        return beside, working | {"passages": beside["passages"]}
 
     def describe(self) -> str:
         """One line for the user, in GB: each budget as the sum of its parts."""
@@ -151,8 +154,7 @@ def _batch_bytes(config: RunConfig, inputs: ModelInputs, device: torch.device, d
 def _layer_bytes(config: RunConfig, inputs: ModelInputs, sae: SaeFile, device: torch.device) -> LayerBytes:
     text = inputs.survey if isinstance(inputs, RunInputs) else None
     populations = len(Populations() if text is None else text.populations)
-    # Where batches are read beside each other, a chunk is finished while the next one is being read.
-    chunks_held = min(2, division_of(device).streams)
+    chunks_held = 1 + division_of(device).ahead  # a chunk is finished while the next one is being read
     firing = chunks_held * chunk_tokens(device.type) * latents_per_token(sae)
     return LayerBytes(
         sae=sae.encoder_bytes,

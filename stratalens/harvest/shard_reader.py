@@ -33,8 +33,8 @@ from stratalens.models.streams import Start, Streams
 from stratalens.models.token_classes import TOKEN_CLASSES
 from stratalens.saes.probe import Probe
 
-BatchColumns = dict[Hookpoint, tuple[dict[str, np.ndarray], list[BatchCodes]]]
-"""Hookpoint -> columns of the values of a batch, and the codes of its wanted passages if any."""
+BatchColumns = dict[Hookpoint, tuple[dict[str, Tensor], list[BatchCodes]]]
+"""Hookpoint -> columns of the values of a batch, and the codes of its wanted passages if any, still on the device."""
 Wait = Callable[[], list[BatchColumns]]
 """Waits for a batch; returns what was read of it, or of the parts into which it was halved."""
 
@@ -139,7 +139,7 @@ class ShardReader:
     def read(self, tasks: Iterable[ShardTask]) -> Iterator[ReadShard]:
         """Read shards with one forward pass per batch, in the order of the tasks.
 
-        Where batches run beside each other, those of the next chunk are begun before a chunk is finished.
+        Where the streams run ahead, the batches of the next chunk are begun before a chunk is finished.
 
         Args:
             tasks: what to read, and for which layers; each has a probe.
@@ -153,9 +153,9 @@ class ShardReader:
                 reading = _Reading(task, BatchRunner(self.batch_tokens // self.streams.number))
                 for chunk in chunks(task.shard, self.cutter, self.token_classes.device.type):
                     started.append(self._start(reading, chunk, start))
-                    yield from self._finish(started, leave=self.streams.number > 1)
+                    yield from self._finish(started, leave=self.streams.ahead)
                 started.append(_Started(reading))
-                yield from self._finish(started, leave=self.streams.number > 1)
+                yield from self._finish(started, leave=self.streams.ahead)
             yield from self._finish(started, leave=False)
 
     def _finish(self, started: deque[_Started], *, leave: bool) -> Iterator[ReadShard]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
+from torch import Tensor
 
 from stratalens.harvest.state.passage_values import EncodedBatch
 from stratalens.models.batches import TokenBatch
@@ -19,14 +20,14 @@ if TYPE_CHECKING:
 
 
 class BatchCodes(NamedTuple):
-    """The codes of one batch: one entry for each latent that fires on a token, passage by passage."""
+    """The codes of one batch, on the device: one entry for each latent that fires on a token, passage by passage."""
 
-    passage: Int[np.ndarray, "entry"]
+    passage: Int[Tensor, "entry"]
     """Number of the passage among those of the chunk."""
-    position: Int[np.ndarray, "entry"]
+    position: Int[Tensor, "entry"]
     """Index of the token in the passage, special tokens included."""
-    latent: Int[np.ndarray, "entry"]
-    activation: Float[np.ndarray, "entry"]
+    latent: Int[Tensor, "entry"]
+    activation: Float[Tensor, "entry"]
 
 
 class CodedPassage(NamedTuple):
@@ -75,9 +76,8 @@ def batch_codes(encoded: EncodedBatch, batch: TokenBatch, wanted: Bool[np.ndarra
     token, latent, activation = encoded.latents
     kept = torch.from_numpy(wanted[batch.rows]).to(row.device)[row[token]]
     token = token[kept]
-    columns = (row[token].int(), position[token].int(), latent[kept].int(), activation[kept])
-    rows, positions, latents, activations = (column.cpu().numpy() for column in columns)
-    return BatchCodes(batch.rows.astype(np.int32)[rows], positions, latents, activations)
+    passage_of_row = torch.from_numpy(batch.rows.astype(np.int32)).to(row.device)
+    return BatchCodes(passage_of_row[row[token]], position[token].int(), latent[kept].int(), activation[kept])
 
 
 def codes_table(passages: Mapping[int, CodedPassage], parts: Sequence[BatchCodes]) -> "pyarrow.Table":
@@ -89,7 +89,8 @@ def codes_table(passages: Mapping[int, CodedPassage], parts: Sequence[BatchCodes
     """
     import pyarrow as pa
 
-    entries = [np.concatenate(column) for column in zip(*parts, strict=True)] or [np.zeros(0, np.int32)] * 4
+    joined = [torch.cat(column).cpu().numpy() for column in zip(*parts, strict=True)]
+    entries = joined or [np.zeros(0, np.int32)] * 4
     place = np.full(1 + max(max(passages, default=0), entries[0].max(initial=0)), -1, np.int32)
     place[np.fromiter(passages, np.int64, len(passages))] = np.arange(len(passages))
     owner = place[entries[0]]

@@ -117,7 +117,7 @@ def _device_kind(device: torch.device) -> str:
     if device.type == "cuda":
         return f"cuda, {torch.cuda.get_device_name(device)}"
     if device.type == "cpu":
-        streams, threads = division_of(device)
+        streams, threads, _ = division_of(device)
         return f"cpu, {torch.backends.cpu.get_cpu_capability()}, {streams} x {threads} threads"
     return device.type
 

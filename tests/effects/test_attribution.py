@@ -81,7 +81,9 @@ def found(
     ig_steps: int | None = None,
     streams: int = 1,
 ) -> list[Attributions]:
-    reader = AttributionReader(Streams.of(model, Division(streams, 1)), probes, BatchRunner(1000), ig_steps)
+    reader = AttributionReader(
+        Streams.of(model, Division(streams, 1, ahead=streams > 1)), probes, BatchRunner(1000), ig_steps
+    )
     tables = reader.read(packed() if batches is None else batches)
     return [tables[probe.hookpoint] for probe in probes]
 
@@ -297,7 +299,11 @@ def test_a_batch_that_does_not_fit_is_halved_with_its_mask(model, ig_steps):
     handle = model.register_forward_pre_hook(failing_above(30), with_kwargs=True)
     runner, done = BatchRunner(1000), list[tuple[int, int]]()
     reader = AttributionReader(
-        Streams((model,), 1), [random_probe("topk")], runner, ig_steps, lambda *numbers: done.append(numbers)
+        Streams((model,), 1, ahead=False),
+        [random_probe("topk")],
+        runner,
+        ig_steps,
+        lambda *numbers: done.append(numbers),
     )
     halved = reader.read(packed())[RESID]
     handle.remove()

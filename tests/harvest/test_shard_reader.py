@@ -67,6 +67,7 @@ def document_rows() -> list[DocumentRow]:
 
 
 Harvest = dict[Hookpoint, LayerState]
+ALONE = Division(streams=1, threads=1, ahead=False)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -88,12 +89,12 @@ class Setting:
     probes: list[Probe]
     hooked_saes: dict[Hookpoint, naive.HookedSae]
     passages: dict[Hookpoint, list[naive.EncodedPassage]]
-    streams: int = 1
+    division: Division = ALONE
 
     def reader(self, batch_tokens: int = 1024, **callbacks) -> ShardReader:
         probes = {probe.hookpoint: probe for probe in self.probes}
         return ShardReader(
-            Streams.of(self.model, Division(self.streams, 1)),
+            Streams.of(self.model, self.division),
             probes,
             self.cutter,
             self.token_classes,
@@ -442,10 +443,14 @@ def test_two_harvests_of_the_same_text_are_identical(setting, reference):
 
 @pytest.mark.parametrize("chunk_tokens", [60, 100_000])
 @pytest.mark.parametrize("shard_characters", [200, 10**9])
-def test_batches_read_beside_each_other_give_the_same_states(setting, monkeypatch, chunk_tokens, shard_characters):
+@pytest.mark.parametrize("streams", [1, 2])
+def test_batches_read_ahead_and_beside_each_other_give_the_same_states(
+    setting, monkeypatch, chunk_tokens, shard_characters, streams
+):
     monkeypatch.setattr(chunks_module, "CHUNK_TOKENS", chunk_tokens)
     shards = setting.cut(characters=shard_characters)
-    alone, beside = (replace(setting, streams=streams).reader(200 * streams) for streams in (1, 2))
+    alone = setting.reader(200)
+    beside = replace(setting, division=Division(streams, 1, ahead=True)).reader(200 * streams)
     expected = [{layer: pack_state(states[layer]) for layer in LAYERS} for states in setting.read(shards, alone)]
     found = [{layer: pack_state(states[layer]) for layer in LAYERS} for states in setting.read(shards, beside)]
     assert found == expected

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pyarrow as pa
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -25,10 +26,10 @@ def passage(number: int) -> CodedPassage:
 def batch_of(numbers: list[int], entries: list[int]) -> BatchCodes:
     """Codes of the passages of a batch: of each so many entries, which differ by their position."""
     return BatchCodes(
-        passage=np.repeat(np.array(numbers, np.int32), entries),
-        position=np.concatenate([np.arange(own, dtype=np.int32) for own in entries]),
-        latent=np.repeat(np.array(numbers, np.int32) + 7, entries),
-        activation=np.concatenate([1 + np.arange(own, dtype=np.float32) / 8 for own in entries]),
+        passage=torch.tensor(numbers, dtype=torch.int32).repeat_interleave(torch.tensor(entries)),
+        position=torch.cat([torch.arange(own, dtype=torch.int32) for own in entries]),
+        latent=(torch.tensor(numbers, dtype=torch.int32) + 7).repeat_interleave(torch.tensor(entries)),
+        activation=torch.cat([1 + torch.arange(own, dtype=torch.float32) / 8 for own in entries]),
     )
 
 

@@ -92,7 +92,7 @@ def _unique(keys: Int[Tensor, "entry"]) -> tuple[Int[Tensor, "key"], Int[Tensor,
 
 def reduce_batch(
     encoded: EncodedBatch, batch: TokenBatch, num_latents: int, token_classes: Int[Tensor, "vocabulary"]
-) -> dict[str, np.ndarray]:
+) -> dict[str, Tensor]:
     """Reduce one batch to columns of `PassageValues`; cost depends on how many latents fire, not on the SAE's width.
 
     Args:
@@ -102,7 +102,8 @@ def reduce_batch(
         token_classes: class of each token id.
 
     Returns:
-        The columns by name, without `population` and `tokens`; `batch_row` is the passage of each row of the batch.
+        The columns by name, on the device, without `population` and `tokens`; `batch_row` is the passage of each row
+        of the batch.
     """
     row, position = encoded.keep.nonzero(as_tuple=True)
     token, latent, activation = encoded.latents
@@ -118,12 +119,14 @@ def reduce_batch(
     maximum = torch.zeros(size, device=device).scatter_reduce_(0, entry, activation, "amax")
     kept = encoded.keep.sum(1)
     passage = keys // num_latents
-    columns = {
+    passage_of_row = torch.from_numpy(batch.rows).to(device)
+    return {
         "countable_positions": batch.countable.sum(1),
         "kept_positions": kept,
         "norm_sum": encoded.norm_sum,
         "residual_mean": encoded.residual_sum / kept.clamp(min=1)[:, None],
-        "passage": passage,
+        "batch_row": passage_of_row,
+        "passage": passage_of_row[passage],
         "latent": keys % num_latents,
         "mean": total / kept[passage],
         "maximum": maximum,
@@ -131,5 +134,3 @@ def reduce_batch(
         "class_mass": mass.view(size, classes),
         "early_mass": early_mass,
     }
-    arrays = {name: column.cpu().numpy() for name, column in columns.items()}
-    return arrays | {"batch_row": batch.rows, "passage": batch.rows[arrays["passage"]]}
