@@ -11,6 +11,7 @@ from functools import partial
 from typing import TypeVar
 
 import numpy as np
+import torch
 import tyro
 
 from stratalens.corpus import Populations
@@ -25,6 +26,7 @@ from stratalens.harvest.state.layer_state import (
 )
 from stratalens.harvest.state.passage_values import PassageValues
 from stratalens.harvest.state.top_examples import PassagePointers, TopExamples
+from stratalens.models.threads import in_threads
 from stratalens.models.token_classes import TOKEN_CLASSES
 
 Value = TypeVar("Value")
@@ -96,6 +98,25 @@ def bytes_of(state: LayerState) -> dict[str, int]:
     return sizes
 
 
+def layers_beside_each_other(options: Options, layers: int = 4) -> None:
+    """Time the statistics of a chunk for several layers, merged into what was read before, in a loop and in threads."""
+    values = [passage_values(options, np.random.default_rng(layer)) for layer in range(layers)]
+    before = [chunk_state(own, np.random.default_rng(0), sampled=True) for own in values]
+
+    def add(layer: int) -> LayerState:
+        return fold([before[layer], chunk_state(values[layer], np.random.default_rng(0), sampled=False)])
+
+    threads = torch.get_num_threads()
+    seconds = {
+        number: min(timed(partial(in_threads, add, range(layers), number))[0] for _ in range(3))
+        for number in (1, threads)
+    }
+    print(
+        f"a chunk of {layers} layers made and merged: {seconds[1]:.2f} s one layer after the other, "
+        f"{seconds[threads]:.2f} s in {threads} threads"
+    )
+
+
 def main(options: Options) -> None:
     rng = np.random.default_rng(0)
     values = passage_values(options, rng)
@@ -104,6 +125,7 @@ def main(options: Options) -> None:
     print(
         f"a chunk of {CHUNK_TOKENS:,} tokens: {len(values.latent):,} entries, {statistics_seconds:.2f} s of statistics"
     )
+    layers_beside_each_other(options)
     packed: list[bytes] = []
     for number in range(options.shards):
         chunks = [chunk_state(passage_values(options, rng), rng, sampled=number == 0) for _ in range(options.chunks)]

@@ -30,6 +30,7 @@ from stratalens.models.batches import BatchRunner, TokenBatch, pack_batches
 from stratalens.models.hooks import forward, hooked
 from stratalens.models.memory import release_free_memory
 from stratalens.models.streams import Start, Streams
+from stratalens.models.threads import in_threads
 from stratalens.models.token_classes import TOKEN_CLASSES
 from stratalens.saes.probe import Probe
 
@@ -131,6 +132,8 @@ class ShardReader:
     """Class of each token id, on the device where batches are read."""
     batch_tokens: int
     """Maximum tokens, padding included, of all batches that are read at the same time."""
+    layers_at_once: int = 1
+    """Layers whose statistics are made at the same time."""
     on_batch: Callable[[int], None] = lambda _tokens: None
     """Called with the number of tokens of each finished batch."""
     on_rows: Callable[[int], None] = lambda _rows: None
@@ -175,11 +178,14 @@ class ShardReader:
         for batch, wait in batches:
             read += wait()
             self.on_batch(batch.tokens)
-        for hookpoint in reading.task.layers:
+
+        def add(hookpoint: Hookpoint) -> None:
             columns = [of_batch[hookpoint][0] for of_batch in read]
             codes = [own for of_batch in read for own in of_batch[hookpoint][1]]
             d_model = self.probes[hookpoint].sae.d_model
             reading.add(hookpoint, chunk, chunk.values(columns) if columns else _no_values(d_model), codes)
+
+        in_threads(add, reading.task.layers, self.layers_at_once)
         self.on_rows(chunk.rows)
         release_free_memory()
 

@@ -98,6 +98,7 @@ class LocalWorker:
             self.cutter,
             torch.from_numpy(classes).to(self.opened.device),
             self.batch_tokens,
+            1 if self.opened.device.type == "cpu" else torch.get_num_threads(),  # the streams use the cores themselves
             self.callbacks.on_tokens,
             self.callbacks.on_rows,
         )

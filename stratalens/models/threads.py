@@ -1,4 +1,4 @@
-"""Do a piece of work for each of several things, as many at a time as PyTorch may use threads."""
+"""Do a piece of work for each of several things, some of them at the same time."""
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +10,13 @@ Item = TypeVar("Item")
 Outcome = TypeVar("Outcome")
 
 
-def in_threads(work: Callable[[Item], Outcome], items: Iterable[Item]) -> list[Outcome]:
-    """The outcome for each thing, in their order; faster than a loop where the work is mostly done by NumPy."""
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+def in_threads(work: Callable[[Item], Outcome], items: Iterable[Item], threads: int | None = None) -> list[Outcome]:
+    """The outcome for each thing, in their order; faster than a loop where the work is mostly done by NumPy.
+
+    Args:
+        work: what to do.
+        items: what to do it for.
+        threads: for how many at a time; None for as many as PyTorch may use.
+    """
+    with ThreadPoolExecutor(torch.get_num_threads() if threads is None else threads) as pool:
         return list(pool.map(work, items))

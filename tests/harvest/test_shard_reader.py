@@ -450,7 +450,7 @@ def test_batches_read_ahead_and_beside_each_other_give_the_same_states(
     monkeypatch.setattr(chunks_module, "CHUNK_TOKENS", chunk_tokens)
     shards = setting.cut(characters=shard_characters)
     alone = setting.reader(200)
-    beside = replace(setting, division=Division(streams, 1, ahead=True)).reader(200 * streams)
+    beside = replace(setting, division=Division(streams, 1, ahead=True)).reader(200 * streams, layers_at_once=3)
     expected = [{layer: pack_state(states[layer]) for layer in LAYERS} for states in setting.read(shards, alone)]
     found = [{layer: pack_state(states[layer]) for layer in LAYERS} for states in setting.read(shards, beside)]
     assert found == expected
