@@ -102,6 +102,13 @@ class LayerEffect(NamedTuple):
     and where the own features remove nothing."""
     matched_general_ratio: float | None
     verdict: LayerVerdict
+    domain_term_kl: float | None = None
+    """As `domain_kl`, on the tokens of each class."""
+    domain_after_term_kl: float | None = None
+    domain_rest_kl: float | None = None
+    general_term_kl: float | None = None
+    general_after_term_kl: float | None = None
+    general_rest_kl: float | None = None
 
 
 def layer_effects(
@@ -178,6 +185,7 @@ class _Side(NamedTuple):
     classes: list[float | None]
     """Effect on the tokens of each class."""
     kl: float
+    kl_classes: list[float | None]
     norm: float
 
     @property
@@ -186,15 +194,22 @@ class _Side(NamedTuple):
 
 
 def _side(documents: EffectDocuments, own: Change, rows: Int[np.ndarray, "row"]) -> _Side:
-    tokens, total = documents.tokens[rows], documents.total[rows]
+    total, tokens = documents.total[rows], documents.tokens[rows]
+    kl, norm = float((own.kl[rows].sum(1) / total).mean()), float((own.norm[rows] / total).mean())
+    losses, divergences = (_by_class(sums[rows], tokens) for sums in (own.loss, own.kl))
+    return _Side(mean(own.loss_per_token(documents)[rows]), losses, kl, divergences, norm)
+
+
+def _by_class(
+    sums: Float[np.ndarray, "document classes"], tokens: Int[np.ndarray, "document classes"]
+) -> list[float | None]:
+    """Means of the tokens of each class over the documents that have any; None where none has."""
     having = tokens > 0
-    by_class = own.loss[rows] / np.where(having, tokens, 1)
-    classes = [
-        float(by_class[having[:, number], number].mean()) if having[:, number].any() else None
+    means = sums / np.where(having, tokens, 1)
+    return [
+        float(means[having[:, number], number].mean()) if having[:, number].any() else None
         for number in range(len(TOKEN_CLASSES))
     ]
-    kl, norm = float((own.kl[rows].sum(1) / total).mean()), float((own.norm[rows] / total).mean())
-    return _Side(mean(own.loss_per_token(documents)[rows]), classes, kl, norm)
 
 
 def _effect(
@@ -236,6 +251,12 @@ def _effect(
         matched_domain_ratio=ratios[0],
         matched_general_ratio=ratios[1],
         verdict=_verdict(more, random, matched, norms),
+        domain_term_kl=domain.kl_classes[0],
+        domain_after_term_kl=domain.kl_classes[1],
+        domain_rest_kl=domain.kl_classes[2],
+        general_term_kl=general.kl_classes[0],
+        general_after_term_kl=general.kl_classes[1],
+        general_rest_kl=general.kl_classes[2],
     )
 
 

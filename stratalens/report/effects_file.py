@@ -36,7 +36,10 @@ def layer_table(record: EffectRecord) -> pd.DataFrame:
 
 
 def _layer_columns() -> list[str]:
-    names = [name for name in LayerEffect._fields if name not in CONTROLS]
+    divergences = [name for name in LayerEffect._fields if name.endswith("_kl")]
+    names = [name for name in LayerEffect._fields if name not in (*CONTROLS, *divergences)]
+    at = names.index("domain_norm")
+    names[at:at] = divergences
     of_controls = [name for control in CONTROLS for name in excess_columns(control, None)]
     at = names.index("matched_domain_ratio")
     return [*names[:at], *of_controls, *names[at:]]

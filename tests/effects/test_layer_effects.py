@@ -58,6 +58,8 @@ def test_numbers_are_means_over_documents(documents, layers):
         for number, name in enumerate(("term", "after_term", "rest")):
             by_class = (own.loss / documents.tokens)[mask, number].mean()
             assert getattr(effect, f"{side}_{name}_effect") == pytest.approx(by_class)
+            divergence = (own.kl / documents.tokens)[mask, number].mean()
+            assert getattr(effect, f"{side}_{name}_kl") == pytest.approx(divergence)
     assert effect.features == 2
     assert effect.difference == pytest.approx(effect.domain_effect - effect.general_effect)
     assert effect.difference_low < effect.difference < effect.difference_high

@@ -54,6 +54,9 @@ def layer_effect(difference: float, features: int = 3, *, lexicon: bool = True) 
         random=excess(difference - 0.0007, 20, spread), matched=excess(0.8 * difference, 20, spread),
         matched_domain_ratio=0.97, matched_general_ratio=1.08,
         verdict="the domain loses more" if shown else "no difference shown",
+        domain_term_kl=0.009 if lexicon else None, domain_after_term_kl=0.006 if lexicon else None,
+        domain_rest_kl=0.003, general_term_kl=0.004 if lexicon else None,
+        general_after_term_kl=0.003 if lexicon else None, general_rest_kl=0.001,
     )  # fmt: skip
 
 

@@ -160,6 +160,9 @@ def _by_class(effect: LayerEffect) -> list[tuple[str, str, str]]:
         "Loss right after a term": (effect.domain_after_term_effect, effect.general_after_term_effect),
         "Loss on all other tokens": (effect.domain_rest_effect, effect.general_rest_effect),
         "KL divergence": (effect.domain_kl, effect.general_kl),
+        "KL divergence on terms of the lexicon": (effect.domain_term_kl, effect.general_term_kl),
+        "KL divergence right after a term": (effect.domain_after_term_kl, effect.general_after_term_kl),
+        "KL divergence on all other tokens": (effect.domain_rest_kl, effect.general_rest_kl),
         "Norm removed at a position": (effect.domain_norm, effect.general_norm),
         "Loss for each unit of norm": (effect.domain_effect_per_norm, effect.general_effect_per_norm),
     }
