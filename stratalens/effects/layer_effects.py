@@ -1,7 +1,7 @@
 """What the model loses without a layer's confirmed features, with its controls: the numbers and the verdict."""
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -188,9 +188,14 @@ class _Side(NamedTuple):
     kl_classes: list[float | None]
     norm: float
 
-    @property
-    def per_norm(self) -> float | None:
-        return self.effect.value / self.norm if self.norm > 0 else None
+    def fields(self, side: str) -> dict[str, Any]:
+        """Its numbers by their names in `LayerEffect`."""
+        named = {"effect": self.effect.value, "effect_low": self.effect.low, "effect_high": self.effect.high}
+        named |= {"kl": self.kl, "norm": self.norm}
+        named["effect_per_norm"] = self.effect.value / self.norm if self.norm > 0 else None
+        for name, loss, kl in zip(TOKEN_CLASSES, self.classes, self.kl_classes, strict=True):
+            named |= {f"{name}_effect": loss, f"{name}_kl": kl}
+        return {f"{side}_{name}": value for name, value in named.items()}
 
 
 def _side(documents: EffectDocuments, own: Change, rows: Int[np.ndarray, "row"]) -> _Side:
@@ -225,38 +230,16 @@ def _effect(
         features=len(layer.features),
         domain_documents=len(rows.domain),
         general_documents=len(rows.general),
-        domain_effect=domain.effect.value,
-        domain_effect_low=domain.effect.low,
-        domain_effect_high=domain.effect.high,
-        general_effect=general.effect.value,
-        general_effect_low=general.effect.low,
-        general_effect_high=general.effect.high,
         difference=more.value,
         difference_low=more.low,
         difference_high=more.high,
-        domain_term_effect=domain.classes[0],
-        domain_after_term_effect=domain.classes[1],
-        domain_rest_effect=domain.classes[2],
-        general_term_effect=general.classes[0],
-        general_after_term_effect=general.classes[1],
-        general_rest_effect=general.classes[2],
-        domain_kl=domain.kl,
-        general_kl=general.kl,
-        domain_norm=domain.norm,
-        general_norm=general.norm,
-        domain_effect_per_norm=domain.per_norm,
-        general_effect_per_norm=general.per_norm,
         random=random,
         matched=matched,
         matched_domain_ratio=ratios[0],
         matched_general_ratio=ratios[1],
         verdict=_verdict(more, random, matched, norms),
-        domain_term_kl=domain.kl_classes[0],
-        domain_after_term_kl=domain.kl_classes[1],
-        domain_rest_kl=domain.kl_classes[2],
-        general_term_kl=general.kl_classes[0],
-        general_after_term_kl=general.kl_classes[1],
-        general_rest_kl=general.kl_classes[2],
+        **domain.fields("domain"),
+        **general.fields("general"),
     )
 
 
