@@ -139,7 +139,7 @@ def _analyze(config: RunConfig, work: WorkDirectories, progress: TimedProgress) 
     record = build_record(config, inputs, opened.checks, summary, harvest, warnings)
     record = with_controls(record, controls, random_keys)
     record = record.model_copy(update={"token_test": None if tested is None else tested.record})
-    content = ResultContent(config, findings, reports, collected.evidence, record, harvest.files, inputs.survey.sources)
+    content = ResultContent(config, findings, reports, collected.evidence, record, source)
     return _publish(content, warnings, work, parts, progress)
 
 
@@ -167,7 +167,7 @@ def _publish(
         progress.warn(warning)
     record = publish(content, work.staging, parts)
     used = {"seconds": progress.seconds(), "peak_memory_bytes": peak_memory_bytes()}
-    record = write_record(record.model_copy(update=used), content.harvest, work.staging)
+    record = write_record(record.model_copy(update=used), content.inputs, work.staging)
     return Result(work.result, content.config, record, content.findings)
 
 

@@ -11,7 +11,6 @@ from stratalens.harvest.inputs import ModelInputs, RunInputs, find_inputs
 from stratalens.hookpoint import Hookpoint
 from stratalens.optional_parts import OptionalParts
 from stratalens.progress import Progress
-from stratalens.ranking.estimates import RankingInputs
 from stratalens.report import publish
 from stratalens.report.publish import ResultContent, with_labels, write_record
 from stratalens.report.recording import recorded_settings, with_controls
@@ -61,17 +60,11 @@ def recorded_speed(record: RunRecord) -> float | None:
     return float(speed) if isinstance(speed, int | float) and speed > 0 else None
 
 
-def ranking_inputs(result: Result) -> RankingInputs:
-    """What the features of a result are ranked from: its harvest."""
-    norms = {hookpoint: table["decoder_norm"].to_numpy() for hookpoint, table in result.findings.latents.items()}
-    return RankingInputs(result.harvest, norms, result.record.populations, result.sources)
-
-
 def with_controls_again(before: Result, config: RunConfig, findings: Findings) -> RunRecord:
     """The record of a result with the controls of other reported features; that of the words stays."""
     if not before.record.split:
         return before.record
-    known, source = before.record.controls, ranking_inputs(before)
+    known, source = before.record.controls, before.ranking_inputs
     files = {} if known is None else known.random_files(before.output_dir)
     random = source.of_other_files(files) if files else None
     controls = make_controls(config, source, findings.top, words=None, random=random)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from stratalens.commands.finished import publish_again, ranking_inputs, with_controls_again
+from stratalens.commands.finished import publish_again, with_controls_again
 from stratalens.commands.stored_evidence import (
     collect_again,
     complete_lenses,
@@ -74,7 +74,7 @@ def _label(result: Result, options: LabelConfig, work: WorkDirectories, progress
     if listed is not None:
         reports = _keep_other_labels(result, reports, listed)
         record = with_controls_again(result, config, findings)
-    content = ResultContent(recorded, findings, reports, collected.evidence, record, result.harvest, result.sources)
+    content = ResultContent(recorded, findings, reports, collected.evidence, record, result.ranking_inputs)
     return publish_again(result, content, work, parts)
 
 
@@ -100,7 +100,7 @@ def _add_listed(result: Result, listed: Mapping[Hookpoint, Sequence[int]], rank_
         for hookpoint, table in before.items()
     }
     top = reported_features(latents, reported, rank_by=rank_by, split=result.record.split)
-    top = with_parts(top, ranking_inputs(result), split=result.record.split)
+    top = with_parts(top, result.ranking_inputs, split=result.record.split)
     top = keep_token_tests(keep_validations(top, before), before)
     top = keep_effects(top, before)
     return replace(result.findings, top=top)

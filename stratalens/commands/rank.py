@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from stratalens.commands.finished import publish_again, ranking_inputs, with_controls_again
+from stratalens.commands.finished import publish_again, with_controls_again
 from stratalens.commands.ranked import ranked
 from stratalens.commands.stored_evidence import NO_LENS, collect_again, covers_exactly, evidence_of, load_evidence
 from stratalens.config.options import RunConfig
@@ -70,7 +70,7 @@ def rank(directory: Path, options: RankConfig, progress: Progress | None = None)
         reports = _keep_labels(before, reports, known)
         evidence = _drop_without_evidence(collected.evidence, known)
         record = with_controls_again(before, config, findings)
-        content = ResultContent(recorded, findings, reports, evidence, record, before.harvest, before.sources)
+        content = ResultContent(recorded, findings, reports, evidence, record, before.ranking_inputs)
         result = publish_again(before, content, work, parts)
     reported = [(hookpoint, feature) for hookpoint, features in findings.features.items() for feature in features]
     unlabelled = sum(feature not in known[hookpoint] for hookpoint, feature in reported)
@@ -82,7 +82,7 @@ def rank(directory: Path, options: RankConfig, progress: Progress | None = None)
 
 
 def _rank_again(before: Result, config: RunConfig) -> Findings:
-    source, split = ranking_inputs(before), before.record.split
+    source, split = before.ranking_inputs, before.record.split
     listed = before.findings.features if config.features is not None else None
     digests = {place: before.record.saes[str(place)].sha256 for place in before.findings.top}
     ranking = ranked(config, source, listed, split=split, digests=digests)

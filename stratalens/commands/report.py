@@ -27,6 +27,6 @@ def report(directory: Path) -> Result:
         evidence = {place: read_evidence_file(directory / f"layer_{place}" / EVIDENCE_FILE) for place in result.harvest}
         missing = without_parts(result.record.missing_parts, FIGURES, PAGE)
         parts = OptionalParts(NoProgress(), missing, required=True)
-        record = write_views(result.tables, result.record, result.harvest, evidence, work.staging, parts)
+        record = write_views(result.tables, result.record, result.ranking_inputs, evidence, work.staging, parts)
         record = write_record(record, result.harvest, work.staging, others=record.files)
     return replace(result, record=record)

@@ -190,7 +190,11 @@ class _Side(NamedTuple):
 
     def fields(self, side: str) -> dict[str, Any]:
         """Its numbers by their names in `LayerEffect`."""
-        named = {"effect": self.effect.value, "effect_low": self.effect.low, "effect_high": self.effect.high}
+        named: dict[str, float | None] = {
+            "effect": self.effect.value,
+            "effect_low": self.effect.low,
+            "effect_high": self.effect.high,
+        }
         named |= {"kl": self.kl, "norm": self.norm}
         named["effect_per_norm"] = self.effect.value / self.norm if self.norm > 0 else None
         for name, loss, kl in zip(TOKEN_CLASSES, self.classes, self.kl_classes, strict=True):

@@ -181,25 +181,25 @@ class RankingInputs(Mapping[Hookpoint, RankingInput]):
         populations: Populations,
         sources: DocumentSources,
     ):
-        self._files, self._norms, self._populations, self._sources = files, decoder_norms, populations, sources
+        self.files, self._norms, self._populations, self.sources = files, decoder_norms, populations, sources
         self._kept = dict[Hookpoint, RankingInput]()
 
     def of_other_files(self, files: Mapping[Hookpoint, HarvestFile]) -> "RankingInputs":
         """The same with other harvests of the same text, by SAEs whose decoder rows have the same norms."""
-        return RankingInputs(files, self._norms, self._populations, self._sources)
+        return RankingInputs(files, self._norms, self._populations, self.sources)
 
     def __getitem__(self, hookpoint: Hookpoint) -> RankingInput:
         if hookpoint in self._kept:
             return self._kept[hookpoint]
         norms = self._norms[hookpoint]
-        state = self._files[hookpoint].state(len(norms))
-        found = RankingInput(state.stats, state.documents.matrix(len(norms)), norms, self._populations, self._sources)
+        state = self.files[hookpoint].state(len(norms))
+        found = RankingInput(state.stats, state.documents.matrix(len(norms)), norms, self._populations, self.sources)
         if sum(own.size for own in self._kept.values()) + found.size <= MAX_KEPT_BYTES:
             self._kept[hookpoint] = found
         return found
 
     def __iter__(self) -> Iterator[Hookpoint]:
-        return iter(self._files)
+        return iter(self.files)
 
     def __len__(self) -> int:
-        return len(self._files)
+        return len(self.files)

@@ -10,11 +10,10 @@ from jaxtyping import Float, UInt64
 from stratalens.corpus import Half, Populations, Side
 from stratalens.harvest import FeatureStats
 from stratalens.harvest.state.document_sample import DocumentMatrix
-from stratalens.harvest.state.layer_state import LayerState
 from stratalens.harvest.state.statistics import HISTOGRAM_BINS
 from stratalens.hookpoint import Hookpoint
 from stratalens.ranking import contrast
-from stratalens.ranking.estimates import mean_norm
+from stratalens.ranking.estimates import RankingInput, mean_norm
 
 MAX_COMPARED_DOCUMENTS = 2048
 """Documents over which features are correlated, those of smallest hash."""
@@ -55,27 +54,23 @@ class SimilarFeature(NamedTuple):
     """Pearson's correlation over documents, after centring each side on its mean."""
 
 
-def layer_details(
-    state: LayerState, features: pd.DataFrame, populations: Populations, *, num_latents: int, split: bool
-) -> LayerDetails:
+def layer_details(source: RankingInput, features: pd.DataFrame, *, split: bool) -> LayerDetails:
     """Compute the details of a layer that the page shows.
 
     Args:
-        state: the harvest of the layer.
+        source: statistics and documents of the layer.
         features: its reported features, with number, decoder norm and normalised specialization.
-        populations: those of the run.
-        num_latents: width of the SAE.
         split: whether documents were reserved for confirmation.
     """
     numbers = features["feature_number"].to_numpy()
-    documents = state.documents.matrix(num_latents)
+    documents, populations = source.documents, source.populations
     dense = documents.values[:, numbers].toarray()
     half = Half.CONFIRMATION if split else Half.DISCOVERY
     rows = [np.flatnonzero(np.isin(documents.population, populations.where(side=side, half=half))) for side in Side]
-    interval = _average_interval(documents, dense, features, mean_norm(state.stats), rows)
+    interval = _average_interval(documents, dense, features, mean_norm(source.stats), rows)
     compared = slice(0, MAX_COMPARED_DOCUMENTS)
     return LayerDetails(
-        histograms=_histograms(state.stats, numbers, populations),
+        histograms=_histograms(source.stats, numbers, populations),
         average_low=float(interval.low[0]),
         average_high=float(interval.high[0]),
         document=documents.document[compared],

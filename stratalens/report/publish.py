@@ -9,14 +9,14 @@ import numpy as np
 import pandas as pd
 
 from stratalens.config.options import RunConfig
-from stratalens.corpus.sources import DocumentSources
 from stratalens.evidence import Evidence
 from stratalens.files.result_names import EVIDENCE_FOLDER
-from stratalens.harvest.store import HarvestFile, harvest_path
+from stratalens.harvest.store import harvest_path
 from stratalens.hookpoint import Hookpoint
 from stratalens.labels import FeatureReport
 from stratalens.labels.feature_report import LexiconShares, Reports
 from stratalens.optional_parts import PAGE, OptionalParts
+from stratalens.ranking.estimates import RankingInput, RankingInputs
 from stratalens.ranking.layer_details import layer_details
 from stratalens.report.documents_file import DOCUMENTS_FILE, write_documents
 from stratalens.report.effects_file import write_effect_tables
@@ -42,10 +42,8 @@ class ResultContent(NamedTuple):
     evidence: Evidence
     """The evidence to store, so that features can be labelled again later."""
     record: RunRecord
-    harvest: Mapping[Hookpoint, HarvestFile]
-    """Hookpoint -> the file of its harvest."""
-    sources: DocumentSources
-    """Where the sampled documents are from."""
+    inputs: RankingInputs
+    """What the features were ranked from."""
 
 
 def publish(content: ResultContent, directory: Path, parts: OptionalParts) -> RunRecord:
@@ -59,7 +57,7 @@ def publish(content: ResultContent, directory: Path, parts: OptionalParts) -> Ru
     Returns:
         The record, with the parts that are missing.
     """
-    config, findings, reports, evidence, record, harvest, sources = content
+    config, findings, reports, evidence, record, inputs = content
     tables = build_tables(config, findings.top, findings.latents, findings.facts)
     write_tables(tables, reports, record.resolved_settings, directory)
     modules, stored = record.modules, {}
@@ -72,18 +70,18 @@ def publish(content: ResultContent, directory: Path, parts: OptionalParts) -> Ru
     if record.token_test is not None:
         write_token_test(tables, directory)
     write_effect_tables(tables, record.effects, directory)
-    write_documents(sources, record.populations, config.domain, directory / DOCUMENTS_FILE)
+    write_documents(inputs.sources, record.populations, config.domain, directory / DOCUMENTS_FILE)
     if config.no_examples:
         record = record.model_copy(update={"codes": {}})
     else:
         evidence.write(directory / EVIDENCE_FOLDER)
-    return write_views(tables, record, harvest, stored, directory, parts)
+    return write_views(tables, record, inputs, stored, directory, parts)
 
 
 def write_views(
     tables: Tables,
     record: RunRecord,
-    harvest: Mapping[Hookpoint, HarvestFile],
+    inputs: Mapping[Hookpoint, RankingInput],
     evidence: Mapping[Hookpoint, Mapping[int, StoredEvidence]],
     directory: Path,
     parts: OptionalParts,
@@ -93,7 +91,7 @@ def write_views(
     Args:
         tables: the tables of the result.
         record: of the run.
-        harvest: hookpoint -> the file of its harvest.
+        inputs: hookpoint -> what its features were ranked from.
         evidence: hookpoint -> feature -> its evidence.
         directory: where the files go.
         parts: figures and page are optional; the page names the parts that are missing before it is written.
@@ -104,27 +102,20 @@ def write_views(
     write_figures(tables, directory, parts, record.effects)
     with parts.part(PAGE):
         missing_so_far = record.model_copy(update={"missing_parts": dict(parts.missing)})
-        _write_result_page(tables, missing_so_far, harvest, evidence, directory)
+        _write_result_page(tables, missing_so_far, inputs, evidence, directory)
     return record.model_copy(update={"missing_parts": dict(parts.missing)})
 
 
 def _write_result_page(
     tables: Tables,
     record: RunRecord,
-    harvest: Mapping[Hookpoint, HarvestFile],
+    inputs: Mapping[Hookpoint, RankingInput],
     evidence: Mapping[Hookpoint, Mapping[int, StoredEvidence]],
     directory: Path,
 ) -> None:
     """Write `report.html`; the arguments are those of `write_views`."""
-    width = {hookpoint: len(table) for hookpoint, table in tables.latents.items()}
     details = {
-        hookpoint: layer_details(
-            harvest[hookpoint].state(width[hookpoint]),
-            table,
-            record.populations,
-            num_latents=width[hookpoint],
-            split=record.split,
-        )
+        hookpoint: layer_details(inputs[hookpoint], table, split=record.split)
         for hookpoint, table in tables.features.items()
     }
     write_page(tables, record, evidence, details, directory / PAGE_FILE)

@@ -18,6 +18,7 @@ from stratalens.files.plain_yaml import read_text
 from stratalens.files.result_names import RECORD_FILE
 from stratalens.harvest.store import FORMAT, HarvestFile
 from stratalens.hookpoint import Hookpoint
+from stratalens.ranking.estimates import RankingInputs
 from stratalens.ranking.layer_facts import LayerFacts
 from stratalens.ranking.rank import feature_numbers
 from stratalens.report.columns import COLUMNS_OF_FEATURES, COLUMNS_OF_LATENTS, require_columns, require_measured
@@ -108,6 +109,12 @@ class Result:
             ValueError: it is no hookpoint.
         """
         return self.tables.opposed[Hookpoint.given(hookpoint)]
+
+    @cached_property
+    def ranking_inputs(self) -> RankingInputs:
+        """What the features are ranked from: the harvest."""
+        norms = {hookpoint: table["decoder_norm"].to_numpy() for hookpoint, table in self.findings.latents.items()}
+        return RankingInputs(self.harvest, norms, self.record.populations, self.sources)
 
     @cached_property
     def sources(self) -> DocumentSources:

@@ -68,7 +68,7 @@ def publish_scores(result: Result, now: Result, staging: Path, parts: OptionalPa
     write_features(now.findings.top, staging)
     folder = result.output_dir
     evidence = {place: read_evidence_file(folder / f"layer_{place}" / EVIDENCE_FILE) for place in result.harvest}
-    record = write_views(tables, now.record, result.harvest, evidence, staging, parts)
+    record = write_views(tables, now.record, result.ranking_inputs, evidence, staging, parts)
     record = write_record(record, result.harvest, staging, others=result.record.files)
     return replace(now, record=record)
 

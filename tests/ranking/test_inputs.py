@@ -1,16 +1,12 @@
 """Inputs of the ranking: small ones are read once and stay in memory, large ones one layer at a time."""
 
-import numpy as np
-
 from stratalens.ranking import estimates
 from stratalens.ranking.estimates import RankingInputs
 from stratalens.report import load_result
 
 
 def inputs_of(directory) -> RankingInputs:
-    saved = load_result(directory)
-    norms = {place: np.ones(len(table)) for place, table in saved.findings.latents.items()}
-    return RankingInputs(saved.harvest, norms, saved.record.populations, saved.sources)
+    return load_result(directory).ranking_inputs
 
 
 def test_inputs_stay_in_memory_while_they_are_small_together(result, monkeypatch):

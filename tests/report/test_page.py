@@ -81,12 +81,7 @@ def test_no_number_is_a_dash():
 def details_of(result: Path, layer: Hookpoint) -> tuple[LayerDetails, pd.DataFrame, object]:
     saved = load_result(result)
     top, state = saved.findings.top[layer], saved.harvest[layer].state()
-    width = len(saved.findings.latents[layer])
-    return (
-        layer_details(state, top, saved.record.populations, num_latents=width, split=saved.record.split),
-        top,
-        state,
-    )
+    return layer_details(saved.ranking_inputs[layer], top, split=saved.record.split), top, state
 
 
 def test_histograms_count_every_passage_of_both_sides_once(finished):

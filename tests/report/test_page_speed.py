@@ -38,10 +38,7 @@ def repeated(table: pd.DataFrame, times: int) -> pd.DataFrame:
 
 
 def details_of(saved: Result, layer: Hookpoint, times: int) -> LayerDetails:
-    top, width = saved.findings.top[layer], len(saved.findings.latents[layer])
-    details = layer_details(
-        saved.harvest[layer].state(), top, saved.record.populations, num_latents=width, split=saved.record.split
-    )
+    details = layer_details(saved.ranking_inputs[layer], saved.findings.top[layer], split=saved.record.split)
     return details._replace(histograms=details.histograms * times, values=np.tile(details.values, times))
 
 

@@ -7,7 +7,6 @@ import pytest
 from document_values import ranking_input
 
 import stratalens
-from stratalens.commands.finished import ranking_inputs
 from stratalens.config.result_options import RANK_METRICS
 from stratalens.corpus import Half, Populations, Side
 from stratalens.hookpoint import Hookpoint
@@ -131,7 +130,7 @@ def test_only_candidates_have_a_value_and_a_list_of_features_has_none():
 @pytest.mark.parametrize("rank_by", ["auroc", "transfer"])
 def test_draws_of_a_real_harvest_agree_with_plain_loops(embedded_run, rank_by):
     result = stratalens.load_result(embedded_run)
-    source = ranking_inputs(result)[Hookpoint(16)]
+    source = result.ranking_inputs[Hookpoint(16)]
     best = best_latents(estimates(source, Half.DISCOVERY), rank_by, 90)
     source = source._replace(stats=source.stats.only(np.sort(best)))
     dealt = drawn_again(source.documents, source.populations, 0)
