@@ -6,13 +6,12 @@ python bench/compiled.py [--rows 120] [--rounds 2]
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 import tyro
 from speed import open_reader
-from torch import nn
 
 from stratalens.harvest.chunks import chunks
 from stratalens.harvest.shards import cut_shards, shard_characters
@@ -28,12 +27,12 @@ class Options:
     rounds: int = 2
 
 
-def seconds(model: nn.Module, batches: Sequence[TokenBatch]) -> float:
+def seconds(run: Callable[..., object], batches: Sequence[TokenBatch]) -> float:
     """Time of a forward pass over all batches."""
     started = time.perf_counter()
     with torch.inference_mode():
         for batch in batches:
-            model(input_ids=batch.input_ids, use_cache=False)
+            run(input_ids=batch.input_ids, use_cache=False)
     return time.perf_counter() - started
 
 
