@@ -10,6 +10,7 @@ from stratalens.config.effect_options import EffectConfig
 from stratalens.config.options import RunConfig
 from stratalens.corpus.builtin import BUILT_IN_DOMAINS
 from stratalens.effects.layer_run import LayerPlan
+from stratalens.effects.task_run import TaskTokens
 from stratalens.effects.text import EffectText, effect_text, read_effect_passages
 from stratalens.errors import ConfigError, CorpusError, counted
 from stratalens.harvest.inputs import RunInputs
@@ -35,11 +36,13 @@ class Work(NamedTuple):
 
     attribution: int
     layers: Mapping[Hookpoint, int]
+    tasks: Mapping[Hookpoint, int]
+    """Of task items at each hookpoint; at most, as the model may not solve all of them."""
 
     @property
     def total(self) -> int:
         """Of everything."""
-        return self.attribution + sum(self.layers.values())
+        return self.attribution + sum(self.layers.values()) + sum(self.tasks.values())
 
 
 def read_text(config: RunConfig, options: EffectConfig, inputs: RunInputs) -> EffectText:
@@ -109,7 +112,12 @@ def _live(latents: pd.DataFrame) -> np.ndarray:
 
 
 def estimate_work(
-    result: Result, options: EffectConfig, inputs: RunInputs, text: EffectText, plans: Mapping[Hookpoint, LayerPlan]
+    result: Result,
+    options: EffectConfig,
+    inputs: RunInputs,
+    text: EffectText,
+    plans: Mapping[Hookpoint, LayerPlan],
+    tasks: TaskTokens,
 ) -> Work:
     """About how much is run, counted in tokens of the harvest's forward pass."""
     source = inputs.source
@@ -117,7 +125,7 @@ def estimate_work(
     head = HEAD_PASSES * rows_of_embedding(source) / (BLOCK_WEIGHTS * source.d_model)
     whole = (source.num_layers + head) / deepest
     passes = options.ig_steps * len(plans) if options.ig_steps else 1
-    layers = {}
+    layers, of_tasks = {}, {}
     for place, plan in plans.items():
         latents = result.findings.latents[place]
         rates = latents[["domain_firing_rate", "general_firing_rate"]].to_numpy(np.float64).mean(1)
@@ -125,7 +133,8 @@ def estimate_work(
         firing = {latent: 1.0 if latent in plan.means else by_latent[latent] for latent in plan.alone}
         share = (source.num_layers - inputs.saes[place].target.block + head) / deepest
         layers[place] = plan.work(firing, text, share)
-    return Work(int(text.tokens * GRADIENT_PASSES * whole * passes), layers)
+        of_tasks[place] = int((tasks.every + 2 * plan.control_sets * tasks.controls) * share) if plan.together else 0
+    return Work(int(text.tokens * GRADIENT_PASSES * whole * passes), layers, of_tasks)
 
 
 def describe_work(text: EffectText, work: Work, tokens: int, speed: float | None) -> str:

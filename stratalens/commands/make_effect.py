@@ -22,7 +22,7 @@ from stratalens.effects.plain_losses import noise_floor
 from stratalens.effects.reading import EffectReader
 from stratalens.effects.task_effects import AblatedMargins, task_effects
 from stratalens.effects.task_items import TaskItem, load_task_items
-from stratalens.effects.task_run import TaskRun, measure_tasks, read_tasks
+from stratalens.effects.task_run import TaskRun, TaskTokens, measure_tasks, read_tasks
 from stratalens.effects.task_tokens import TokenisedItem, tokenised_items
 from stratalens.effects.text import EffectText
 from stratalens.effects.value_files import EffectValueFiles, text_digest
@@ -95,16 +95,17 @@ def make_effect(run: EffectRun, work: WorkDirectories, progress: Progress) -> Me
     progress.stage("effects")
     text = read_text(run.config, run.options, run.inputs)
     plans = plan_layers(run.result, run.options, run.inputs)
-    cost = estimate_work(run.result, run.options, run.inputs, text, plans)
-    progress.say(describe_work(text, cost, run.result.record.tokens, recorded_speed(run.result.record)))
+    number, seed = run.options.control_documents, run.config.seed
     tokens = _tokens_of(run) if run.items else []
+    task_tokens = TaskTokens.of(run.items, tokens, number, seed)
+    cost = estimate_work(run.result, run.options, run.inputs, text, plans, task_tokens)
+    progress.say(describe_work(text, cost, run.result.record.tokens, recorded_speed(run.result.record)))
     opened = TriedModel.load(run.config, run.inputs, progress, head=True)
     if opened.no_head:
         raise ModelError(f"effects need the next-token loss: {opened.no_head}")
     reader = _reader(run, opened, work)
     with torch.inference_mode():
         noise = noise_floor(opened.model, text.control, reader.runner, reader.special_ids, reader.batch_tokens)
-        number, seed = run.options.control_documents, run.config.seed
         tasks = read_tasks(reader, run.items, tokens, number, seed) if run.items else None
     with progress.track("Measuring effects", cost.total) as advance:
         found = _measure(run, opened, reader, _Reading(text, plans, tasks, cost, advance))
@@ -179,7 +180,9 @@ def _measure_place(reader: EffectReader, probe: Probe[Sae], reading: _Reading, i
     if measured.together is not None:
         into.layers[place] = measured.together
     if reading.tasks is not None:
-        margins = measure_tasks(reader, probe, reading.tasks, ablations, lambda _passages, _tokens: None)
+        items = reading.tasks.text
+        advance = _shared(reading.advance, reading.cost.tasks[place], len(items.passages) + len(items.control.passages))
+        margins = measure_tasks(reader, probe, reading.tasks, ablations, advance)
         into.margins.update({} if margins is None else {place: margins})
 
 

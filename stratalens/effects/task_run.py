@@ -34,6 +34,22 @@ class TaskRun(NamedTuple):
     """Two passages of each solved item, correct and wrong, each a document of its own."""
 
 
+class TaskTokens(NamedTuple):
+    """Tokens of all items, each with both continuations."""
+
+    every: int
+    controls: int
+    """Of those on which controls are measured."""
+
+    @classmethod
+    def of(
+        cls, items: Sequence[TaskItem], tokenised: Sequence[TokenisedItem], controls: int, seed: int
+    ) -> "TaskTokens":
+        """Count them as if the model solved every item; see `read_tasks`."""
+        tokens = np.array([sum(len(own.token_ids) for own in one) for one in tokenised], np.int64)
+        return cls(int(tokens.sum()), int(tokens[_subsample(items, controls, seed)].sum()))
+
+
 def read_tasks(
     reader: EffectReader, items: Sequence[TaskItem], tokenised: Sequence[TokenisedItem], controls: int, seed: int
 ) -> TaskRun:

@@ -8,7 +8,9 @@ from stratalens.effects.changes import LayerChanges
 from stratalens.effects.excess import corrected, excess
 from stratalens.effects.layer_effects import Excess, holm, layer_effects
 from stratalens.effects.task_effects import AblatedMargins, TaskEffect, task_effects
-from stratalens.effects.task_items import ALL_KINDS, MIN_SOLVED_ITEMS, TaskItem
+from stratalens.effects.task_items import ALL_KINDS, MIN_SOLVED_ITEMS, TaskItem, load_task_items
+from stratalens.effects.task_run import TaskTokens
+from stratalens.effects.task_tokens import MarkedTokens, TokenisedItem
 from stratalens.hookpoint import Hookpoint
 
 FIRST, SECOND = map(Hookpoint, (1, 2))
@@ -194,3 +196,12 @@ def test_the_columns_have_the_numbers_of_the_controls_by_name(plain, ablated):
     none = effect._replace(random=None).flat()
     assert list(none) == list(columns)
     assert none["random_excess"] is None
+
+
+def test_the_tokens_of_items_and_of_those_with_controls_are_told_before():
+    items = load_task_items("financial", [])
+    sequences = [MarkedTokens(np.arange(length), np.ones(length, bool)) for length in (10, 12)]
+    found = TaskTokens.of(items, [TokenisedItem(*sequences)] * len(items), controls=5, seed=0)
+    groups = {(item.kind, item.domain) for item in items}
+    assert len(groups) == 8
+    assert found == TaskTokens(every=22 * len(items), controls=22 * 5 * len(groups))
