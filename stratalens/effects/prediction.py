@@ -46,7 +46,7 @@ class Prediction(NamedTuple):
 
         With d the change of a logit, the logarithms of the normalisers differ by r = log(1 + sum p (exp(d) - 1)), the
         loss by r - d of the token that comes, and the divergence is r - sum p d: no small number is a difference of
-        large ones.
+        large ones. What moves all logits alike changes nothing, and is taken off first.
         """
         size = VALUES_AT_ONCE.get(logits.device.type, MAX_VALUES_AT_ONCE)
         rows = max(1, size // logits.shape[1])
@@ -63,6 +63,7 @@ def _changes(
 ) -> Changes:
     plain = before.float()
     grown = after.float() - plain
+    grown -= (p * grown).sum(-1, keepdim=True)
     own, mean = grown.gather(1, target[:, None])[:, 0], (p * grown).sum(-1)
     if grown.numel() and float(grown.amax()) > MAX_GROWTH:
         ratio = (plain.log_softmax(-1) + grown).logsumexp(-1)

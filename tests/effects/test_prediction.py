@@ -37,3 +37,14 @@ def test_a_token_out_of_nowhere_is_not_lost():
     found = Prediction.of(before, torch.tensor([0])).changed_to(after)
     assert found.loss.item() == pytest.approx(300, rel=1e-6)
     assert found.kl.item() == pytest.approx(300, rel=1e-6)
+
+
+@pytest.mark.parametrize("shift", [-40.0, -5.0, 5.0, 40.0])
+def test_what_moves_all_logits_alike_changes_nothing(shift):
+    torch.manual_seed(1)
+    before, target = 3 * torch.randn(TOKENS, VOCABULARY), torch.randint(VOCABULARY, (TOKENS,))
+    after = before + 0.1 * torch.randn(TOKENS, VOCABULARY) + shift
+    found = Prediction.of(before, target).changed_to(after)
+    loss, kl = in_float64(before, after, target)
+    torch.testing.assert_close(found.loss.double(), loss, rtol=1e-5, atol=1e-5)  # a float32 of 40 has 4e-6
+    torch.testing.assert_close(found.kl.double(), kl, rtol=1e-4, atol=1e-6)
