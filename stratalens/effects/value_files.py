@@ -13,7 +13,7 @@ from stratalens.files.atomic import read_checksummed, write_checksummed
 from stratalens.harvest.store import ShardStore, key_of
 from stratalens.hookpoint import Hookpoint
 
-FORMAT = 1
+FORMAT = 2
 """Part of every key: raise it whenever what is measured, or how, changes in meaning."""
 Arrays = Mapping[str, np.ndarray]
 
