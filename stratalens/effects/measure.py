@@ -16,6 +16,7 @@ from stratalens.effects.ablations import Ablation, EncodedTokens
 from stratalens.effects.changes import TOKEN_CLASSES, Change
 from stratalens.effects.prediction import Prediction
 from stratalens.effects.text import NOT_COUNTED, EffectText
+from stratalens.errors import ModelError
 from stratalens.models.batches import BatchRunner, TokenBatch, pack_batches
 from stratalens.models.tail import Tail, block_input, vectors_at
 from stratalens.saes.contributions import unit_scale
@@ -97,6 +98,7 @@ class AblationReader:
 
         Raises:
             CapacityError: a single passage does not fit into memory.
+            ModelError: a loss is not finite.
         """
         plain = self.encode(batch)
         values = np.zeros((len(ablations), len(batch.rows), WIDTH))
@@ -105,6 +107,11 @@ class AblationReader:
             for done in self.runner.run(_as_batch(plain.batch, cells), self._work(text, plain, cells)):
                 for cell, change in done:
                     values[cell.ablation, cell.row, :-1] = change
+        if not np.isfinite(values).all():
+            raise ModelError(
+                f"the losses without features of layer {self.probe.hookpoint} are not finite on some of the text; "
+                "analyze with --dtype float32 or bfloat16, and no --load_in 8bit"
+            )
         return values
 
     def _cells(self, plain: PlainBatch, ablations: Sequence[Ablation], values: Values) -> Iterator[_Cell]:

@@ -6,10 +6,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-VALUES_AT_ONCE = {"cpu": 2**19}
-"""Logits that are compared at once: on the CPU as many as its caches hold, so that intermediate results stay there."""
-MAX_VALUES_AT_ONCE = 2**27
-"""The same on other devices."""
+LOGITS_AT_ONCE = 2**24
+"""So many logits are compared at once."""
+CPU_LOGITS_AT_ONCE = 2**19
+"""The same on the CPU: as many as its caches hold, so that intermediate results stay there."""
 MAX_GROWTH = 20.0
 """Where a logit grows by more, a probability that float32 cannot represent may become one that counts."""
 
@@ -48,7 +48,7 @@ class Prediction(NamedTuple):
         loss by r - d of the token that comes, and the divergence is r - sum p d: no small number is a difference of
         large ones. What moves all logits alike changes nothing, and is taken off first.
         """
-        size = VALUES_AT_ONCE.get(logits.device.type, MAX_VALUES_AT_ONCE)
+        size = CPU_LOGITS_AT_ONCE if logits.device.type == "cpu" else LOGITS_AT_ONCE
         rows = max(1, size // logits.shape[1])
         columns = (*self, logits)
         parts = [_changes(*own) for own in zip(*(column.split(rows) for column in columns), strict=True)]

@@ -51,6 +51,7 @@ class EffectReader:
 
         Raises:
             CapacityError: a single passage does not fit into memory.
+            ModelError: a loss is not finite.
         """
         values = np.zeros((len(ablations), len(text.passages), WIDTH))
         reader = self._reader(probe)

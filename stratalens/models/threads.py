@@ -18,5 +18,8 @@ def in_threads(work: Callable[[Item], Outcome], items: Iterable[Item], threads: 
         items: what to do it for.
         threads: for how many at a time; None for as many as PyTorch may use.
     """
-    with ThreadPoolExecutor(torch.get_num_threads() if threads is None else threads) as pool:
+    threads = torch.get_num_threads() if threads is None else threads
+    if threads == 1:
+        return [work(item) for item in items]
+    with ThreadPoolExecutor(threads) as pool:
         return list(pool.map(work, items))

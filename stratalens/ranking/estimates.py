@@ -45,10 +45,11 @@ class RankingInput(NamedTuple):
     @property
     def size(self) -> int:
         """Bytes of statistics and documents."""
-        values = self.documents.values
-        sparse_parts = (values.data, values.indices, values.indptr)
         columns = [getattr(part, own.name) for part in (self.stats, self.documents) for own in fields(part)]
-        return sum(own.nbytes for own in (*columns, *sparse_parts) if isinstance(own, np.ndarray))
+        dense = [own for own in columns if isinstance(own, np.ndarray)]
+        tables = (self.stats.histogram, self.documents.values)
+        parts = [part for own in tables for part in (own.data, own.indices, own.indptr)]
+        return sum(own.nbytes for own in (*dense, *parts))
 
 
 def estimates(source: RankingInput, half: Half) -> pd.DataFrame:

@@ -14,7 +14,7 @@ from stratalens.effects.ablations import LatentSet, RandomReplacement
 from stratalens.effects.changes import TOKEN_CLASSES, Change
 from stratalens.effects.measure import AblationReader, fold_changes
 from stratalens.effects.text import NOT_COUNTED, EffectText
-from stratalens.errors import CapacityError
+from stratalens.errors import CapacityError, ModelError
 from stratalens.hookpoint import Hookpoint
 from stratalens.models.batches import BatchRunner
 from stratalens.saes.contributions import unit_scale
@@ -231,3 +231,14 @@ def test_controls_are_measured_on_the_control_documents_only(model):
 
 def test_the_width_of_the_tiny_saes_is_that_of_the_model(model):
     assert model.config.hidden_size == WIDTH  # pyright: ignore
+
+
+@pytest.mark.parametrize("factor", [float("inf"), float("nan")])
+def test_losses_that_overflow_are_refused(model, documented, factor):
+    last = model.get_submodule("model.layers.3")
+    handle = last.register_forward_hook(lambda _module, _args, output: output * factor)
+    probe = probe_at("1")
+    with pytest.raises(ModelError, match=r"^the losses without features of layer 1 are not finite") as error:
+        measured(model, probe, random_text(), [LatentSet(probe.sae, (3,))])
+    handle.remove()
+    documented("Base models", "losses that overflow", str(error.value))
